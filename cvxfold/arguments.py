@@ -1,0 +1,122 @@
+"""The tensors of a call: checked, and brought to one dtype and a leading batch dimension.
+
+Messages keep cvxpylayers' first words, so that what matched on them still does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvxfold.canonical import ParameterSpec
+from cvxfold.errors import ParameterTypeError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The checked arguments of a call.
+
+    Args:
+        tensors: each ``(1|B, *shape)``, float64.
+        batch: B, or None where no argument has a batch dimension.
+        dtype: of the outputs.
+        device: of everything.
+    """
+
+    tensors: list[Tensor]
+    batch: int | None
+    dtype: torch.dtype
+    device: torch.device
+
+
+def prepare(values: Sequence[Any], specs: Sequence[ParameterSpec]) -> Arguments:
+    """Check the arguments of a call against the problem's parameters.
+
+    Args:
+        values: one tensor for each parameter, each of the parameter's shape or with a batch dimension before.
+        specs: the parameters.
+
+    Raises:
+        ValueError: a wrong number, shape, batch size or device of tensors, or a value that is not finite.
+        ParameterTypeError: something else than a real floating-point tensor.
+    """
+    if len(values) != len(specs):
+        raise ValueError(
+            "A tensor must be provided for each CVXPY parameter; "
+            f"received {len(values)} tensors, expected {len(specs)}"
+        )
+    names = [f"parameter {number} ({spec.name})" for number, spec in enumerate(specs)]
+    for name, value in zip(names, values, strict=True):
+        _check_type(name, value)
+    sizes = [_batch_size(*each) for each in zip(names, values, specs, strict=True)]
+    batches = {size for size in sizes if size is not None}
+    if len(batches) > 1:
+        listed = ", ".join(
+            f"{name}: {size}" for name, size in zip(names, sizes, strict=True) if size is not None
+        )
+        raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
+    _check_devices(names, values)
+    tensors = [
+        (value if size is not None else value.unsqueeze(0)).to(torch.float64)
+        for value, size in zip(values, sizes, strict=True)
+    ]
+    _check_values(names, tensors, specs)
+    dtype = reduce(torch.promote_types, (value.dtype for value in values)) if values else torch.float64
+    device = values[0].device if values else torch.device("cpu")
+    return Arguments(tensors, batches.pop() if batches else None, dtype, device)
+
+
+def _check_type(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise ParameterTypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if not value.dtype.is_floating_point:
+        raise ParameterTypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+
+
+def _batch_size(name: str, value: Tensor, spec: ParameterSpec) -> int | None:
+    """The size of the value's batch dimension, or None where it has none."""
+    shape, given = spec.shape, tuple(value.shape)
+    if given == shape:
+        return None
+    if len(given) == len(shape) + 1 and given[1:] == shape:
+        return given[0]
+    batched = f"(batch, {', '.join(map(str, shape))})" if shape else "(batch,)"
+    if len(given) in (len(shape), len(shape) + 1):
+        raise ValueError(f"Invalid parameter shape for {name}. Expected: {shape} or {batched}, Got: {given}")
+    raise ValueError(
+        f"Invalid parameter dimensionality for {name}. Expected {len(shape)} or {len(shape) + 1} dimensions "
+        f"({shape} or {batched}), Got: {len(given)} dimensions {given}"
+    )
+
+
+def _check_devices(names: Sequence[str], values: Sequence[Tensor]) -> None:
+    if len({value.device for value in values}) > 1:
+        listed = ", ".join(f"{name}: {value.device}" for name, value in zip(names, values, strict=True))
+        raise ValueError(f"Inconsistent devices. Expected all parameters on one device, got {listed}")
+
+
+def _check_values(names: Sequence[str], tensors: Sequence[Tensor], specs: Sequence[ParameterSpec]) -> None:
+    """Not finite, or not positive where a logarithm will be taken. One look at the device if all is well."""
+    good = [
+        (tensor.isfinite() & (tensor > 0) if spec.log else tensor.isfinite()).flatten(1).all(1)
+        for tensor, spec in zip(tensors, specs, strict=True)
+    ]
+    if not good or bool(torch.stack([mask.all() for mask in good]).all()):
+        return
+    for name, mask, tensor in zip(names, good, tensors, strict=True):
+        if bool(mask.all()):
+            continue
+        instances = (~mask).nonzero().squeeze(-1).tolist()
+        finite = bool(tensor.isfinite().all())
+        wanted = "positive values (geometric program)" if finite else "finite values"
+        got = "values ≤ 0" if finite else "NaN or infinity"
+        raise ValueError(f"{name}: expected {wanted}, got {got} in instances {_shorten(instances)}")
+
+
+def _shorten(indices: Sequence[int], most: int = 20) -> str:
+    """The indices as a list, cut where it grows long."""
+    shown = ", ".join(map(str, indices[:most]))
+    return f"[{shown}]" if len(indices) <= most else f"[{shown}, … ({len(indices)} in all)]"

@@ -1,0 +1,144 @@
+"""The backward pass of one solution: loss gradients on x and y → loss gradients on P, q, A and b.
+
+At a fixed point u* = F(u*), with J = (I − Φ)/α the Jacobian of −g and x̄, ȳ the loss gradients,
+
+    ū = (I − 2D) R A M⁻¹ x̄ + (D − I) R ȳ          Jᵀ w = ū
+    p = M⁻¹ (x̄ − Aᵀ w)                            v = w + R A p
+    q̄ = −p     b̄ = v     Ā = −(v xᵀ + y pᵀ)       P̄ = −½ (p xᵀ + x pᵀ)
+
+(p, v) solves the transposed KKT system (P p + Aᵀ v = x̄ is its first row), so the relative residual of
+Jᵀ w = ū is a check of the gradient itself.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cvxfold.canonical import Structure
+from cvxfold.cones import ProductDerivative
+from cvxfold.fold import Adjoint, AdjointMethod, AdjointSettings, solve_adjoint
+from cvxfold.forward.newton import NewtonSystem
+from cvxfold.forward.solution import Solution
+from cvxfold.forward.splitting import Splitting
+
+
+@dataclass
+class SplittingLinearization:
+    """Φ of the splitting operator at a state: the engine's view of it.
+
+    Args:
+        splitting: F.
+        u: the fixed points, ``(B, m)``.
+        D: DΠ_K(u).
+    """
+
+    splitting: Splitting
+    u: Tensor
+    D: ProductDerivative
+
+    @classmethod
+    def at(cls, splitting: Splitting, u: Tensor) -> "SplittingLinearization":
+        """Linearize F at ``u`` ``(B, m)``."""
+        return cls(splitting, u, splitting.program.cone.derivative(u))
+
+    @cached_property
+    def _newton(self) -> NewtonSystem:
+        return NewtonSystem.at(self.splitting, self.u)
+
+    def vjp(self, w: Tensor) -> Tensor:
+        """Φᵀ w = w − α Jᵀ w."""
+        return w - self.splitting.alpha * self.splitting.jacobian_transposed(self.D, w)
+
+    def solve(self, r: Tensor) -> Tensor:
+        """(I − Φᵀ)⁻¹ r = J⁻ᵀ r / α, by the regularized factor of the finish."""
+        return self._newton.solve_transposed(r) / self.splitting.alpha
+
+    def take(self, index: Tensor) -> "SplittingLinearization":
+        """Keep the instances ``index`` ``(b,)``."""
+        part = SplittingLinearization(self.splitting.take(index), self.u[index], self.D.take(index))
+        if "_newton" in self.__dict__:
+            part.__dict__["_newton"] = self._newton.take(index)
+        return part
+
+
+@dataclass(frozen=True)
+class DataGradients:
+    """Loss gradients on the data of each instance, as the vectors they are made of, in original units.
+
+    Args:
+        p: ``(B, n)``. v: ``(B, m)``, the adjoint of the optimality conditions.
+        x: ``(B, n)``. y: ``(B, m)``, the solution.
+    """
+
+    p: Tensor
+    v: Tensor
+    x: Tensor
+    y: Tensor
+
+    def of_q(self, shared: bool) -> Tensor:
+        """q̄ ``(1|B, n)``; summed over the batch where q is shared."""
+        return _summed(-self.p, shared)
+
+    def of_b(self, structure: Structure, shared: bool) -> Tensor:
+        """The stored entries of b̄, ``(1|B, nnz b)``."""
+        return _summed(self.v[:, torch.as_tensor(structure.b_entries, device=self.v.device)], shared)
+
+    def of_A(self, structure: Structure, shared: bool) -> Tensor:
+        """The stored entries of Ā = −(v xᵀ + y pᵀ), ``(1|B, nnz A)``."""
+        rows, columns = torch.as_tensor(structure.A_entries, device=self.p.device)
+        if shared:
+            return -(self.v.mT @ self.x + self.y.mT @ self.p)[rows, columns].unsqueeze(0)
+        return -(
+            self.v.index_select(1, rows) * self.x.index_select(1, columns)
+            + self.y.index_select(1, rows) * self.p.index_select(1, columns)
+        )
+
+    def of_P(self, structure: Structure, shared: bool) -> Tensor:
+        """The stored entries of P̄ = −½ (p xᵀ + x pᵀ), ``(1|B, nnz P)``."""
+        rows, columns = torch.as_tensor(structure.P_entries, device=self.p.device)
+        p, x = self.p, self.x
+        terms = p.index_select(1, rows) * x.index_select(1, columns)
+        terms = terms + x.index_select(1, rows) * p.index_select(1, columns)
+        return _summed(-0.5 * terms, shared)
+
+
+def differentiate(
+    solution: Solution,
+    x_bar: Tensor,
+    y_bar: Tensor,
+    method: AdjointMethod,
+    settings: AdjointSettings,
+) -> tuple[DataGradients, Adjoint]:
+    """Fold the backward pass.
+
+    Args:
+        solution: of the forward pass.
+        x_bar: loss gradient on x, ``(B, n)``. y_bar: on y, ``(B, m)``; both in original units.
+        method: for the adjoint system.
+        settings: its tolerance and limit.
+    """
+    splitting, scaling, cone = solution.splitting, solution.scaling, solution.splitting.program.cone
+    A, R = splitting.program.A, splitting.R
+    phi = SplittingLinearization.at(splitting, solution.u)
+    D = phi.D
+    x_bar, y_bar = x_bar * scaling.columns, y_bar * scaling.rows
+    u_bar = D.apply(lambda d: 1 - 2 * d, R * A.mv(splitting.solve_M(x_bar)))
+    if cone.dim:
+        u_bar = u_bar + D.apply(lambda d: d - 1, R * y_bar)
+    adjoint = solve_adjoint(method, phi, u_bar, settings)
+    w = splitting.alpha * adjoint.w
+    p = splitting.solve_M(x_bar - A.rmv(w))
+    v = w + R * A.mv(p)
+    gradients = DataGradients(
+        p * scaling.columns,
+        v * scaling.rows,
+        solution.x * scaling.columns,
+        solution.y * scaling.rows,
+    )
+    return gradients, replace(adjoint, w=w)
+
+
+def _summed(gradient: Tensor, shared: bool) -> Tensor:
+    return gradient.sum(0, keepdim=True) if shared else gradient

@@ -1,0 +1,234 @@
+"""CVXPY problem → structure of a cone program. The one module that touches cvxpylayers' internals.
+
+cvxpylayers' ``parse_args`` does the canonicalization (for SCS, with a quadratic objective). It hands over
+sparse matrices that map the parameter vector, with a trailing 1, to the stored entries of P and [−A | b]
+in column order and to q; they are split here into one affine map for each of P, q, A, b.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+from cvxpylayers.interfaces.base import SolverInterface
+from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_args
+
+from cvxfold.cones import ConeDims
+
+IndexArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What all instances of a cone program share: sizes, cones and the places of the stored entries.
+
+    Args:
+        n: variables. m: rows.
+        cones: sizes of the cones.
+        P_entries: rows and columns of P's stored entries, ``(2, nnz P)``; A_entries likewise.
+        b_entries: rows of b's stored entries.
+    """
+
+    n: int
+    m: int
+    cones: ConeDims
+    P_entries: IndexArray
+    A_entries: IndexArray
+    b_entries: IndexArray
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """A user's parameter: its name and shape, its slot in the parameter vector, its transformation.
+
+    Args:
+        triangle: rows and columns of the upper triangle that stands for a symmetric parameter, or None.
+        log: whether the canonical problem contains its logarithm (geometric programs).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    columns: slice
+    triangle: tuple[IndexArray, IndexArray] | None
+    log: bool
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Where a returned variable stands in x or y.
+
+    Args:
+        packing: "full" for the column-major entries, "triangle" for the row-major upper triangle of a
+            symmetric variable, "svec" for the scaled lower triangle of a semidefinite constraint's dual.
+        exp: whether x holds its logarithm (geometric programs).
+    """
+
+    source: Literal["primal", "dual"]
+    entries: slice
+    shape: tuple[int, ...]
+    packing: Literal["full", "triangle", "svec"]
+    exp: bool
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """A canonicalized problem: data = map @ (parameter vector, 1) for each of P, q, A and b."""
+
+    structure: Structure
+    parameters: tuple[ParameterSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    P: sp.csr_array
+    q: sp.csr_array
+    A: sp.csr_array
+    b: sp.csr_array
+
+
+def canonicalize(
+    problem: cp.Problem,
+    parameters: Sequence[cp.Parameter],
+    variables: Sequence[cp.Variable],
+    *,
+    gp: bool = False,
+    verbose: bool = False,
+    canon_backend: str | None = None,
+) -> Canonical:
+    """Canonicalize a DPP problem, leaving it as it was found.
+
+    Args:
+        problem: a DPP-compliant problem (log-log DPP for ``gp``).
+        parameters: all its parameters, in the order of the layer's arguments.
+        variables: the variables (or dual variables of constraints) to return.
+        gp: whether it is a geometric program.
+        verbose: let cvxpy print its compilation.
+        canon_backend: cvxpy's canonicalization backend.
+
+    Raises:
+        ValueError: the problem is not DPP, a parameter or variable is not the problem's, or the canonical
+            form needs a cone that is not supported.
+    """
+    if not isinstance(problem, cp.Problem):
+        raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")
+    if problem.is_mixed_integer():
+        raise ValueError("problem: has integer or boolean variables; its solution map has no derivative")
+    context = parse_args(
+        # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
+        cp.Problem(problem.objective, problem.constraints),
+        _as_list(variables),
+        _as_list(parameters),
+        None,
+        gp=gp,
+        verbose=verbose,
+        canon_backend=canon_backend,
+        custom_solver=_Canonicalizer(),
+    )
+    cones = _cone_dims(context.cone_dims)
+    P, P_entries = _quadratic(context)
+    q = sp.csr_array(context.q)[:-1]
+    A, A_entries, b, b_entries = _constraints(context, q.shape[1])
+    structure = Structure(q.shape[0], cones.rows, cones, P_entries, A_entries, b_entries)
+    outputs = tuple(_output(recovery, gp) for recovery in context.var_recover)
+    return Canonical(structure, _parameter_specs(context), outputs, P, q, A, b)
+
+
+class _Canonicalizer(SolverInterface):
+    """Asks ``parse_args`` for SCS's form with a quadratic objective; never solves."""
+
+    canon_solver = "SCS"
+    supports_quad_obj = True
+
+    def solve_torch_batch(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("used for canonicalization only")
+
+    derivative_torch_batch: Callable[..., Any] = solve_torch_batch
+
+
+def _as_list(given: Any) -> Any:
+    """Tuples become lists; anything else goes on to ``parse_args``, which says what is wrong with it."""
+    return list(given) if isinstance(given, tuple) else given
+
+
+def _quadratic(context: LayersContext) -> tuple[sp.csr_array, IndexArray]:
+    reduced: Any = context.reduced_P
+    if reduced.problem_data_index is None:
+        q: Any = context.q
+        return sp.csr_array((0, q.shape[1])), np.empty((2, 0), dtype=np.int64)
+    return sp.csr_array(reduced.reduced_mat), _places(reduced.problem_data_index)
+
+
+def _constraints(
+    context: LayersContext, width: int
+) -> tuple[sp.csr_array, IndexArray, sp.csr_array, IndexArray]:
+    reduced: Any = context.reduced_A
+    if reduced.problem_data_index is None:
+        empty = sp.csr_array((0, width))
+        return empty, np.empty((2, 0), dtype=np.int64), empty, np.empty(0, dtype=np.int64)
+    stored = sp.csr_array(reduced.reduced_mat)
+    places = _places(reduced.problem_data_index)
+    offset = reduced.problem_data_index[2][1] - 1  # the column of b in [−A | b]
+    split = int(np.searchsorted(places[1], offset))
+    A = sp.csr_array(-stored[:split])
+    return A, places[:, :split], sp.csr_array(stored[split:]), places[0, split:]
+
+
+def _places(index: tuple[Any, Any, Any]) -> IndexArray:
+    """Rows and columns, ``(2, nnz)``, of the entries of a compressed-column structure."""
+    rows, column_pointers, _ = index
+    columns = np.repeat(np.arange(len(column_pointers) - 1), np.diff(column_pointers))
+    return np.stack([np.asarray(rows, dtype=np.int64), columns.astype(np.int64)])
+
+
+def _cone_dims(dims: Any) -> ConeDims:
+    unsupported = {
+        "semidefinite": len(dims.psd),
+        "exponential": dims.exp,
+        "power": len(dims.p3d) + len(dims.pnd),
+    }
+    needed = [name for name, count in unsupported.items() if count]
+    if needed:
+        raise ValueError(
+            f"problem: its canonical form needs the {' and '.join(needed)} cone; supported are the zero, "
+            "nonnegative and second-order cones"
+        )
+    return ConeDims(int(dims.zero), int(dims.nonneg), tuple(int(size) for size in dims.soc))
+
+
+def _parameter_specs(context: LayersContext) -> tuple[ParameterSpec, ...]:
+    triangles = [
+        None if triangle is None else (np.array(triangle[0]), np.array(triangle[1]))
+        for triangle in context.param_triu_indices
+    ]
+    sizes = [
+        parameter.size if triangle is None else len(triangle[0])
+        for parameter, triangle in zip(context.parameters, triangles, strict=True)
+    ]
+    order = np.argsort(context.user_order_to_col_order)
+    starts = np.zeros(len(sizes), dtype=np.int64)
+    starts[order] = np.cumsum([0, *(sizes[i] for i in order)])[:-1]
+    logs = context.gp_log_mask or (False,) * len(sizes)
+    return tuple(
+        ParameterSpec(
+            parameter.name(), tuple(parameter.shape), slice(int(start), int(start) + size), triangle, log
+        )
+        for parameter, start, size, triangle, log in zip(
+            context.parameters, starts, sizes, triangles, logs, strict=True
+        )
+    )
+
+
+def _output(recovery: VariableRecovery, gp: bool) -> OutputSpec:
+    entries = recovery.primal if recovery.source == "primal" else recovery.dual
+    assert entries is not None
+    packing: dict[str, Literal["full", "triangle", "svec"]] = {
+        "reshape": "full",
+        "svec_primal": "triangle",
+        "svec_dual": "svec",
+    }
+    return OutputSpec(
+        recovery.source,
+        entries,
+        tuple(recovery.shape),
+        packing[recovery.unpack_fn],
+        gp and recovery.source == "primal",
+    )

@@ -1,0 +1,48 @@
+"""What a cone must offer: a batched projection and its derivative as a spectral operator."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+SpectralFunction = Callable[[Tensor], Tensor]
+"""A scalar function on [0, 1], applied elementwise to a tensor of eigenvalues."""
+
+
+class Derivative(Protocol):
+    """D = DΠ_K(u), known by its eigenvectors and its eigenvalues in [0, 1].
+
+    The projection onto a closed convex cone is firmly nonexpansive, so D is symmetric with
+    0 ⪯ D ⪯ I. Everything the method needs (D itself, I − 2D, (D + δI)⁻¹, the Newton weight
+    (I − D)(D + δI)⁻¹) is a function of D, so one operation serves them all.
+    """
+
+    def apply(self, f: SpectralFunction, v: Tensor) -> Tensor:
+        """Multiply by f(D).
+
+        Args:
+            f: the function of the eigenvalues.
+            v: ``(B, m)``, or ``(B, m, k)`` for k vectors at once; a leading 1 broadcasts.
+
+        Returns:
+            f(D) v, of v's shape with the full batch size.
+        """
+        ...
+
+    def take(self, index: Tensor) -> "Derivative":
+        """Keep the instances ``index`` ``(b,)`` only."""
+        ...
+
+
+class Cone(Protocol):
+    """A closed convex cone K ⊂ Rᵐ in the conventions of SCS."""
+
+    dim: int
+
+    def project(self, u: Tensor) -> Tensor:
+        """Π_K(u) for ``u`` of shape ``(B, m)``; returns ``(B, m)``."""
+        ...
+
+    def derivative(self, u: Tensor) -> Derivative:
+        """DΠ_K(u) for ``u`` of shape ``(B, m)``: an element of the generalized Jacobian at kinks."""
+        ...

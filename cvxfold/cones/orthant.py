@@ -1,0 +1,54 @@
+"""The zero cone {0} and the nonnegative orthant: separable cones with a diagonal derivative."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.cones.base import SpectralFunction
+
+
+@dataclass(frozen=True)
+class DiagonalDerivative:
+    """D = diag(d), ``d`` of shape ``(B, m)``."""
+
+    d: Tensor
+
+    def apply(self, f: SpectralFunction, v: Tensor) -> Tensor:
+        """f(d) ∘ v."""
+        weight = f(self.d)
+        return weight * v if v.ndim == 2 else weight.unsqueeze(-1) * v
+
+    def take(self, index: Tensor) -> "DiagonalDerivative":
+        """Keep the instances ``index`` only."""
+        return DiagonalDerivative(self.d[index])
+
+
+@dataclass(frozen=True)
+class Zero:
+    """K = {0}ᵐ, the cone of equalities. K* = Rᵐ."""
+
+    dim: int
+
+    def project(self, u: Tensor) -> Tensor:
+        """Zero, wherever u is."""
+        return torch.zeros_like(u)
+
+    def derivative(self, u: Tensor) -> DiagonalDerivative:
+        """D = 0."""
+        return DiagonalDerivative(torch.zeros_like(u))
+
+
+@dataclass(frozen=True)
+class Nonnegative:
+    """K = {s : s ≥ 0}, its own dual."""
+
+    dim: int
+
+    def project(self, u: Tensor) -> Tensor:
+        """max(u, 0)."""
+        return u.clamp_min(0.0)
+
+    def derivative(self, u: Tensor) -> DiagonalDerivative:
+        """1 where u > 0, else 0 (at the kink u = 0 as well)."""
+        return DiagonalDerivative((u > 0).to(u.dtype))

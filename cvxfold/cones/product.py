@@ -1,0 +1,114 @@
+"""The product of the cones of one problem: slices of one m-vector."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.cones.base import Cone, Derivative, SpectralFunction
+from cvxfold.cones.orthant import Nonnegative, Zero
+from cvxfold.cones.second_order import SecondOrder
+
+
+@dataclass(frozen=True)
+class ConeDims:
+    """Sizes of the cones of a problem, in the order of SCS.
+
+    Args:
+        zero: rows of the zero cone.
+        nonnegative: rows of the nonnegative cone.
+        second_order: size of each second-order cone.
+    """
+
+    zero: int = 0
+    nonnegative: int = 0
+    second_order: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """m, the rows of all cones together."""
+        return self.zero + self.nonnegative + sum(self.second_order)
+
+
+@dataclass(frozen=True)
+class ProductDerivative:
+    """Block-diagonal D: one derivative for each slice of rows."""
+
+    parts: tuple[tuple[slice, Derivative], ...]
+
+    def apply(self, f: SpectralFunction, v: Tensor) -> Tensor:
+        """f(D) v, block by block, for ``v`` of shape ``(B, m)`` or ``(B, m, k)``."""
+        if not self.parts:
+            return v
+        return torch.cat([part.apply(f, v[:, rows]) for rows, part in self.parts], dim=1)
+
+    def take(self, index: Tensor) -> "ProductDerivative":
+        """Keep the instances ``index`` only."""
+        return ProductDerivative(tuple((rows, part.take(index)) for rows, part in self.parts))
+
+
+class ProductCone:
+    """K = K₁ × K₂ × …, each factor on its own slice of rows.
+
+    Neighbouring second-order cones of one size are one factor, projected in one call.
+
+    Args:
+        dims: the sizes of the cones.
+    """
+
+    def __init__(self, dims: ConeDims) -> None:
+        self.dims = dims
+        self.dim = dims.rows
+        self.parts = tuple(_slices(_factors(dims)))
+
+    def project(self, u: Tensor) -> Tensor:
+        """Π_K(u) for ``u`` of shape ``(B, m)``."""
+        if not self.parts:
+            return u
+        return torch.cat([cone.project(u[:, rows]) for rows, cone in self.parts], dim=1)
+
+    def derivative(self, u: Tensor) -> ProductDerivative:
+        """DΠ_K(u) for ``u`` of shape ``(B, m)``."""
+        return ProductDerivative(tuple((rows, cone.derivative(u[:, rows])) for rows, cone in self.parts))
+
+    def blocks(self) -> Tensor:
+        """For each row the number of the block it belongs to, ``(m,)``.
+
+        Rows of one non-separable cone share a block; every other row is a block of its own. A positive
+        diagonal scaling that is constant on blocks maps K onto itself.
+        """
+        separable = self.dims.zero + self.dims.nonnegative
+        sizes = torch.tensor(self.dims.second_order, dtype=torch.long)
+        cones = separable + torch.arange(len(sizes))
+        return torch.cat([torch.arange(separable), cones.repeat_interleave(sizes)])
+
+
+def _factors(dims: ConeDims) -> list[Cone]:
+    factors: list[Cone] = []
+    if dims.zero:
+        factors.append(Zero(dims.zero))
+    if dims.nonnegative:
+        factors.append(Nonnegative(dims.nonnegative))
+    for size, count in _runs(dims.second_order):
+        factors.append(SecondOrder(count, size))
+    return factors
+
+
+def _runs(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Lengths of the runs of equal values: (3, 3, 5) gives [(3, 2), (5, 1)]."""
+    runs: list[tuple[int, int]] = []
+    for size in sizes:
+        if runs and runs[-1][0] == size:
+            runs[-1] = (size, runs[-1][1] + 1)
+        else:
+            runs.append((size, 1))
+    return runs
+
+
+def _slices(factors: Sequence[Cone]) -> list[tuple[slice, Cone]]:
+    placed, start = [], 0
+    for cone in factors:
+        placed.append((slice(start, start + cone.dim), cone))
+        start += cone.dim
+    return placed

@@ -1,0 +1,169 @@
+"""The differentiable solve: stored entries of P, q, A, b → x and y, with a report."""
+
+import time
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvxfold.backward import differentiate
+from cvxfold.canonical import Structure
+from cvxfold.cones import ProductCone
+from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
+from cvxfold.fold import METHODS
+from cvxfold.forward.driver import Memory, solve
+from cvxfold.forward.solution import Solution, Status
+from cvxfold.monitor.report import BackwardRecord, ForwardRecord, Report
+from cvxfold.options import Options
+from cvxfold.parametrize import ProgramValues
+from cvxfold.program import assemble
+
+
+class Core:
+    """Solves batches of one structure of cone program and differentiates the solutions.
+
+    Keeps from call to call what the next one can use: factors, the equilibration, the penalty.
+
+    Args:
+        structure: of the program.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self.cone = ProductCone(structure.cones)
+        self._memory: Memory | None = None
+
+    def solve(
+        self, values: ProgramValues, batch: int, options: Options, *, warm_start: bool = False
+    ) -> tuple[Tensor, Tensor, Report]:
+        """Solve, differentiably in the values.
+
+        Args:
+            values: each ``(1|B, ·)``, float64.
+            batch: B, may be 0.
+            options: of this call.
+            warm_start: start from the last solution if it had the same batch size.
+
+        Returns:
+            x ``(B, n)``, y ``(B, m)`` and the report, whose ``backward`` is filled in by the backward pass.
+
+        Raises:
+            InfeasibleError, UnboundedError: naming the instances that have no solution.
+            ConvergenceError: an instance missed its tolerance and the options say so.
+        """
+        call = _Call(self, batch, options, warm_start)
+        x, y = _Solve.apply(*values, call)
+        assert call.report is not None
+        return x, y, call.report
+
+    def forward(self, values: ProgramValues, call: "_Call") -> Solution:
+        """The forward pass, without derivatives; fills in the call's report."""
+        started = time.perf_counter()
+        program = assemble(values, self.structure, self.cone, call.batch)
+        solution, self._memory = solve(
+            program, call.options.forward, self._memory, warm_start=call.warm_start
+        )
+        call.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
+        _judge_forward(solution, call.options)
+        return solution
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Core":
+        """A copy that remembers nothing yet."""
+        return Core(self.structure)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Core, (self.structure,)
+
+
+class _Call:
+    """One call: what was asked, and the report of what came."""
+
+    def __init__(self, core: Core, batch: int, options: Options, warm_start: bool) -> None:
+        self.core = core
+        self.batch = batch
+        self.options = options
+        self.warm_start = warm_start
+        self.report: Report | None = None
+
+
+class _Solve(torch.autograd.Function):
+    """(P, q, A, b) → (x, y), differentiated by folding."""
+
+    @staticmethod
+    def forward(ctx: Any, P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: _Call) -> tuple[Tensor, Tensor]:
+        structure = call.core.structure
+        ctx.call, ctx.shared = call, [value.shape[0] == 1 for value in (P, q, A, b)]
+        if call.batch == 0:
+            call.report = Report(ForwardRecord.empty(q.device))
+            return q.new_zeros(0, structure.n), q.new_zeros(0, structure.m)
+        solution = call.core.forward(ProgramValues(P, q, A, b), call)
+        ctx.solution = solution
+        return solution.x * solution.scaling.columns, solution.y * solution.scaling.rows
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, x_bar: Tensor, y_bar: Tensor) -> tuple[Tensor | None, ...]:
+        call, structure = ctx.call, ctx.call.core.structure
+        if call.batch == 0:
+            sizes = (
+                structure.P_entries.shape[1],
+                structure.n,
+                structure.A_entries.shape[1],
+                len(structure.b_entries),
+            )
+            rows = [1 if shared else 0 for shared in ctx.shared]
+            return *(x_bar.new_zeros(row, size) for row, size in zip(rows, sizes, strict=True)), None
+        started = time.perf_counter()
+        options = call.options
+        gradients, adjoint = differentiate(
+            ctx.solution, x_bar, y_bar, METHODS[options.backward], options.adjoint
+        )
+        call.report.backward = BackwardRecord.of(adjoint, time.perf_counter() - started)
+        _judge_backward(call.report.backward, options)
+        P, q, A, b, _ = ctx.needs_input_grad
+        P_shared, q_shared, A_shared, b_shared = ctx.shared
+        return (
+            gradients.of_P(structure, P_shared) if P else None,
+            gradients.of_q(q_shared) if q else None,
+            gradients.of_A(structure, A_shared) if A else None,
+            gradients.of_b(structure, b_shared) if b else None,
+            None,
+        )
+
+
+def _judge_forward(solution: Solution, options: Options) -> None:
+    infeasible, unbounded = solution.instances(Status.INFEASIBLE), solution.instances(Status.UNBOUNDED)
+    if infeasible:
+        also = f"; instances {unbounded} are unbounded" if unbounded else ""
+        raise InfeasibleError(f"instances {infeasible} are infeasible{also}", infeasible)
+    if unbounded:
+        raise UnboundedError(f"instances {unbounded} are unbounded", unbounded)
+    missed = solution.instances(Status.UNCONVERGED)
+    if missed:
+        worst = float(solution.residuals.worst()[missed].amax())
+        _complain(
+            f"forward pass: instances {missed} did not reach the tolerance {options.forward.eps_abs:.1e} "
+            f"(relative residual up to {worst:.1e}); raise max_iters or tol",
+            options,
+        )
+
+
+def _judge_backward(record: BackwardRecord, options: Options) -> None:
+    if options.on_unconverged == "ignore" or bool(record.converged.all()):
+        return
+    missed = (~record.converged).nonzero().squeeze(-1).tolist()
+    worst = float(record.residual[missed].amax())
+    _complain(
+        f"backward pass: the gradients of instances {missed} did not reach the tolerance "
+        f"{options.adjoint.tol:.1e} by method {record.method!r} (relative residual up to {worst:.1e}); "
+        "raise backward_max_iters, choose backward='auto', or see whether the solution is degenerate",
+        options,
+    )
+
+
+def _complain(message: str, options: Options) -> None:
+    if options.on_unconverged == "raise":
+        raise ConvergenceError(message)
+    if options.on_unconverged == "warn":
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)

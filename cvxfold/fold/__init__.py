@@ -1,0 +1,21 @@
+"""The fold engine: linear methods for the backward pass of any fixed-point iteration."""
+
+from cvxfold.fold.adjoint import Adjoint, AdjointMethod, AdjointSettings, solve_adjoint
+from cvxfold.fold.direct import Direct
+from cvxfold.fold.gmres import GMRES
+from cvxfold.fold.lfpi import LFPI
+from cvxfold.fold.linearization import Linearization
+from cvxfold.fold.methods import METHODS, Auto
+
+__all__ = [
+    "GMRES",
+    "LFPI",
+    "METHODS",
+    "Adjoint",
+    "AdjointMethod",
+    "AdjointSettings",
+    "Auto",
+    "Direct",
+    "Linearization",
+    "solve_adjoint",
+]

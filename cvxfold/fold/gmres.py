@@ -1,0 +1,104 @@
+"""Restarted GMRES for the adjoint system, every instance with its own Krylov space.
+
+Saad and Schultz, "GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear
+systems", 1986. One cycle builds an orthonormal basis V of span{r, Sr, S²r, …}, S = (I − Φᵀ) N, with
+S Vₖ = Vₖ₊₁ Hₖ, and takes w = N Vₖ argmin ‖βe₁ − Hₖ z‖. N = I, or the approximate inverse.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.fold.adjoint import AdjointSettings, History, relative_norm
+from cvxfold.fold.linearization import Linearization
+
+_DEFAULT_ITERS = 2_000
+_RESTART = 100
+_CHECK_EVERY = 10
+
+
+@dataclass(frozen=True)
+class GMRES:
+    """Restarted GMRES.
+
+    Args:
+        preconditioned: whether to use the linearization's approximate inverse on the right.
+        restart: dimension of a cycle's Krylov space.
+    """
+
+    preconditioned: bool = False
+    restart: int = _RESTART
+
+    @property
+    def name(self) -> str:
+        """As reports show it."""
+        return "gmres, preconditioned" if self.preconditioned else "gmres"
+
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
+        """Cycle until each instance's residual is within the tolerance."""
+        out, history = torch.zeros_like(rhs), History(rhs.shape[0])
+        index = torch.arange(rhs.shape[0], device=rhs.device)
+        w, r, left = torch.zeros_like(rhs), rhs, settings.max_iters or _DEFAULT_ITERS
+        while left > 0 and len(index):
+            steps = min(self.restart, left, max(rhs.shape[1], 1))
+            correction, residuals = self._cycle(phi, r, rhs, steps, settings.tol)
+            left -= len(residuals)
+            for residual in residuals:
+                history.append(residual, index)
+            w = w + correction
+            out[index] = w
+            r = rhs - (w - phi.vjp(w))
+            keep = (relative_norm(r, rhs) > settings.tol).nonzero().squeeze(-1)
+            if len(keep) < len(index):
+                index, w, r, rhs, phi = index[keep], w[keep], r[keep], rhs[keep], phi.take(keep)
+        return out, history.stack(rhs)
+
+    def _cycle(
+        self, phi: Linearization, r: Tensor, rhs: Tensor, steps: int, tol: float
+    ) -> tuple[Tensor, Tensor]:
+        """One cycle from the residual ``r``: the correction of w and the relative residual of each step."""
+        batch, m = r.shape
+        beta = r.norm(dim=-1, keepdim=True)
+        scale = rhs.norm(dim=-1).clamp_min(torch.finfo(r.dtype).tiny)
+        basis = r.new_zeros(batch, steps + 1, m)
+        basis[:, 0] = r / beta.clamp_min(torch.finfo(r.dtype).tiny)
+        H = r.new_zeros(batch, steps + 1, steps)
+        for k in range(steps):
+            v = basis[:, k]
+            v = phi.solve(v) if self.preconditioned else v
+            v = v - phi.vjp(v)
+            known = basis[:, : k + 1]
+            for _ in range(2):  # Gram–Schmidt, twice for orthogonality to working precision
+                overlap = (known @ v.unsqueeze(-1)).squeeze(-1)
+                H[:, : k + 1, k] += overlap
+                v = v - (overlap.unsqueeze(-2) @ known).squeeze(-2)
+            norm = v.norm(dim=-1)
+            H[:, k + 1, k] = norm
+            basis[:, k + 1] = v / norm.clamp_min(torch.finfo(r.dtype).tiny).unsqueeze(-1)
+            if (k + 1) % _CHECK_EVERY == 0 and k + 1 < steps:
+                _, residual = _least_squares(H[:, : k + 2, : k + 1], beta)
+                if bool((residual <= tol * scale).all()):
+                    steps = k + 1
+                    break
+        residuals = torch.stack(
+            [_least_squares(H[:, : k + 1, :k], beta)[1] / scale for k in range(1, steps + 1)]
+        )
+        z, _ = _least_squares(H[:, : steps + 1, :steps], beta)
+        v = (z.unsqueeze(-2) @ basis[:, :steps]).squeeze(-2)
+        return (phi.solve(v) if self.preconditioned else v), residuals
+
+
+def _least_squares(H: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """argmin ‖βe₁ − H z‖, ``(B, k)``, for ``H`` ``(B, k+1, k)``, and the minimum, ``(B,)``.
+
+    A zero pivot (the Krylov space is exhausted) leaves its unknown at zero.
+    """
+    Q, R = torch.linalg.qr(H)
+    diagonal = R.diagonal(dim1=-2, dim2=-1)
+    flat = diagonal.abs() <= torch.finfo(H.dtype).eps * diagonal.abs().amax(-1, keepdim=True)
+    R = R + torch.diag_embed(torch.where(flat, torch.inf, 0.0))
+    z = torch.linalg.solve_triangular(R, (beta * Q[:, 0]).unsqueeze(-1), upper=True).squeeze(-1)
+    misfit = -(H @ z.unsqueeze(-1)).squeeze(-1)
+    misfit[:, 0] += beta.squeeze(-1)
+    return z, misfit.norm(dim=-1)

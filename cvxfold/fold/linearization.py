@@ -1,0 +1,28 @@
+"""A fixed-point iteration, linearized at its fixed point, as the engine sees it."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Linearization(Protocol):
+    """Φ = ∂F/∂u at the fixed points of a batched iteration u ← F(u), by its products.
+
+    Nothing else of the iteration is known to the engine: any F whose fixed point is the answer will do.
+    """
+
+    def vjp(self, w: Tensor) -> Tensor:
+        """Φᵀ w for ``w`` of shape ``(B, m)``."""
+        ...
+
+    def solve(self, r: Tensor) -> Tensor:
+        """An approximation of (I − Φᵀ)⁻¹ r, ``(B, m)``, as good as the iteration can cheaply give.
+
+        Raises:
+            NotImplementedError: there is none.
+        """
+        ...
+
+    def take(self, index: Tensor) -> "Linearization":
+        """Keep the instances ``index`` ``(b,)``."""
+        ...

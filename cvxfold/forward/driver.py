@@ -1,0 +1,286 @@
+"""The forward pass: rounds of the splitting iteration, each followed by the finish where it is wanted.
+
+1. Equilibrate; apply F a few times to every instance with the penalty that worked last time.
+2. Finish (Newton, then the method of multipliers for what Newton did not reach).
+3. What is left runs on alone, in longer rounds: each instance's penalty follows its own residuals, its
+   steps are tested as certificates, and the finish is tried again from time to time.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.forward.certificates import certifies_infeasibility, certifies_unboundedness
+from cvxfold.forward.finish import newton_finish
+from cvxfold.forward.multipliers import multipliers
+from cvxfold.forward.scaling import Scaling, equilibrate
+from cvxfold.forward.solution import CODES, ForwardSettings, Solution, Status
+from cvxfold.forward.splitting import Iterate, Splitting
+from cvxfold.monitor.log import IterationLog
+from cvxfold.program import ConeProgram, Residuals, residuals
+
+_FIRST_ROUND, _ROUND = 25, 50
+_NEWTON_STEPS, _MULTIPLIER_STEPS = 8, 80
+_MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 1e-7
+_BALANCING_ROUNDS = 4
+_BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
+_PENALTY_RANGE = (1e-5, 1e5)
+_FINISH_GROWTH = 4  # the finish is tried again after 4 times as many iterations
+
+_SOLVED, _UNCONVERGED, _INFEASIBLE, _UNBOUNDED = range(len(CODES))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one call leaves for the next: the equilibrated matrices, the factored M, the penalty, the solutions.
+
+    Args:
+        program: the program that was given. scaling: its equilibration.
+        splitting: with a penalty shared by the batch.
+        penalty: what worked, for the next call to start with.
+        s, y: the solutions, ``(B, m)``.
+    """
+
+    program: ConeProgram
+    scaling: Scaling
+    splitting: Splitting
+    penalty: float
+    s: Tensor
+    y: Tensor
+
+    def fits(self, program: ConeProgram) -> bool:
+        """Whether P and A are what they were."""
+        return all(
+            old.device == new.device and torch.equal(old, new)
+            for old, new in (
+                (self.program.P.values, program.P.values),
+                (self.program.A.values, program.A.values),
+            )
+        )
+
+
+def solve(
+    program: ConeProgram,
+    settings: ForwardSettings,
+    memory: Memory | None = None,
+    *,
+    warm_start: bool = False,
+) -> tuple[Solution, Memory]:
+    """Solve a batch of cone programs.
+
+    Args:
+        program: B instances, B ≥ 1.
+        settings: tolerances and limits.
+        memory: of the previous call, if any.
+        warm_start: start from the solutions in memory, if there are as many.
+
+    Returns:
+        The solution, with a status for every instance, and the memory for the next call.
+    """
+    start = memory.penalty if memory else 1.0
+    if memory and memory.fits(program):
+        scaling = memory.scaling
+        scaled = scaling.apply_vectors(program, memory.splitting.program)
+        reusable = float(memory.splitting.penalty[0]) == start
+        splitting = (
+            memory.splitting.rebind(scaled) if reusable else Splitting(scaled, scaled.q.new_tensor([start]))
+        )
+    else:
+        scaling = equilibrate(program)
+        scaled = scaling.apply(program)
+        splitting = Splitting(scaled, scaled.q.new_tensor([start]))
+    run = _Run(splitting, scaling, settings)
+    if warm_start and memory and memory.s.shape == program.b.shape:
+        run.u = splitting.state(memory.s * scaling.rows, memory.y / scaling.rows)
+    run.balance()
+    run.go()
+    s, y = run.s / scaling.rows, run.y * scaling.rows
+    return run.solution(), Memory(program, scaling, run.all, run.penalty_for_next_call(), s, y)
+
+
+class _Run:
+    """One forward pass: the instances still at work, and what is known of all of them."""
+
+    def __init__(self, splitting: Splitting, scaling: Scaling, settings: ForwardSettings) -> None:
+        program, q = splitting.program, splitting.program.q
+        batch = program.batch
+        self.settings = settings
+        self.all, self.all_scaling = splitting, scaling
+        self.penalty = splitting.penalty.expand(batch).clone()
+        self.s, self.y = torch.zeros_like(program.b), torch.zeros_like(program.b)
+        self.status = torch.full((batch,), _UNCONVERGED, device=q.device)
+        self.iterations = torch.zeros(batch, dtype=torch.long, device=q.device)
+        self.newton_steps = torch.zeros_like(self.iterations)
+        self.index = torch.arange(batch, device=q.device)
+        self.splitting, self.scaling = splitting, scaling
+        self.u = torch.zeros_like(program.b)
+        self._done = 0
+        self.log = IterationLog(enabled=settings.verbose)
+
+    def balance(self) -> None:
+        """The first rounds, with one penalty for the whole batch, moved while its median is out of balance."""
+        for _ in range(_BALANCING_ROUNDS):
+            if not self._advance(_FIRST_ROUND):
+                return
+            point, residual = self._check("balance")
+            ratio = float(_imbalance(residual).median())
+            if 1 / _BALANCED < ratio < _BALANCED:
+                return
+            low, high = _PENALTY_RANGE
+            penalty = (self.splitting.penalty * ratio).clamp(low, high)
+            self.all = self.splitting = Splitting(self.splitting.program, penalty)
+            self.penalty = penalty.expand_as(self.penalty).clone()
+            self.u = self.splitting.state(point.s, point.y)
+
+    def go(self) -> None:
+        """Rounds until every instance is settled or the iterations are spent."""
+        next_finish, next_adaptation = 0, 2 * _ROUND
+        while len(self.index):
+            done = self._done
+            if self.settings.refine and done >= next_finish:
+                next_finish = _FINISH_GROWTH * done
+                self._finish()
+            else:
+                self._settle("F")
+            if len(self.index) and done > _FIRST_ROUND:
+                self._certify()
+            if len(self.index) and done >= next_adaptation:
+                next_adaptation = int(1.5 * done) + _ROUND
+                self._adapt()
+            if len(self.index) and not self._advance(_ROUND):
+                self._store(self.splitting.evaluate(self.u), self._working())
+                return
+
+    def solution(self) -> Solution:
+        """The solution of the whole batch, under one penalty where no instance moved its own."""
+        moved = bool((self.penalty != self.all.penalty).any())
+        splitting = Splitting(self.all.program, self.penalty) if moved else self.all
+        point = splitting.evaluate(splitting.state(self.s, self.y))
+        residual = self._residuals(splitting.program, self.all_scaling, point)
+        return Solution(
+            splitting, self.all_scaling, point.u, point.x, point.s, point.y,
+            self.status, self.iterations, self.newton_steps, residual,
+        )  # fmt: skip
+
+    def penalty_for_next_call(self) -> float:
+        """The geometric middle of the penalties that solved, if it is far from the batch's own."""
+        start = float(self.all.penalty[0])
+        solved = self.penalty[self.status == _SOLVED]
+        middle = float(solved.log().median().exp()) if len(solved) else start
+        return start if 0.2 < middle / start < 5.0 else middle
+
+    def _advance(self, steps: int) -> bool:
+        """Apply F to the instances at work; False where that would exceed the limit on iterations."""
+        steps = min(steps, self.settings.max_iters - self._done)
+        if steps <= 0:
+            return False
+        self.u = self.splitting.run(self.u, steps)
+        self._done += steps
+        self.iterations[self.index] = self._done
+        return True
+
+    def _working(self) -> Tensor:
+        return torch.arange(len(self.index), device=self.u.device)
+
+    def _check(self, stage: str) -> tuple[Iterate, Residuals]:
+        """The points of the instances at work and their residuals; a line in the log."""
+        point = self.splitting.evaluate(self.u)
+        residual = self._residuals(self.splitting.program, self.scaling, point)
+        self.log.row(stage, self._done, residual, self.splitting.penalty)
+        return point, residual
+
+    @staticmethod
+    def _residuals(program: ConeProgram, scaling: Scaling, point: Iterate) -> Residuals:
+        return residuals(program, point.x, point.s, point.y, scaling.columns, scaling.rows)
+
+    def _settle(self, stage: str, polished: bool = False) -> Tensor:
+        """Retire the instances within tolerance, first polishing them if that is wanted and not yet done.
+
+        Returns:
+            Which of the instances that were at work remain.
+        """
+        point, residual = self._check(stage)
+        solved = residual.within(self.settings.eps_abs, self.settings.eps_rel)
+        if self.settings.refine and not polished and bool(solved.any()):
+            rows = solved.nonzero().squeeze(-1)
+            self.u[rows] = self._newton(rows)
+            point = self.splitting.evaluate(self.u)
+        self._retire(point, solved, torch.full_like(self.index, _SOLVED))
+        return ~solved
+
+    def _retire(self, point: Iterate, mask: Tensor, status: Tensor) -> None:
+        if not bool(mask.any()):
+            return
+        rows = mask.nonzero().squeeze(-1)
+        self._store(point, rows)
+        self.status[self.index[rows]] = status[rows]
+        keep = (~mask).nonzero().squeeze(-1)
+        self.index, self.u = self.index[keep], self.u[keep]
+        self.splitting, self.scaling = self.splitting.take(keep), self.scaling.take(keep)
+
+    def _store(self, point: Iterate, rows: Tensor) -> None:
+        index, penalty = self.index[rows], self.splitting.penalty
+        self.s[index], self.y[index] = point.s[rows], point.y[rows]
+        self.penalty[index] = penalty if penalty.shape[0] == 1 else penalty[rows]
+
+    def _newton(self, rows: Tensor) -> Tensor:
+        """Newton's finish for some of the instances at work; returns their states."""
+        splitting, scaling = self.splitting, self.scaling
+        if len(rows) < len(self.index):
+            splitting, scaling = splitting.take(rows), scaling.take(rows)
+        best, steps = newton_finish(splitting, scaling, self.u[rows], self.settings, _NEWTON_STEPS)
+        self.newton_steps[self.index[rows]] += steps
+        return best
+
+    def _finish(self) -> None:
+        """Newton from the iterates, then from the method of multipliers where that was not enough."""
+        self.u = self._newton(self._working())
+        self._settle("newton", polished=True)
+        if not len(self.index):
+            return
+        point, fallback = self.splitting.evaluate(self.u), self.u
+        _, s, y, steps = multipliers(
+            self.splitting.program,
+            self.scaling,
+            point.x,
+            point.y,
+            _MULTIPLIER_START * self.splitting.penalty.expand(len(self.index)),
+            max(_MULTIPLIER_TOLERANCE, self.settings.eps_rel),
+            _MULTIPLIER_STEPS,
+        )
+        self.newton_steps[self.index] += steps
+        self.u = self.splitting.state(s, y)
+        self.u = self._newton(self._working())
+        left = self._settle("multipliers", polished=True)
+        self.u = fallback[left]
+
+    def _certify(self) -> None:
+        """Retire the instances whose last step proves that they have no solution."""
+        now = self.splitting.evaluate(self.u)
+        ahead = self.splitting.evaluate(self.u + self.splitting.alpha * now.g)
+        program, eps = self.splitting.program, self.settings.eps_infeasible
+        infeasible = certifies_infeasibility(program, self.scaling, ahead.y - now.y, eps)
+        unbounded = certifies_unboundedness(program, self.scaling, ahead.x - now.x, eps) & ~infeasible
+        kinds = torch.where(unbounded, _UNBOUNDED, _INFEASIBLE)
+        self._retire(now, infeasible | unbounded, kinds)
+
+    def _adapt(self) -> None:
+        """Move the penalties of instances whose primal and dual residuals are out of balance."""
+        point, residual = self._check("adapt")
+        ratio = _imbalance(residual)
+        move = (ratio > _BALANCED) | (ratio < 1 / _BALANCED)
+        if not bool(move.any()):
+            return
+        penalty = torch.where(move, self.splitting.penalty * ratio, self.splitting.penalty)
+        self.splitting = Splitting(self.splitting.program, penalty.clamp(*_PENALTY_RANGE))
+        self.u = self.splitting.state(point.s, point.y)
+
+
+def _imbalance(residual: Residuals) -> Tensor:
+    """The factor for the penalty that balances relative primal and dual residuals (as OSQP does); ``(B,)``."""
+    tiny = torch.finfo(residual.primal.dtype).tiny
+    primal = residual.primal / residual.primal_scale.clamp_min(tiny)
+    dual = residual.dual / residual.dual_scale.clamp_min(tiny)
+    ratio = (primal.clamp_min(tiny) / dual.clamp_min(tiny)).sqrt()
+    return ratio.nan_to_num(1.0).clamp(1e-2, 1e2)

@@ -1,0 +1,64 @@
+"""The finish: Newton steps from an iterate of F to machine precision, safeguarded per instance."""
+
+import torch
+from torch import Tensor
+
+from cvxfold.forward.newton import NewtonSystem
+from cvxfold.forward.scaling import Scaling
+from cvxfold.forward.solution import ForwardSettings
+from cvxfold.forward.splitting import Splitting
+from cvxfold.program import residuals
+
+_FLOOR = 1e-14  # nothing to gain below this relative residual
+_PATIENCE = 2  # steps that may raise the residual before an instance is given up
+_DIVERGED = 1e3
+
+
+def newton_finish(
+    splitting: Splitting, scaling: Scaling, u: Tensor, settings: ForwardSettings, max_steps: int
+) -> tuple[Tensor, Tensor]:
+    """Newton steps on g(u) = 0 for each instance, as long as they help.
+
+    Full steps, without a line search: near a solution they converge superlinearly, and away from one the
+    caller has better means. The best state met is returned, so the finish never makes an instance worse.
+
+    Args:
+        splitting: the operator, for the instances of ``u``.
+        scaling: of its program.
+        u: states, ``(B, m)``.
+        settings: tolerances.
+        max_steps: at most.
+
+    Returns:
+        The best states ``(B, m)`` and the steps taken ``(B,)``.
+    """
+    best, best_error = u.clone(), u.new_full((u.shape[0],), torch.inf)
+    taken = torch.zeros(u.shape[0], dtype=torch.long, device=u.device)
+    active = torch.arange(u.shape[0], device=u.device)
+    previous = best_error.clone()
+    for step in range(max_steps + 1):
+        point = splitting.evaluate(u)
+        residual = residuals(splitting.program, point.x, point.s, point.y, scaling.columns, scaling.rows)
+        error = residual.worst()
+        better = error < best_error[active]
+        best[active[better]] = u[better]
+        best_error[active[better]] = error[better]
+        good = residual.within(settings.eps_abs, settings.eps_rel)
+        halved = error < 0.5 * previous
+        lost = ~(error < _DIVERGED * best_error[active])
+        done = (error <= _FLOOR) | (good & ~halved) | lost
+        if step >= _PATIENCE:
+            done |= ~halved & (error > best_error[active])
+        if step == max_steps or bool(done.all()):
+            break
+        if bool(done.any()):
+            keep = (~done).nonzero().squeeze(-1)
+            active, u, error = active[keep], u[keep], error[keep]
+            splitting, scaling = splitting.take(keep), scaling.take(keep)
+            point_g = point.g[keep]
+        else:
+            point_g = point.g
+        u = u + NewtonSystem.at(splitting, u).solve(point_g)
+        taken[active] += 1
+        previous = error
+    return best, taken

@@ -1,0 +1,175 @@
+"""A proximal method of multipliers: globally convergent Newton steps for what the plain ones do not reach.
+
+For multipliers y, a penalty κR and a proximal centre z the augmented Lagrangian
+
+    φ(x) = ½ xᵀP x + qᵀx + ½ ‖Π_K*(y + κR(Ax − b))‖²_(κR)⁻¹ + (ε/2) ‖x − z‖²
+
+is convex with a semismooth gradient (Rockafellar, "Augmented Lagrangians and applications of the proximal
+point algorithm in convex programming", 1976). One loop does both levels for every instance:
+
+1. v = b − Ax − (κR)⁻¹y,  s = Π_K(v),  ŷ = κR (s − v),  ∇φ = Px + q + Aᵀŷ + ε(x − z).
+2. Where ∇φ is small enough: y ← ŷ, z ← x; a larger κ where Ax + s − b did not fall to a tenth.
+3. Newton: d = −(P + AᵀκR(I − DΠ_K(v))A + εI)⁻¹ ∇φ.
+4. An exact line search along d: φ' is monotone, so bisection finds its zero.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.forward.scaling import Scaling
+from cvxfold.forward.splitting import penalty_pattern
+from cvxfold.linear.cholesky import Cholesky
+from cvxfold.program import ConeProgram, residuals
+
+_GROWTH, _LARGEST_PENALTY = 30.0, 1e6
+_PROXIMAL, _SMALLEST_PROXIMAL = 1e-3, 1e-5
+_INNER, _SMALLEST_INNER = 1e-1, 1e-9
+_DOUBLINGS, _HALVINGS = 6, 20
+
+
+@dataclass
+class _State:
+    """Per-instance state of the method, all rows of one batch."""
+
+    x: Tensor
+    Ax: Tensor
+    y: Tensor
+    centre: Tensor
+    kappa: Tensor
+    epsilon: Tensor
+    inner: Tensor
+    violation: Tensor
+
+    def take(self, index: Tensor) -> "_State":
+        return _State(**{name: value[index] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class _Point:
+    """What a state implies: R̂ = κR, v, s, ŷ and ∇φ."""
+
+    R: Tensor
+    v: Tensor
+    s: Tensor
+    y: Tensor
+    gradient: Tensor
+
+
+def multipliers(
+    program: ConeProgram,
+    scaling: Scaling,
+    x: Tensor,
+    y: Tensor,
+    penalty: Tensor,
+    tolerance: float,
+    max_steps: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run the method from a point, each instance until its relative residual is below ``tolerance``.
+
+    Args:
+        program: equilibrated. scaling: how.
+        x: ``(B, n)``. y: ``(B, m)``.
+        penalty: κ to start with, ``(B,)``.
+        tolerance: on :meth:`Residuals.worst`.
+        max_steps: Newton steps at most.
+
+    Returns:
+        x, s, y and the Newton steps each instance took, ``(B,)``.
+    """
+    ones = x.new_ones(program.batch)
+    state = _State(
+        x.clone(), program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
+        _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
+    )  # fmt: skip
+    out_x, out_s, out_y = x.clone(), torch.zeros_like(y), y.clone()
+    steps = torch.zeros(program.batch, dtype=torch.long, device=x.device)
+    active = torch.arange(program.batch, device=x.device)
+    for step in range(max_steps + 1):
+        point = _point(program, state)
+        residual = residuals(program, state.x, point.s, point.y, scaling.columns, scaling.rows)
+        out_x[active], out_s[active], out_y[active], steps[active] = state.x, point.s, point.y, step
+        going = residual.worst() > tolerance
+        if step == max_steps or not bool(going.any()):
+            break
+        if not bool(going.all()):
+            keep = going.nonzero().squeeze(-1)
+            active, program, scaling, state = (
+                part[keep] if isinstance(part, Tensor) else part.take(keep)
+                for part in (active, program, scaling, state)
+            )
+            point = _point(program, state)
+            residual = residuals(program, state.x, point.s, point.y, scaling.columns, scaling.rows)
+        point = _update_multipliers(program, state, point, 1 + residual.dual_scale)
+        _newton_step(program, state, point)
+    return out_x, out_s, out_y, steps
+
+
+def _point(program: ConeProgram, state: _State) -> _Point:
+    R = state.kappa.unsqueeze(-1) * penalty_pattern(program)
+    v = program.b - state.Ax - state.y / R
+    s = program.cone.project(v)
+    y = R * (s - v)
+    proximal = state.epsilon.unsqueeze(-1) * (state.x - state.centre)
+    return _Point(R, v, s, y, program.P.mv(state.x) + program.q + program.A.rmv(y) + proximal)
+
+
+def _update_multipliers(program: ConeProgram, state: _State, point: _Point, scale: Tensor) -> _Point:
+    """Step 2, in place on ``state``; returns the point that the new state implies."""
+    solved = point.gradient.abs().amax(-1) <= state.inner * scale
+    if not bool(solved.any()):
+        return point
+    violation = _amax(state.Ax + point.s - program.b)
+    ratio = (violation / state.violation).clamp(0.1, 1.0)
+    grown = (_GROWTH * ratio * state.kappa).clamp_max(_LARGEST_PENALTY)
+    state.kappa = torch.where(solved & (ratio > 0.1), grown, state.kappa)
+    state.violation = torch.where(solved, violation, state.violation)
+    state.y = torch.where(solved.unsqueeze(-1), point.y, state.y)
+    state.centre = torch.where(solved.unsqueeze(-1), state.x, state.centre)
+    state.epsilon = torch.where(solved, (0.1 * state.epsilon).clamp_min(_SMALLEST_PROXIMAL), state.epsilon)
+    state.inner = torch.where(solved, (0.1 * state.inner).clamp_min(_SMALLEST_INNER), state.inner)
+    return _point(program, state)
+
+
+def _newton_step(program: ConeProgram, state: _State, point: _Point) -> None:
+    """Steps 3 and 4, in place on ``state``."""
+    D = program.cone.derivative(point.v)
+    weighted = D.apply(
+        lambda d: (1 - d).clamp_min(0.0).sqrt(), point.R.sqrt().unsqueeze(-1) * program.A.values
+    )
+    H = program.P.values + weighted.mT @ weighted
+    H.diagonal(dim1=-2, dim2=-1).add_(state.epsilon.unsqueeze(-1))
+    d = -Cholesky.factor(H).solve(point.gradient)
+    Ad, Pd = program.A.mv(d), program.P.mv(d)
+    curvature = (d * Pd).sum(-1) + state.epsilon * (d * d).sum(-1)
+    slope = (d * (point.gradient - program.A.rmv(point.y))).sum(-1)
+
+    def directional(t: Tensor) -> Tensor:
+        """φ'(t) along d."""
+        v = point.v - t.unsqueeze(-1) * Ad
+        return slope + t * curvature + (Ad * (point.R * (program.cone.project(v) - v))).sum(-1)
+
+    t = _zero_of_increasing(directional, torch.ones_like(slope))
+    state.x = state.x + t.unsqueeze(-1) * d
+    state.Ax = state.Ax + t.unsqueeze(-1) * Ad
+
+
+def _zero_of_increasing(slope, unit: Tensor) -> Tensor:
+    """Where an increasing function with slope(0) < 0 crosses zero; the unit step where that is good enough."""
+    at_zero, at_unit = slope(torch.zeros_like(unit)), slope(unit)
+    accept = at_unit.abs() <= 0.5 * at_zero.abs()
+    if bool(accept.all()):
+        return unit
+    low, high = torch.zeros_like(unit), unit
+    for _ in range(_DOUBLINGS):
+        high = torch.where(slope(high) < 0, 2 * high, high)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        below = slope(middle) < 0
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return torch.where(accept, unit, 0.5 * (low + high))
+
+
+def _amax(v: Tensor) -> Tensor:
+    return v.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0])

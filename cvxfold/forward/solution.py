@@ -1,0 +1,76 @@
+"""What a forward pass is asked and what it returns."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+from cvxfold.forward.scaling import Scaling
+from cvxfold.forward.splitting import Splitting
+from cvxfold.program import Residuals
+
+
+class Status(Enum):
+    """How the forward pass ended for one instance."""
+
+    SOLVED = "solved"
+    UNCONVERGED = "unconverged"
+    INFEASIBLE = "infeasible"
+    UNBOUNDED = "unbounded"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+CODES = tuple(Status)
+"""A status tensor holds indices into this tuple."""
+
+
+@dataclass(frozen=True)
+class ForwardSettings:
+    """What the forward pass should reach and what it may spend.
+
+    Args:
+        eps_abs: absolute tolerance on the primal residual, the dual residual and the gap.
+        eps_rel: the same relative to the sizes in :class:`cvxfold.program.Residuals`.
+        eps_infeasible: tolerance of a certificate of infeasibility or unboundedness.
+        max_iters: applications of F at most.
+        refine: whether to finish by Newton steps.
+        verbose: whether to print a line for each check.
+    """
+
+    eps_abs: float = 1e-8
+    eps_rel: float = 1e-8
+    eps_infeasible: float = 1e-7
+    max_iters: int = 20_000
+    refine: bool = True
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Solutions of a batch, in the units of the equilibrated program.
+
+    Args:
+        splitting: the operator (with the equilibrated program) that the fixed points belong to.
+        scaling: how the program was equilibrated.
+        u, s, y: ``(B, m)``. x: ``(B, n)``.
+        status: indices into ``CODES``, ``(B,)``.
+        iterations: applications of F, ``(B,)``. newton_steps: of either kind, ``(B,)``.
+        residuals: in the units of the original program.
+    """
+
+    splitting: Splitting
+    scaling: Scaling
+    u: Tensor
+    x: Tensor
+    s: Tensor
+    y: Tensor
+    status: Tensor
+    iterations: Tensor
+    newton_steps: Tensor
+    residuals: Residuals
+
+    def instances(self, status: Status) -> list[int]:
+        """Indices of the instances that ended so."""
+        return (self.status == CODES.index(status)).nonzero().squeeze(-1).tolist()

@@ -1,0 +1,121 @@
+"""Douglas–Rachford splitting in one m-vector: the operator F whose fixed points are the solutions.
+
+With the state u, the penalty R = diag(ρ), M = P + AᵀRA and a relaxation 0 < α < 2:
+
+    s(u) = Π_K(u)                y(u) = R (s − u)
+    x(u) = M⁻¹ (Aᵀ R (b − 2s + u) − q)
+    g(u) = b − s − A x           F(u) = u + α g(u)
+
+u = F(u) exactly when (x, s, y) solves the program. With D = DΠ_K(u) the derivative is
+
+    Φ = ∂F/∂u = I − α J,         J = D + A M⁻¹ Aᵀ R (I − 2D)
+
+F is averaged (Eckstein and Bertsekas, 1992), so the iteration cannot diverge where there is a solution.
+"""
+
+from copy import copy
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cvxfold.cones import ProductDerivative
+from cvxfold.linear.cholesky import Cholesky
+from cvxfold.program import ConeProgram
+
+ZERO_CONE_PENALTY = 1e3  # ρ on equalities, as a multiple of ρ elsewhere
+RELAXATION = 1.6
+
+
+def penalty_pattern(program: ConeProgram) -> Tensor:
+    """The diagonal of R for ρ = 1, ``(m,)``: larger on equalities, constant in each non-separable cone."""
+    pattern = program.q.new_ones(program.cone.dim)
+    pattern[: program.cone.dims.zero] = ZERO_CONE_PENALTY
+    return pattern
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """The point that a state u stands for: x ``(B, n)``; u, s, y and g = b − s − Ax ``(B, m)``."""
+
+    u: Tensor
+    x: Tensor
+    s: Tensor
+    y: Tensor
+    g: Tensor
+
+
+class Splitting:
+    """F, its derivative and its factored M, for a batch of programs and a penalty.
+
+    M is shared by the batch where P, A and the penalty are, and then factored once.
+
+    Args:
+        program: equilibrated.
+        penalty: ρ, ``(1,)`` or ``(B,)``.
+        relaxation: α in (0, 2).
+    """
+
+    def __init__(self, program: ConeProgram, penalty: Tensor, relaxation: float = RELAXATION) -> None:
+        self.program = program
+        self.penalty = penalty
+        self.alpha = relaxation
+        self.R = penalty.unsqueeze(-1) * penalty_pattern(program)
+        A = program.A.values
+        self._M = program.P.values + A.mT @ (self.R.unsqueeze(-1) * A)
+        self._factor = Cholesky.factor(self._M)
+        self._shifted = self._factor.shifted
+
+    def solve_M(self, rhs: Tensor) -> Tensor:
+        """M⁻¹ rhs, ``(B, n)``. Where M is singular: the solution in its range, by refinement."""
+        x = self._factor.solve(rhs)
+        if self._shifted:
+            for _ in range(3):
+                x = x + self._factor.solve(rhs - self._multiply_M(x))
+        return x
+
+    def evaluate(self, u: Tensor) -> Iterate:
+        """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``."""
+        s = self.program.cone.project(u)
+        x = self.solve_M(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
+        g = self.program.b - s - self.program.A.mv(x)
+        return Iterate(u, x, s, self.R * (s - u), g)
+
+    def run(self, u: Tensor, steps: int) -> Tensor:
+        """Apply F ``steps`` times to ``u`` ``(B, m)``."""
+        for _ in range(steps):
+            u = u + self.alpha * self.evaluate(u).g
+        return u
+
+    def jacobian(self, D: ProductDerivative, v: Tensor) -> Tensor:
+        """J v for ``v`` ``(B, m)``."""
+        reflected = D.apply(lambda d: 1 - 2 * d, v)
+        return D.apply(lambda d: d, v) + self.program.A.mv(
+            self.solve_M(self.program.A.rmv(self.R * reflected))
+        )
+
+    def jacobian_transposed(self, D: ProductDerivative, w: Tensor) -> Tensor:
+        """Jᵀ w for ``w`` ``(B, m)``: D w + (I − 2D) R A M⁻¹ Aᵀ w."""
+        lifted = self.R * self.program.A.mv(self.solve_M(self.program.A.rmv(w)))
+        return D.apply(lambda d: d, w) + D.apply(lambda d: 1 - 2 * d, lifted)
+
+    def state(self, s: Tensor, y: Tensor) -> Tensor:
+        """u = s − R⁻¹ y, the fixed point that a solution stands for under this penalty; ``(B, m)``."""
+        return s - y / self.R
+
+    def rebind(self, program: ConeProgram) -> "Splitting":
+        """The operator of another program with the same P and A, without factoring again."""
+        other = copy(self)
+        other.program = program
+        return other
+
+    def take(self, index: Tensor) -> "Splitting":
+        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
+        part = self.rebind(self.program.take(index))
+        part.penalty, part.R, part._M = (
+            value if value.shape[0] == 1 else value[index] for value in (self.penalty, self.R, self._M)
+        )
+        part._factor = self._factor.take(index)
+        return part
+
+    def _multiply_M(self, x: Tensor) -> Tensor:
+        return (self._M @ x.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,52 @@
+"""A matrix for every instance of a batch, or one that all of them share."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Dense values ``(1, r, c)``, shared by the batch, or ``(B, r, c)``, one for each instance."""
+
+    values: Tensor
+
+    @property
+    def shared(self) -> bool:
+        """Whether all instances have the same values."""
+        return self.values.shape[0] == 1
+
+    def mv(self, v: Tensor) -> Tensor:
+        """The product with ``v`` ``(1|B, c)``; returns ``(B, r)``."""
+        if self.shared:
+            return v @ self.values[0].mT
+        return (self.values @ v.unsqueeze(-1)).squeeze(-1)
+
+    def rmv(self, v: Tensor) -> Tensor:
+        """The transposed product with ``v`` ``(1|B, r)``; returns ``(B, c)``."""
+        if self.shared:
+            return v @ self.values[0]
+        return (v.unsqueeze(-2) @ self.values).squeeze(-2)
+
+    def take(self, index: Tensor) -> "Matrix":
+        """Keep the instances ``index`` ``(b,)``; a shared matrix stays as it is."""
+        return self if self.shared else Matrix(self.values[index])
+
+    def scale(self, left: Tensor, right: Tensor) -> "Matrix":
+        """diag(left) · self · diag(right), for ``left`` ``(1|B, r)`` and ``right`` ``(1|B, c)``."""
+        return Matrix(left.unsqueeze(-1) * self.values * right.unsqueeze(-2))
+
+
+def from_entries(places: Tensor, values: Tensor, rows: int, columns: int) -> Matrix:
+    """A matrix from stored entries.
+
+    Args:
+        places: rows and columns of the entries, ``(2, nnz)``, without duplicates.
+        values: ``(1|B, nnz)``.
+        rows: its rows.
+        columns: its columns.
+    """
+    flat = values.new_zeros(values.shape[0], rows * columns)
+    flat.index_copy_(1, places[0] * columns + places[1], values)
+    return Matrix(torch.unflatten(flat, 1, (rows, columns)))

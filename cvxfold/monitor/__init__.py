@@ -1,0 +1,1 @@
+"""Records of forward and backward passes."""
