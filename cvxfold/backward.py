@@ -10,7 +10,7 @@ At a fixed point u* = F(u*), with J = (I − Φ)/α the Jacobian of −g and x̄
 Jᵀ w = ū is a check of the gradient itself.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -68,8 +68,10 @@ class DataGradients:
     """Loss gradients on the data of each instance, as the vectors they are made of, in original units.
 
     Args:
-        p: ``(B, n)``. v: ``(B, m)``, the adjoint of the optimality conditions.
-        x: ``(B, n)``. y: ``(B, m)``, the solution.
+        p: of the adjoint of the optimality conditions, ``(B, n)``.
+        v: of the same, ``(B, m)``.
+        x: of the solution, ``(B, n)``.
+        y: of the same, ``(B, m)``.
     """
 
     p: Tensor
@@ -110,34 +112,31 @@ def differentiate(
     y_bar: Tensor,
     method: AdjointMethod,
     settings: AdjointSettings,
-) -> tuple[DataGradients, Adjoint]:
+) -> tuple[Tensor, Tensor, Adjoint]:
     """Fold the backward pass.
 
     Args:
         solution: of the forward pass.
-        x_bar: loss gradient on x, ``(B, n)``. y_bar: on y, ``(B, m)``; both in original units.
+        x_bar: loss gradient on x, ``(B, n)``, in original units.
+        y_bar: loss gradient on y, ``(B, m)``, in original units.
         method: for the adjoint system.
         settings: its tolerance and limit.
+
+    Returns:
+        p ``(B, n)`` and v ``(B, m)`` in original units, and the adjoint they came from.
     """
-    splitting, scaling, cone = solution.splitting, solution.scaling, solution.splitting.program.cone
+    splitting, scaling = solution.splitting, solution.scaling
     A, R = splitting.program.A, splitting.R
     phi = SplittingLinearization.at(splitting, solution.u)
     D = phi.D
     x_bar, y_bar = x_bar * scaling.columns, y_bar * scaling.rows
     u_bar = D.apply(lambda d: 1 - 2 * d, R * A.mv(splitting.solve_M(x_bar)))
-    if cone.dim:
-        u_bar = u_bar + D.apply(lambda d: d - 1, R * y_bar)
+    u_bar = u_bar + D.apply(lambda d: d - 1, R * y_bar)
     adjoint = solve_adjoint(method, phi, u_bar, settings)
     w = splitting.alpha * adjoint.w
     p = splitting.solve_M(x_bar - A.rmv(w))
     v = w + R * A.mv(p)
-    gradients = DataGradients(
-        p * scaling.columns,
-        v * scaling.rows,
-        solution.x * scaling.columns,
-        solution.y * scaling.rows,
-    )
-    return gradients, replace(adjoint, w=w)
+    return p * scaling.columns, v * scaling.rows, adjoint
 
 
 def _summed(gradient: Tensor, shared: bool) -> Tensor:

@@ -28,6 +28,7 @@ class Structure:
         n: variables. m: rows.
         cones: sizes of the cones.
         P_entries: rows and columns of P's stored entries, ``(2, nnz P)``; A_entries likewise.
+        A_constants: A's stored entries that no parameter reaches, NaN elsewhere, ``(nnz A,)``.
         b_entries: rows of b's stored entries.
     """
 
@@ -36,6 +37,7 @@ class Structure:
     cones: ConeDims
     P_entries: IndexArray
     A_entries: IndexArray
+    A_constants: np.ndarray
     b_entries: IndexArray
 
 
@@ -127,7 +129,7 @@ def canonicalize(
     P, P_entries = _quadratic(context)
     q = sp.csr_array(context.q)[:-1]
     A, A_entries, b, b_entries = _constraints(context, q.shape[1])
-    structure = Structure(q.shape[0], cones.rows, cones, P_entries, A_entries, b_entries)
+    structure = Structure(q.shape[0], cones.rows, cones, P_entries, A_entries, _constants(A), b_entries)
     outputs = tuple(_output(recovery, gp) for recovery in context.var_recover)
     return Canonical(structure, _parameter_specs(context), outputs, P, q, A, b)
 
@@ -170,6 +172,11 @@ def _constraints(
     split = int(np.searchsorted(places[1], offset))
     A = sp.csr_array(-stored[:split])
     return A, places[:, :split], sp.csr_array(stored[split:]), places[0, split:]
+
+
+def _constants(data: sp.csr_array) -> np.ndarray:
+    parametric = np.diff(sp.csr_array(data[:, :-1]).indptr) > 0
+    return np.where(parametric, np.nan, np.asarray(data[:, [-1]].todense()).ravel())
 
 
 def _places(index: tuple[Any, Any, Any]) -> IndexArray:

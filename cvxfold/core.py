@@ -2,22 +2,23 @@
 
 import time
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvxfold.backward import differentiate
+from cvxfold.backward import DataGradients, differentiate
 from cvxfold.canonical import Structure
-from cvxfold.cones import ProductCone
 from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
 from cvxfold.fold import METHODS
 from cvxfold.forward.driver import Memory, solve
+from cvxfold.forward.prepare import Preparation, Prepared
+from cvxfold.forward.presolve import Reduced
 from cvxfold.forward.solution import Solution, Status
 from cvxfold.monitor.report import BackwardRecord, ForwardRecord, Report
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
-from cvxfold.program import assemble
 
 
 class Core:
@@ -31,7 +32,8 @@ class Core:
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.cone = ProductCone(structure.cones)
+        self._preparation = Preparation(structure)
+        self._prepared: Prepared | None = None
         self._memory: Memory | None = None
 
     def solve(
@@ -57,16 +59,45 @@ class Core:
         assert call.report is not None
         return x, y, call.report
 
-    def forward(self, values: ProgramValues, call: "_Call") -> Solution:
+    def forward(self, values: ProgramValues, call: "_Call") -> "_Solved":
         """The forward pass, without derivatives; fills in the call's report."""
         started = time.perf_counter()
-        program = assemble(values, self.structure, self.cone, call.batch)
-        solution, self._memory = solve(
-            program, call.options.forward, self._memory, warm_start=call.warm_start
+        prepared = self._prepared
+        if prepared is None or not prepared.fits(values.P, values.A):
+            prepared = self._preparation.prepare(values.P, values.A)
+        b = values.b.new_zeros(values.b.shape[0], self.structure.m)
+        b.index_copy_(1, torch.as_tensor(self.structure.b_entries, device=b.device), values.b)
+        solution, memory = solve(
+            prepared.program(values.q, b, call.batch),
+            prepared.scaling,
+            call.options.forward,
+            self._memory,
+            warm_start=call.warm_start,
+        )
+        self._prepared, self._memory = prepared, memory
+        scaling = prepared.scaling
+        x, y = prepared.reduced.lift(
+            solution.x * scaling.columns, solution.y * scaling.rows, values.q, b
         )
         call.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
         _judge_forward(solution, call.options)
-        return solution
+        return _Solved(solution, prepared.reduced, x, y)
+
+    def backward(
+        self, solved: "_Solved", x_bar: Tensor, y_bar: Tensor, call: "_Call"
+    ) -> DataGradients:
+        """The backward pass from loss gradients on x and y; fills in the call's report."""
+        started = time.perf_counter()
+        options, reduced = call.options, solved.reduced
+        p, v, adjoint = differentiate(
+            solved.solution, *reduced.restrict(x_bar, y_bar), METHODS[options.backward], options.adjoint
+        )
+        p, v = reduced.lift_adjoint(p, v, x_bar, y_bar)
+        record = BackwardRecord.of(adjoint, time.perf_counter() - started)
+        if call.report is not None:
+            call.report.backward = record
+        _judge_backward(record, options)
+        return DataGradients(p, v, solved.x, solved.y)
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Core":
         """A copy that remembers nothing yet."""
@@ -74,6 +105,16 @@ class Core:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Core, (self.structure,)
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What the backward pass needs: the reduced solution, the way back, and x and y in full."""
+
+    solution: Solution
+    reduced: Reduced
+    x: Tensor
+    y: Tensor
 
 
 class _Call:
@@ -97,9 +138,8 @@ class _Solve(torch.autograd.Function):
         if call.batch == 0:
             call.report = Report(ForwardRecord.empty(q.device))
             return q.new_zeros(0, structure.n), q.new_zeros(0, structure.m)
-        solution = call.core.forward(ProgramValues(P, q, A, b), call)
-        ctx.solution = solution
-        return solution.x * solution.scaling.columns, solution.y * solution.scaling.rows
+        ctx.solved = call.core.forward(ProgramValues(P, q, A, b), call)
+        return ctx.solved.x, ctx.solved.y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -114,13 +154,7 @@ class _Solve(torch.autograd.Function):
             )
             rows = [1 if shared else 0 for shared in ctx.shared]
             return *(x_bar.new_zeros(row, size) for row, size in zip(rows, sizes, strict=True)), None
-        started = time.perf_counter()
-        options = call.options
-        gradients, adjoint = differentiate(
-            ctx.solution, x_bar, y_bar, METHODS[options.backward], options.adjoint
-        )
-        call.report.backward = BackwardRecord.of(adjoint, time.perf_counter() - started)
-        _judge_backward(call.report.backward, options)
+        gradients = call.core.backward(ctx.solved, x_bar, y_bar, call)
         P, q, A, b, _ = ctx.needs_input_grad
         P_shared, q_shared, A_shared, b_shared = ctx.shared
         return (

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import Structure
 from cvxfold.cones import ProductCone
-from cvxfold.linear.matrix import Matrix, from_entries
-from cvxfold.parametrize import ProgramValues
+from cvxfold.linear.matrix import Matrix
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,6 @@ class ConeProgram:
     def take(self, index: Tensor) -> "ConeProgram":
         """Keep the instances ``index`` ``(b,)``."""
         return ConeProgram(self.P.take(index), self.q[index], self.A.take(index), self.b[index], self.cone)
-
-
-def assemble(values: ProgramValues, structure: Structure, cone: ProductCone, batch: int) -> ConeProgram:
-    """Put stored entries in their places, in float64.
-
-    P is symmetrized: only its symmetric part enters the objective.
-
-    Args:
-        values: the stored entries.
-        structure: where they go.
-        cone: K.
-        batch: B.
-    """
-    P_values, q, A_values, b_values = (value.detach().to(torch.float64) for value in values)
-    n, m, device = structure.n, structure.m, q.device
-    P = from_entries(torch.as_tensor(structure.P_entries, device=device), P_values, n, n).values
-    A = from_entries(torch.as_tensor(structure.A_entries, device=device), A_values, m, n)
-    b = b_values.new_zeros(b_values.shape[0], m)
-    b.index_copy_(1, torch.as_tensor(structure.b_entries, device=device), b_values)
-    return ConeProgram(Matrix(0.5 * (P + P.mT)), q.expand(batch, -1), A, b.expand(batch, -1), cone)
 
 
 @dataclass(frozen=True)

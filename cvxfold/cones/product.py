@@ -1,7 +1,7 @@
 """The product of the cones of one problem: slices of one m-vector."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class ConeDims:
         """m, the rows of all cones together."""
         return self.zero + self.nonnegative + sum(self.second_order)
 
+    def with_zero(self, zero: int) -> "ConeDims":
+        """The same with another number of equalities."""
+        return replace(self, zero=zero)
+
 
 @dataclass(frozen=True)
 class ProductDerivative:
@@ -42,6 +46,16 @@ class ProductDerivative:
         if not self.parts:
             return v
         return torch.cat([part.apply(f, v[:, rows]) for rows, part in self.parts], dim=1)
+
+    def after(self, start: int) -> "ProductDerivative":
+        """The blocks from row ``start`` on, which must be where a block begins."""
+        return ProductDerivative(
+            tuple(
+                (slice(rows.start - start, rows.stop - start), part)
+                for rows, part in self.parts
+                if rows.start >= start
+            )
+        )
 
     def take(self, index: Tensor) -> "ProductDerivative":
         """Keep the instances ``index`` only."""

@@ -1,6 +1,7 @@
 """The forward pass: rounds of the splitting iteration, each followed by the finish where it is wanted.
 
-1. Equilibrate; apply F a few times to every instance with the penalty that worked last time.
+1. Apply F a few times to every instance, from the penalty that worked last time to one that balances
+   the residuals of the batch.
 2. Finish (Newton, then the method of multipliers for what Newton did not reach).
 3. What is left runs on alone, in longer rounds: each instance's penalty follows its own residuals, its
    steps are tested as certificates, and the finish is tried again from time to time.
@@ -14,7 +15,7 @@ from torch import Tensor
 from cvxfold.forward.certificates import certifies_infeasibility, certifies_unboundedness
 from cvxfold.forward.finish import newton_finish
 from cvxfold.forward.multipliers import multipliers
-from cvxfold.forward.scaling import Scaling, equilibrate
+from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, ForwardSettings, Solution, Status
 from cvxfold.forward.splitting import Iterate, Splitting
 from cvxfold.monitor.log import IterationLog
@@ -33,35 +34,31 @@ _SOLVED, _UNCONVERGED, _INFEASIBLE, _UNBOUNDED = range(len(CODES))
 
 @dataclass(frozen=True)
 class Memory:
-    """What one call leaves for the next: the equilibrated matrices, the factored M, the penalty, the solutions.
+    """What one call leaves for the next.
 
     Args:
-        program: the program that was given. scaling: its equilibration.
-        splitting: with a penalty shared by the batch.
+        splitting: with a penalty shared by the batch, and its M factored.
         penalty: what worked, for the next call to start with.
-        s, y: the solutions, ``(B, m)``.
+        s, y: the solutions, in original units, ``(B, m)``.
     """
 
-    program: ConeProgram
-    scaling: Scaling
     splitting: Splitting
     penalty: float
     s: Tensor
     y: Tensor
 
-    def fits(self, program: ConeProgram) -> bool:
-        """Whether P and A are what they were."""
-        return all(
-            old.device == new.device and torch.equal(old, new)
-            for old, new in (
-                (self.program.P.values, program.P.values),
-                (self.program.A.values, program.A.values),
-            )
-        )
+    def operator(self, program: ConeProgram) -> Splitting:
+        """F for a program, with the factor in memory where P, A and the penalty are the same."""
+        known = self.splitting
+        same = known.program.P is program.P and known.program.A is program.A
+        if same and float(known.penalty[0]) == self.penalty:
+            return known.rebind(program)
+        return Splitting(program, program.q.new_tensor([self.penalty]))
 
 
 def solve(
     program: ConeProgram,
+    scaling: Scaling,
     settings: ForwardSettings,
     memory: Memory | None = None,
     *,
@@ -70,7 +67,7 @@ def solve(
     """Solve a batch of cone programs.
 
     Args:
-        program: B instances, B ≥ 1.
+        program: B instances, B ≥ 1, equilibrated. scaling: how.
         settings: tolerances and limits.
         memory: of the previous call, if any.
         warm_start: start from the solutions in memory, if there are as many.
@@ -78,25 +75,14 @@ def solve(
     Returns:
         The solution, with a status for every instance, and the memory for the next call.
     """
-    start = memory.penalty if memory else 1.0
-    if memory and memory.fits(program):
-        scaling = memory.scaling
-        scaled = scaling.apply_vectors(program, memory.splitting.program)
-        reusable = float(memory.splitting.penalty[0]) == start
-        splitting = (
-            memory.splitting.rebind(scaled) if reusable else Splitting(scaled, scaled.q.new_tensor([start]))
-        )
-    else:
-        scaling = equilibrate(program)
-        scaled = scaling.apply(program)
-        splitting = Splitting(scaled, scaled.q.new_tensor([start]))
+    splitting = memory.operator(program) if memory else Splitting(program, program.q.new_ones(1))
     run = _Run(splitting, scaling, settings)
     if warm_start and memory and memory.s.shape == program.b.shape:
         run.u = splitting.state(memory.s * scaling.rows, memory.y / scaling.rows)
     run.balance()
     run.go()
     s, y = run.s / scaling.rows, run.y * scaling.rows
-    return run.solution(), Memory(program, scaling, run.all, run.penalty_for_next_call(), s, y)
+    return run.solution(), Memory(run.all, run.penalty_for_next_call(), s, y)
 
 
 class _Run:
@@ -240,8 +226,8 @@ class _Run:
         if not len(self.index):
             return
         point, fallback = self.splitting.evaluate(self.u), self.u
-        _, s, y, steps = multipliers(
-            self.splitting.program,
+        s, y, steps = multipliers(
+            self.splitting,
             self.scaling,
             point.x,
             point.y,

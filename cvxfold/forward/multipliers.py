@@ -13,13 +13,14 @@ point algorithm in convex programming", 1976). One loop does both levels for eve
 4. An exact line search along d: φ' is monotone, so bisection finds its zero.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cvxfold.forward.scaling import Scaling
-from cvxfold.forward.splitting import penalty_pattern
+from cvxfold.forward.splitting import ZERO_CONE_PENALTY, Splitting, penalty_pattern
 from cvxfold.linear.cholesky import Cholesky
 from cvxfold.program import ConeProgram, residuals
 
@@ -56,54 +57,58 @@ class _Point:
     y: Tensor
     gradient: Tensor
 
+    def take(self, index: Tensor) -> "_Point":
+        return _Point(*(value[index] for value in vars(self).values()))
+
 
 def multipliers(
-    program: ConeProgram,
+    splitting: Splitting,
     scaling: Scaling,
     x: Tensor,
     y: Tensor,
     penalty: Tensor,
     tolerance: float,
     max_steps: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run the method from a point, each instance until its relative residual is below ``tolerance``.
 
     Args:
-        program: equilibrated. scaling: how.
-        x: ``(B, n)``. y: ``(B, m)``.
+        splitting: of the equilibrated program. scaling: how that was equilibrated.
+        x: ``(B, n)``.
+        y: ``(B, m)``.
         penalty: κ to start with, ``(B,)``.
         tolerance: on :meth:`Residuals.worst`.
         max_steps: Newton steps at most.
 
     Returns:
-        x, s, y and the Newton steps each instance took, ``(B,)``.
+        s and y, ``(B, m)``, and the Newton steps each instance took, ``(B,)``.
     """
-    ones = x.new_ones(program.batch)
+    ones = x.new_ones(len(x))
     state = _State(
-        x.clone(), program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
+        x.clone(), splitting.program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
         _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
     )  # fmt: skip
-    out_x, out_s, out_y = x.clone(), torch.zeros_like(y), y.clone()
-    steps = torch.zeros(program.batch, dtype=torch.long, device=x.device)
-    active = torch.arange(program.batch, device=x.device)
+    out_s, out_y = torch.zeros_like(y), y.clone()
+    steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    index = torch.arange(len(x), device=x.device)
     for step in range(max_steps + 1):
-        point = _point(program, state)
-        residual = residuals(program, state.x, point.s, point.y, scaling.columns, scaling.rows)
-        out_x[active], out_s[active], out_y[active], steps[active] = state.x, point.s, point.y, step
+        point = _point(splitting.program, state)
+        residual = residuals(
+            splitting.program, state.x, point.s, point.y, scaling.columns, scaling.rows
+        )
+        out_s[index], out_y[index], steps[index] = point.s, point.y, step
         going = residual.worst() > tolerance
         if step == max_steps or not bool(going.any()):
             break
+        dual_scale = residual.dual_scale
         if not bool(going.all()):
             keep = going.nonzero().squeeze(-1)
-            active, program, scaling, state = (
-                part[keep] if isinstance(part, Tensor) else part.take(keep)
-                for part in (active, program, scaling, state)
-            )
-            point = _point(program, state)
-            residual = residuals(program, state.x, point.s, point.y, scaling.columns, scaling.rows)
-        point = _update_multipliers(program, state, point, 1 + residual.dual_scale)
-        _newton_step(program, state, point)
-    return out_x, out_s, out_y, steps
+            index, dual_scale = index[keep], dual_scale[keep]
+            splitting, scaling, state = splitting.take(keep), scaling.take(keep), state.take(keep)
+            point = point.take(keep)
+        point = _update_multipliers(splitting.program, state, point, 1 + dual_scale)
+        _newton_step(splitting, state, point)
+    return out_s, out_y, steps
 
 
 def _point(program: ConeProgram, state: _State) -> _Point:
@@ -132,13 +137,14 @@ def _update_multipliers(program: ConeProgram, state: _State, point: _Point, scal
     return _point(program, state)
 
 
-def _newton_step(program: ConeProgram, state: _State, point: _Point) -> None:
+def _newton_step(splitting: Splitting, state: _State, point: _Point) -> None:
     """Steps 3 and 4, in place on ``state``."""
-    D = program.cone.derivative(point.v)
-    weighted = D.apply(
-        lambda d: (1 - d).clamp_min(0.0).sqrt(), point.R.sqrt().unsqueeze(-1) * program.A.values
-    )
-    H = program.P.values + weighted.mT @ weighted
+    program = splitting.program
+    zero = program.cone.dims.zero
+    D = program.cone.derivative(point.v).after(zero)
+    weighted = D.apply(lambda d: (1 - d).clamp_min(0.0).sqrt(), program.A.values[:, zero:])
+    gram = ZERO_CONE_PENALTY * splitting.equality_gram + weighted.mT @ weighted
+    H = program.P.values + state.kappa.view(-1, 1, 1) * gram
     H.diagonal(dim1=-2, dim2=-1).add_(state.epsilon.unsqueeze(-1))
     d = -Cholesky.factor(H).solve(point.gradient)
     Ad, Pd = program.A.mv(d), program.P.mv(d)
@@ -155,7 +161,7 @@ def _newton_step(program: ConeProgram, state: _State, point: _Point) -> None:
     state.Ax = state.Ax + t.unsqueeze(-1) * Ad
 
 
-def _zero_of_increasing(slope, unit: Tensor) -> Tensor:
+def _zero_of_increasing(slope: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
     """Where an increasing function with slope(0) < 0 crosses zero; the unit step where that is good enough."""
     at_zero, at_unit = slope(torch.zeros_like(unit)), slope(unit)
     accept = at_unit.abs() <= 0.5 * at_zero.abs()

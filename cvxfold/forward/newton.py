@@ -48,9 +48,12 @@ class NewtonSystem:
     @classmethod
     def at(cls, splitting: Splitting, u: Tensor) -> "NewtonSystem":
         """Build and factor H at the states ``u`` ``(B, m)``."""
-        D = splitting.program.cone.derivative(u)
-        weighted = D.apply(lambda d: _weight(d).sqrt(), splitting.program.A.values)
-        H = splitting.program.P.values + splitting.penalty.view(-1, 1, 1) * (weighted.mT @ weighted)
+        program = splitting.program
+        zero = program.cone.dims.zero
+        D = program.cone.derivative(u)
+        weighted = D.after(zero).apply(lambda d: _weight(d).sqrt(), program.A.values[:, zero:])
+        gram = splitting.equality_gram / DELTA + weighted.mT @ weighted
+        H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
         return cls(splitting, D, Cholesky.factor(H))
 
     def solve(self, g: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Equilibration: diagonal D and E that make the rows and columns of the KKT matrix alike in size.
 
 Ruiz, "A scaling algorithm to equilibrate both rows and columns norms in matrices", 2001, applied to
-[P Aᵀ; A 0] as in OSQP and SCS. E is constant on the rows of a non-separable cone, so E maps K onto K.
+[P Aᵀ; A 0], here with Euclidean norms, which are matrix products. E is constant on the rows of a non-separable cone, so E maps K onto K.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from cvxfold.linear.matrix import Matrix
-from cvxfold.program import ConeProgram
 
-_SWEEPS = 10
+_SWEEPS = 8
 _LIMIT = 1e4
 
 
@@ -28,22 +27,6 @@ class Scaling:
     columns: Tensor
     rows: Tensor
 
-    def apply(self, program: ConeProgram) -> ConeProgram:
-        """The equilibrated program."""
-        return ConeProgram(
-            program.P.scale(self.columns, self.columns),
-            program.q * self.columns,
-            program.A.scale(self.rows, self.columns),
-            program.b * self.rows,
-            program.cone,
-        )
-
-    def apply_vectors(self, program: ConeProgram, matrices: ConeProgram) -> ConeProgram:
-        """The same where ``matrices`` already holds the equilibrated P and A."""
-        return ConeProgram(
-            matrices.P, program.q * self.columns, matrices.A, program.b * self.rows, program.cone
-        )
-
     def take(self, index: Tensor) -> "Scaling":
         """Keep the instances ``index``; shared scalings stay as they are."""
         if self.columns.shape[0] == 1:
@@ -51,31 +34,30 @@ class Scaling:
         return Scaling(self.columns[index], self.rows[index])
 
 
-def equilibrate(program: ConeProgram) -> Scaling:
-    """Ruiz's scaling of a batch of programs, shared where both P and A are."""
-    P, A = program.P.values.abs(), program.A.values.abs()
-    batch = max(P.shape[0], A.shape[0])
-    columns = P.new_ones(batch, P.shape[-1])
-    rows = P.new_ones(batch, A.shape[-2])
-    blocks = program.cone.blocks().to(P.device)
+def equilibrate(P: Matrix, A: Matrix, blocks: Tensor) -> Scaling:
+    """Ruiz's scaling of a batch of programs, shared where both P and A are.
+
+    Args:
+        P: n × n. A: m × n.
+        blocks: the number of the block that each row belongs to, ``(m,)``: rows of a block scale alike.
+    """
+    P_squared, A_squared = Matrix(P.values.square()), Matrix(A.values.square())
+    batch = max(P.values.shape[0], A.values.shape[0])
+    columns = P.values.new_ones(batch, P.values.shape[-1])
+    rows = A.values.new_ones(batch, A.values.shape[-2])
+    blocks = blocks.to(P.values.device)
     for _ in range(_SWEEPS):
-        scaled_P = Matrix(P).scale(columns, columns).values
-        scaled_A = Matrix(A).scale(rows, columns).values
-        column_norm = torch.maximum(_amax(scaled_P, -2), _amax(scaled_A, -2))
-        row_norm = _block_mean(_amax(scaled_A, -1), blocks)
-        columns = (columns / _root(column_norm)).clamp(1 / _LIMIT, _LIMIT)
-        rows = (rows / _root(row_norm)).clamp(1 / _LIMIT, _LIMIT)
+        squared_columns, squared_rows = columns.square(), rows.square()
+        by_column = P_squared.mv(squared_columns) + A_squared.rmv(squared_rows)
+        by_row = squared_rows * A_squared.mv(squared_columns)
+        columns = (columns / _root(squared_columns * by_column)).clamp(1 / _LIMIT, _LIMIT)
+        rows = (rows / _root(_block_mean(by_row, blocks))).clamp(1 / _LIMIT, _LIMIT)
     return Scaling(columns, rows)
 
 
-def _amax(values: Tensor, dim: int) -> Tensor:
-    if values.shape[dim] == 0:
-        return values.new_zeros(values.sum(dim).shape)
-    return values.amax(dim)
-
-
-def _root(norm: Tensor) -> Tensor:
-    return torch.where(norm > 0, norm, torch.ones_like(norm)).sqrt()
+def _root(squared_norm: Tensor) -> Tensor:
+    """The square root of the norm; 1 where that is zero."""
+    return torch.where(squared_norm > 0, squared_norm, torch.ones_like(squared_norm)) ** 0.25
 
 
 def _block_mean(norm: Tensor, blocks: Tensor) -> Tensor:

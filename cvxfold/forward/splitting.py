@@ -52,6 +52,7 @@ class Splitting:
     Args:
         program: equilibrated.
         penalty: ρ, ``(1,)`` or ``(B,)``.
+        equality_gram: AᵀA over the equality rows, ``(1|B, n, n)``: their weights never change.
         relaxation: α in (0, 2).
     """
 
@@ -60,8 +61,12 @@ class Splitting:
         self.penalty = penalty
         self.alpha = relaxation
         self.R = penalty.unsqueeze(-1) * penalty_pattern(program)
-        A = program.A.values
-        self._M = program.P.values + A.mT @ (self.R.unsqueeze(-1) * A)
+        zero = program.cone.dims.zero
+        equalities, rest = program.A.values[:, :zero], program.A.values[:, zero:]
+        self.equality_gram = equalities.mT @ equalities
+        weight = penalty.view(-1, 1, 1)
+        gram = ZERO_CONE_PENALTY * self.equality_gram + rest.mT @ rest
+        self._M = program.P.values + weight * gram
         self._factor = Cholesky.factor(self._M)
         self._shifted = self._factor.shifted
 
@@ -111,8 +116,9 @@ class Splitting:
     def take(self, index: Tensor) -> "Splitting":
         """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
         part = self.rebind(self.program.take(index))
-        part.penalty, part.R, part._M = (
-            value if value.shape[0] == 1 else value[index] for value in (self.penalty, self.R, self._M)
+        part.penalty, part.R, part._M, part.equality_gram = (
+            value if value.shape[0] == 1 else value[index]
+            for value in (self.penalty, self.R, self._M, self.equality_gram)
         )
         part._factor = self._factor.take(index)
         return part

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -36,17 +35,3 @@ class Matrix:
     def scale(self, left: Tensor, right: Tensor) -> "Matrix":
         """diag(left) · self · diag(right), for ``left`` ``(1|B, r)`` and ``right`` ``(1|B, c)``."""
         return Matrix(left.unsqueeze(-1) * self.values * right.unsqueeze(-2))
-
-
-def from_entries(places: Tensor, values: Tensor, rows: int, columns: int) -> Matrix:
-    """A matrix from stored entries.
-
-    Args:
-        places: rows and columns of the entries, ``(2, nnz)``, without duplicates.
-        values: ``(1|B, nnz)``.
-        rows: its rows.
-        columns: its columns.
-    """
-    flat = values.new_zeros(values.shape[0], rows * columns)
-    flat.index_copy_(1, places[0] * columns + places[1], values)
-    return Matrix(torch.unflatten(flat, 1, (rows, columns)))

@@ -1,0 +1,71 @@
+"""What depends on P and A alone: presolve and equilibration, kept while their values stay the same."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.canonical import Structure
+from cvxfold.cones import ProductCone
+from cvxfold.forward.presolve import Presolve, Reduced
+from cvxfold.forward.scaling import Scaling, equilibrate
+from cvxfold.linear.matrix import Matrix
+from cvxfold.program import ConeProgram
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A reduced and equilibrated P and A.
+
+    Args:
+        P_values, A_values: the stored entries they were made from.
+        reduced: the presolve. scaling: the equilibration of what it left.
+        P, A: the equilibrated matrices.
+        cone: of the reduced program.
+    """
+
+    P_values: Tensor
+    A_values: Tensor
+    reduced: Reduced
+    scaling: Scaling
+    P: Matrix
+    A: Matrix
+    cone: ProductCone
+
+    def fits(self, P_values: Tensor, A_values: Tensor) -> bool:
+        """Whether it was made from these values."""
+        return all(
+            old.device == new.device and torch.equal(old, new)
+            for old, new in ((self.P_values, P_values), (self.A_values, A_values))
+        )
+
+    def program(self, q: Tensor, b: Tensor, batch: int) -> ConeProgram:
+        """The reduced, equilibrated program for q ``(1|B, n)`` and b ``(1|B, m)`` of the original one."""
+        q, b = self.reduced.vectors(q, b)
+        return ConeProgram(
+            self.P,
+            (q * self.scaling.columns).expand(batch, -1),
+            self.A,
+            (b * self.scaling.rows).expand(batch, -1),
+            self.cone,
+        )
+
+
+class Preparation:
+    """Makes :class:`Prepared` for programs of one structure.
+
+    Args:
+        structure: of the programs.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self._presolve = Presolve(structure)
+        self._cone = ProductCone(structure.cones.with_zero(self._presolve.equalities))
+
+    def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
+        """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
+        reduced = self._presolve.reduce(P_values, A_values)
+        scaling = equilibrate(reduced.P, reduced.A, self._cone.blocks())
+        P = reduced.P.scale(scaling.columns, scaling.columns)
+        A = reduced.A.scale(scaling.rows, scaling.columns)
+        return Prepared(P_values, A_values, reduced, scaling, P, A, self._cone)
