@@ -3,6 +3,7 @@
 Messages keep cvxpylayers' first words, so that what matched on them still does.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -101,7 +102,9 @@ def _check_devices(names: Sequence[str], values: Sequence[Tensor]) -> None:
 def _check_values(names: Sequence[str], tensors: Sequence[Tensor], specs: Sequence[ParameterSpec]) -> None:
     """Not finite, or not positive where a logarithm will be taken. One look at the device if all is well."""
     good = [
-        (tensor.isfinite() & (tensor > 0) if spec.log else tensor.isfinite()).flatten(1).all(1)
+        (tensor.isfinite() & (tensor > 0) if spec.log else tensor.isfinite())
+        .reshape(len(tensor), math.prod(spec.shape))
+        .all(1)
         for tensor, spec in zip(tensors, specs, strict=True)
     ]
     if not good or bool(torch.stack([mask.all() for mask in good]).all()):

@@ -9,7 +9,7 @@ from cvxfold.fold import METHODS, AdjointSettings
 from cvxfold.forward.solution import ForwardSettings
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
-BackwardMethod = Literal["auto", "direct", "gmres", "lfpi"]
+BackwardMethod = Literal["auto", "direct", "gmres", "least_squares", "lfpi"]
 
 _MEANINGLESS = frozenset({
     "mode", "solve_method", "n_jobs_forward", "n_jobs_backward", "acceleration_lookback",

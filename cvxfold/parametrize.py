@@ -3,6 +3,7 @@
 A datum that no batched parameter reaches keeps a leading dimension of 1, whatever the batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ class Parametrization:
         value = parameter.log() if spec.log else parameter
         if triangle is not None:
             return value[:, triangle[0], triangle[1]]
-        return value.permute(0, *range(value.ndim - 1, 0, -1)).reshape(value.shape[0], -1)
+        return value.permute(0, *range(value.ndim - 1, 0, -1)).reshape(value.shape[0], math.prod(spec.shape))
 
 
 class _AffineMap:

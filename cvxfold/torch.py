@@ -34,8 +34,8 @@ class CvxpyLayer(torch.nn.Module):
         solver_args: ``eps``, ``eps_abs``, ``eps_rel``, ``eps_infeas``, ``max_iters`` and ``verbose`` as in
             SCS; each can be overridden in a call.
         backward: how the adjoint system is solved: "direct" (the factor of the Newton system, refined),
-            "gmres", "lfpi" (linear fixed-point iteration, as unrolling does), or "auto" (direct, and GMRES
-            where that is not enough).
+            "gmres", "lfpi" (linear fixed-point iteration, as unrolling does), "least_squares" (of least norm),
+            or "auto" (direct; GMRES, then least squares, where that is not enough).
         refine: whether to finish the splitting iteration by Newton steps, to machine precision.
         tol: tolerance of the forward pass, absolute and relative, in SCS's definitions.
         max_iters: iterations of the forward pass at most.

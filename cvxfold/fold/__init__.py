@@ -3,6 +3,7 @@
 from cvxfold.fold.adjoint import Adjoint, AdjointMethod, AdjointSettings, solve_adjoint
 from cvxfold.fold.direct import Direct
 from cvxfold.fold.gmres import GMRES
+from cvxfold.fold.least_squares import LeastSquares
 from cvxfold.fold.lfpi import LFPI
 from cvxfold.fold.linearization import Linearization
 from cvxfold.fold.methods import METHODS, Auto
@@ -16,6 +17,7 @@ __all__ = [
     "AdjointSettings",
     "Auto",
     "Direct",
+    "LeastSquares",
     "Linearization",
     "solve_adjoint",
 ]

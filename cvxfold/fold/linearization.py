@@ -15,6 +15,10 @@ class Linearization(Protocol):
         """Φᵀ w for ``w`` of shape ``(B, m)``."""
         ...
 
+    def jvp(self, v: Tensor) -> Tensor:
+        """Φ v for ``v`` of shape ``(B, m)``."""
+        ...
+
     def solve(self, r: Tensor) -> Tensor:
         """An approximation of (I − Φᵀ)⁻¹ r, ``(B, m)``, as good as the iteration can cheaply give.
 

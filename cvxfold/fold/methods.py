@@ -9,39 +9,47 @@ from torch import Tensor
 from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, relative_norm
 from cvxfold.fold.direct import Direct
 from cvxfold.fold.gmres import GMRES
+from cvxfold.fold.least_squares import LeastSquares
 from cvxfold.fold.lfpi import LFPI
 from cvxfold.fold.linearization import Linearization
 
 
+_LARGEST_GROWTH = 1e8  # ‖w‖/‖ū‖ beyond this means that I − Φ is singular to working precision
+
+
 @dataclass(frozen=True)
 class Auto:
-    """The direct method; preconditioned GMRES goes on where refinement alone does not reach the tolerance."""
+    """Direct; preconditioned GMRES where refinement is not enough; least squares where neither is sane.
+
+    An adjoint that only a singular system could make so large is no derivative: such an instance gets the
+    least-norm least-squares adjoint, whose residual tells that there is none.
+    """
 
     name: ClassVar[str] = "auto"
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
-        """Direct first; the instances that need more are taken out and solved again."""
+        """Each method for the instances that the one before left unsolved."""
         w, history = Direct().solve(phi, rhs, settings)
-        residual = _residual(phi, w, rhs)
-        rows = (~(residual <= settings.tol)).nonzero().squeeze(-1)
-        if not len(rows):
-            return w, history
-        part, part_rhs = phi.take(rows), rhs[rows]
-        again, more = GMRES(preconditioned=True).solve(part, part_rhs, settings)
-        better = _residual(part, again, part_rhs) < residual[rows]
-        w[rows] = torch.where(better.unsqueeze(-1), again, w[rows])
-        extended = history.new_full((more.shape[0], history.shape[1]), torch.nan)
-        extended[:, rows] = more
-        return w, torch.cat([history, extended])
+        for method in (GMRES(preconditioned=True), LeastSquares()):
+            rows = (~_acceptable(phi, w, rhs, settings.tol)).nonzero().squeeze(-1)
+            if not len(rows):
+                break
+            w[rows], more = method.solve(phi.take(rows), rhs[rows], settings)
+            extended = history.new_full((more.shape[0], history.shape[1]), torch.nan)
+            extended[:, rows] = more
+            history = torch.cat([history, extended])
+        return w, history
 
 
-def _residual(phi: Linearization, w: Tensor, rhs: Tensor) -> Tensor:
-    return relative_norm(rhs - (w - phi.vjp(w)), rhs)
+def _acceptable(phi: Linearization, w: Tensor, rhs: Tensor, tol: float) -> Tensor:
+    residual = relative_norm(rhs - (w - phi.vjp(w)), rhs)
+    return (residual <= tol) & (w.norm(dim=-1) <= _LARGEST_GROWTH * rhs.norm(dim=-1))
 
 
 METHODS: dict[str, AdjointMethod] = {
     "auto": Auto(),
     "direct": Direct(),
     "gmres": GMRES(),
+    "least_squares": LeastSquares(),
     "lfpi": LFPI(),
 }

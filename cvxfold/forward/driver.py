@@ -79,6 +79,7 @@ def solve(
     run = _Run(splitting, scaling, settings)
     if warm_start and memory and memory.s.shape == program.b.shape:
         run.u = splitting.state(memory.s * scaling.rows, memory.y / scaling.rows)
+    run.certify_freely()
     run.balance()
     run.go()
     s, y = run.s / scaling.rows, run.y * scaling.rows
@@ -104,10 +105,19 @@ class _Run:
         self._done = 0
         self.log = IterationLog(enabled=settings.verbose)
 
+    def certify_freely(self) -> None:
+        """Retire the instances whose objective falls along a direction that nothing constrains."""
+        direction = self.splitting.free_descent()
+        if direction is not None:
+            eps = self.settings.eps_infeasible
+            unbounded = certifies_unboundedness(self.splitting.program, self.scaling, direction, eps)
+            kinds = torch.full_like(self.index, _UNBOUNDED)
+            self._retire(self.splitting.evaluate(self.u), unbounded, kinds)
+
     def balance(self) -> None:
         """The first rounds, with one penalty for the whole batch, moved while its median is out of balance."""
         for _ in range(_BALANCING_ROUNDS):
-            if not self._advance(_FIRST_ROUND):
+            if not len(self.index) or not self._advance(_FIRST_ROUND):
                 return
             point, residual = self._check("balance")
             ratio = float(_imbalance(residual).median())

@@ -1,0 +1,85 @@
+"""``torch.autograd.gradcheck`` on small problems of each kind, duals included where they are returned."""
+
+from typing import Any
+
+import pytest
+import torch
+from families import (
+    Family,
+    ball_least_squares,
+    constant_qp,
+    dense_qp,
+    equality_qp,
+    least_absolute,
+    least_squares,
+    linear_program,
+    many_cones,
+    mpc,
+    no_rows,
+    portfolio,
+    portfolio_mu,
+    robust_portfolio,
+    scalars,
+    total_variation,
+)
+
+from cvxfold.torch import CvxpyLayer
+
+SMALL = {
+    "dense_qp": lambda: dense_qp(4, duals=True),
+    "portfolio": lambda: portfolio(4, 2),
+    "portfolio_mu": lambda: portfolio_mu(6, 2),
+    "mpc": lambda: mpc(3, 2, 1),
+    "mpc_absolute": lambda: mpc(3, 2, 1, absolute=True),
+    "robust_portfolio": lambda: robust_portfolio(3),
+    "ball_least_squares": lambda: ball_least_squares(3),
+    "many_cones": lambda: many_cones((2, 2, 3), duals=True),
+    "least_absolute": least_absolute,
+    "linear_program": lambda: linear_program(3, duals=True),
+    "equality_qp": lambda: equality_qp(4, 2, duals=True),
+    "least_squares": lambda: least_squares(5, 3),
+    "no_rows": lambda: no_rows(4),
+    "total_variation": lambda: total_variation(9),
+    "constant_qp": lambda: constant_qp(4),
+    "scalars": scalars,
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradcheck(name: str) -> None:
+    family: Family = SMALL[name]()
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables)
+    params = [p.requires_grad_() for p in family.sample(2, 1)]
+    assert torch.autograd.gradcheck(layer, params, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gmres", "lfpi"])
+@pytest.mark.parametrize("name", ["dense_qp", "many_cones"])
+def test_gradcheck_of_the_other_methods(name: str, method: Any) -> None:
+    family: Family = SMALL[name]()
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables, backward=method)
+    params = [p.requires_grad_() for p in family.sample(2, 1)]
+    assert torch.autograd.gradcheck(layer, params, eps=1e-6, atol=1e-6, rtol=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize("batched", [0, 1, 2])
+def test_gradcheck_of_broadcast_parameters(batched: int) -> None:
+    """One parameter batched, the others shared."""
+    family = equality_qp(4, 2, duals=True)
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables)
+    params = [p if i == batched else p[0] for i, p in enumerate(family.sample(3, 0))]
+    assert torch.autograd.gradcheck(layer, [p.clone().requires_grad_() for p in params], atol=1e-6)
+
+
+def test_gradcheck_through_a_model_around_the_layer() -> None:
+    """Parameters that depend on one another through a network: the chain rule on both sides of the layer."""
+    family = portfolio(4, 2)
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables)
+
+    def model(mu: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+        (w,) = layer(torch.tanh(mu @ mix), mu[..., None] * mix[:, :2])
+        return (w * mu).sum(-1).exp()
+
+    mu, _ = family.sample(2, 3)
+    mix = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(model, [mu.requires_grad_(), mix.requires_grad_()], atol=1e-6)

@@ -1,0 +1,142 @@
+"""The report of a call, and the options that decide when to stop and what to do about it."""
+
+import warnings
+from typing import Any
+
+import cvxpy as cp
+import pytest
+import torch
+from cases import case, errors, evaluate, make_layer
+from families import minimize
+
+import cvxfold
+from cvxfold.torch import CvxpyLayer
+
+
+def test_report() -> None:
+    c = case("portfolio", 4)
+    layer = make_layer(c)
+    params = [p.clone().requires_grad_() for p in c.params]
+    (w,) = layer(*params)
+    forward = layer.report.forward
+    assert [s.value for s in forward.status] == ["solved"] * 4
+    for entry in (forward.iterations, forward.newton_steps):
+        assert entry.shape == (4,)
+        assert (entry >= 0).all()
+    for entry in (forward.primal_residual, forward.dual_residual, forward.gap):
+        assert entry.shape == (4,)
+        assert ((entry >= 0) & (entry < 1e-7)).all()
+    assert forward.seconds > 0
+    not_yet = layer.report.backward
+    assert not_yet is None
+    before = str(layer.report)
+    w.sum().backward()
+    backward = layer.report.backward
+    assert backward.method.startswith(("auto", "direct", "gmres", "lfpi"))
+    for entry in (backward.iterations, backward.residual, backward.rate, backward.converged):
+        assert entry.shape == (4,)
+    assert backward.history.shape[1] == 4
+    assert backward.seconds > 0
+    after = str(layer.report)
+    assert "solved" in before.lower()
+    assert backward.method in after
+    assert after != before
+
+
+def test_report_of_a_large_batch_stays_short() -> None:
+    c = case("portfolio", 64)
+    layer = make_layer(c)
+    evaluate(layer, c)
+    lines = str(layer.report).splitlines()
+    assert 2 <= len(lines) <= 30
+    assert max(len(line) for line in lines) <= 120
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_gradient_that_does_not_exist_is_not_called_converged(bounded: bool) -> None:
+    """c₁x₁ + ½x₀² + c₀x₀ with c₁ = 0: any x₁ is a solution, so the residual must not look like success."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    constraints = [x >= -3, x <= 3] if bounded else []
+    layer = CvxpyLayer(
+        minimize(c @ x + 0.5 * cp.square(x[0]), *constraints), [c], [x], on_unconverged="ignore"
+    )
+    costs = torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=torch.float64, requires_grad=True)
+    (solution,) = layer(costs)
+    torch.testing.assert_close(solution[:, 0], -costs[:, 0], atol=1e-9, rtol=0)
+    solution.sum().backward()
+    report: Any = layer.report
+    assert not report.backward.converged.any()
+    assert (report.backward.residual > 1e-3).all()
+    assert costs.grad is not None
+    assert costs.grad.abs().max() < 1e3
+
+
+# options
+
+
+def test_too_few_iterations_warn_raise_or_pass() -> None:
+    c = case("dense_qp20", 4)
+    short: dict[str, Any] = {"max_iters": 1, "refine": False}
+    layer = make_layer(c, **short)
+    with pytest.warns(cvxfold.ConvergenceWarning):
+        layer(*c.params)
+    assert cvxfold.Status.SOLVED not in layer.report.forward.status
+    with pytest.raises(cvxfold.ConvergenceError):
+        make_layer(c, on_unconverged="raise", **short)(*c.params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_layer(c, on_unconverged="ignore", **short)(*c.params)
+    assert issubclass(cvxfold.ConvergenceWarning, UserWarning)
+    assert issubclass(cvxfold.ConvergenceError, RuntimeError)
+
+
+@pytest.mark.parametrize("method", ["lfpi", "gmres"])
+def test_too_few_backward_iterations_warn_raise_or_pass(method: str) -> None:
+    c = case("dense_qp20", 4)
+    short: dict[str, Any] = {"backward": method, "backward_max_iters": 1}
+    layer = make_layer(c, **short)
+    with pytest.warns(cvxfold.ConvergenceWarning):
+        evaluate(layer, c)
+    assert not layer.report.backward.converged.any()
+    assert (layer.report.backward.residual > 1e-9).all()
+    with pytest.raises(cvxfold.ConvergenceError):
+        evaluate(make_layer(c, on_unconverged="raise", **short), c)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(make_layer(c, on_unconverged="ignore", **short), c)
+
+
+def test_quiet_when_all_is_well(capfd: pytest.CaptureFixture[str]) -> None:
+    c = case("portfolio", 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(make_layer(c, on_unconverged="raise"), c)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+
+
+@pytest.mark.parametrize("at_call", [True, False])
+def test_solver_args_are_honoured(at_call: bool) -> None:
+    c = case("dense_qp20", 4)
+    arguments = {"max_iters": 1}
+    layer = make_layer(c, refine=False, solver_args=None if at_call else arguments)
+    with pytest.warns(cvxfold.ConvergenceWarning):
+        layer(*c.params, solver_args=arguments if at_call else None)
+    assert (layer.report.forward.iterations <= 25).all()
+
+
+def test_solver_args_of_a_call_override_those_of_the_layer() -> None:
+    c = case("dense_qp20", 4)
+    layer = make_layer(c, refine=False, solver_args={"max_iters": 1})
+    values = layer(*c.params, solver_args={"max_iters": 100_000})
+    assert errors(values, c.values).max() < 1e-5
+
+
+def test_looser_tolerance_takes_fewer_iterations() -> None:
+    c = case("dense_qp20", 4)
+    counts = []
+    for tol in (1e-3, 1e-9):
+        layer = make_layer(c, refine=False, tol=tol)
+        layer(*c.params)
+        counts.append(layer.report.forward.iterations.max().item())
+    assert counts[0] < counts[1]
