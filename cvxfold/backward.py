@@ -84,15 +84,15 @@ class DataGradients:
     x: Tensor
     y: Tensor
 
-    def of_q(self, shared: bool) -> Tensor:
+    def on_q(self, shared: bool) -> Tensor:
         """q̄ ``(1|B, n)``; summed over the batch where q is shared."""
         return _summed(-self.p, shared)
 
-    def of_b(self, structure: Structure, shared: bool) -> Tensor:
+    def on_b(self, structure: Structure, shared: bool) -> Tensor:
         """The stored entries of b̄, ``(1|B, nnz b)``."""
         return _summed(self.v[:, torch.as_tensor(structure.b_entries, device=self.v.device)], shared)
 
-    def of_A(self, structure: Structure, shared: bool) -> Tensor:
+    def on_A(self, structure: Structure, shared: bool) -> Tensor:
         """The stored entries of Ā = −(v xᵀ + y pᵀ), ``(1|B, nnz A)``."""
         rows, columns = torch.as_tensor(structure.A_entries, device=self.p.device)
         if shared:
@@ -102,7 +102,7 @@ class DataGradients:
             + self.y.index_select(1, rows) * self.p.index_select(1, columns)
         )
 
-    def of_P(self, structure: Structure, shared: bool) -> Tensor:
+    def on_P(self, structure: Structure, shared: bool) -> Tensor:
         """The stored entries of P̄ = −½ (p xᵀ + x pᵀ), ``(1|B, nnz P)``."""
         rows, columns = torch.as_tensor(structure.P_entries, device=self.p.device)
         p, x = self.p, self.x
@@ -135,15 +135,15 @@ def differentiate(
     phi = SplittingLinearization.at(splitting, solution.u)
     D = phi.D
     x_bar, y_bar = x_bar * scaling.columns, y_bar * scaling.rows
-    u_bar = D.apply(lambda d: 1 - 2 * d, R * A.mv(splitting.solve_M(x_bar)))
+    u_bar = D.apply(lambda d: 1 - 2 * d, R * A.mv(splitting.solve_normal(x_bar)))
     u_bar = u_bar + D.apply(lambda d: d - 1, R * y_bar)
     adjoint = solve_adjoint(method, phi, u_bar, settings)
     w = splitting.alpha * adjoint.w
-    p = splitting.solve_M(x_bar - A.rmv(w))
+    pulled = A.rmv(w)
+    p = splitting.solve_normal(x_bar - pulled)
     v = w + R * A.mv(p)
-    Pp, Atv = splitting.program.P.mv(p), A.rmv(v)
-    largest = torch.stack([part.norm(dim=-1) for part in (x_bar, Pp, Atv)]).amax(0)
-    stationarity = relative_norm(x_bar - Pp - Atv, largest.unsqueeze(-1))
+    largest = torch.maximum(x_bar.norm(dim=-1), pulled.norm(dim=-1)).unsqueeze(-1)
+    stationarity = relative_norm(x_bar - splitting.program.P.mv(p) - A.rmv(v), largest)
     residual = torch.maximum(adjoint.residual, stationarity)
     adjoint = replace(adjoint, residual=residual, converged=residual <= settings.tol)
     return p * scaling.columns, v * scaling.rows, adjoint

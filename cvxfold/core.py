@@ -54,6 +54,10 @@ class Core:
             InfeasibleError, UnboundedError: naming the instances that have no solution.
             ConvergenceError: an instance missed its tolerance and the options say so.
         """
+        if batch == 0:
+            nothing = torch.stack([value.sum() for value in values]).sum() * 0.0  # zero gradients for all
+            report = Report(ForwardRecord.empty(nothing.device))
+            return nothing.expand(0, self.structure.n), nothing.expand(0, self.structure.m), report
         call = _Call(self, batch, options, warm_start)
         x, y = _Solve.apply(*values, call)
         assert call.report is not None
@@ -76,16 +80,12 @@ class Core:
         )
         self._prepared, self._memory = prepared, memory
         scaling = prepared.scaling
-        x, y = prepared.reduced.lift(
-            solution.x * scaling.columns, solution.y * scaling.rows, values.q, b
-        )
+        x, y = prepared.reduced.lift(solution.x * scaling.columns, solution.y * scaling.rows, values.q, b)
         call.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
         _judge_forward(solution, call.options)
         return _Solved(solution, prepared.reduced, x, y)
 
-    def backward(
-        self, solved: "_Solved", x_bar: Tensor, y_bar: Tensor, call: "_Call"
-    ) -> DataGradients:
+    def backward(self, solved: "_Solved", x_bar: Tensor, y_bar: Tensor, call: "_Call") -> DataGradients:
         """The backward pass from loss gradients on x and y; fills in the call's report."""
         started = time.perf_counter()
         options, reduced = call.options, solved.reduced
@@ -133,35 +133,23 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: _Call) -> tuple[Tensor, Tensor]:
-        structure = call.core.structure
         ctx.call, ctx.shared = call, [value.shape[0] == 1 for value in (P, q, A, b)]
-        if call.batch == 0:
-            call.report = Report(ForwardRecord.empty(q.device))
-            return q.new_zeros(0, structure.n), q.new_zeros(0, structure.m)
         ctx.solved = call.core.forward(ProgramValues(P, q, A, b), call)
         return ctx.solved.x, ctx.solved.y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, x_bar: Tensor, y_bar: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x_bar, y_bar = grad_outputs
         call, structure = ctx.call, ctx.call.core.structure
-        if call.batch == 0:
-            sizes = (
-                structure.P_entries.shape[1],
-                structure.n,
-                structure.A_entries.shape[1],
-                len(structure.b_entries),
-            )
-            rows = [1 if shared else 0 for shared in ctx.shared]
-            return *(x_bar.new_zeros(row, size) for row, size in zip(rows, sizes, strict=True)), None
         gradients = call.core.backward(ctx.solved, x_bar, y_bar, call)
         P, q, A, b, _ = ctx.needs_input_grad
         P_shared, q_shared, A_shared, b_shared = ctx.shared
         return (
-            gradients.of_P(structure, P_shared) if P else None,
-            gradients.of_q(q_shared) if q else None,
-            gradients.of_A(structure, A_shared) if A else None,
-            gradients.of_b(structure, b_shared) if b else None,
+            gradients.on_P(structure, P_shared) if P else None,
+            gradients.on_q(q_shared) if q else None,
+            gradients.on_A(structure, A_shared) if A else None,
+            gradients.on_b(structure, b_shared) if b else None,
             None,
         )
 

@@ -6,6 +6,7 @@ A datum that no batched parameter reaches keeps a leading dimension of 1, whatev
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -50,7 +51,7 @@ class Parametrization:
             for matrix in (canonical.P, canonical.q, canonical.A, canonical.b)
         ]
         self._triangles = [
-            None if spec.triangle is None else tuple(torch.as_tensor(i, device=device) for i in spec.triangle)
+            None if spec.triangle is None else [torch.as_tensor(i, device=device) for i in spec.triangle]
             for spec in canonical.parameters
         ]
 
@@ -67,7 +68,7 @@ class Parametrization:
         return ProgramValues(*(affine(columns) for affine in self._maps))
 
     @staticmethod
-    def _column(parameter: Tensor, spec: ParameterSpec, triangle: tuple[Tensor, ...] | None) -> Tensor:
+    def _column(parameter: Tensor, spec: ParameterSpec, triangle: list[Tensor] | None) -> Tensor:
         """The parameter's entries in the parameter vector, ``(1|B, size)``, column-major."""
         value = parameter.log() if spec.log else parameter
         if triangle is not None:
@@ -79,44 +80,49 @@ class _AffineMap:
     """data = constant + Σⱼ Sⱼ pⱼ, one sparse block Sⱼ for each parameter that has entries here."""
 
     def __init__(self, matrix: sp.csr_array, specs: Sequence[ParameterSpec], device: torch.device) -> None:
-        by_column = sp.csc_array(matrix)
-        constant = np.asarray(by_column[:, [by_column.shape[1] - 1]].todense()).reshape(1, -1)
+        by_column: Any = sp.csc_array(matrix)
+        constant = np.asarray(by_column[:, [-1]].todense()).reshape(1, -1)
         self._constant = torch.as_tensor(constant, device=device)
-        self._blocks = [
-            (number, _Block(by_column[:, spec.columns], device))
-            for number, spec in enumerate(specs)
-            if by_column[:, spec.columns].nnz
-        ]
+        blocks = [(number, by_column[:, spec.columns]) for number, spec in enumerate(specs)]
+        self._blocks = [(number, _Block(block, device)) for number, block in blocks if block.nnz]
 
     def __call__(self, columns: Sequence[Tensor]) -> Tensor:
-        """``(1|B, rows)``; a term that is shared by the batch is added up before it meets a batched one."""
-        shared: Tensor = self._constant
-        batched: Tensor | None = None
+        """``(1|B, rows)``; terms that are shared by the batch are added up before they meet batched ones."""
+        total, batched = self._constant, []
         for number, block in self._blocks:
             column = columns[number]
             if column.shape[0] == 1:
-                shared = block.add_to(shared, column)
+                total = total + block(column)
             else:
-                start = column.new_zeros(column.shape[0], shared.shape[1]) if batched is None else batched
-                batched = block.add_to(start, column)
-        return shared if batched is None else batched + shared
+                batched.append(block(column))
+        return sum(batched, start=total)
 
 
 class _Block:
     """One parameter's S: gathered entry by entry, or as a matrix where it is dense."""
 
-    def __init__(self, block: sp.csc_array, device: torch.device) -> None:
-        self._dense: Tensor | None = None
+    def __init__(self, block: Any, device: torch.device) -> None:
         rows, columns = block.shape
-        entries = sp.coo_array(block)
+        entries = sp.csr_array(block).tocoo()
+        self._rows_in_all = rows
+        self._dense: Tensor | None = None
         if entries.nnz > _DENSE * rows * columns and entries.nnz > 2 * max(rows, columns):
             self._dense = torch.as_tensor(block.toarray().T.copy(), device=device)
             return
-        places = [torch.as_tensor(np.asarray(c, dtype=np.int64), device=device) for c in entries.coords]
-        self._rows, self._columns = places
+        row_of, column_of = (np.asarray(place, dtype=np.int64) for place in entries.coords)
+        self._one_each = np.array_equal(row_of, np.arange(rows))
+        self._plain = bool((entries.data == 1.0).all())
+        self._rows = torch.as_tensor(row_of, device=device)
+        self._columns = torch.as_tensor(column_of, device=device)
         self._weights = torch.as_tensor(entries.data, device=device)
 
-    def add_to(self, target: Tensor, column: Tensor) -> Tensor:
+    def __call__(self, column: Tensor) -> Tensor:
+        """S p for ``column`` ``(b, size)``; returns ``(b, rows)``."""
         if self._dense is not None:
-            return target + column @ self._dense
-        return target.index_add(1, self._rows, column.index_select(1, self._columns) * self._weights)
+            return column @ self._dense
+        picked = column.index_select(1, self._columns)
+        if not self._plain:
+            picked = picked * self._weights
+        if self._one_each:
+            return picked
+        return column.new_zeros(len(column), self._rows_in_all).index_add(1, self._rows, picked)

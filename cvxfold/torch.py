@@ -34,15 +34,16 @@ class CvxpyLayer(torch.nn.Module):
         solver_args: ``eps``, ``eps_abs``, ``eps_rel``, ``eps_infeas``, ``max_iters`` and ``verbose`` as in
             SCS; each can be overridden in a call.
         backward: how the adjoint system is solved: "direct" (the factor of the Newton system, refined),
-            "gmres", "lfpi" (linear fixed-point iteration, as unrolling does), "least_squares" (of least norm),
-            or "auto" (direct; GMRES, then least squares, where that is not enough).
+            "gmres", "lfpi" (linear fixed-point iteration, as unrolling does), "least_squares" (of least
+            norm), or "auto" (direct; GMRES, then least squares, where that is not enough).
         refine: whether to finish the splitting iteration by Newton steps, to machine precision.
         tol: tolerance of the forward pass, absolute and relative, in SCS's definitions.
         max_iters: iterations of the forward pass at most.
         backward_tol: tolerance on the relative residual of the adjoint system.
         backward_max_iters: iterations of the adjoint method at most; None leaves it to the method.
         on_unconverged: "warn" (a :class:`cvxfold.ConvergenceWarning`), "raise" (a
-            :class:`cvxfold.ConvergenceError`) or "ignore", where a solution or a gradient misses its tolerance.
+            :class:`cvxfold.ConvergenceError`) or "ignore", where a solution or a gradient misses its
+            tolerance.
 
     Raises:
         ValueError: the problem is not DPP, ``parameters`` are not the problem's, a variable is not the
@@ -112,8 +113,8 @@ class CvxpyLayer(torch.nn.Module):
             warm_start: start from the last call's solutions, if the batch has the same size.
 
         Returns:
-            One tensor for each of ``variables``, ``(*shape)`` or ``(B, *shape)``, in the parameters' dtype and
-            on their device.
+            One tensor for each of ``variables``, ``(*shape)`` or ``(B, *shape)``, in the parameters' dtype
+            and on their device.
 
         Raises:
             ValueError, TypeError: bad parameter tensors; the message names the parameter.

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
+
 from families import FAMILIES, Family
 from reference import Answer, reference
 

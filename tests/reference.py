@@ -21,6 +21,7 @@ import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
 import torch
+
 from families import Family
 
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to pyright

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from cases import case, errors, evaluate, make_layer
-from families import FAMILIES
 
 import cvxfold
+from cases import case, errors, evaluate, make_layer
+from families import FAMILIES
 
 BIG = [
     "dense_qp20",

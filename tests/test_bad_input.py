@@ -6,10 +6,11 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from cases import said
 from cvxfold.torch import CvxpyLayer
 from families import minimize
-from torch import Tensor
 
 F64 = torch.float64
 

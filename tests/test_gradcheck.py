@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from cvxfold.torch import CvxpyLayer
 from families import (
     Family,
     ball_least_squares,
@@ -22,8 +24,6 @@ from families import (
     scalars,
     total_variation,
 )
-
-from cvxfold.torch import CvxpyLayer
 
 SMALL = {
     "dense_qp": lambda: dense_qp(4, duals=True),

@@ -6,11 +6,11 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+
+import cvxfold
 from cases import case, errors, evaluate, make_layer, weighted
 from cvxfold.torch import CvxpyLayer
 from families import equality_qp, minimize, scalars
-
-import cvxfold
 
 F64 = torch.float64
 

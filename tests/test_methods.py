@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from cases import case, errors, evaluate, make_layer
 
 import cvxfold
+from cases import case, errors, evaluate, make_layer
 
 NAMES = [
     "dense_qp5",

@@ -7,8 +7,9 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from cases import Case, case, errors, evaluate
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
+
+from cases import Case, case, errors, evaluate
 from families import FAMILIES
 from reference import Reference
 

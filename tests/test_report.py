@@ -6,11 +6,11 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
-from cases import case, errors, evaluate, make_layer
-from families import minimize
 
 import cvxfold
+from cases import case, errors, evaluate, make_layer
 from cvxfold.torch import CvxpyLayer
+from families import minimize
 
 
 def test_report() -> None:

@@ -6,11 +6,11 @@ import cvxpy as cp
 import diffcp
 import pytest
 import torch
+
+import cvxfold
 from cases import said
 from cvxfold.torch import CvxpyLayer
 from families import minimize
-
-import cvxfold
 
 F64 = torch.float64
 

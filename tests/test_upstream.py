@@ -7,8 +7,9 @@ from dataclasses import replace
 import cvxpy as cp
 import pytest
 import torch
-from cases import Case, case, errors, evaluate, make_layer
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
+
+from cases import Case, case, errors, evaluate, make_layer
 from families import FAMILIES, portfolio, scalars
 
 # diffcp warns about SCS's "inaccurate" at 1e-10, cvxpylayers about its use of __array__

@@ -37,7 +37,10 @@ class Derivative(Protocol):
 class Cone(Protocol):
     """A closed convex cone K ⊂ Rᵐ in the conventions of SCS."""
 
-    dim: int
+    @property
+    def dim(self) -> int:
+        """M, its rows."""
+        ...
 
     def project(self, u: Tensor) -> Tensor:
         """Π_K(u) for ``u`` of shape ``(B, m)``; returns ``(B, m)``."""

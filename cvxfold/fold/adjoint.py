@@ -27,7 +27,7 @@ class Adjoint:
     """A solution of the adjoint system.
 
     Args:
-        method: its name.
+        method: what was used.
         w: ``(B, m)``.
         iterations: of the method until it stopped, ``(B,)``.
         residual: ‖ū − (I − Φᵀ) w‖ / ‖ū‖, measured afterwards by one product, ``(B,)``.
@@ -46,17 +46,26 @@ class Adjoint:
     history: Tensor
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """What a method came to.
+
+    Args:
+        w: ``(B, m)``.
+        history: its relative residuals by iteration, ``(K, B)``, NaN after an instance stopped.
+        method: what was used, as reports show it.
+    """
+
+    w: Tensor
+    history: Tensor
+    method: str
+
+
 class AdjointMethod(Protocol):
     """A linear method for the adjoint system."""
 
-    name: str
-
-    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
-        """Solve (I − Φᵀ) w = ``rhs`` ``(B, m)``.
-
-        Returns:
-            w, ``(B, m)``, and the relative residuals by iteration, ``(K, B)``, NaN after an instance stopped.
-        """
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
+        """Solve (I − Φᵀ) w = ``rhs`` ``(B, m)``, each instance to the tolerance if that can be had."""
         ...
 
 
@@ -71,10 +80,11 @@ def solve_adjoint(
         rhs: ū, ``(B, m)``.
         settings: how well.
     """
-    w, history = method.solve(phi, rhs, settings)
+    attempt = method.solve(phi, rhs, settings)
+    w, history = attempt.w, attempt.history
     residual = relative_norm(rhs - (w - phi.vjp(w)), rhs)
     return Adjoint(
-        method=method.name,
+        method=attempt.method,
         w=w,
         iterations=(~history.isnan()).sum(0),
         residual=residual,

@@ -1,12 +1,11 @@
 """The direct method: an approximate inverse of I − Φᵀ, corrected by iterative refinement."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, History, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 10
@@ -17,9 +16,7 @@ _FLOOR = 1e-14
 class Direct:
     """w ← w + N (ū − (I − Φᵀ) w) with N ≈ (I − Φᵀ)⁻¹, as long as that halves the residual."""
 
-    name: ClassVar[str] = "direct"
-
-    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Refine each instance to the floor of the arithmetic; the tolerance is met on the way."""
         best = torch.zeros_like(rhs)
         best_residual = rhs.new_full((rhs.shape[0],), torch.inf)
@@ -38,4 +35,4 @@ class Direct:
             going = going & halved & (residual > _FLOOR)
             if not bool(going.any()):
                 break
-        return best, history.stack(rhs)
+        return Attempt(best, history.stack(rhs), "direct")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, History, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 2_000
@@ -30,12 +30,7 @@ class GMRES:
     preconditioned: bool = False
     restart: int = _RESTART
 
-    @property
-    def name(self) -> str:
-        """As reports show it."""
-        return "gmres, preconditioned" if self.preconditioned else "gmres"
-
-    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Cycle until each instance's residual is within the tolerance."""
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
         index = torch.arange(rhs.shape[0], device=rhs.device)
@@ -52,7 +47,8 @@ class GMRES:
             keep = (relative_norm(r, rhs) > settings.tol).nonzero().squeeze(-1)
             if len(keep) < len(index):
                 index, w, r, rhs, phi = index[keep], w[keep], r[keep], rhs[keep], phi.take(keep)
-        return out, history.stack(rhs)
+        name = "gmres, preconditioned" if self.preconditioned else "gmres"
+        return Attempt(out, history.stack(rhs), name)
 
     def _cycle(
         self, phi: Linearization, r: Tensor, rhs: Tensor, steps: int, tol: float
@@ -90,7 +86,7 @@ class GMRES:
 
 
 def _least_squares(H: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """argmin ‖βe₁ − H z‖, ``(B, k)``, for ``H`` ``(B, k+1, k)``, and the minimum, ``(B,)``.
+    """Argmin ‖βe₁ − H z‖, ``(B, k)``, for ``H`` ``(B, k+1, k)``, and the minimum, ``(B,)``.
 
     A zero pivot (the Krylov space is exhausted) leaves its unknown at zero.
     """

@@ -6,12 +6,11 @@ consistent that is the solution of least norm; where it is not, the residual sta
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, History, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 500
@@ -23,9 +22,7 @@ _STATIONARY = 1e-12  # of ‖Sᵀr‖ relative to ‖Sᵀū‖
 class LeastSquares:
     """CGLS on the adjoint system."""
 
-    name: ClassVar[str] = "least squares"
-
-    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Iterate until each residual is within the tolerance or is orthogonal to the range of S."""
         w, r, history = torch.zeros_like(rhs), rhs.clone(), History(rhs.shape[0])
         everyone = torch.arange(rhs.shape[0], device=rhs.device)
@@ -46,7 +43,7 @@ class LeastSquares:
             going = going & (residual > settings.tol) & (size > _STATIONARY**2 * first)
             if k % _CHECK_EVERY == 0 and not bool(going.any()):
                 break
-        return w, history.stack(rhs)
+        return Attempt(w, history.stack(rhs), "least squares")
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ falls like ρ(Φ)ᴷ (Kotary, Christopher, Dinh and Fioretto, arXiv 2312.17394, 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, History, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 50_000
@@ -23,9 +22,7 @@ _CHECK_EVERY = 20  # iterations between looks at who has converged: each look wa
 class LFPI:
     """Linear fixed-point iteration."""
 
-    name: ClassVar[str] = "lfpi"
-
-    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Iterate until each instance's residual ‖wₖ₊₁ − wₖ‖/‖ū‖ is within the tolerance."""
         limit = settings.max_iters or _DEFAULT_ITERS
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
@@ -44,4 +41,4 @@ class LFPI:
                 break
             if len(left) < len(index):
                 index, w, rhs, phi = index[left], w[left], rhs[left], phi.take(left)
-        return out, history.stack(rhs)
+        return Attempt(out, history.stack(rhs), "lfpi")

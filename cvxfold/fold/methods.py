@@ -1,18 +1,16 @@
 """The methods by name."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, relative_norm
+from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, Attempt, relative_norm
 from cvxfold.fold.direct import Direct
 from cvxfold.fold.gmres import GMRES
 from cvxfold.fold.least_squares import LeastSquares
 from cvxfold.fold.lfpi import LFPI
 from cvxfold.fold.linearization import Linearization
-
 
 _LARGEST_GROWTH = 1e8  # ‖w‖/‖ū‖ beyond this means that I − Φ is singular to working precision
 
@@ -25,20 +23,22 @@ class Auto:
     least-norm least-squares adjoint, whose residual tells that there is none.
     """
 
-    name: ClassVar[str] = "auto"
-
-    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> tuple[Tensor, Tensor]:
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Each method for the instances that the one before left unsolved."""
-        w, history = Direct().solve(phi, rhs, settings)
+        first = Direct().solve(phi, rhs, settings)
+        w, history, used = first.w, first.history, first.method
         for method in (GMRES(preconditioned=True), LeastSquares()):
             rows = (~_acceptable(phi, w, rhs, settings.tol)).nonzero().squeeze(-1)
             if not len(rows):
                 break
-            w[rows], more = method.solve(phi.take(rows), rhs[rows], settings)
+            attempt = method.solve(phi.take(rows), rhs[rows], settings)
+            w[rows] = attempt.w
+            more = attempt.history
             extended = history.new_full((more.shape[0], history.shape[1]), torch.nan)
             extended[:, rows] = more
             history = torch.cat([history, extended])
-        return w, history
+            used = f"{used}; {attempt.method} for {len(rows)}"
+        return Attempt(w, history, used)
 
 
 def _acceptable(phi: Linearization, w: Tensor, rhs: Tensor, tol: float) -> Tensor:

@@ -1,0 +1,1 @@
+"""The forward pass: presolve, equilibration, the splitting iteration and its finish."""

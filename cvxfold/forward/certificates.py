@@ -15,7 +15,7 @@ from cvxfold.program import ConeProgram
 
 
 def certifies_infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor, eps: float) -> Tensor:
-    """Whether ``dy`` ``(B, m)``, after projection onto K*, proves that there is no feasible point; ``(B,)``."""
+    """Whether ``dy`` ``(B, m)``, after projection onto K*, proves that nothing is feasible; ``(B,)``."""
     dy = dy + program.cone.project(-dy)
     support = (program.b * dy).sum(-1)
     return (support < 0) & (_norm(program.A.rmv(dy) / scaling.columns) <= -eps * support)

@@ -16,7 +16,7 @@ from cvxfold.forward.certificates import certifies_infeasibility, certifies_unbo
 from cvxfold.forward.finish import newton_finish
 from cvxfold.forward.multipliers import multipliers
 from cvxfold.forward.scaling import Scaling
-from cvxfold.forward.solution import CODES, ForwardSettings, Solution, Status
+from cvxfold.forward.solution import CODES, ForwardSettings, Solution
 from cvxfold.forward.splitting import Iterate, Splitting
 from cvxfold.monitor.log import IterationLog
 from cvxfold.program import ConeProgram, Residuals, residuals
@@ -115,7 +115,7 @@ class _Run:
             self._retire(self.splitting.evaluate(self.u), unbounded, kinds)
 
     def balance(self) -> None:
-        """The first rounds, with one penalty for the whole batch, moved while its median is out of balance."""
+        """The first rounds: one penalty for the batch, moved while its median is out of balance."""
         for _ in range(_BALANCING_ROUNDS):
             if not len(self.index) or not self._advance(_FIRST_ROUND):
                 return
@@ -274,7 +274,7 @@ class _Run:
 
 
 def _imbalance(residual: Residuals) -> Tensor:
-    """The factor for the penalty that balances relative primal and dual residuals (as OSQP does); ``(B,)``."""
+    """The factor for ρ that balances relative primal and dual residuals (as OSQP does); ``(B,)``."""
     tiny = torch.finfo(residual.primal.dtype).tiny
     primal = residual.primal / residual.primal_scale.clamp_min(tiny)
     dual = residual.dual / residual.dual_scale.clamp_min(tiny)

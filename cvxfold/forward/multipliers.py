@@ -93,9 +93,7 @@ def multipliers(
     index = torch.arange(len(x), device=x.device)
     for step in range(max_steps + 1):
         point = _point(splitting.program, state)
-        residual = residuals(
-            splitting.program, state.x, point.s, point.y, scaling.columns, scaling.rows
-        )
+        residual = residuals(splitting.program, state.x, point.s, point.y, scaling.columns, scaling.rows)
         out_s[index], out_y[index], steps[index] = point.s, point.y, step
         going = residual.worst() > tolerance
         if step == max_steps or not bool(going.any()):
@@ -162,7 +160,7 @@ def _newton_step(splitting: Splitting, state: _State, point: _Point) -> None:
 
 
 def _zero_of_increasing(slope: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
-    """Where an increasing function with slope(0) < 0 crosses zero; the unit step where that is good enough."""
+    """Where an increasing function, negative at 0, crosses zero; the unit step where that nearly does."""
     at_zero, at_unit = slope(torch.zeros_like(unit)), slope(unit)
     accept = at_unit.abs() <= 0.5 * at_zero.abs()
     if bool(accept.all()):

@@ -80,7 +80,9 @@ def find_auxiliaries(structure: Structure) -> Elimination:
 class _Block:
     """The entries of one block of a stored matrix: which they are and where in the block they go."""
 
-    def __init__(self, places: IndexArray, rows: IndexArray, columns: IndexArray, shape: tuple[int, int]) -> None:
+    def __init__(
+        self, places: IndexArray, rows: IndexArray, columns: IndexArray, shape: tuple[int, int]
+    ) -> None:
         row_of, column_of = np.full(shape[0], -1), np.full(shape[1], -1)
         row_of[rows], column_of[columns] = np.arange(len(rows)), np.arange(len(columns))
         inside = (row_of[places[0]] >= 0) & (column_of[places[1]] >= 0)
@@ -147,7 +149,7 @@ class Reduced:
     P_ee: Matrix | None
 
     def vectors(self, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """q' ``(1|B, n')`` and b' ``(1|B, m')`` for q ``(1|B, n)`` and b ``(1|B, m)``."""
+        """Q' ``(1|B, n')`` and b' ``(1|B, m')`` for q ``(1|B, n)`` and b ``(1|B, m)``."""
         if self.T is None or self.P_ke is None or self.P_ee is None:
             return q, b
         t = b[:, self._rows] / self._pivots
@@ -155,7 +157,7 @@ class Reduced:
         return reduced, b[:, self._kept_rows]
 
     def lift(self, x: Tensor, y: Tensor, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """x ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
+        """X ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
         if self.T is None or self.P_ke is None or self.P_ee is None:
             return x, y
         x_e = self.T.mv(x) + b[:, self._rows] / self._pivots
@@ -209,7 +211,9 @@ class Reduced:
 
     @cached_property
     def _column_order(self) -> Tensor:
-        return self._index(np.argsort(np.concatenate([self.elimination.kept_columns, self.elimination.columns])))
+        return self._index(
+            np.argsort(np.concatenate([self.elimination.kept_columns, self.elimination.columns]))
+        )
 
     @cached_property
     def _row_order(self) -> Tensor:

@@ -1,7 +1,8 @@
 """Equilibration: diagonal D and E that make the rows and columns of the KKT matrix alike in size.
 
 Ruiz, "A scaling algorithm to equilibrate both rows and columns norms in matrices", 2001, applied to
-[P Aᵀ; A 0], here with Euclidean norms, which are matrix products. E is constant on the rows of a non-separable cone, so E maps K onto K.
+[P Aᵀ; A 0], here with Euclidean norms, which are matrix products. E is constant on the rows of a
+non-separable cone, so E maps K onto K.
 """
 
 from dataclasses import dataclass

@@ -74,7 +74,7 @@ class Splitting:
         self._factor = Cholesky.factor(self._M)
         self._inverse = pseudoinverse(self._M) if self._factor.shifted else None
 
-    def solve_M(self, rhs: Tensor) -> Tensor:
+    def solve_normal(self, rhs: Tensor) -> Tensor:
         """M⁻¹ rhs, ``(B, n)``; where [P; A] lacks full column rank, the least-norm solution M⁺ rhs."""
         return self._factor.solve(rhs) if self._inverse is None else self._inverse.mv(rhs)
 
@@ -91,7 +91,7 @@ class Splitting:
     def evaluate(self, u: Tensor) -> Iterate:
         """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``."""
         s = self.program.cone.project(u)
-        x = self.solve_M(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
+        x = self.solve_normal(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
         g = self.program.b - s - self.program.A.mv(x)
         return Iterate(u, x, s, self.R * (s - u), g)
 
@@ -105,16 +105,16 @@ class Splitting:
         """J v for ``v`` ``(B, m)``."""
         reflected = D.apply(lambda d: 1 - 2 * d, v)
         return D.apply(lambda d: d, v) + self.program.A.mv(
-            self.solve_M(self.program.A.rmv(self.R * reflected))
+            self.solve_normal(self.program.A.rmv(self.R * reflected))
         )
 
     def jacobian_transposed(self, D: ProductDerivative, w: Tensor) -> Tensor:
         """Jᵀ w for ``w`` ``(B, m)``: D w + (I − 2D) R A M⁻¹ Aᵀ w."""
-        lifted = self.R * self.program.A.mv(self.solve_M(self.program.A.rmv(w)))
+        lifted = self.R * self.program.A.mv(self.solve_normal(self.program.A.rmv(w)))
         return D.apply(lambda d: d, w) + D.apply(lambda d: 1 - 2 * d, lifted)
 
     def state(self, s: Tensor, y: Tensor) -> Tensor:
-        """u = s − R⁻¹ y, the fixed point that a solution stands for under this penalty; ``(B, m)``."""
+        """U = s − R⁻¹ y, the fixed point that a solution stands for under this penalty; ``(B, m)``."""
         return s - y / self.R
 
     def rebind(self, program: ConeProgram) -> "Splitting":
