@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.cones import ProductCone
+from cvxfold.linear.gram import InequalityGram
 from cvxfold.linear.matrix import Matrix
 
 
@@ -21,6 +22,7 @@ class ConeProgram:
         P: n × n, symmetric. A: m × n. Each shared by the batch or per instance.
         q: ``(B, n)``. b: ``(B, m)``.
         cone: K.
+        gram: forms AᵀWA over the inequality rows.
     """
 
     P: Matrix
@@ -28,6 +30,7 @@ class ConeProgram:
     A: Matrix
     b: Tensor
     cone: ProductCone
+    gram: InequalityGram
 
     @property
     def batch(self) -> int:
@@ -36,7 +39,9 @@ class ConeProgram:
 
     def take(self, index: Tensor) -> "ConeProgram":
         """Keep the instances ``index`` ``(b,)``."""
-        return ConeProgram(self.P.take(index), self.q[index], self.A.take(index), self.b[index], self.cone)
+        return ConeProgram(
+            self.P.take(index), self.q[index], self.A.take(index), self.b[index], self.cone, self.gram
+        )
 
 
 @dataclass(frozen=True)

@@ -47,16 +47,6 @@ class ProductDerivative:
             return v
         return torch.cat([part.apply(f, v[:, rows]) for rows, part in self.parts], dim=1)
 
-    def after(self, start: int) -> "ProductDerivative":
-        """The blocks from row ``start`` on, which must be where a block begins."""
-        return ProductDerivative(
-            tuple(
-                (slice(rows.start - start, rows.stop - start), part)
-                for rows, part in self.parts
-                if rows.start >= start
-            )
-        )
-
     def take(self, index: Tensor) -> "ProductDerivative":
         """Keep the instances ``index`` only."""
         return ProductDerivative(tuple((rows, part.take(index)) for rows, part in self.parts))

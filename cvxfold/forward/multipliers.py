@@ -138,10 +138,9 @@ def _update_multipliers(program: ConeProgram, state: _State, point: _Point, scal
 def _newton_step(splitting: Splitting, state: _State, point: _Point) -> None:
     """Steps 3 and 4, in place on ``state``."""
     program = splitting.program
-    zero = program.cone.dims.zero
-    D = program.cone.derivative(point.v).after(zero)
-    weighted = D.apply(lambda d: (1 - d).clamp_min(0.0).sqrt(), program.A.values[:, zero:])
-    gram = ZERO_CONE_PENALTY * splitting.equality_gram + weighted.mT @ weighted
+    D = program.cone.derivative(point.v)
+    inequalities = program.gram(program.A.values, D, lambda d: (1 - d).clamp_min(0.0))
+    gram = ZERO_CONE_PENALTY * splitting.equality_gram + inequalities
     H = program.P.values + state.kappa.view(-1, 1, 1) * gram
     H.diagonal(dim1=-2, dim2=-1).add_(state.epsilon.unsqueeze(-1))
     d = -Cholesky.factor(H).solve(point.gradient)

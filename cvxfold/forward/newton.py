@@ -49,10 +49,8 @@ class NewtonSystem:
     def at(cls, splitting: Splitting, u: Tensor) -> "NewtonSystem":
         """Build and factor H at the states ``u`` ``(B, m)``."""
         program = splitting.program
-        zero = program.cone.dims.zero
         D = program.cone.derivative(u)
-        weighted = D.after(zero).apply(lambda d: _weight(d).sqrt(), program.A.values[:, zero:])
-        gram = splitting.equality_gram / DELTA + weighted.mT @ weighted
+        gram = splitting.equality_gram / DELTA + program.gram(program.A.values, D, _weight)
         H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
         return cls(splitting, D, Cholesky.factor(H))
 

@@ -9,6 +9,7 @@ from cvxfold.canonical import Structure
 from cvxfold.cones import ProductCone
 from cvxfold.forward.presolve import Presolve, Reduced
 from cvxfold.forward.scaling import Scaling, equilibrate
+from cvxfold.linear.gram import InequalityGram
 from cvxfold.linear.matrix import Matrix
 from cvxfold.program import ConeProgram
 
@@ -21,7 +22,7 @@ class Prepared:
         P_values, A_values: the stored entries they were made from.
         reduced: the presolve. scaling: the equilibration of what it left.
         P, A: the equilibrated matrices.
-        cone: of the reduced program.
+        cone: of the reduced program. gram: of its inequality rows.
     """
 
     P_values: Tensor
@@ -31,6 +32,7 @@ class Prepared:
     P: Matrix
     A: Matrix
     cone: ProductCone
+    gram: InequalityGram
 
     def fits(self, P_values: Tensor, A_values: Tensor) -> bool:
         """Whether it was made from these values."""
@@ -48,6 +50,7 @@ class Prepared:
             self.A,
             (b * self.scaling.rows).expand(batch, -1),
             self.cone,
+            self.gram,
         )
 
 
@@ -60,7 +63,11 @@ class Preparation:
 
     def __init__(self, structure: Structure) -> None:
         self._presolve = Presolve(structure)
-        self._cone = ProductCone(structure.cones.with_zero(self._presolve.equalities))
+        dims = structure.cones.with_zero(self._presolve.equalities)
+        self._cone = ProductCone(dims)
+        self._gram = InequalityGram(
+            self._presolve.A_places, dims, len(self._presolve.elimination.kept_columns)
+        )
 
     def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
@@ -68,4 +75,4 @@ class Preparation:
         scaling = equilibrate(reduced.P, reduced.A, self._cone.blocks())
         P = reduced.P.scale(scaling.columns, scaling.columns)
         A = reduced.A.scale(scaling.rows, scaling.columns)
-        return Prepared(P_values, A_values, reduced, scaling, P, A, self._cone)
+        return Prepared(P_values, A_values, reduced, scaling, P, A, self._cone, self._gram)

@@ -115,6 +115,7 @@ class Presolve:
         )
         self._A_rk = _Block(structure.A_entries, elimination.kept_rows, k, (m, n))
         self._A_ek = _Block(structure.A_entries, elimination.rows, k, (m, n))
+        self.A_places = np.stack(np.divmod(self._A_rk.flat, max(len(k), 1)))
         self.equalities = structure.cones.zero - len(e)
 
     def reduce(self, P_values: Tensor, A_values: Tensor) -> "Reduced":
