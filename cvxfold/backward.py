@@ -23,6 +23,7 @@ from cvxfold.fold.adjoint import relative_norm
 from cvxfold.forward.newton import NewtonSystem
 from cvxfold.forward.solution import Solution
 from cvxfold.forward.splitting import Splitting
+from cvxfold.linear.index import Index
 
 
 @dataclass
@@ -68,6 +69,19 @@ class SplittingLinearization:
         return part
 
 
+class Entries:
+    """The places of the stored data, as :class:`DataGradients` needs them.
+
+    Args:
+        structure: of the program.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.P, self.A, self.b = (
+            Index(places) for places in (structure.P_entries, structure.A_entries, structure.b_entries)
+        )
+
+
 @dataclass(frozen=True)
 class DataGradients:
     """Loss gradients on the data of each instance, as the vectors they are made of, in original units.
@@ -77,37 +91,34 @@ class DataGradients:
         v: of the same, ``(B, m)``.
         x: of the solution, ``(B, n)``.
         y: of the same, ``(B, m)``.
+        entries: where the stored data are.
     """
 
     p: Tensor
     v: Tensor
     x: Tensor
     y: Tensor
+    entries: Entries
 
     def on_q(self, shared: bool) -> Tensor:
         """q̄ ``(1|B, n)``; summed over the batch where q is shared."""
         return _summed(-self.p, shared)
 
-    def on_b(self, structure: Structure, shared: bool) -> Tensor:
+    def on_b(self, shared: bool) -> Tensor:
         """The stored entries of b̄, ``(1|B, nnz b)``."""
-        return _summed(self.v[:, torch.as_tensor(structure.b_entries, device=self.v.device)], shared)
+        return _summed(self.v.index_select(1, self.entries.b.on(self.v.device)), shared)
 
-    def on_A(self, structure: Structure, shared: bool) -> Tensor:
+    def on_A(self, shared: bool) -> Tensor:
         """The stored entries of Ā = −(v xᵀ + y pᵀ), ``(1|B, nnz A)``."""
-        rows, columns = torch.as_tensor(structure.A_entries, device=self.p.device)
+        rows, columns = self.entries.A.on(self.p.device)
         if shared:
             return -(self.v.mT @ self.x + self.y.mT @ self.p)[rows, columns].unsqueeze(0)
-        return -(
-            self.v.index_select(1, rows) * self.x.index_select(1, columns)
-            + self.y.index_select(1, rows) * self.p.index_select(1, columns)
-        )
+        return -(_at(self.v, rows) * _at(self.x, columns) + _at(self.y, rows) * _at(self.p, columns))
 
-    def on_P(self, structure: Structure, shared: bool) -> Tensor:
+    def on_P(self, shared: bool) -> Tensor:
         """The stored entries of P̄ = −½ (p xᵀ + x pᵀ), ``(1|B, nnz P)``."""
-        rows, columns = torch.as_tensor(structure.P_entries, device=self.p.device)
-        p, x = self.p, self.x
-        terms = p.index_select(1, rows) * x.index_select(1, columns)
-        terms = terms + x.index_select(1, rows) * p.index_select(1, columns)
+        rows, columns = self.entries.P.on(self.p.device)
+        terms = _at(self.p, rows) * _at(self.x, columns) + _at(self.x, rows) * _at(self.p, columns)
         return _summed(-0.5 * terms, shared)
 
 
@@ -147,6 +158,10 @@ def differentiate(
     residual = torch.maximum(adjoint.residual, stationarity)
     adjoint = replace(adjoint, residual=residual, converged=residual <= settings.tol)
     return p * scaling.columns, v * scaling.rows, adjoint
+
+
+def _at(v: Tensor, index: Tensor) -> Tensor:
+    return v.index_select(1, index)
 
 
 def _summed(gradient: Tensor, shared: bool) -> Tensor:

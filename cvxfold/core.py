@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvxfold.backward import DataGradients, differentiate
+from cvxfold.backward import DataGradients, Entries, differentiate
 from cvxfold.canonical import Structure
 from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
 from cvxfold.fold import METHODS
@@ -33,6 +33,7 @@ class Core:
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
         self._preparation = Preparation(structure)
+        self._entries = Entries(structure)
         self._prepared: Prepared | None = None
         self._memory: Memory | None = None
 
@@ -70,7 +71,7 @@ class Core:
         if prepared is None or not prepared.fits(values.P, values.A):
             prepared = self._preparation.prepare(values.P, values.A)
         b = values.b.new_zeros(values.b.shape[0], self.structure.m)
-        b.index_copy_(1, torch.as_tensor(self.structure.b_entries, device=b.device), values.b)
+        b.index_copy_(1, self._entries.b.on(b.device), values.b)
         solution, memory = solve(
             prepared.program(values.q, b, call.batch),
             prepared.scaling,
@@ -97,7 +98,7 @@ class Core:
         if call.report is not None:
             call.report.backward = record
         _judge_backward(record, options)
-        return DataGradients(p, v, solved.x, solved.y)
+        return DataGradients(p, v, solved.x, solved.y, self._entries)
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Core":
         """A copy that remembers nothing yet."""
@@ -141,15 +142,15 @@ class _Solve(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x_bar, y_bar = grad_outputs
-        call, structure = ctx.call, ctx.call.core.structure
+        call = ctx.call
         gradients = call.core.backward(ctx.solved, x_bar, y_bar, call)
         P, q, A, b, _ = ctx.needs_input_grad
         P_shared, q_shared, A_shared, b_shared = ctx.shared
         return (
-            gradients.on_P(structure, P_shared) if P else None,
+            gradients.on_P(P_shared) if P else None,
             gradients.on_q(q_shared) if q else None,
-            gradients.on_A(structure, A_shared) if A else None,
-            gradients.on_b(structure, b_shared) if b else None,
+            gradients.on_A(A_shared) if A else None,
+            gradients.on_b(b_shared) if b else None,
             None,
         )
 

@@ -18,13 +18,13 @@ the loss gradients x̄, ȳ (where Pp + Aᵀv = x̄ and A_e p = ȳ_e)
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cvxfold.canonical import IndexArray, Structure
+from cvxfold.linear.index import Index
 from cvxfold.linear.matrix import Matrix
 
 _SMALLEST_PIVOT = 1e-3  # relative to the largest constant coefficient of its row
@@ -86,17 +86,30 @@ class _Block:
         row_of, column_of = np.full(shape[0], -1), np.full(shape[1], -1)
         row_of[rows], column_of[columns] = np.arange(len(rows)), np.arange(len(columns))
         inside = (row_of[places[0]] >= 0) & (column_of[places[1]] >= 0)
-        self.entries = np.flatnonzero(inside)
         self.shape = (len(rows), len(columns))
-        self.flat = row_of[places[0][inside]] * len(columns) + column_of[places[1][inside]]
+        self.places = np.stack([row_of[places[0][inside]], column_of[places[1][inside]]])
+        self._entries = Index(np.flatnonzero(inside))
+        self._flat = Index(self.places[0] * len(columns) + self.places[1])
 
     def fill(self, values: Tensor) -> Matrix:
         """The block for stored values ``(1|B, nnz)``; entries in one place add up."""
-        device = values.device
-        picked = values.index_select(1, torch.as_tensor(self.entries, device=device))
+        picked = values.index_select(1, self._entries.on(values.device))
         out = values.new_zeros(values.shape[0], self.shape[0] * self.shape[1])
-        out.index_add_(1, torch.as_tensor(self.flat, device=device), picked)
+        out.index_add_(1, self._flat.on(values.device), picked)
         return Matrix(torch.unflatten(out, 1, self.shape))
+
+
+class _Split:
+    """An elimination as indices on any device, with the orders that undo it."""
+
+    def __init__(self, elimination: Elimination) -> None:
+        columns, rows = elimination.columns, elimination.rows
+        kept_columns, kept_rows = elimination.kept_columns, elimination.kept_rows
+        self.columns, self.rows = Index(columns), Index(rows)
+        self.kept_columns, self.kept_rows = Index(kept_columns), Index(kept_rows)
+        self.pivots = Index(elimination.pivots)
+        self.column_order = Index(np.argsort(np.concatenate([kept_columns, columns])))
+        self.row_order = Index(np.argsort(np.concatenate([kept_rows, rows])))
 
 
 class Presolve:
@@ -115,7 +128,8 @@ class Presolve:
         )
         self._A_rk = _Block(structure.A_entries, elimination.kept_rows, k, (m, n))
         self._A_ek = _Block(structure.A_entries, elimination.rows, k, (m, n))
-        self.A_places = np.stack(np.divmod(self._A_rk.flat, max(len(k), 1)))
+        self.A_places = self._A_rk.places
+        self._split = _Split(elimination)
         self.equalities = structure.cones.zero - len(e)
 
     def reduce(self, P_values: Tensor, A_values: Tensor) -> "Reduced":
@@ -124,13 +138,13 @@ class Presolve:
         P = self._P_kk.fill(halves)
         A = self._A_rk.fill(A_values)
         if not len(self.elimination.columns):
-            return Reduced(self.elimination, P, A, None, None, None)
-        pivots = torch.as_tensor(self.elimination.pivots, device=A_values.device)
+            return Reduced(self._split, P, A, None, None, None)
+        pivots = self._split.pivots.on(A_values.device)
         T = Matrix(-self._A_ek.fill(A_values).values / pivots.unsqueeze(-1))
         P_ke, P_ee = self._P_ke.fill(halves), self._P_ee.fill(halves)
         cross = P_ke.values @ T.values
         quadratic = T.values.mT @ (P_ee.values @ T.values)
-        return Reduced(self.elimination, Matrix(P.values + quadratic + cross + cross.mT), A, T, P_ke, P_ee)
+        return Reduced(self._split, Matrix(P.values + quadratic + cross + cross.mT), A, T, P_ke, P_ee)
 
 
 @dataclass(frozen=True)
@@ -138,11 +152,11 @@ class Reduced:
     """P' and A' of a reduced program, and the way back.
 
     Args:
-        elimination: what went. P, A: what is left.
+        split: what went. P, A: what is left.
         T: how the eliminated variables follow; None where there are none, like P_ke and P_ee.
     """
 
-    elimination: Elimination
+    split: _Split
     P: Matrix
     A: Matrix
     T: Matrix | None
@@ -153,69 +167,49 @@ class Reduced:
         """Q' ``(1|B, n')`` and b' ``(1|B, m')`` for q ``(1|B, n)`` and b ``(1|B, m)``."""
         if self.T is None or self.P_ke is None or self.P_ee is None:
             return q, b
-        t = b[:, self._rows] / self._pivots
-        reduced = q[:, self._kept] + self.T.rmv(q[:, self._columns] + self.P_ee.mv(t)) + self.P_ke.mv(t)
-        return reduced, b[:, self._kept_rows]
+        t = b[:, self._part(self.split.rows)] / self._part(self.split.pivots)
+        reduced = (
+            q[:, self._part(self.split.kept_columns)]
+            + self.T.rmv(q[:, self._part(self.split.columns)] + self.P_ee.mv(t))
+            + self.P_ke.mv(t)
+        )
+        return reduced, b[:, self._part(self.split.kept_rows)]
 
     def lift(self, x: Tensor, y: Tensor, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """X ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
         if self.T is None or self.P_ke is None or self.P_ee is None:
             return x, y
-        x_e = self.T.mv(x) + b[:, self._rows] / self._pivots
-        y_e = -(self.P_ke.rmv(x) + self.P_ee.mv(x_e) + q[:, self._columns]) / self._pivots
+        x_e = self.T.mv(x) + b[:, self._part(self.split.rows)] / self._part(self.split.pivots)
+        y_e = -(self.P_ke.rmv(x) + self.P_ee.mv(x_e) + q[:, self._part(self.split.columns)]) / self._part(
+            self.split.pivots
+        )
         return self._join(x, x_e), self._join_rows(y, y_e)
 
     def restrict(self, x_bar: Tensor, y_bar: Tensor) -> tuple[Tensor, Tensor]:
         """Loss gradients x̄' and ȳ' for the reduced program from those for the original one."""
         if self.T is None or self.P_ke is None or self.P_ee is None:
             return x_bar, y_bar
-        t_bar = y_bar[:, self._rows] / self._pivots
-        on_e = x_bar[:, self._columns] - self.P_ee.mv(t_bar)
-        return x_bar[:, self._kept] + self.T.rmv(on_e) - self.P_ke.mv(t_bar), y_bar[:, self._kept_rows]
+        t_bar = y_bar[:, self._part(self.split.rows)] / self._part(self.split.pivots)
+        on_e = x_bar[:, self._part(self.split.columns)] - self.P_ee.mv(t_bar)
+        return x_bar[:, self._part(self.split.kept_columns)] + self.T.rmv(on_e) - self.P_ke.mv(t_bar), y_bar[
+            :, self._part(self.split.kept_rows)
+        ]
 
     def lift_adjoint(self, p: Tensor, v: Tensor, x_bar: Tensor, y_bar: Tensor) -> tuple[Tensor, Tensor]:
         """The adjoint (p, v) of the original program from that of the reduced one."""
         if self.T is None or self.P_ke is None or self.P_ee is None:
             return p, v
-        p_e = self.T.mv(p) + y_bar[:, self._rows] / self._pivots
-        v_e = (x_bar[:, self._columns] - self.P_ke.rmv(p) - self.P_ee.mv(p_e)) / self._pivots
+        p_e = self.T.mv(p) + y_bar[:, self._part(self.split.rows)] / self._part(self.split.pivots)
+        v_e = (x_bar[:, self._part(self.split.columns)] - self.P_ke.rmv(p) - self.P_ee.mv(p_e)) / self._part(
+            self.split.pivots
+        )
         return self._join(p, p_e), self._join_rows(v, v_e)
 
     def _join(self, kept: Tensor, eliminated: Tensor) -> Tensor:
-        return torch.cat([kept, eliminated], dim=1).index_select(1, self._column_order)
+        return torch.cat([kept, eliminated], dim=1).index_select(1, self.split.column_order.on(kept.device))
 
     def _join_rows(self, kept: Tensor, eliminated: Tensor) -> Tensor:
-        return torch.cat([kept, eliminated], dim=1).index_select(1, self._row_order)
+        return torch.cat([kept, eliminated], dim=1).index_select(1, self.split.row_order.on(kept.device))
 
-    def _index(self, index: np.ndarray) -> Tensor:
-        return torch.as_tensor(index, device=self.P.values.device)
-
-    @cached_property
-    def _columns(self) -> Tensor:
-        return self._index(self.elimination.columns)
-
-    @cached_property
-    def _rows(self) -> Tensor:
-        return self._index(self.elimination.rows)
-
-    @cached_property
-    def _kept(self) -> Tensor:
-        return self._index(self.elimination.kept_columns)
-
-    @cached_property
-    def _kept_rows(self) -> Tensor:
-        return self._index(self.elimination.kept_rows)
-
-    @cached_property
-    def _pivots(self) -> Tensor:
-        return self._index(self.elimination.pivots)
-
-    @cached_property
-    def _column_order(self) -> Tensor:
-        return self._index(
-            np.argsort(np.concatenate([self.elimination.kept_columns, self.elimination.columns]))
-        )
-
-    @cached_property
-    def _row_order(self) -> Tensor:
-        return self._index(np.argsort(np.concatenate([self.elimination.kept_rows, self.elimination.rows])))
+    def _part(self, index: Index) -> Tensor:
+        return index.on(self.P.values.device)

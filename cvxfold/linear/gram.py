@@ -11,6 +11,7 @@ from torch import Tensor
 from cvxfold.canonical import IndexArray
 from cvxfold.cones import ConeDims, ProductDerivative, SpectralFunction
 from cvxfold.cones.orthant import DiagonalDerivative
+from cvxfold.linear.index import Index
 
 _SHORT = 0.2  # rows with fewer stored entries than this fraction of n go entry by entry
 
@@ -31,11 +32,13 @@ class InequalityGram:
         rows, columns = places[0][inside] - self._start, places[1][inside]
         count = np.bincount(rows, minlength=dims.nonnegative)
         short = count < _SHORT * n
-        self._long = np.flatnonzero(~short)
+        self._long = Index(self._start + np.flatnonzero(~short))
         chosen = short[rows]
         order = np.argsort(rows[chosen], kind="stable")
-        self._pairs = _pairs(rows[chosen][order], columns[chosen][order])
-        self._placed: dict[torch.device, tuple[Tensor, ...]] = {}
+        row, first, second = _pairs(rows[chosen][order], columns[chosen][order])
+        offset = (self._start + row) * n
+        self._row, self._flat = Index(row), Index(first * n + second)
+        self._first, self._second = Index(offset + first), Index(offset + second)
 
     def __call__(self, A: Tensor, D: ProductDerivative, f: SpectralFunction) -> Tensor:
         """AᵀWA over the nonnegative and the non-separable rows, ``(1|B, n, n)``.
@@ -58,28 +61,23 @@ class InequalityGram:
 
     def _separable(self, A: Tensor, weight: Tensor) -> Tensor:
         """The same over the nonnegative rows, for their weights ``(B, rows)``."""
-        long, row, first, second, flat = self._on(A.device)
+        device = A.device
         total = A.new_zeros(weight.shape[0], self._n * self._n)
-        if len(row):
+        if len(self._row):
             entries = A.flatten(1)
-            products = entries.index_select(1, first) * entries.index_select(1, second)
-            total.index_add_(1, flat, weight.index_select(1, row) * products)
+            first, second = (entries.index_select(1, i.on(device)) for i in (self._first, self._second))
+            weights = weight.index_select(1, self._row.on(device))
+            total.index_add_(1, self._flat.on(device), weights * first * second)
         total = torch.unflatten(total, 1, (self._n, self._n))
-        if len(long):
-            everything = len(long) == weight.shape[1]
-            rows = A[:, self._start : self._stop] if everything else A[:, self._start + long]
-            scaled = (weight if everything else weight[:, long]).sqrt().unsqueeze(-1) * rows
-            total = total + scaled.mT @ scaled
-        return total
-
-    def _on(self, device: torch.device) -> tuple[Tensor, ...]:
-        if device not in self._placed:
-            row, first, second = self._pairs
-            flat = first * self._n + second
-            offset = (self._start + row) * self._n
-            index = (self._long, row, offset + first, offset + second, flat)
-            self._placed[device] = tuple(torch.as_tensor(part, device=device) for part in index)
-        return self._placed[device]
+        if len(self._long) == weight.shape[1]:
+            rows = A[:, self._start : self._stop]
+        elif len(self._long):
+            long = self._long.on(device)
+            rows, weight = A[:, long], weight[:, long - self._start]
+        else:
+            return total
+        scaled = weight.sqrt().unsqueeze(-1) * rows
+        return total + scaled.mT @ scaled
 
 
 def _pairs(rows: IndexArray, columns: IndexArray) -> tuple[IndexArray, IndexArray, IndexArray]:
