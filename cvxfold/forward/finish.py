@@ -10,7 +10,8 @@ from cvxfold.forward.splitting import Splitting
 from cvxfold.program import residuals
 
 _FLOOR = 1e-14  # nothing to gain below this relative residual
-_PATIENCE = 2  # steps that may raise the residual before an instance is given up
+_POLISHED = 1e-11  # at a relative residual below this a step that does not halve it is the last
+_PATIENCE = 2  # steps without progress before an instance is given up
 _DIVERGED = 1e3
 
 
@@ -35,6 +36,7 @@ def newton_finish(
     best, best_error = u.clone(), u.new_full((u.shape[0],), torch.inf)
     taken = torch.zeros(u.shape[0], dtype=torch.long, device=u.device)
     active = torch.arange(u.shape[0], device=u.device)
+    stalls = torch.zeros_like(taken)
     previous = best_error.clone()
     for step in range(max_steps + 1):
         point = splitting.evaluate(u)
@@ -44,21 +46,21 @@ def newton_finish(
         best[active[better]] = u[better]
         best_error[active[better]] = error[better]
         good = residual.within(settings.eps_abs, settings.eps_rel)
+        g = point.g
         halved = error < 0.5 * previous
+        stalls[active] = torch.where(halved, 0, stalls[active] + 1)
+        enough = good & ~halved & ((error <= _POLISHED) | (stalls[active] >= _PATIENCE))
         lost = ~(error < _DIVERGED * best_error[active])
-        done = (error <= _FLOOR) | (good & ~halved) | lost
+        done = (error <= _FLOOR) | enough | lost
         if step >= _PATIENCE:
-            done |= ~halved & (error > best_error[active])
+            done |= ~good & ~halved & (error > best_error[active])
         if step == max_steps or bool(done.all()):
             break
         if bool(done.any()):
             keep = (~done).nonzero().squeeze(-1)
-            active, u, error = active[keep], u[keep], error[keep]
+            active, u, g, error = active[keep], u[keep], g[keep], error[keep]
             splitting, scaling = splitting.take(keep), scaling.take(keep)
-            point_g = point.g[keep]
-        else:
-            point_g = point.g
-        u = u + NewtonSystem.at(splitting, u).solve(point_g)
+        u = u + NewtonSystem.at(splitting, u).solve(g)
         taken[active] += 1
         previous = error
     return best, taken

@@ -1,0 +1,64 @@
+"""The command line, apart from what the commands compute."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cvxfold import __version__
+from cvxfold.cli import app
+
+
+def test_version() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"cvxfold {__version__} (cvxpylayers ")
+
+
+def test_help_of_everything() -> None:
+    top = CliRunner().invoke(app, ["--help"])
+    assert top.exit_code == 0
+    assert "demo" in top.stdout
+    demo = CliRunner().invoke(app, ["demo", "--help"], terminal_width=200)
+    assert demo.exit_code == 0
+    for text in (
+        "--epochs",
+        "--batch",
+        "--seed",
+        "--output",
+        "--json",
+        "Example: cvxfold demo",
+        "[examples]",
+    ):
+        assert text in demo.stdout
+
+
+def test_no_arguments_shows_the_help() -> None:
+    assert "Usage" in CliRunner().invoke(app, []).output
+
+
+def test_module_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cvxfold", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"cvxfold {__version__}")
+
+
+@pytest.mark.parametrize("output", ["missing/demo.png", "demo.xyz", "demo"])
+def test_bad_output_is_found_before_training(output: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / output)])
+    assert done.exit_code == 2
+    assert "--output" in done.output
+
+
+@pytest.mark.parametrize("package", ["skfolio.datasets", "matplotlib.backends.backend_agg"])
+def test_missing_extra_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if package.startswith("skfolio"):
+        pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, package, None)
+    done = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "demo.png")])
+    assert done.exit_code == 1
+    assert "pip install 'cvxfold[examples]'" in done.output
