@@ -72,16 +72,13 @@ class Core:
             prepared = self._preparation.prepare(values.P, values.A)
         b = values.b.new_zeros(values.b.shape[0], self.structure.m)
         b.index_copy_(1, self._entries.b.on(b.device), values.b)
+        program, scaling = prepared.program(values.q, b, call.batch)
         solution, memory = solve(
-            prepared.program(values.q, b, call.batch),
-            prepared.scaling,
-            call.options.forward,
-            self._memory,
-            warm_start=call.warm_start,
+            program, scaling, call.options.forward, self._memory, warm_start=call.warm_start
         )
         self._prepared, self._memory = prepared, memory
-        scaling = prepared.scaling
-        x, y = prepared.reduced.lift(solution.x * scaling.columns, solution.y * scaling.rows, values.q, b)
+        x, _, y = scaling.original(solution.x, solution.s, solution.y)
+        x, y = prepared.reduced.lift(x, y, values.q, b)
         call.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
         _judge_forward(solution, call.options)
         return _Solved(solution, prepared.reduced, x, y)

@@ -175,8 +175,7 @@ def test_equilibration_evens_out_ten_orders_of_magnitude() -> None:
     A = A * torch.logspace(-3, 3, 9, dtype=torch.float64).unsqueeze(-1)
     P = torch.diag_embed(torch.logspace(-2, 2, 5, dtype=torch.float64)).unsqueeze(0)
     dims = ConeDims(zero=2, nonnegative=3, second_order=(4,))
-    scaling = equilibrate(Matrix(P), Matrix(A), ProductCone(dims).blocks())
-    E, D = scaling.rows, scaling.columns
+    D, E = equilibrate(Matrix(P), Matrix(A), ProductCone(dims).blocks())
     assert torch.equal(E[:, 5:], E[:, 5:6].expand(-1, 4))  # one factor for a second-order cone
     scaled_A, scaled_P = Matrix(A).scale(E, D).values, Matrix(P).scale(D, D).values
     columns = (scaled_A.square().sum(1) + scaled_P.square().sum(1)).sqrt()

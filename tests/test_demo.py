@@ -92,7 +92,9 @@ def test_regret_is_nonnegative_and_zero_for_perfect_predictions(weeks: Weeks) ->
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(part.returns.shape, generator=generator, dtype=torch.float64)
     (chosen,) = layer(part.returns + noise, part.root)
-    assert (regret(chosen, part.returns, part.root, best) > 0).all()
+    regrets = regret(chosen, part.returns, part.root, best)
+    assert (regrets > -1e-12).all()
+    assert regrets.mean() > 0.01
     assert regret(perfect, part.returns, part.root, best).abs().max() == 0
 
     r, root = part.returns[5].numpy(), part.root[5].numpy()

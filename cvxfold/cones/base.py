@@ -39,7 +39,7 @@ class Cone(Protocol):
 
     @property
     def dim(self) -> int:
-        """M, its rows."""
+        """m, its rows."""
         ...
 
     def project(self, u: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from cvxfold.fold.linearization import Linearization
 _DEFAULT_ITERS = 2_000
 _RESTART = 100
 _CHECK_EVERY = 10
+_EXHAUSTED = 1e-12  # a new direction smaller than this, relatively, is rounding
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,16 @@ class GMRES:
             v = basis[:, k]
             v = phi.solve(v) if self.preconditioned else v
             v = v - phi.vjp(v)
+            before = v.norm(dim=-1)
             known = basis[:, : k + 1]
             for _ in range(2):  # Gram–Schmidt, twice for orthogonality to working precision
                 overlap = (known @ v.unsqueeze(-1)).squeeze(-1)
                 H[:, : k + 1, k] += overlap
                 v = v - (overlap.unsqueeze(-2) @ known).squeeze(-2)
             norm = v.norm(dim=-1)
+            norm = torch.where(norm > _EXHAUSTED * before, norm, torch.zeros_like(norm))
             H[:, k + 1, k] = norm
-            basis[:, k + 1] = v / norm.clamp_min(torch.finfo(r.dtype).tiny).unsqueeze(-1)
+            basis[:, k + 1] = torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(-1) * v
             if (k + 1) % _CHECK_EVERY == 0 and k + 1 < steps:
                 _, residual = _least_squares(H[:, : k + 2, : k + 1], beta)
                 if bool((residual <= tol * scale).all()):
@@ -80,21 +83,26 @@ class GMRES:
         residuals = torch.stack(
             [_least_squares(H[:, : k + 1, :k], beta)[1] / scale for k in range(1, steps + 1)]
         )
-        z, _ = _least_squares(H[:, : steps + 1, :steps], beta)
+        enough = 1 + (residuals > tol).long().cumprod(0).sum(0)  # the first step that meets the tolerance
+        z, _ = _least_squares(H[:, : steps + 1, :steps], beta, enough)
         v = (z.unsqueeze(-2) @ basis[:, :steps]).squeeze(-2)
         return (phi.solve(v) if self.preconditioned else v), residuals
 
 
-def _least_squares(H: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Argmin ‖βe₁ − H z‖, ``(B, k)``, for ``H`` ``(B, k+1, k)``, and the minimum, ``(B,)``.
+def _least_squares(H: Tensor, beta: Tensor, size: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """argmin ‖βe₁ − H z‖, ``(B, k)``, for ``H`` ``(B, k+1, k)``, and the minimum, ``(B,)``.
 
-    A zero pivot (the Krylov space is exhausted) leaves its unknown at zero.
+    A zero pivot (the Krylov space is exhausted) leaves its unknown at zero. With ``size`` ``(B,)`` only the
+    leading unknowns of each instance are used.
     """
     Q, R = torch.linalg.qr(H)
     diagonal = R.diagonal(dim1=-2, dim2=-1)
-    flat = diagonal.abs() <= torch.finfo(H.dtype).eps * diagonal.abs().amax(-1, keepdim=True)
+    flat = diagonal.abs() <= _EXHAUSTED * diagonal.abs().amax(-1, keepdim=True)
     R = R + torch.diag_embed(torch.where(flat, torch.inf, 0.0))
-    z = torch.linalg.solve_triangular(R, (beta * Q[:, 0]).unsqueeze(-1), upper=True).squeeze(-1)
+    target = beta * Q[:, 0]
+    if size is not None:
+        target = target * (torch.arange(H.shape[2], device=H.device) < size.unsqueeze(-1))
+    z = torch.linalg.solve_triangular(R, target.unsqueeze(-1), upper=True).squeeze(-1)
     misfit = -(H @ z.unsqueeze(-1)).squeeze(-1)
     misfit[:, 0] += beta.squeeze(-1)
     return z, misfit.norm(dim=-1)

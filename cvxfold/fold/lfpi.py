@@ -31,12 +31,13 @@ class LFPI:
         for k in range(1, limit + 1):
             following = phi.vjp(w) + rhs
             residual = relative_norm(following - w, rhs)
-            w = following
+            before, w = w, following
             history.append(residual, index)
             if k % _CHECK_EVERY and k < limit:
                 continue
-            out[index] = w
-            left = (residual > settings.tol).nonzero().squeeze(-1)
+            # What was measured is the residual of the w before the last step.
+            out[index] = torch.where((residual <= settings.tol).unsqueeze(-1), before, w)
+            left = (~(residual <= settings.tol)).nonzero().squeeze(-1)
             if len(left) == 0:
                 break
             if len(left) < len(index):

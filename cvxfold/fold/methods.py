@@ -28,11 +28,13 @@ class Auto:
         first = Direct().solve(phi, rhs, settings)
         w, history, used = first.w, first.history, first.method
         for method in (GMRES(preconditioned=True), LeastSquares()):
-            rows = (~_acceptable(phi, w, rhs, settings.tol)).nonzero().squeeze(-1)
+            rows = (~(_excess(phi, w, rhs) <= settings.tol)).nonzero().squeeze(-1)
             if not len(rows):
                 break
-            attempt = method.solve(phi.take(rows), rhs[rows], settings)
-            w[rows] = attempt.w
+            part, part_rhs = phi.take(rows), rhs[rows]
+            attempt = method.solve(part, part_rhs, settings)
+            better = _excess(part, attempt.w, part_rhs) < _excess(part, w[rows], part_rhs)
+            w[rows] = torch.where(better.unsqueeze(-1), attempt.w, w[rows])
             more = attempt.history
             extended = history.new_full((more.shape[0], history.shape[1]), torch.nan)
             extended[:, rows] = more
@@ -41,9 +43,11 @@ class Auto:
         return Attempt(w, history, used)
 
 
-def _acceptable(phi: Linearization, w: Tensor, rhs: Tensor, tol: float) -> Tensor:
+def _excess(phi: Linearization, w: Tensor, rhs: Tensor) -> Tensor:
+    """The relative residual; infinite for an adjoint that only a singular system could make so large."""
     residual = relative_norm(rhs - (w - phi.vjp(w)), rhs)
-    return (residual <= tol) & (w.norm(dim=-1) <= _LARGEST_GROWTH * rhs.norm(dim=-1))
+    sane = w.norm(dim=-1) <= _LARGEST_GROWTH * rhs.norm(dim=-1)
+    return torch.where(sane, residual, torch.inf)
 
 
 METHODS: dict[str, AdjointMethod] = {

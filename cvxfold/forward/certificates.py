@@ -13,6 +13,8 @@ from torch import Tensor
 from cvxfold.forward.scaling import Scaling
 from cvxfold.program import ConeProgram
 
+_OUT_OF_REACH = 1e12  # relative to the size of q and b
+
 
 def certifies_infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor, eps: float) -> Tensor:
     """Whether ``dy`` ``(B, m)``, after projection onto K*, proves that nothing is feasible; ``(B,)``."""
@@ -24,10 +26,12 @@ def certifies_infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor, 
 def certifies_unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, eps: float) -> Tensor:
     """Whether ``dx`` ``(B, n)`` is a direction along which a feasible objective falls forever; ``(B,)``."""
     descent = (program.q * dx).sum(-1)
-    Adx = program.A.mv(dx)
+    Adx, Pdx = program.A.mv(dx), program.P.mv(dx)
     recession = _norm((Adx + program.cone.project(-Adx)) / scaling.rows)
-    curvature = _norm(program.P.mv(dx) / scaling.columns)
-    return (descent < 0) & (recession <= -eps * descent) & (curvature <= -eps * descent)
+    curvature = _norm(Pdx / scaling.columns)
+    # The objective's minimum along dx, at −descent/dxᵀPdx, must be out of reach and not only far.
+    endless = dx.norm(dim=-1) * -descent >= _OUT_OF_REACH * (dx * Pdx).sum(-1)
+    return (descent < 0) & (recession <= -eps * descent) & (curvature <= -eps * descent) & endless
 
 
 def _norm(v: Tensor) -> Tensor:

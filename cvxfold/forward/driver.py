@@ -15,18 +15,19 @@ from torch import Tensor
 from cvxfold.forward.certificates import certifies_infeasibility, certifies_unboundedness
 from cvxfold.forward.finish import newton_finish
 from cvxfold.forward.multipliers import multipliers
+from cvxfold.forward.residuals import Residuals, residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, ForwardSettings, Solution
 from cvxfold.forward.splitting import Iterate, Splitting
 from cvxfold.monitor.log import IterationLog
-from cvxfold.program import ConeProgram, Residuals, residuals
+from cvxfold.program import ConeProgram
 
 _FIRST_ROUND, _ROUND = 25, 50
-_NEWTON_STEPS, _MULTIPLIER_STEPS = 8, 80
+_NEWTON_STEPS, _MULTIPLIER_STEPS = 8, 200
 _MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 1e-7
 _BALANCING_ROUNDS = 4
 _BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
-_PENALTY_RANGE = (1e-5, 1e5)
+_PENALTY_RANGE = (1e-8, 1e8)
 _FINISH_GROWTH = 4  # the finish is tried again after 4 times as many iterations
 
 _SOLVED, _UNCONVERGED, _INFEASIBLE, _UNBOUNDED = range(len(CODES))
@@ -75,15 +76,16 @@ def solve(
     Returns:
         The solution, with a status for every instance, and the memory for the next call.
     """
-    splitting = memory.operator(program) if memory else Splitting(program, program.q.new_ones(1))
+    splitting = memory.operator(program) if memory else Splitting(program, _first_penalty(program))
     run = _Run(splitting, scaling, settings)
     if warm_start and memory and memory.s.shape == program.b.shape:
-        run.u = splitting.state(memory.s * scaling.rows, memory.y / scaling.rows)
+        run.u = splitting.state(*scaling.equilibrated(memory.s, memory.y))
     run.certify_freely()
     run.balance()
     run.go()
-    s, y = run.s / scaling.rows, run.y * scaling.rows
-    return run.solution(), Memory(run.all, run.penalty_for_next_call(), s, y)
+    solution = run.solution()
+    _, s, y = scaling.original(solution.x, solution.s, solution.y)
+    return solution, Memory(run.all, run.penalty_for_next_call(), s, y)
 
 
 class _Run:
@@ -188,7 +190,7 @@ class _Run:
 
     @staticmethod
     def _residuals(program: ConeProgram, scaling: Scaling, point: Iterate) -> Residuals:
-        return residuals(program, point.x, point.s, point.y, scaling.columns, scaling.rows)
+        return residuals(program, scaling, point.x, point.s, point.y)
 
     def _settle(self, stage: str, polished: bool = False) -> Tensor:
         """Retire the instances within tolerance, first polishing them if that is wanted and not yet done.
@@ -271,6 +273,15 @@ class _Run:
         penalty = torch.where(move, self.splitting.penalty * ratio, self.splitting.penalty)
         self.splitting = Splitting(self.splitting.program, penalty.clamp(*_PENALTY_RANGE))
         self.u = self.splitting.state(point.s, point.y)
+
+
+def _first_penalty(program: ConeProgram) -> Tensor:
+    """A first guess, ``(1,)``: the dual's size over the primal's, as far as q and b tell, by the median."""
+    if not program.cone.dim or not program.q.shape[1]:
+        return program.q.new_ones(1)
+    dual, primal = program.q.abs().amax(-1), program.b.abs().amax(-1)
+    guess = torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual))
+    return guess.median().clamp(1e-4, 1e4).reshape(1)
 
 
 def _imbalance(residual: Residuals) -> Tensor:

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.forward.newton import NewtonSystem
+from cvxfold.forward.residuals import residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import ForwardSettings
 from cvxfold.forward.splitting import Splitting
-from cvxfold.program import residuals
 
 _FLOOR = 1e-14  # nothing to gain below this relative residual
 _POLISHED = 1e-11  # at a relative residual below this a step that does not halve it is the last
@@ -40,7 +40,7 @@ def newton_finish(
     previous = best_error.clone()
     for step in range(max_steps + 1):
         point = splitting.evaluate(u)
-        residual = residuals(splitting.program, point.x, point.s, point.y, scaling.columns, scaling.rows)
+        residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
         error = residual.worst()
         better = error < best_error[active]
         best[active[better]] = u[better]

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.forward.residuals import residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.splitting import ZERO_CONE_PENALTY, Splitting, penalty_pattern
 from cvxfold.linear.cholesky import Cholesky
-from cvxfold.program import ConeProgram, residuals
+from cvxfold.program import ConeProgram
 
-_GROWTH, _LARGEST_PENALTY = 30.0, 1e6
+_GROWTH, _CEILING = 30.0, 1e5
 _PROXIMAL, _SMALLEST_PROXIMAL = 1e-3, 1e-5
 _INNER, _SMALLEST_INNER = 1e-1, 1e-9
 _DOUBLINGS, _HALVINGS = 6, 20
@@ -39,6 +40,7 @@ class _State:
     y: Tensor
     centre: Tensor
     kappa: Tensor
+    ceiling: Tensor
     epsilon: Tensor
     inner: Tensor
     violation: Tensor
@@ -86,19 +88,19 @@ def multipliers(
     ones = x.new_ones(len(x))
     state = _State(
         x.clone(), splitting.program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
-        _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
+        _CEILING * penalty, _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
     )  # fmt: skip
     out_s, out_y = torch.zeros_like(y), y.clone()
     steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
     index = torch.arange(len(x), device=x.device)
     for step in range(max_steps + 1):
         point = _point(splitting.program, state)
-        residual = residuals(splitting.program, state.x, point.s, point.y, scaling.columns, scaling.rows)
+        residual = residuals(splitting.program, scaling, state.x, point.s, point.y)
         out_s[index], out_y[index], steps[index] = point.s, point.y, step
         going = residual.worst() > tolerance
         if step == max_steps or not bool(going.any()):
             break
-        dual_scale = residual.dual_scale
+        dual_scale = residual.dual_scale / scaling.size
         if not bool(going.all()):
             keep = going.nonzero().squeeze(-1)
             index, dual_scale = index[keep], dual_scale[keep]
@@ -125,7 +127,7 @@ def _update_multipliers(program: ConeProgram, state: _State, point: _Point, scal
         return point
     violation = _amax(state.Ax + point.s - program.b)
     ratio = (violation / state.violation).clamp(0.1, 1.0)
-    grown = (_GROWTH * ratio * state.kappa).clamp_max(_LARGEST_PENALTY)
+    grown = torch.minimum(_GROWTH * ratio * state.kappa, state.ceiling)
     state.kappa = torch.where(solved & (ratio > 0.1), grown, state.kappa)
     state.violation = torch.where(solved, violation, state.violation)
     state.y = torch.where(solved.unsqueeze(-1), point.y, state.y)

@@ -8,7 +8,7 @@ from torch import Tensor
 from cvxfold.canonical import Structure
 from cvxfold.cones import ProductCone
 from cvxfold.forward.presolve import Presolve, Reduced
-from cvxfold.forward.scaling import Scaling, equilibrate
+from cvxfold.forward.scaling import Scaling, data_size, equilibrate
 from cvxfold.linear.gram import InequalityGram
 from cvxfold.linear.matrix import Matrix
 from cvxfold.program import ConeProgram
@@ -20,7 +20,8 @@ class Prepared:
 
     Args:
         P_values, A_values: the stored entries they were made from.
-        reduced: the presolve. scaling: the equilibration of what it left.
+        reduced: the presolve.
+        columns, rows: D and E, the equilibration of what it left.
         P, A: the equilibrated matrices.
         cone: of the reduced program. gram: of its inequality rows.
     """
@@ -28,7 +29,8 @@ class Prepared:
     P_values: Tensor
     A_values: Tensor
     reduced: Reduced
-    scaling: Scaling
+    columns: Tensor
+    rows: Tensor
     P: Matrix
     A: Matrix
     cone: ProductCone
@@ -41,17 +43,15 @@ class Prepared:
             for old, new in ((self.P_values, P_values), (self.A_values, A_values))
         )
 
-    def program(self, q: Tensor, b: Tensor, batch: int) -> ConeProgram:
+    def program(self, q: Tensor, b: Tensor, batch: int) -> tuple[ConeProgram, Scaling]:
         """The reduced, equilibrated program for q ``(1|B, n)`` and b ``(1|B, m)`` of the original one."""
         q, b = self.reduced.vectors(q, b)
-        return ConeProgram(
-            self.P,
-            (q * self.scaling.columns).expand(batch, -1),
-            self.A,
-            (b * self.scaling.rows).expand(batch, -1),
-            self.cone,
-            self.gram,
+        q, b = (q * self.columns).expand(batch, -1), (b * self.rows).expand(batch, -1)
+        size = data_size(q, b)
+        program = ConeProgram(
+            self.P, q / size.unsqueeze(-1), self.A, b / size.unsqueeze(-1), self.cone, self.gram
         )
+        return program, Scaling(self.columns, self.rows, size)
 
 
 class Preparation:
@@ -72,7 +72,7 @@ class Preparation:
     def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
         reduced = self._presolve.reduce(P_values, A_values)
-        scaling = equilibrate(reduced.P, reduced.A, self._cone.blocks())
-        P = reduced.P.scale(scaling.columns, scaling.columns)
-        A = reduced.A.scale(scaling.rows, scaling.columns)
-        return Prepared(P_values, A_values, reduced, scaling, P, A, self._cone, self._gram)
+        columns, rows = equilibrate(reduced.P, reduced.A, self._cone.blocks())
+        P = reduced.P.scale(columns, columns)
+        A = reduced.A.scale(rows, columns)
+        return Prepared(P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram)

@@ -18,25 +18,46 @@ _LIMIT = 1e4
 
 @dataclass(frozen=True)
 class Scaling:
-    """The equilibrated program has data D P D, D q, E A D, E b and the point D⁻¹x, E s, E⁻¹y.
+    """The equilibrated program has data D P D, D q/σ, E A D, E b/σ and the point D⁻¹x/σ, E s/σ, E⁻¹y/σ.
+
+    σ is the size of an instance's q and b: a cone program is homogeneous in the two together.
 
     Args:
         columns: the diagonal of D, ``(1|B, n)``, shared where P and A are.
         rows: the diagonal of E, ``(1|B, m)``.
+        size: σ, ``(B,)``.
     """
 
     columns: Tensor
     rows: Tensor
+    size: Tensor
+
+    def original(self, x: Tensor, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x ``(B, n)``, s and y ``(B, m)`` in the units of the original program."""
+        size = self.size.unsqueeze(-1)
+        return x * self.columns * size, s / self.rows * size, y * self.rows * size
+
+    def equilibrated(self, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """s and y ``(B, m)`` of the original program in the units of the equilibrated one."""
+        size = self.size.unsqueeze(-1)
+        return s * self.rows / size, y / self.rows / size
 
     def take(self, index: Tensor) -> "Scaling":
-        """Keep the instances ``index``; shared scalings stay as they are."""
+        """Keep the instances ``index``; what is shared stays as it is."""
         if self.columns.shape[0] == 1:
-            return self
-        return Scaling(self.columns[index], self.rows[index])
+            return Scaling(self.columns, self.rows, self.size[index])
+        return Scaling(self.columns[index], self.rows[index], self.size[index])
 
 
-def equilibrate(P: Matrix, A: Matrix, blocks: Tensor) -> Scaling:
-    """Ruiz's scaling of a batch of programs, shared where both P and A are.
+def data_size(q: Tensor, b: Tensor) -> Tensor:
+    """The largest entry of q and b by instance, ``(B,)``; 1 where both are zero."""
+    both = torch.cat([q, b], dim=1)
+    size = both.abs().amax(-1) if both.shape[1] else both.new_zeros(len(both))
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
+def equilibrate(P: Matrix, A: Matrix, blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Ruiz's scaling of a batch of programs: the diagonals of D and E, shared where both P and A are.
 
     Args:
         P: n × n. A: m × n.
@@ -53,7 +74,7 @@ def equilibrate(P: Matrix, A: Matrix, blocks: Tensor) -> Scaling:
         by_row = squared_rows * A_squared.mv(squared_columns)
         columns = (columns / _root(squared_columns * by_column)).clamp(1 / _LIMIT, _LIMIT)
         rows = (rows / _root(_block_mean(by_row, blocks))).clamp(1 / _LIMIT, _LIMIT)
-    return Scaling(columns, rows)
+    return columns, rows
 
 
 def _root(squared_norm: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from enum import Enum
 
 from torch import Tensor
 
+from cvxfold.forward.residuals import Residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.splitting import Splitting
-from cvxfold.program import Residuals
 
 
 class Status(Enum):
@@ -32,7 +32,7 @@ class ForwardSettings:
 
     Args:
         eps_abs: absolute tolerance on the primal residual, the dual residual and the gap.
-        eps_rel: the same relative to the sizes in :class:`cvxfold.program.Residuals`.
+        eps_rel: the same relative to the sizes in :class:`cvxfold.forward.residuals.Residuals`.
         eps_infeasible: tolerance of a certificate of infeasibility or unboundedness.
         max_iters: applications of F at most.
         refine: whether to finish by Newton steps.

@@ -114,7 +114,7 @@ class Splitting:
         return D.apply(lambda d: d, w) + D.apply(lambda d: 1 - 2 * d, lifted)
 
     def state(self, s: Tensor, y: Tensor) -> Tensor:
-        """U = s − R⁻¹ y, the fixed point that a solution stands for under this penalty; ``(B, m)``."""
+        """u = s − R⁻¹ y, the fixed point that a solution stands for under this penalty; ``(B, m)``."""
         return s - y / self.R
 
     def rebind(self, program: ConeProgram) -> "Splitting":

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cvxfold.program import Residuals
+from cvxfold.forward.residuals import Residuals
 
 _HEADER = (
     f"{'stage':<12} {'iterations':>10} {'working':>8} {'primal':>9} {'dual':>9} {'gap':>9} {'penalty':>9}"
