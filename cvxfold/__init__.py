@@ -3,15 +3,19 @@
 ``cvxfold.torch.CvxpyLayer`` is a drop-in replacement for ``cvxpylayers.torch.CvxpyLayer``.
 """
 
-from cvxfold.errors import (
-    ConvergenceError,
-    ConvergenceWarning,
-    InfeasibleError,
-    ParameterTypeError,
-    SolverError,
-    UnboundedError,
-)
-from cvxfold.forward.solution import Status
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cvxfold.errors import (
+        ConvergenceError,
+        ConvergenceWarning,
+        InfeasibleError,
+        ParameterTypeError,
+        SolverError,
+        UnboundedError,
+    )
+    from cvxfold.forward.solution import Status
 
 __version__ = "0.1.0"
 
@@ -25,3 +29,11 @@ __all__ = [
     "UnboundedError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for at its first use: ``cvxfold --help`` needs no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "cvxfold.forward.solution" if name == "Status" else "cvxfold.errors"
+    return getattr(import_module(home), name)

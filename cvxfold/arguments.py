@@ -73,6 +73,8 @@ def prepare(values: Sequence[Any], specs: Sequence[ParameterSpec]) -> Arguments:
 def _check_type(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise ParameterTypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise ParameterTypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
     if not value.dtype.is_floating_point:
         raise ParameterTypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
 
@@ -97,6 +99,9 @@ def _check_devices(names: Sequence[str], values: Sequence[Tensor]) -> None:
     if len({value.device for value in values}) > 1:
         listed = ", ".join(f"{name}: {value.device}" for name, value in zip(names, values, strict=True))
         raise ValueError(f"Inconsistent devices. Expected all parameters on one device, got {listed}")
+    if any(value.is_meta for value in values):
+        listed = ", ".join(name for name, value in zip(names, values, strict=True) if value.is_meta)
+        raise ValueError(f"{listed}: expected a tensor with values, got one on the device meta")
 
 
 def _check_values(names: Sequence[str], tensors: Sequence[Tensor], specs: Sequence[ParameterSpec]) -> None:

@@ -114,6 +114,11 @@ def canonicalize(
         raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")
     if problem.is_mixed_integer():
         raise ValueError("problem: has integer or boolean variables; its solution map has no derivative")
+    for variable in problem.variables():
+        if any(variable.attributes[name] for name in ("diag", "sparsity", "hermitian", "complex", "imag")):
+            raise ValueError(
+                f"variable {variable.name()}: diag, sparse and complex variables are not supported"
+            )
     context = parse_args(
         # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
         cp.Problem(problem.objective, problem.constraints),

@@ -1,8 +1,10 @@
 """The differentiable solve: stored entries of P, q, A, b → x and y, with a report."""
 
+import sys
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -186,4 +188,13 @@ def _complain(message: str, options: Options) -> None:
     if options.on_unconverged == "raise":
         raise ConvergenceError(message)
     if options.on_unconverged == "warn":
-        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        warnings.warn(message, ConvergenceWarning, stacklevel=_frames_to_the_caller())
+
+
+def _frames_to_the_caller() -> int:
+    """How many frames up the first one is that belongs neither to cvxfold nor to torch."""
+    inner = tuple(str(Path(module.__file__ or "").parent) for module in (sys.modules["cvxfold"], torch))
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inner):
+        frame, depth = frame.f_back, depth + 1
+    return depth

@@ -50,6 +50,8 @@ class Parametrization:
             _AffineMap(matrix, canonical.parameters, device)
             for matrix in (canonical.P, canonical.q, canonical.A, canonical.b)
         ]
+        used = {number for affine in self._maps for number in affine.parameters}
+        self._idle = [number for number in range(len(self._specs)) if number not in used]
         self._triangles = [
             None if spec.triangle is None else [torch.as_tensor(i, device=device) for i in spec.triangle]
             for spec in canonical.parameters
@@ -65,7 +67,10 @@ class Parametrization:
             self._column(parameter, spec, triangle)
             for parameter, spec, triangle in zip(parameters, self._specs, self._triangles, strict=True)
         ]
-        return ProgramValues(*(affine(columns) for affine in self._maps))
+        P, q, A, b = (affine(columns) for affine in self._maps)
+        for number in self._idle:  # no datum depends on it, but its gradient is zero rather than None
+            q = q + 0.0 * columns[number].sum(1, keepdim=True)
+        return ProgramValues(P, q, A, b)
 
     @staticmethod
     def _column(parameter: Tensor, spec: ParameterSpec, triangle: list[Tensor] | None) -> Tensor:
@@ -85,6 +90,7 @@ class _AffineMap:
         self._constant = torch.as_tensor(constant, device=device)
         blocks = [(number, by_column[:, spec.columns]) for number, spec in enumerate(specs)]
         self._blocks = [(number, _Block(block, device)) for number, block in blocks if block.nnz]
+        self.parameters = [number for number, _ in self._blocks]
 
     def __call__(self, columns: Sequence[Tensor]) -> Tensor:
         """``(1|B, rows)``; terms that are shared by the batch are added up before they meet batched ones."""

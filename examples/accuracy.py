@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cvxpylayers.torch import CvxpyLayer as Upstream
+from cvxpylayers.torch.cvxpylayer import CvxpyLayer as Upstream
 from rich.console import Console
 from rich.table import Table
 
 from cvxfold.torch import CvxpyLayer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from cases import case, errors, evaluate
+from cases import case, errors, evaluate  # pyright: ignore[reportMissingImports]
 
 FAMILIES = {
     "dense_qp20": "dense QP, all data varying, 20 variables",

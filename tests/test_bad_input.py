@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import cvxfold
 from cases import said
 from cvxfold.torch import CvxpyLayer
 from families import minimize
@@ -193,3 +194,29 @@ def test_integer_variables() -> None:
     x, a = cp.Variable(2, integer=True), cp.Parameter(2)
     with pytest.raises(ValueError, match="integer"):
         CvxpyLayer(minimize(cp.sum_squares(x - a)), [a], [x])
+
+
+def test_warning_points_at_the_callers_line() -> None:
+    x, q = cp.Variable(3), cp.Parameter(3)
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x - q)), [x >= 0]), [q], [x], max_iters=1, refine=False
+    )
+    with pytest.warns(cvxfold.ConvergenceWarning) as caught:
+        layer(torch.ones(3))
+    assert caught[0].filename == __file__
+
+
+def test_sparse_and_meta_tensors_are_refused() -> None:
+    x, q = cp.Variable(3), cp.Parameter(3, name="q")
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - q)), [x >= 0]), [q], [x])
+    with pytest.raises(TypeError, match="parameter 0 \\(q\\): expected a dense tensor"):
+        layer(torch.ones(3).to_sparse())
+    with pytest.raises(ValueError, match="parameter 0 \\(q\\): expected a tensor with values"):
+        layer(torch.ones(3, device="meta"))
+
+
+def test_diagonal_variables_are_refused() -> None:
+    X, q = cp.Variable((2, 2), diag=True), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(cp.diag(X) - q)))
+    with pytest.raises(ValueError, match="diag"):
+        CvxpyLayer(problem, [q], [X])

@@ -259,3 +259,14 @@ def test_is_a_module() -> None:
     assert isinstance(layer, torch.nn.Module)
     assert list(layer.parameters()) == []
     assert layer.to(torch.float32).train().eval() is layer
+
+
+def test_parameter_without_effect_has_a_zero_gradient() -> None:
+    x, a, c = cp.Variable(2), cp.Parameter(2), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a) + cp.sum(c)), [x >= 0])
+    layer = CvxpyLayer(problem, [a, c], [x])
+    idle = torch.ones(4, 3, dtype=torch.float64, requires_grad=True)
+    (value,) = layer(torch.ones(2, dtype=torch.float64), idle)
+    value.sum().backward()
+    assert idle.grad is not None
+    assert (idle.grad == 0).all()

@@ -24,7 +24,7 @@ from cvxfold.program import ConeProgram
 
 _FIRST_ROUND, _ROUND = 25, 50
 _NEWTON_STEPS, _MULTIPLIER_STEPS = 8, 200
-_MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 1e-7
+_MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
 _BALANCING_ROUNDS = 4
 _BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
 _PENALTY_RANGE = (1e-8, 1e8)
@@ -237,21 +237,24 @@ class _Run:
         self._settle("newton", polished=True)
         if not len(self.index):
             return
-        point, fallback = self.splitting.evaluate(self.u), self.u
+        fallback = self.u
+        point, before = self._check("multipliers")
         s, y, steps = multipliers(
             self.splitting,
             self.scaling,
             point.x,
             point.y,
             _MULTIPLIER_START * self.splitting.penalty.expand(len(self.index)),
-            max(_MULTIPLIER_TOLERANCE, self.settings.eps_rel),
+            _MULTIPLIER_TOLERANCE * self.settings.eps_rel,
             _MULTIPLIER_STEPS,
         )
         self.newton_steps[self.index] += steps
         self.u = self.splitting.state(s, y)
         self.u = self._newton(self._working())
-        left = self._settle("multipliers", polished=True)
-        self.u = fallback[left]
+        _, after = self._check("newton")
+        worse = ~(after.worst() < before.worst())
+        self.u = torch.where(worse.unsqueeze(-1), fallback, self.u)
+        self._settle("finished", polished=True)
 
     def _certify(self) -> None:
         """Retire the instances whose last step proves that they have no solution."""

@@ -27,7 +27,7 @@ from cvxfold.program import ConeProgram
 
 _GROWTH, _CEILING = 30.0, 1e5
 _PROXIMAL, _SMALLEST_PROXIMAL = 1e-3, 1e-5
-_INNER, _SMALLEST_INNER = 1e-1, 1e-9
+_INNER, _SMALLEST_INNER = 1e-1, 1e-11
 _DOUBLINGS, _HALVINGS = 6, 20
 
 
