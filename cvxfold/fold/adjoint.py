@@ -8,6 +8,8 @@ from torch import Tensor
 
 from cvxfold.fold.linearization import Linearization
 
+_FLOOR = 1e-14
+
 
 @dataclass(frozen=True)
 class AdjointSettings:
@@ -103,15 +105,17 @@ def relative_norm(r: Tensor, rhs: Tensor) -> Tensor:
 def estimate_rate(history: Tensor) -> Tensor:
     """The mean factor per iteration over the last half of each residual history, ``(B,)``.
 
-    Residuals at the floor of the arithmetic are left out.
+    Residuals at the floor of the arithmetic are left out, but for the first: that one, relative to the
+    residual 1 of w = 0, is the rate of a method that needs a single iteration.
     """
-    usable = (history > 1e-14) & history.isfinite()
-    count = usable.long().cumprod(0).sum(0)
-    first = (count // 2).clamp_max((count - 1).clamp_min(0))
-    last = (count - 1).clamp_min(0)
     if history.shape[0] == 0:
         return history.new_full(history.shape[1:], torch.nan)
-    ends = history.gather(0, torch.stack([first, last]))
+    path = torch.cat([torch.ones_like(history[:1]), history])
+    usable = (path > _FLOOR) & path.isfinite()
+    usable[1] |= path[1].isfinite()
+    last = usable.long().cumprod(0).sum(0) - 1
+    first = last // 2
+    ends = path.gather(0, torch.stack([first, last]))
     span = (last - first).to(history.dtype)
     return torch.where(span > 0, (ends[1] / ends[0]) ** (1 / span), torch.nan)
 

@@ -78,7 +78,7 @@ def solve(
     """
     splitting = memory.operator(program) if memory else Splitting(program, _first_penalty(program))
     run = _Run(splitting, scaling, settings)
-    if warm_start and memory and memory.s.shape == program.b.shape:
+    if warm_start and memory and memory.s.shape == program.b.shape and memory.s.device == program.b.device:
         run.u = splitting.state(*scaling.equilibrated(memory.s, memory.y))
     run.certify_freely()
     run.balance()
