@@ -135,7 +135,8 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: _Call) -> tuple[Tensor, Tensor]:
         ctx.call, ctx.shared = call, [value.shape[0] == 1 for value in (P, q, A, b)]
         ctx.solved = call.core.forward(ProgramValues(P, q, A, b), call)
-        return ctx.solved.x, ctx.solved.y
+        # Copies: an output that its own node holds would never be freed.
+        return ctx.solved.x.clone(), ctx.solved.y.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

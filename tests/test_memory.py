@@ -1,11 +1,13 @@
 """What a layer keeps from call to call changes its speed, never its answers."""
 
 import copy
+import gc
 import pickle
 from typing import Any
 
 import torch
 
+from cvxfold.core import _Solved
 from cvxfold.torch import CvxpyLayer
 from families import FAMILIES, Family
 
@@ -76,3 +78,25 @@ def test_warm_start_begins_at_the_solution() -> None:
     for mine, theirs in zip(warm, cold, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
     layer(*family.sample(2, 1), warm_start=True)  # another batch size starts cold
+
+
+def test_nothing_is_kept_for_backward_without_grad() -> None:
+    family = FAMILIES["constant_qp"]()
+    layer = make_layer(family)
+    params = [p.requires_grad_() for p in family.sample(3, 0)]
+
+    def kept() -> int:
+        return sum(isinstance(o, _Solved) for o in gc.get_objects())
+
+    gc.collect()
+    before = kept()
+    with torch.no_grad():
+        outputs = layer(*params)
+    gc.collect()
+    assert kept() == before
+    assert outputs[0].grad_fn is None
+    outputs = layer(*params)
+    assert kept() == before + 1
+    del outputs
+    gc.collect()
+    assert kept() == before
