@@ -38,10 +38,11 @@ class Core:
         self._entries = Entries(structure)
         self._prepared: Prepared | None = None
         self._memory: Memory | None = None
+        self.report: Report | None = None
 
     def solve(
         self, values: ProgramValues, batch: int, options: Options, *, warm_start: bool = False
-    ) -> tuple[Tensor, Tensor, Report]:
+    ) -> tuple[Tensor, Tensor]:
         """Solve, differentiably in the values.
 
         Args:
@@ -51,7 +52,8 @@ class Core:
             warm_start: start from the last solution if it had the same batch size.
 
         Returns:
-            x ``(B, n)``, y ``(B, m)`` and the report, whose ``backward`` is filled in by the backward pass.
+            x ``(B, n)`` and y ``(B, m)``. The core's ``report`` is that of this call, also where it raises;
+            its ``backward`` is filled in by the backward pass.
 
         Raises:
             InfeasibleError, UnboundedError: naming the instances that have no solution.
@@ -59,12 +61,11 @@ class Core:
         """
         if batch == 0:
             nothing = torch.stack([value.sum() for value in values]).sum() * 0.0  # zero gradients for all
-            report = Report(ForwardRecord.empty(nothing.device))
-            return nothing.expand(0, self.structure.n), nothing.expand(0, self.structure.m), report
+            self.report = Report(ForwardRecord.empty(nothing.device))
+            return nothing.expand(0, self.structure.n), nothing.expand(0, self.structure.m)
         call = _Call(self, batch, options, warm_start)
         x, y = _Solve.apply(*values, call)
-        assert call.report is not None
-        return x, y, call.report
+        return x, y
 
     def forward(self, values: ProgramValues, call: "_Call") -> "_Solved":
         """The forward pass, without derivatives; fills in the call's report."""
@@ -81,7 +82,7 @@ class Core:
         self._prepared, self._memory = prepared, memory
         x, _, y = scaling.original(solution.x, solution.s, solution.y)
         x, y = prepared.reduced.lift(x, y, values.q, b)
-        call.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
+        call.report = self.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
         _judge_forward(solution, call.options)
         return _Solved(solution, prepared.reduced, x, y)
 

@@ -96,7 +96,6 @@ class CvxpyLayer(torch.nn.Module):
         )
         self._core = Core(self._canonical.structure)
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
-        self.report: Report | None = None
 
     def forward(
         self,
@@ -126,9 +125,14 @@ class CvxpyLayer(torch.nn.Module):
         parametrization, recoveries = self._on(arguments.device)
         values = parametrization(arguments.tensors)
         batch = 1 if arguments.batch is None else arguments.batch
-        x, y, self.report = self._core.solve(values, batch, options, warm_start=warm_start)
+        x, y = self._core.solve(values, batch, options, warm_start=warm_start)
         outputs = (recovery(x, y).to(arguments.dtype) for recovery in recoveries)
         return tuple(output.squeeze(0) if arguments.batch is None else output for output in outputs)
+
+    @property
+    def report(self) -> Report | None:
+        """The record of the last call, also of one that raised an error; None before the first."""
+        return self._core.report
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""

@@ -85,3 +85,13 @@ def test_an_error_leaves_the_layer_usable() -> None:
         layer(low, high)
     (x,) = layer(low, high + 2)
     torch.testing.assert_close(x, low)
+
+
+def test_report_of_a_failed_call_tells_the_status_of_every_instance() -> None:
+    x, bound = cp.Variable(2), cp.Parameter()
+    problem = minimize(cp.sum_squares(x), x >= bound, cp.sum(x) <= 1)
+    layer = CvxpyLayer(problem, [bound], [x])
+    with pytest.raises(cvxfold.InfeasibleError):
+        layer(torch.tensor([0.0, 3.0, 0.2]))
+    assert layer.report is not None
+    assert [status.value for status in layer.report.forward.status] == ["solved", "infeasible", "solved"]

@@ -111,10 +111,7 @@ class _Run:
         """Retire the instances whose objective falls along a direction that nothing constrains."""
         direction = self.splitting.free_descent()
         if direction is not None:
-            eps = self.settings.eps_infeasible
-            unbounded = certifies_unboundedness(self.splitting.program, self.scaling, direction, eps)
-            kinds = torch.full_like(self.index, _UNBOUNDED)
-            self._retire(self.splitting.evaluate(self.u), unbounded, kinds)
+            self._certify(direction, torch.zeros_like(self.u))
 
     def balance(self) -> None:
         """The first rounds: one penalty for the batch, moved while its median is out of balance."""
@@ -126,9 +123,9 @@ class _Run:
             if 1 / _BALANCED < ratio < _BALANCED:
                 return
             low, high = _PENALTY_RANGE
-            penalty = (self.splitting.penalty * ratio).clamp(low, high)
-            self.all = self.splitting = Splitting(self.splitting.program, penalty)
-            self.penalty = penalty.expand_as(self.penalty).clone()
+            self.all = Splitting(self.all.program, (self.all.penalty * ratio).clamp(low, high))
+            self.splitting = self.all if len(self.index) == len(self.status) else self.all.take(self.index)
+            self.penalty = self.all.penalty.expand_as(self.penalty).clone()
             self.u = self.splitting.state(point.s, point.y)
 
     def go(self) -> None:
@@ -142,7 +139,9 @@ class _Run:
             else:
                 self._settle("F")
             if len(self.index) and done > _FIRST_ROUND:
-                self._certify()
+                now = self.splitting.evaluate(self.u)
+                ahead = self.splitting.evaluate(self.u + self.splitting.alpha * now.g)
+                self._certify(ahead.x - now.x, ahead.y - now.y)
             if len(self.index) and done >= next_adaptation:
                 next_adaptation = int(1.5 * done) + _ROUND
                 self._adapt()
@@ -239,7 +238,7 @@ class _Run:
             return
         fallback = self.u
         point, before = self._check("multipliers")
-        s, y, steps = multipliers(
+        x, s, y, steps = multipliers(
             self.splitting,
             self.scaling,
             point.x,
@@ -254,17 +253,17 @@ class _Run:
         _, after = self._check("newton")
         worse = ~(after.worst() < before.worst())
         self.u = torch.where(worse.unsqueeze(-1), fallback, self.u)
-        self._settle("finished", polished=True)
+        left = self._settle("finished", polished=True)
+        if len(self.index):  # without a solution the multipliers or the variables grow along a certificate
+            self._certify((x - point.x)[left], (y - point.y)[left])
 
-    def _certify(self) -> None:
-        """Retire the instances whose last step proves that they have no solution."""
-        now = self.splitting.evaluate(self.u)
-        ahead = self.splitting.evaluate(self.u + self.splitting.alpha * now.g)
+    def _certify(self, dx: Tensor, dy: Tensor) -> None:
+        """Retire the instances that a direction, ``(b, n)`` or ``(b, m)``, proves to have no solution."""
         program, eps = self.splitting.program, self.settings.eps_infeasible
-        infeasible = certifies_infeasibility(program, self.scaling, ahead.y - now.y, eps)
-        unbounded = certifies_unboundedness(program, self.scaling, ahead.x - now.x, eps) & ~infeasible
+        infeasible = certifies_infeasibility(program, self.scaling, dy, eps)
+        unbounded = certifies_unboundedness(program, self.scaling, dx, eps) & ~infeasible
         kinds = torch.where(unbounded, _UNBOUNDED, _INFEASIBLE)
-        self._retire(now, infeasible | unbounded, kinds)
+        self._retire(self.splitting.evaluate(self.u), infeasible | unbounded, kinds)
 
     def _adapt(self) -> None:
         """Move the penalties of instances whose primal and dual residuals are out of balance."""

@@ -71,7 +71,7 @@ def multipliers(
     penalty: Tensor,
     tolerance: float,
     max_steps: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run the method from a point, each instance until its relative residual is below ``tolerance``.
 
     Args:
@@ -83,20 +83,20 @@ def multipliers(
         max_steps: Newton steps at most.
 
     Returns:
-        s and y, ``(B, m)``, and the Newton steps each instance took, ``(B,)``.
+        x ``(B, n)``, s and y ``(B, m)``, and the Newton steps each instance took, ``(B,)``.
     """
     ones = x.new_ones(len(x))
     state = _State(
         x.clone(), splitting.program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
         _CEILING * penalty, _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
     )  # fmt: skip
-    out_s, out_y = torch.zeros_like(y), y.clone()
+    out_x, out_s, out_y = x.clone(), torch.zeros_like(y), y.clone()
     steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
     index = torch.arange(len(x), device=x.device)
     for step in range(max_steps + 1):
         point = _point(splitting.program, state)
         residual = residuals(splitting.program, scaling, state.x, point.s, point.y)
-        out_s[index], out_y[index], steps[index] = point.s, point.y, step
+        out_x[index], out_s[index], out_y[index], steps[index] = state.x, point.s, point.y, step
         going = residual.worst() > tolerance
         if step == max_steps or not bool(going.any()):
             break
@@ -108,7 +108,7 @@ def multipliers(
             point = point.take(keep)
         point = _update_multipliers(splitting.program, state, point, 1 + dual_scale)
         _newton_step(splitting, state, point)
-    return out_s, out_y, steps
+    return out_x, out_s, out_y, steps
 
 
 def _point(program: ConeProgram, state: _State) -> _Point:
