@@ -137,6 +137,7 @@ class CvxpyLayer(torch.nn.Module):
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""
         if device not in self._maps:
-            recoveries = [Recovery(spec, device) for spec in self._canonical.outputs]
-            self._maps[device] = (Parametrization(self._canonical, device), recoveries)
+            with torch.inference_mode(False):  # made under it they could not serve a backward pass later
+                recoveries = [Recovery(spec, device) for spec in self._canonical.outputs]
+                self._maps[device] = (Parametrization(self._canonical, device), recoveries)
         return self._maps[device]

@@ -270,3 +270,22 @@ def test_parameter_without_effect_has_a_zero_gradient() -> None:
     value.sum().backward()
     assert idle.grad is not None
     assert (idle.grad == 0).all()
+
+
+def test_layer_first_used_in_inference_mode_can_be_trained() -> None:
+    truth = case("portfolio")
+    layer = make_layer(truth)
+    with torch.inference_mode():
+        layer(*truth.params)
+    values, gradients = evaluate(layer, truth)
+    assert errors(values, truth.values).max() < 1e-7
+    assert errors(gradients, truth.gradients).max() < 1e-7
+
+
+def test_half_precision_comes_back_in_its_dtype() -> None:
+    truth = case("portfolio")
+    params = [p.bfloat16().requires_grad_() for p in truth.params]
+    (value,) = make_layer(truth)(*params)
+    value.square().sum().backward()
+    assert value.dtype == torch.bfloat16
+    assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for p in params)

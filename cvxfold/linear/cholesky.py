@@ -58,10 +58,6 @@ class Cholesky:
             return torch.cholesky_solve(rhs.mT, self.lower[0]).mT
         return torch.cholesky_solve(rhs.unsqueeze(-1), self.lower).squeeze(-1)
 
-    def whiten(self, rows: Tensor) -> Tensor:
-        """Rows · L⁻ᵀ for ``rows`` ``(1|B, k, n)``; returns ``(B, k, n)``."""
-        return torch.linalg.solve_triangular(self.lower.mT, rows, upper=True, left=False)
-
     def take(self, index: Tensor) -> "Cholesky":
         """Keep the instances ``index`` ``(b,)``; a shared factor stays as it is."""
         return self if self.lower.shape[0] == 1 else Cholesky(self.lower[index], self.shift[index])

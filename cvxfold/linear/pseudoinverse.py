@@ -9,8 +9,9 @@ _RANK = 1e-12  # eigenvalues below this fraction of the largest count as zero
 
 
 def pseudoinverse(S: Tensor) -> Matrix:
-    """S⁺ of ``S`` ``(1|B, n, n)`` by its eigenvalues."""
-    values, vectors = torch.linalg.eigh(S)
+    """S⁺ of ``S`` ``(1|B, n, n)`` by its eigenvalues; NaN for an instance whose entries are not finite."""
+    finite = S.isfinite().flatten(1).all(1).view(-1, 1, 1)
+    values, vectors = torch.linalg.eigh(torch.where(finite, S, 0.0))
     zero = values <= _RANK * values[..., -1:].clamp_min(torch.finfo(S.dtype).tiny)
     inverse = torch.where(zero, 0.0, 1 / torch.where(zero, 1.0, values))
-    return Matrix((vectors * inverse.unsqueeze(-2)) @ vectors.mT)
+    return Matrix(torch.where(finite, (vectors * inverse.unsqueeze(-2)) @ vectors.mT, torch.nan))
