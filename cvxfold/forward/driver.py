@@ -238,7 +238,7 @@ class _Run:
             return
         fallback = self.u
         point, before = self._check("multipliers")
-        x, s, y, steps = multipliers(
+        came_to = multipliers(
             self.splitting,
             self.scaling,
             point.x,
@@ -247,15 +247,15 @@ class _Run:
             _MULTIPLIER_TOLERANCE * self.settings.eps_rel,
             _MULTIPLIER_STEPS,
         )
-        self.newton_steps[self.index] += steps
-        self.u = self.splitting.state(s, y)
+        self.newton_steps[self.index] += came_to.steps
+        self.u = self.splitting.state(came_to.s, came_to.y)
         self.u = self._newton(self._working())
         _, after = self._check("newton")
         worse = ~(after.worst() < before.worst())
         self.u = torch.where(worse.unsqueeze(-1), fallback, self.u)
         left = self._settle("finished", polished=True)
-        if len(self.index):  # without a solution the multipliers or the variables grow along a certificate
-            self._certify((x - point.x)[left], (y - point.y)[left])
+        if len(self.index):
+            self._certify(came_to.dx[left], came_to.dy[left])
 
     def _certify(self, dx: Tensor, dy: Tensor) -> None:
         """Retire the instances that a direction, ``(b, n)`` or ``(b, m)``, proves to have no solution."""

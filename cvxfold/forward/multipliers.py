@@ -63,6 +63,24 @@ class _Point:
         return _Point(*(value[index] for value in vars(self).values()))
 
 
+@dataclass(frozen=True)
+class Multiplied:
+    """Where the method came to.
+
+    Args:
+        s, y: ``(B, m)``.
+        dx, dy: the last proximal steps, ``(B, n)`` and ``(B, m)``; where there is no solution they tend to
+            certificates of that.
+        steps: Newton steps, ``(B,)``.
+    """
+
+    s: Tensor
+    y: Tensor
+    dx: Tensor
+    dy: Tensor
+    steps: Tensor
+
+
 def multipliers(
     splitting: Splitting,
     scaling: Scaling,
@@ -71,7 +89,7 @@ def multipliers(
     penalty: Tensor,
     tolerance: float,
     max_steps: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Multiplied:
     """Run the method from a point, each instance until its relative residual is below ``tolerance``.
 
     Args:
@@ -83,20 +101,21 @@ def multipliers(
         max_steps: Newton steps at most.
 
     Returns:
-        x ``(B, n)``, s and y ``(B, m)``, and the Newton steps each instance took, ``(B,)``.
+        Where each instance came to.
     """
     ones = x.new_ones(len(x))
     state = _State(
         x.clone(), splitting.program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
         _CEILING * penalty, _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
     )  # fmt: skip
-    out_x, out_s, out_y = x.clone(), torch.zeros_like(y), y.clone()
     steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    out = Multiplied(torch.zeros_like(y), y.clone(), torch.zeros_like(x), torch.zeros_like(y), steps)
     index = torch.arange(len(x), device=x.device)
     for step in range(max_steps + 1):
         point = _point(splitting.program, state)
         residual = residuals(splitting.program, scaling, state.x, point.s, point.y)
-        out_x[index], out_s[index], out_y[index], steps[index] = state.x, point.s, point.y, step
+        out.s[index], out.y[index], out.steps[index] = point.s, point.y, step
+        out.dx[index], out.dy[index] = state.x - state.centre, point.y - state.y
         going = residual.worst() > tolerance
         if step == max_steps or not bool(going.any()):
             break
@@ -108,7 +127,7 @@ def multipliers(
             point = point.take(keep)
         point = _update_multipliers(splitting.program, state, point, 1 + dual_scale)
         _newton_step(splitting, state, point)
-    return out_x, out_s, out_y, steps
+    return out
 
 
 def _point(program: ConeProgram, state: _State) -> _Point:
