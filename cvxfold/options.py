@@ -103,7 +103,7 @@ class Options:
             changes |= dict.fromkeys(_FORWARD[key], value)
         if ignored:
             warnings.warn(
-                f"solver_args: {', '.join(sorted(ignored))} mean nothing to cvxfold's solver and are ignored",
+                f"solver_args: {', '.join(sorted(ignored))}: no meaning for cvxfold's solver, ignored",
                 UserWarning,
                 stacklevel=3,
             )

@@ -38,7 +38,7 @@ class CvxpyLayer(torch.nn.Module):
             norm), or "auto" (direct; GMRES, then least squares, where that is not enough).
         refine: whether to finish the splitting iteration by Newton steps, to machine precision.
         tol: tolerance of the forward pass, absolute and relative, in SCS's definitions.
-        max_iters: iterations of the forward pass at most.
+        max_iters: iterations of the forward pass at most; Newton steps begin after the first 25.
         backward_tol: tolerance on the relative residual of the adjoint system.
         backward_max_iters: iterations of the adjoint method at most; None leaves it to the method.
         on_unconverged: "warn" (a :class:`cvxfold.ConvergenceWarning`), "raise" (a

@@ -130,7 +130,8 @@ class _Run:
 
     def go(self) -> None:
         """Rounds until every instance is settled or the iterations are spent."""
-        next_finish, next_adaptation = 0, 2 * _ROUND
+        # A limit below the first round is a wish to see the iteration itself: no finish then.
+        next_finish, next_adaptation = _FIRST_ROUND, 2 * _ROUND
         while len(self.index):
             done = self._done
             if self.settings.refine and done >= next_finish:

@@ -34,7 +34,7 @@ class ForwardSettings:
         eps_abs: absolute tolerance on the primal residual, the dual residual and the gap.
         eps_rel: the same relative to the sizes in :class:`cvxfold.forward.residuals.Residuals`.
         eps_infeasible: tolerance of a certificate of infeasibility or unboundedness.
-        max_iters: applications of F at most.
+        max_iters: applications of F at most; there is no finish before the first 25.
         refine: whether to finish by Newton steps.
         verbose: whether to print a line for each check.
     """
