@@ -192,18 +192,16 @@ def _places(index: tuple[Any, Any, Any]) -> IndexArray:
 
 
 def _cone_dims(dims: Any) -> ConeDims:
-    unsupported = {
-        "semidefinite": len(dims.psd),
-        "exponential": dims.exp,
-        "power": len(dims.p3d) + len(dims.pnd),
-    }
-    needed = [name for name, count in unsupported.items() if count]
-    if needed:
-        raise ValueError(
-            f"problem: its canonical form needs the {' and '.join(needed)} cone; supported are the zero, "
-            "nonnegative and second-order cones"
-        )
-    return ConeDims(int(dims.zero), int(dims.nonneg), tuple(int(size) for size in dims.soc))
+    if dims.pnd:
+        raise ValueError("problem: its canonical form has n-dimensional power cones, which SCS does not take")
+    return ConeDims(
+        int(dims.zero),
+        int(dims.nonneg),
+        tuple(int(size) for size in dims.soc),
+        tuple(int(order) for order in dims.psd),
+        int(dims.exp),
+        tuple(float(alpha) for alpha in dims.p3d),
+    )
 
 
 def _parameter_specs(context: LayersContext) -> tuple[ParameterSpec, ...]:

@@ -1,18 +1,24 @@
 """Cones: projections and their derivatives, one cone a file."""
 
 from cvxfold.cones.base import Cone, Derivative, SpectralFunction
+from cvxfold.cones.exponential import Exponential
 from cvxfold.cones.orthant import Nonnegative, Zero
+from cvxfold.cones.power import Power
 from cvxfold.cones.product import ConeDims, ProductCone, ProductDerivative
 from cvxfold.cones.second_order import SecondOrder
+from cvxfold.cones.semidefinite import Semidefinite
 
 __all__ = [
     "Cone",
     "ConeDims",
     "Derivative",
+    "Exponential",
     "Nonnegative",
+    "Power",
     "ProductCone",
     "ProductDerivative",
     "SecondOrder",
+    "Semidefinite",
     "SpectralFunction",
     "Zero",
 ]

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from cvxfold.cones.base import Cone, Derivative, SpectralFunction
+from cvxfold.cones.exponential import Exponential
 from cvxfold.cones.orthant import Nonnegative, Zero
+from cvxfold.cones.power import Power
 from cvxfold.cones.second_order import SecondOrder
+from cvxfold.cones.semidefinite import Semidefinite
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,33 @@ class ConeDims:
         zero: rows of the zero cone.
         nonnegative: rows of the nonnegative cone.
         second_order: size of each second-order cone.
+        semidefinite: order k of each semidefinite cone, which has k (k + 1)/2 rows.
+        exponential: number of exponential cones, of three rows each.
+        power: α of each 3-d power cone.
     """
 
     zero: int = 0
     nonnegative: int = 0
     second_order: tuple[int, ...] = ()
+    semidefinite: tuple[int, ...] = ()
+    exponential: int = 0
+    power: tuple[float, ...] = ()
 
     @property
     def rows(self) -> int:
         """m, the rows of all cones together."""
-        return self.zero + self.nonnegative + sum(self.second_order)
+        return self.separable + sum(self.blocks)
+
+    @property
+    def separable(self) -> int:
+        """Rows of the zero and the nonnegative cone, which come first."""
+        return self.zero + self.nonnegative
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Rows of each non-separable cone."""
+        semidefinite = (order * (order + 1) // 2 for order in self.semidefinite)
+        return (*self.second_order, *semidefinite, *(3,) * (self.exponential + len(self.power)))
 
     def with_zero(self, zero: int) -> "ConeDims":
         """The same with another number of equalities."""
@@ -55,7 +75,7 @@ class ProductDerivative:
 class ProductCone:
     """K = K₁ × K₂ × …, each factor on its own slice of rows.
 
-    Neighbouring second-order cones of one size are one factor, projected in one call.
+    Neighbouring cones of one kind and size are one factor, projected in one call.
 
     Args:
         dims: the sizes of the cones.
@@ -82,8 +102,8 @@ class ProductCone:
         Rows of one non-separable cone share a block; every other row is a block of its own. A positive
         diagonal scaling that is constant on blocks maps K onto itself.
         """
-        separable = self.dims.zero + self.dims.nonnegative
-        sizes = torch.tensor(self.dims.second_order, dtype=torch.long)
+        separable = self.dims.separable
+        sizes = torch.tensor(self.dims.blocks, dtype=torch.long)
         cones = separable + torch.arange(len(sizes))
         return torch.cat([torch.arange(separable), cones.repeat_interleave(sizes)])
 
@@ -96,6 +116,12 @@ def _factors(dims: ConeDims) -> list[Cone]:
         factors.append(Nonnegative(dims.nonnegative))
     for size, count in _runs(dims.second_order):
         factors.append(SecondOrder(count, size))
+    for order, count in _runs(dims.semidefinite):
+        factors.append(Semidefinite(count, order))
+    if dims.exponential:
+        factors.append(Exponential(dims.exponential))
+    if dims.power:
+        factors.append(Power(dims.power))
     return factors
 
 
