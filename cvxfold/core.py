@@ -14,13 +14,15 @@ from cvxfold.backward import DataGradients, Entries, differentiate
 from cvxfold.canonical import Structure
 from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
 from cvxfold.fold import METHODS
-from cvxfold.forward.driver import Memory, solve
+from cvxfold.forward.driver import solve
+from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.prepare import Preparation, Prepared
 from cvxfold.forward.presolve import Reduced
 from cvxfold.forward.solution import Solution, Status
 from cvxfold.monitor.report import BackwardRecord, ForwardRecord, Report
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
+from cvxfold.program import ConeProgram
 
 
 class Core:
@@ -77,7 +79,7 @@ class Core:
         b.index_copy_(1, self._entries.b.on(b.device), values.b)
         program, scaling = prepared.program(values.q, b, call.batch)
         solution, memory = solve(
-            program, scaling, call.options.forward, self._memory, warm_start=call.warm_start
+            program, scaling, call.options.forward, self._memory, self._start(values, program, prepared, call)
         )
         self._prepared, self._memory = prepared, memory
         x, _, y = scaling.original(solution.x, solution.s, solution.y)
@@ -85,6 +87,18 @@ class Core:
         call.report = self.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
         _judge_forward(solution, call.options)
         return _Solved(solution, prepared.reduced, x, y)
+
+    def _start(
+        self, values: ProgramValues, program: ConeProgram, prepared: Prepared, call: "_Call"
+    ) -> Start | None:
+        """Where the forward pass begins: another solver's solution, or the last one, or nothing known."""
+        solver = call.options.solver
+        if solver is None:
+            return self._memory.start(program) if call.warm_start and self._memory else None
+        s, y, status, iterations = solver.black_box.solve_batch(
+            self.structure, values, call.batch, solver.arguments, solver.workers
+        )
+        return Start(prepared.reduced.rows(s), prepared.reduced.rows(y), status, iterations)
 
     def backward(self, solved: "_Solved", x_bar: Tensor, y_bar: Tensor, call: "_Call") -> DataGradients:
         """The backward pass from loss gradients on x and y; fills in the call's report."""

@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from cvxfold.fold import METHODS, AdjointSettings
+from cvxfold.forward.black_box import BlackBox, named
 from cvxfold.forward.solution import ForwardSettings
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
 BackwardMethod = Literal["auto", "direct", "gmres", "least_squares", "lfpi"]
 
 _MEANINGLESS = frozenset({
-    "mode", "solve_method", "n_jobs_forward", "n_jobs_backward", "acceleration_lookback",
-    "acceleration_interval", "use_indirect", "warm_start", "warm_starts", "raise_on_error", "lsqr_args",
+    "mode", "n_jobs_backward", "warm_start", "warm_starts", "raise_on_error", "lsqr_args",
+})  # fmt: skip
+_OF_OTHER_SOLVERS = frozenset({
+    "n_jobs_forward", "acceleration_lookback", "acceleration_interval", "use_indirect",
 })  # fmt: skip
 _FORWARD = {
     "eps": ("eps_abs", "eps_rel"),
@@ -22,7 +25,34 @@ _FORWARD = {
     "eps_infeas": ("eps_infeasible",),
     "max_iters": ("max_iters",),
     "verbose": ("verbose",),
+    # Clarabel's names
+    "tol_gap_abs": ("eps_abs",),
+    "tol_gap_rel": ("eps_rel",),
+    "tol_feas": ("eps_abs", "eps_rel"),
+    "tol_infeas_abs": ("eps_infeasible",),
+    "tol_infeas_rel": ("eps_infeasible",),
+    "max_iter": ("max_iters",),
 }
+
+
+@dataclass(frozen=True)
+class ForwardSolver:
+    """Another solver as the forward pass.
+
+    Args:
+        black_box: the solver.
+        given: its arguments, as the user wrote them.
+        workers: threads that call it; None for as many as there are processors.
+    """
+
+    black_box: BlackBox
+    given: Mapping[str, Any]
+    workers: int | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments under the solver's own names."""
+        return self.black_box.arguments(self.given)
 
 
 @dataclass(frozen=True)
@@ -34,12 +64,14 @@ class Options:
         adjoint: tolerance and limit of the backward pass.
         backward: name of the adjoint method.
         on_unconverged: what to do where a solution or a gradient misses its tolerance.
+        solver: of the forward pass; None is cvxfold's own method.
     """
 
     forward: ForwardSettings
     adjoint: AdjointSettings
     backward: str
     on_unconverged: str
+    solver: ForwardSolver | None = None
 
     @classmethod
     def create(
@@ -53,6 +85,7 @@ class Options:
         backward_max_iters: int | None,
         on_unconverged: str,
         verbose: bool,
+        solver: str | None = None,
     ) -> "Options":
         """Check a layer's keyword arguments.
 
@@ -75,39 +108,63 @@ class Options:
         if max_iters is not None:
             forward = replace(forward, max_iters=int(max_iters))
         adjoint = AdjointSettings(float(backward_tol), backward_max_iters)
-        return cls(forward, adjoint, backward, on_unconverged)
+        other = None if solver is None else ForwardSolver(named(solver), {"verbose": bool(verbose)})
+        return cls(forward, adjoint, backward, on_unconverged, other)
 
     def updated(self, solver_args: Mapping[str, Any] | None) -> "Options":
         """These options with upstream's ``solver_args`` on top.
 
+        ``solve_method`` names the solver of the forward pass, as it does upstream.
+
         Raises:
-            ValueError: a key that neither cvxfold nor cvxpylayers knows, or a value out of range.
+            ValueError: a key that neither cvxfold nor the solver knows, or a value out of range.
         """
         if not solver_args:
             return self
-        changes: dict[str, Any] = {}
-        ignored = []
-        for key, value in solver_args.items():
-            if key in _MEANINGLESS:
-                ignored.append(key)
-                continue
-            if key not in _FORWARD:
-                raise ValueError(
-                    f"solver_args: unknown key {key!r}; known are {sorted(_FORWARD)}, and accepted without "
-                    f"effect {sorted(_MEANINGLESS)}"
-                )
-            if key == "max_iters":
-                _require_count("solver_args['max_iters']", value)
-            elif key != "verbose":
-                _require_positive(f"solver_args[{key!r}]", value)
-            changes |= dict.fromkeys(_FORWARD[key], value)
+        rest = dict(solver_args)
+        solver = self.solver
+        if (method := rest.pop("solve_method", None)) is not None:
+            solver = ForwardSolver(_by_method(method), {"verbose": self.forward.verbose})
+        ignored = rest.keys() & (_MEANINGLESS if solver else _MEANINGLESS | _OF_OTHER_SOLVERS)
+        rest = {key: value for key, value in rest.items() if key not in ignored}
+        if solver is not None:
+            workers = rest.pop("n_jobs_forward", solver.workers or -1)
+            workers = None if workers in (None, -1) else _require_count("n_jobs_forward", workers)
+            solver = replace(solver, given={**solver.given, **rest}, workers=workers)
+            _ = solver.arguments  # a key that the solver does not know is an error now, not in a call
+            # Its tolerances say what counts as solved; its iterations are not ours.
+            rest = {key: rest[key] for key in rest.keys() & _FORWARD.keys() - {"max_iters", "max_iter"}}
+        forward = _changed(self.forward, rest)
         if ignored:
             warnings.warn(
                 f"solver_args: {', '.join(sorted(ignored))}: no meaning for cvxfold's solver, ignored",
                 UserWarning,
                 stacklevel=3,
             )
-        return replace(self, forward=replace(self.forward, **changes))
+        return replace(self, forward=forward, solver=solver)
+
+
+def _changed(settings: ForwardSettings, given: Mapping[str, Any]) -> ForwardSettings:
+    changes: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in _FORWARD:
+            raise ValueError(
+                f"solver_args: unknown key {key!r}; known are {sorted({*_FORWARD, 'solve_method'})}, and "
+                f"accepted without effect {sorted(_MEANINGLESS | _OF_OTHER_SOLVERS)}"
+            )
+        if _FORWARD[key] == ("max_iters",):
+            _require_count(f"solver_args[{key!r}]", value)
+        elif key != "verbose":
+            _require_positive(f"solver_args[{key!r}]", value)
+        changes |= dict.fromkeys(_FORWARD[key], value)
+    return replace(settings, **changes)
+
+
+def _by_method(method: Any) -> BlackBox:
+    try:
+        return named(method)
+    except ValueError as error:
+        raise ValueError(f"solver_args['solve_method']: {error}") from None
 
 
 def _require_positive(name: str, value: Any) -> None:
@@ -115,6 +172,7 @@ def _require_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
-def _require_count(name: str, value: Any) -> None:
+def _require_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    return value

@@ -27,12 +27,16 @@ class CvxpyLayer(torch.nn.Module):
         problem: a DPP-compliant problem. It is left as it was found.
         parameters: all parameters of the problem, in the order of the call's arguments.
         variables: the variables, or dual variables of constraints, to return.
-        solver: None, cvxfold's own method.
+        solver: of the forward pass: None, cvxfold's own method, or the name of a conic solver that cvxpy has
+            installed ("SCS", "CLARABEL", …), called for each instance in parallel; its solutions are then
+            finished like cvxfold's own (not with ``refine=False``). "DIFFCP" stands for the solver that
+            ``solve_method`` names, SCS unless given.
         gp: whether the problem is a geometric program.
         verbose: print cvxpy's compilation and a table of the iterations.
         canon_backend: cvxpy's canonicalization backend.
-        solver_args: ``eps``, ``eps_abs``, ``eps_rel``, ``eps_infeas``, ``max_iters`` and ``verbose`` as in
-            SCS; each can be overridden in a call.
+        solver_args: the solver's own arguments; each can be overridden in a call. For cvxfold's own method
+            ``eps``, ``eps_abs``, ``eps_rel``, ``eps_infeas``, ``max_iters`` and ``verbose`` as in SCS, or
+            Clarabel's names for them; and ``solve_method``, which names another solver.
         backward: how the adjoint system is solved: "direct" (the factor of the Newton system, refined),
             "gmres", "lfpi" (linear fixed-point iteration, as unrolling does), "least_squares" (of least
             norm), or "auto" (direct; GMRES, then least squares, where that is not enough).
@@ -79,8 +83,6 @@ class CvxpyLayer(torch.nn.Module):
         on_unconverged: OnUnconverged = "warn",
     ) -> None:
         super().__init__()
-        if solver is not None:
-            raise ValueError(f"solver: expected None (cvxfold's own method), got {solver!r}")
         self._options = Options.create(
             backward=backward,
             refine=refine,
@@ -90,6 +92,7 @@ class CvxpyLayer(torch.nn.Module):
             backward_max_iters=backward_max_iters,
             on_unconverged=on_unconverged,
             verbose=verbose,
+            solver=solver,
         ).updated(solver_args)
         self._canonical = canonicalize(
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend

@@ -208,9 +208,3 @@ def test_preparation_knows_its_own_values() -> None:
     assert prepared.fits(first.P.clone(), first.A.clone())
     assert not prepared.fits(other.P, other.A)
     assert not prepared.fits(first.P, first.A[:1])
-
-
-def test_exotic_cones_are_named() -> None:
-    x, a = cp.Variable(3), cp.Parameter(3)
-    with pytest.raises(ValueError, match="exponential"):
-        canonicalize(cp.Problem(cp.Minimize(cp.sum(cp.exp(x)) + a @ x)), [a], [x])

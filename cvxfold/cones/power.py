@@ -94,15 +94,14 @@ class _Split:
         inside = (a >= 0) & (b >= 0) & (mean >= c.abs()) & ~polar  # the origin is in both; D = 0 there
         between = u.isfinite().all(-1) & ~(inside | polar)
         zero, one = torch.zeros_like(a), torch.ones_like(a)
-        safe = [
-            torch.where(between, v, w) for v, w in ((a, zero), (b, zero), (length, one))
-        ]  # any such point
-        p, d, curved = _boundary(*safe, alpha)
+        # Elsewhere any point that is between.
+        safe_a, safe_b = torch.where(between, a, zero), torch.where(between, b, zero)
+        p, d, curved = _boundary(alpha, safe_a, safe_b, torch.where(between, length, one))
         sign = torch.stack([one, one, torch.where(c < 0, -one, one)], dim=-1)
         return cls(size, u, inside, polar, torch.where(u.isfinite(), sign * p, u), sign * d, curved)
 
 
-def _boundary(a: Tensor, b: Tensor, c: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _boundary(alpha: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """p, a multiple of d, and λ for points between K and K° with c > 0."""
     beta = 1 - alpha
 

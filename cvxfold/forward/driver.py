@@ -7,14 +7,14 @@
    steps are tested as certificates, and the finish is tried again from time to time.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from cvxfold.forward.certificates import certifies_infeasibility, certifies_unboundedness
 from cvxfold.forward.finish import newton_finish
+from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.multipliers import multipliers
+from cvxfold.forward.penalty import BALANCED, RANGE, first_penalty, imbalance
 from cvxfold.forward.residuals import Residuals, residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, ForwardSettings, Solution
@@ -26,35 +26,9 @@ _FIRST_ROUND, _ROUND = 25, 50
 _NEWTON_STEPS, _MULTIPLIER_STEPS = 8, 200
 _MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
 _BALANCING_ROUNDS = 4
-_BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
-_PENALTY_RANGE = (1e-8, 1e8)
 _FINISH_GROWTH = 4  # the finish is tried again after 4 times as many iterations
 
 _SOLVED, _UNCONVERGED, _INFEASIBLE, _UNBOUNDED = range(len(CODES))
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What one call leaves for the next.
-
-    Args:
-        splitting: with a penalty shared by the batch, and its M factored.
-        penalty: what worked, for the next call to start with.
-        s, y: the solutions, in original units, ``(B, m)``.
-    """
-
-    splitting: Splitting
-    penalty: float
-    s: Tensor
-    y: Tensor
-
-    def operator(self, program: ConeProgram) -> Splitting:
-        """F for a program, with the factor in memory where P, A and the penalty are the same."""
-        known = self.splitting
-        same = known.program.P is program.P and known.program.A is program.A
-        if same and float(known.penalty[0]) == self.penalty:
-            return known.rebind(program)
-        return Splitting(program, program.q.new_tensor([self.penalty]))
 
 
 def solve(
@@ -62,8 +36,7 @@ def solve(
     scaling: Scaling,
     settings: ForwardSettings,
     memory: Memory | None = None,
-    *,
-    warm_start: bool = False,
+    start: Start | None = None,
 ) -> tuple[Solution, Memory]:
     """Solve a batch of cone programs.
 
@@ -71,18 +44,23 @@ def solve(
         program: B instances, B ≥ 1, equilibrated. scaling: how.
         settings: tolerances and limits.
         memory: of the previous call, if any.
-        warm_start: start from the solutions in memory, if there are as many.
+        start: a point to start from. Where it is another solver's solution it is finished, and iterated
+            on only where that fails; without ``settings.refine`` it is taken as it is.
 
     Returns:
         The solution, with a status for every instance, and the memory for the next call.
     """
-    splitting = memory.operator(program) if memory else Splitting(program, _first_penalty(program))
+    splitting = memory.operator(program) if memory else Splitting(program, first_penalty(program))
     run = _Run(splitting, scaling, settings)
-    if warm_start and memory and memory.s.shape == program.b.shape and memory.s.device == program.b.device:
-        run.u = splitting.state(*scaling.equilibrated(memory.s, memory.y))
-    run.certify_freely()
-    run.balance()
-    run.go()
+    if start is not None:
+        run.u = splitting.state(*scaling.equilibrated(start.s, start.y))
+    if start is None or start.status is None:
+        run.certify_freely()
+        run.balance()
+        run.go()
+    else:
+        run.judge(start)
+        run.go(finish_first=True)
     solution = run.solution()
     _, s, y = scaling.original(solution.x, solution.s, solution.y)
     return solution, Memory(run.all, run.penalty_for_next_call(), s, y)
@@ -113,29 +91,39 @@ class _Run:
         if direction is not None:
             self._certify(direction, torch.zeros_like(self.u))
 
+    def judge(self, start: Start) -> None:
+        """Retire the instances that another solver settled: without a solution, or not to be refined."""
+        assert start.status is not None
+        if start.iterations is not None:
+            self.iterations = start.iterations.clone()
+        settled = (start.status == _INFEASIBLE) | (start.status == _UNBOUNDED)
+        if not self.settings.refine:
+            settled = torch.ones_like(settled)
+        self._retire(self.splitting.evaluate(self.u), settled, start.status)
+
     def balance(self) -> None:
         """The first rounds: one penalty for the batch, moved while its median is out of balance."""
         for _ in range(_BALANCING_ROUNDS):
             if not len(self.index) or not self._advance(_FIRST_ROUND):
                 return
             point, residual = self._check("balance")
-            ratio = float(_imbalance(residual).median())
-            if 1 / _BALANCED < ratio < _BALANCED:
+            ratio = float(imbalance(residual).median())
+            if 1 / BALANCED < ratio < BALANCED:
                 return
-            low, high = _PENALTY_RANGE
+            low, high = RANGE
             self.all = Splitting(self.all.program, (self.all.penalty * ratio).clamp(low, high))
             self.splitting = self.all if len(self.index) == len(self.status) else self.all.take(self.index)
             self.penalty = self.all.penalty.expand_as(self.penalty).clone()
             self.u = self.splitting.state(point.s, point.y)
 
-    def go(self) -> None:
+    def go(self, finish_first: bool = False) -> None:
         """Rounds until every instance is settled or the iterations are spent."""
         # A limit below the first round is a wish to see the iteration itself: no finish then.
-        next_finish, next_adaptation = _FIRST_ROUND, 2 * _ROUND
+        next_finish, next_adaptation = 0 if finish_first else _FIRST_ROUND, 2 * _ROUND
         while len(self.index):
             done = self._done
             if self.settings.refine and done >= next_finish:
-                next_finish = _FINISH_GROWTH * done
+                next_finish = max(_FINISH_GROWTH * done, _FIRST_ROUND)
                 self._finish()
             else:
                 self._settle("F")
@@ -175,7 +163,7 @@ class _Run:
             return False
         self.u = self.splitting.run(self.u, steps)
         self._done += steps
-        self.iterations[self.index] = self._done
+        self.iterations[self.index] += steps
         return True
 
     def _working(self) -> Tensor:
@@ -269,28 +257,10 @@ class _Run:
     def _adapt(self) -> None:
         """Move the penalties of instances whose primal and dual residuals are out of balance."""
         point, residual = self._check("adapt")
-        ratio = _imbalance(residual)
-        move = (ratio > _BALANCED) | (ratio < 1 / _BALANCED)
+        ratio = imbalance(residual)
+        move = (ratio > BALANCED) | (ratio < 1 / BALANCED)
         if not bool(move.any()):
             return
         penalty = torch.where(move, self.splitting.penalty * ratio, self.splitting.penalty)
-        self.splitting = Splitting(self.splitting.program, penalty.clamp(*_PENALTY_RANGE))
+        self.splitting = Splitting(self.splitting.program, penalty.clamp(*RANGE))
         self.u = self.splitting.state(point.s, point.y)
-
-
-def _first_penalty(program: ConeProgram) -> Tensor:
-    """A first guess, ``(1,)``: the dual's size over the primal's, as far as q and b tell, by the median."""
-    if not program.cone.dim or not program.q.shape[1]:
-        return program.q.new_ones(1)
-    dual, primal = program.q.abs().amax(-1), program.b.abs().amax(-1)
-    guess = torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual))
-    return guess.median().clamp(1e-4, 1e4).reshape(1)
-
-
-def _imbalance(residual: Residuals) -> Tensor:
-    """The factor for ρ that balances relative primal and dual residuals (as OSQP does); ``(B,)``."""
-    tiny = torch.finfo(residual.primal.dtype).tiny
-    primal = residual.primal / residual.primal_scale.clamp_min(tiny)
-    dual = residual.dual / residual.dual_scale.clamp_min(tiny)
-    ratio = (primal.clamp_min(tiny) / dual.clamp_min(tiny)).sqrt()
-    return ratio.nan_to_num(1.0).clamp(1e-2, 1e2)

@@ -175,6 +175,10 @@ class Reduced:
         )
         return reduced, b[:, self._part(self.split.kept_rows)]
 
+    def rows(self, v: Tensor) -> Tensor:
+        """The rows that are left of ``v`` ``(B, m)``."""
+        return v if self.T is None else v[:, self._part(self.split.kept_rows)]
+
     def lift(self, x: Tensor, y: Tensor, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """X ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
         if self.T is None or self.P_ke is None or self.P_ee is None:

@@ -1,0 +1,53 @@
+"""What a forward pass may begin with: a point, and what the previous call left."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cvxfold.forward.splitting import Splitting
+from cvxfold.program import ConeProgram
+
+
+@dataclass(frozen=True)
+class Start:
+    """A point to start from.
+
+    Args:
+        s, y: in original units, ``(B, m)``.
+        status: how another solver ended there, as indices into ``CODES``, ``(B,)``; then its iterations
+            ``(B,)`` stand in the record. None where nobody claims that it is a solution.
+    """
+
+    s: Tensor
+    y: Tensor
+    status: Tensor | None = None
+    iterations: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one call leaves for the next.
+
+    Args:
+        splitting: with a penalty shared by the batch, and its M factored.
+        penalty: what worked, for the next call to start with.
+        s, y: the solutions, in original units, ``(B, m)``.
+    """
+
+    splitting: Splitting
+    penalty: float
+    s: Tensor
+    y: Tensor
+
+    def start(self, program: ConeProgram) -> Start | None:
+        """The solutions as a point to start from, if there are as many as the program has instances."""
+        fits = self.s.shape == program.b.shape and self.s.device == program.b.device
+        return Start(self.s, self.y) if fits else None
+
+    def operator(self, program: ConeProgram) -> Splitting:
+        """F for a program, with the factor in memory where P, A and the penalty are the same."""
+        known = self.splitting
+        same = known.program.P is program.P and known.program.A is program.A
+        if same and float(known.penalty[0]) == self.penalty:
+            return known.rebind(program)
+        return Splitting(program, program.q.new_tensor([self.penalty]))

@@ -1,0 +1,28 @@
+"""The penalty ρ: where it starts, what would balance the residuals, and how far it may go."""
+
+import torch
+from torch import Tensor
+
+from cvxfold.forward.residuals import Residuals
+from cvxfold.program import ConeProgram
+
+BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
+RANGE = (1e-8, 1e8)
+
+
+def first_penalty(program: ConeProgram) -> Tensor:
+    """A first guess, ``(1,)``: the dual's size over the primal's, as far as q and b tell, by the median."""
+    if not program.cone.dim or not program.q.shape[1]:
+        return program.q.new_ones(1)
+    dual, primal = program.q.abs().amax(-1), program.b.abs().amax(-1)
+    guess = torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual))
+    return guess.median().clamp(1e-4, 1e4).reshape(1)
+
+
+def imbalance(residual: Residuals) -> Tensor:
+    """The factor for ρ that balances relative primal and dual residuals (as OSQP does); ``(B,)``."""
+    tiny = torch.finfo(residual.primal.dtype).tiny
+    primal = residual.primal / residual.primal_scale.clamp_min(tiny)
+    dual = residual.dual / residual.dual_scale.clamp_min(tiny)
+    ratio = (primal.clamp_min(tiny) / dual.clamp_min(tiny)).sqrt()
+    return ratio.nan_to_num(1.0).clamp(1e-2, 1e2)
