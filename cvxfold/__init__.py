@@ -1,6 +1,7 @@
 """cvxfold: differentiable convex optimization layers by folded optimization.
 
-``cvxfold.torch.CvxpyLayer`` is a drop-in replacement for ``cvxpylayers.torch.CvxpyLayer``.
+``cvxfold.torch.CvxpyLayer`` is a drop-in replacement for ``cvxpylayers.torch.CvxpyLayer``;
+``cvxfold.FoldedSolver`` is a solver for cvxpylayers' own layers.
 """
 
 from importlib import import_module
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
         UnboundedError,
     )
     from cvxfold.forward.solution import Status
+    from cvxfold.solver import FoldedSolver
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
+    "FoldedSolver",
     "InfeasibleError",
     "ParameterTypeError",
     "SolverError",
@@ -35,5 +38,5 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for at its first use: ``cvxfold --help`` needs no torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "cvxfold.forward.solution" if name == "Status" else "cvxfold.errors"
-    return getattr(import_module(home), name)
+    homes = {"Status": "cvxfold.forward.solution", "FoldedSolver": "cvxfold.solver"}
+    return getattr(import_module(homes.get(name, "cvxfold.errors")), name)

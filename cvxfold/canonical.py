@@ -130,13 +130,24 @@ def canonicalize(
         canon_backend=canon_backend,
         custom_solver=_Canonicalizer(),
     )
+    structure, P, q, A, b = maps_of(context)
+    outputs = tuple(_output(recovery, gp) for recovery in context.var_recover)
+    return Canonical(structure, _parameter_specs(context), outputs, P, q, A, b)
+
+
+def maps_of(
+    context: LayersContext,
+) -> tuple[Structure, sp.csr_array, sp.csr_array, sp.csr_array, sp.csr_array]:
+    """The structure in cvxpylayers' context, and the maps to P, q, A and b.
+
+    The entries of b follow those of A in cvxpylayers' vector of [−A | b].
+    """
     cones = _cone_dims(context.cone_dims)
     P, P_entries = _quadratic(context)
     q = sp.csr_array(context.q)[:-1]
     A, A_entries, b, b_entries = _constraints(context, q.shape[1])
     structure = Structure(q.shape[0], cones.rows, cones, P_entries, A_entries, _constants(A), b_entries)
-    outputs = tuple(_output(recovery, gp) for recovery in context.var_recover)
-    return Canonical(structure, _parameter_specs(context), outputs, P, q, A, b)
+    return structure, P, q, A, b
 
 
 class _Canonicalizer(SolverInterface):

@@ -65,11 +65,11 @@ class Core:
             nothing = torch.stack([value.sum() for value in values]).sum() * 0.0  # zero gradients for all
             self.report = Report(ForwardRecord.empty(nothing.device))
             return nothing.expand(0, self.structure.n), nothing.expand(0, self.structure.m)
-        call = _Call(self, batch, options, warm_start)
+        call = Call(self, batch, options, warm_start)
         x, y = _Solve.apply(*values, call)
         return x, y
 
-    def forward(self, values: ProgramValues, call: "_Call") -> "_Solved":
+    def forward(self, values: ProgramValues, call: "Call") -> "Solved":
         """The forward pass, without derivatives; fills in the call's report."""
         started = time.perf_counter()
         prepared = self._prepared
@@ -86,10 +86,10 @@ class Core:
         x, y = prepared.reduced.lift(x, y, values.q, b)
         call.report = self.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
         _judge_forward(solution, call.options)
-        return _Solved(solution, prepared.reduced, x, y)
+        return Solved(solution, prepared.reduced, x, y)
 
     def _start(
-        self, values: ProgramValues, program: ConeProgram, prepared: Prepared, call: "_Call"
+        self, values: ProgramValues, program: ConeProgram, prepared: Prepared, call: "Call"
     ) -> Start | None:
         """Where the forward pass begins: another solver's solution, or the last one, or nothing known."""
         solver = call.options.solver
@@ -100,7 +100,7 @@ class Core:
         )
         return Start(prepared.reduced.rows(s), prepared.reduced.rows(y), status, iterations)
 
-    def backward(self, solved: "_Solved", x_bar: Tensor, y_bar: Tensor, call: "_Call") -> DataGradients:
+    def backward(self, solved: "Solved", x_bar: Tensor, y_bar: Tensor, call: "Call") -> DataGradients:
         """The backward pass from loss gradients on x and y; fills in the call's report."""
         started = time.perf_counter()
         options, reduced = call.options, solved.reduced
@@ -123,7 +123,7 @@ class Core:
 
 
 @dataclass(frozen=True)
-class _Solved:
+class Solved:
     """What the backward pass needs: the reduced solution, the way back, and x and y in full."""
 
     solution: Solution
@@ -132,7 +132,7 @@ class _Solved:
     y: Tensor
 
 
-class _Call:
+class Call:
     """One call: what was asked, and the report of what came."""
 
     def __init__(self, core: Core, batch: int, options: Options, warm_start: bool) -> None:
@@ -147,7 +147,7 @@ class _Solve(torch.autograd.Function):
     """(P, q, A, b) → (x, y), differentiated by folding."""
 
     @staticmethod
-    def forward(ctx: Any, P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: _Call) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         ctx.call, ctx.shared = call, [value.shape[0] == 1 for value in (P, q, A, b)]
         ctx.solved = call.core.forward(ProgramValues(P, q, A, b), call)
         # Copies: an output that its own node holds would never be freed.

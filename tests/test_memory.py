@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cvxfold.core import _Solved
+from cvxfold.core import Solved
 from cvxfold.torch import CvxpyLayer
 from families import FAMILIES, Family
 
@@ -86,7 +86,7 @@ def test_nothing_is_kept_for_backward_without_grad() -> None:
     params = [p.requires_grad_() for p in family.sample(3, 0)]
 
     def kept() -> int:
-        return sum(type(o) is _Solved for o in gc.get_objects())
+        return sum(type(o) is Solved for o in gc.get_objects())
 
     gc.collect()
     before = kept()

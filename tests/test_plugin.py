@@ -1,0 +1,217 @@
+"""The plugin in cvxpylayers' own layers, against the reference and against our layer."""
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from cvxpylayers.torch.cvxpylayer import CvxpyLayer as Upstream
+
+import cvxfold
+from cvxfold import FoldedSolver, InfeasibleError
+from families import FAMILIES, Family
+from reference import reference
+
+NAMES = ["dense_qp5_duals", "portfolio_mu", "mpc_absolute", "many_cones_duals", "scalars"]
+
+
+def upstream(family: Family, solver: Any = None) -> Upstream:
+    return Upstream(family.problem, family.parameters, family.variables, solver=solver or FoldedSolver())
+
+
+def weights(family: Family, batch: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(batch, *variable.shape) for variable in family.variables]
+    return [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_layer_agrees_with_the_reference(name: str) -> None:
+    family = FAMILIES[name]()
+    params, w = family.sample(4, 3), weights(family, 4)
+    values, gradients, _ = reference(family, params, w)
+    solver = FoldedSolver()
+    leaves = [p.clone().requires_grad_() for p in params]
+    outputs = upstream(family, solver)(*leaves)
+    found = torch.autograd.grad(
+        torch.stack([(o * v).sum() for o, v in zip(outputs, w, strict=True)]).sum(), leaves
+    )
+    for ours, theirs in zip(outputs, values, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+    for ours, theirs in zip(found, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+    assert solver.report is not None
+    assert solver.report.backward is not None
+    assert (solver.report.backward.residual < 1e-9).all()
+
+
+def test_one_instance_and_a_shared_parameter() -> None:
+    family = FAMILIES["dense_qp5"]()
+    params = family.sample(3, 0)
+    layer = upstream(family)
+    (batched,) = layer(params[0][0], *params[1:])
+    assert batched.shape == (3, 5)
+    (single,) = layer(*(p[0] for p in params))
+    torch.testing.assert_close(single, batched[0], rtol=1e-9, atol=1e-10)
+
+
+def test_gradcheck_through_the_torch_layer() -> None:
+    family = FAMILIES["dense_qp5"]()
+    params = tuple(p.requires_grad_() for p in family.sample(2, 1))
+    assert torch.autograd.gradcheck(upstream(family), params, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+def test_float32_gradients_keep_their_dtype() -> None:
+    family = FAMILIES["portfolio_mu"]()
+    (mu,) = (p.float().requires_grad_() for p in family.sample(2, 1))
+    (w,) = upstream(family)(mu)
+    w.double().square().sum().backward()
+    assert mu.grad is not None
+    assert mu.grad.dtype == torch.float32
+
+
+def test_one_solver_serves_several_layers() -> None:
+    solver = FoldedSolver()
+    families = [FAMILIES[name]() for name in ("dense_qp5", "least_absolute", "portfolio_mu")]
+    layers = [upstream(family, solver) for family in families]
+    for family, layer in [*zip(families, layers, strict=True)] * 2:
+        params = family.sample(2, 2)
+        (ours,) = cvxfold_layer(family)(*params)
+        torch.testing.assert_close(layer(*params)[0], ours, rtol=1e-9, atol=1e-10)
+
+
+def cvxfold_layer(family: Family) -> Any:
+    from cvxfold.torch import CvxpyLayer
+
+    return CvxpyLayer(family.problem, family.parameters, family.variables)
+
+
+def test_a_pickled_layer_solves() -> None:
+    family = FAMILIES["dense_qp5"]()
+    params = family.sample(2, 2)
+    layer = upstream(family)
+    expected = layer(*params)[0]
+    copied = pickle.loads(pickle.dumps(layer))
+    torch.testing.assert_close(copied(*params)[0], expected, rtol=1e-9, atol=1e-10)
+
+
+def test_errors_reach_the_user() -> None:
+    x, a = cp.Variable(), cp.Parameter()
+    layer = Upstream(cp.Problem(cp.Minimize(x), [x >= a, x <= 0]), [a], [x], solver=FoldedSolver())
+    with pytest.raises(InfeasibleError, match=r"\[1\]"):
+        layer(torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    with pytest.raises(ValueError, match="NaN"):
+        layer(torch.tensor([float("nan")], dtype=torch.float64))
+    with pytest.raises(ValueError, match="epz"):
+        layer(torch.tensor(-1.0, dtype=torch.float64), solver_args={"epz": 1e-3})
+    with pytest.raises(ValueError, match="backward"):
+        FoldedSolver(backward="newton")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="constructor"):
+        FoldedSolver().solve_torch_batch(None, torch.ones(1, 2), torch.ones(1, 2), None, {}, False)
+
+
+def test_call_options_are_honoured() -> None:
+    family = FAMILIES["portfolio_mu"]()
+    solver = FoldedSolver(refine=False)
+    params = family.sample(2, 0)
+    upstream(family, solver)(*params, solver_args={"eps": 1e-3})
+    assert solver.report is not None
+    loose = solver.report.forward.iterations.max()
+    upstream(family, solver)(*params, solver_args={"eps": 1e-9})
+    assert solver.report.forward.iterations.max() > loose
+
+
+def test_another_forward_solver_in_the_plugin() -> None:
+    family = FAMILIES["many_cones_duals"]()
+    params = family.sample(3, 1)
+    ours = cvxfold_layer(family)(*params)
+    for found, expected in zip(upstream(family, FoldedSolver(solver="CLARABEL"))(*params), ours, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+
+
+class TestJax:
+    jax: Any = pytest.importorskip("jax")
+
+    @pytest.fixture(autouse=True)
+    def double(self):
+        from cvxpylayers.jax import CvxpyLayer
+
+        self.Layer = CvxpyLayer
+        self.jax.config.update("jax_enable_x64", True)
+        yield
+        self.jax.config.update("jax_enable_x64", False)
+
+    def layer(self, family: Family, solver: Any = None) -> Any:
+        return self.Layer(
+            family.problem, family.parameters, family.variables, solver=solver or FoldedSolver()
+        )
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_agrees_with_the_reference(self, name: str) -> None:
+        family = FAMILIES[name]()
+        params, w = family.sample(3, 3), weights(family, 3)
+        values, gradients, _ = reference(family, params, w)
+        layer, arrays = self.layer(family), [self.jax.numpy.asarray(p.numpy()) for p in params]
+
+        def loss(*given: Any) -> Any:
+            return sum((o * v.numpy()).sum() for o, v in zip(layer(*given), w, strict=True))
+
+        for ours, theirs in zip(layer(*arrays), values, strict=True):
+            np.testing.assert_allclose(np.asarray(ours), theirs.numpy(), rtol=1e-7, atol=1e-8)
+        found = self.jax.grad(loss, argnums=tuple(range(len(arrays))))(*arrays)
+        for ours, theirs in zip(found, gradients, strict=True):
+            np.testing.assert_allclose(np.asarray(ours), theirs.numpy(), rtol=1e-6, atol=1e-7)
+
+    def test_one_instance_in_float32(self) -> None:
+        family = FAMILIES["dense_qp5"]()
+        params = [p[0] for p in family.sample(1, 3)]
+        self.jax.config.update("jax_enable_x64", False)
+        layer = self.layer(family)
+        arrays = [self.jax.numpy.asarray(p.numpy(), dtype="float32") for p in params]
+        (expected,) = cvxfold_layer(family)(*params)
+        (found,) = layer(*arrays)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(np.asarray(found), expected.numpy(), rtol=1e-4, atol=1e-5)
+        gradient = self.jax.grad(lambda q: layer(arrays[0], q, *arrays[2:])[0].sum())(arrays[1])
+        assert gradient.dtype == np.float32
+        assert bool(self.jax.numpy.isfinite(gradient).all())
+
+    def test_tracing_is_refused_clearly(self) -> None:
+        family = FAMILIES["portfolio_mu"]()
+        (mu,) = (self.jax.numpy.asarray(p.numpy()) for p in family.sample(2, 3))
+        layer = self.layer(family)
+        with pytest.raises(TypeError, match=r"jax\.jit"):
+            self.jax.jit(layer)(mu)
+        with pytest.raises(TypeError, match=r"batch dimension"):
+            self.jax.vmap(layer)(mu)
+
+    def test_arrays_are_shared_not_copied(self) -> None:
+        from cvxfold.jax_bridge import to_jax, to_torch
+
+        tensor = torch.arange(6, dtype=torch.float64).reshape(2, 3)
+        assert to_jax(tensor).unsafe_buffer_pointer() == tensor.data_ptr()
+        array = self.jax.numpy.arange(6.0)
+        assert to_torch(array).data_ptr() == array.unsafe_buffer_pointer()
+
+    def test_no_mlx_needed(self) -> None:
+        code = """
+import sys
+sys.modules["mlx"] = sys.modules["mlx.core"] = None
+import cvxpy as cp, jax, jax.numpy as jnp
+from cvxpylayers.jax import CvxpyLayer
+from cvxfold import FoldedSolver
+x, a = cp.Variable(2), cp.Parameter(2)
+layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - a))), [a], [x], solver=FoldedSolver())
+print(jax.grad(lambda a: layer(a)[0].sum())(jnp.ones(2)))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "[1. 1.]" in done.stdout.replace("0.99999994", "1.")
+
+
+def test_the_name_is_public() -> None:
+    assert cvxfold.FoldedSolver is FoldedSolver
