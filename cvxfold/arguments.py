@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from cvxfold.canonical import ParameterSpec
+from cvxfold.domains import DESCRIPTIONS, inside
 from cvxfold.errors import ParameterTypeError
+from cvxfold.transforms import is_mapped
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def prepare(values: Sequence[Any], specs: Sequence[ParameterSpec]) -> Arguments:
         (value if size is not None else value.unsqueeze(0)).to(torch.float64)
         for value, size in zip(values, sizes, strict=True)
     ]
-    _check_values(names, tensors, specs)
+    _check_values(names, tensors, specs, [value.dtype for value in values])
     dtype = reduce(torch.promote_types, (value.dtype for value in values)) if values else torch.float64
     device = values[0].device if values else torch.device("cpu")
     return Arguments(tensors, batches.pop() if batches else None, dtype, device)
@@ -104,24 +106,49 @@ def _check_devices(names: Sequence[str], values: Sequence[Tensor]) -> None:
         raise ValueError(f"{listed}: expected a tensor with values, got one on the device meta")
 
 
-def _check_values(names: Sequence[str], tensors: Sequence[Tensor], specs: Sequence[ParameterSpec]) -> None:
-    """Not finite, or not positive where a logarithm will be taken. One look at the device if all is well."""
-    good = [
-        (tensor.isfinite() & (tensor > 0) if spec.log else tensor.isfinite())
-        .reshape(len(tensor), math.prod(spec.shape))
-        .all(1)
+def _check_values(
+    names: Sequence[str],
+    tensors: Sequence[Tensor],
+    specs: Sequence[ParameterSpec],
+    dtypes: Sequence[torch.dtype],
+) -> None:
+    """Not finite, or outside of the declared set. One look at the device if all is well."""
+    if any(is_mapped(tensor) for tensor in tensors):
+        return  # values cannot be looked at here; the solve looks at what they become
+    finite = [
+        tensor.isfinite().reshape(len(tensor), math.prod(spec.shape)).all(1)
         for tensor, spec in zip(tensors, specs, strict=True)
     ]
+    declared = [
+        _inside(spec, tensor, dtype) for tensor, spec, dtype in zip(tensors, specs, dtypes, strict=True)
+    ]
+    good = [a & b for a, b in zip(finite, declared, strict=True)]
     if not good or bool(torch.stack([mask.all() for mask in good]).all()):
         return
-    for name, mask, tensor in zip(names, good, tensors, strict=True):
-        if bool(mask.all()):
-            continue
-        instances = (~mask).nonzero().squeeze(-1).tolist()
-        finite = bool(tensor.isfinite().all())
-        wanted = "positive values (geometric program)" if finite else "finite values"
-        got = "values ≤ 0" if finite else "NaN or infinity"
-        raise ValueError(f"{name}: expected {wanted}, got {got} in instances {_shorten(instances)}")
+    for name, is_finite, is_inside, spec in zip(names, finite, declared, specs, strict=True):
+        for mask, wanted, got in (
+            (is_finite, "finite values", "NaN or infinity"),
+            (is_inside, _description(spec), "others"),
+        ):
+            if not bool(mask.all()):
+                instances = (~mask).nonzero().squeeze(-1).tolist()
+                raise ValueError(f"{name}: expected {wanted}, got {got} in instances {_shorten(instances)}")
+
+
+def _inside(spec: ParameterSpec, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if spec.log:
+        return (tensor > 0).reshape(len(tensor), math.prod(spec.shape)).all(1)
+    if spec.domain is None:
+        return torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
+    return inside(spec.domain, tensor, dtype)
+
+
+def _description(spec: ParameterSpec) -> str:
+    if spec.log:
+        return "positive values (geometric program)"
+    if spec.domain is None:
+        return "finite values"
+    return f"{DESCRIPTIONS[spec.domain]} (the parameter is declared {spec.domain})"
 
 
 def _shorten(indices: Sequence[int], most: int = 20) -> str:

@@ -16,6 +16,7 @@ from cvxpylayers.interfaces.base import SolverInterface
 from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_args
 
 from cvxfold.cones import ConeDims
+from cvxfold.domains import NAMES
 
 IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -48,6 +49,7 @@ class ParameterSpec:
     Args:
         triangle: rows and columns of the upper triangle that stands for a symmetric parameter, or None.
         log: whether the canonical problem contains its logarithm (geometric programs).
+        domain: the set that it is declared in, one of :data:`cvxfold.domains.NAMES`, or None.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ParameterSpec:
     columns: slice
     triangle: tuple[IndexArray, IndexArray] | None
     log: bool
+    domain: str | None
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,12 @@ def _parameter_specs(context: LayersContext) -> tuple[ParameterSpec, ...]:
     logs = context.gp_log_mask or (False,) * len(sizes)
     return tuple(
         ParameterSpec(
-            parameter.name(), tuple(parameter.shape), slice(int(start), int(start) + size), triangle, log
+            parameter.name(),
+            tuple(parameter.shape),
+            slice(int(start), int(start) + size),
+            triangle,
+            log,
+            next((name for name in NAMES if parameter.attributes[name]), None),
         )
         for parameter, start, size, triangle, log in zip(
             context.parameters, starts, sizes, triangles, logs, strict=True

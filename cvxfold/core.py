@@ -1,4 +1,4 @@
-"""The differentiable solve: stored entries of P, q, A, b → x and y, with a report."""
+"""The forward and the backward pass of a batch, with a report: all but automatic differentiation."""
 
 import sys
 import time
@@ -41,33 +41,6 @@ class Core:
         self._prepared: Prepared | None = None
         self._memory: Memory | None = None
         self.report: Report | None = None
-
-    def solve(
-        self, values: ProgramValues, batch: int, options: Options, *, warm_start: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Solve, differentiably in the values.
-
-        Args:
-            values: each ``(1|B, ·)``, float64.
-            batch: B, may be 0.
-            options: of this call.
-            warm_start: start from the last solution if it had the same batch size.
-
-        Returns:
-            x ``(B, n)`` and y ``(B, m)``. The core's ``report`` is that of this call, also where it raises;
-            its ``backward`` is filled in by the backward pass.
-
-        Raises:
-            InfeasibleError, UnboundedError: naming the instances that have no solution.
-            ConvergenceError: an instance missed its tolerance and the options say so.
-        """
-        if batch == 0:
-            nothing = torch.stack([value.sum() for value in values]).sum() * 0.0  # zero gradients for all
-            self.report = Report(ForwardRecord.empty(nothing.device))
-            return nothing.expand(0, self.structure.n), nothing.expand(0, self.structure.m)
-        call = Call(self, batch, options, warm_start)
-        x, y = _Solve.apply(*values, call)
-        return x, y
 
     def forward(self, values: ProgramValues, call: "Call") -> "Solved":
         """The forward pass, without derivatives; fills in the call's report."""
@@ -133,7 +106,12 @@ class Solved:
 
 
 class Call:
-    """One call: what was asked, and the report of what came."""
+    """One call: what was asked, and what came of it.
+
+    Args:
+        core: that serves it. batch: B. options: of this call.
+        warm_start: whether to start from the last solution.
+    """
 
     def __init__(self, core: Core, batch: int, options: Options, warm_start: bool) -> None:
         self.core = core
@@ -141,33 +119,8 @@ class Call:
         self.options = options
         self.warm_start = warm_start
         self.report: Report | None = None
-
-
-class _Solve(torch.autograd.Function):
-    """(P, q, A, b) → (x, y), differentiated by folding."""
-
-    @staticmethod
-    def forward(ctx: Any, P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        ctx.call, ctx.shared = call, [value.shape[0] == 1 for value in (P, q, A, b)]
-        ctx.solved = call.core.forward(ProgramValues(P, q, A, b), call)
-        # Copies: an output that its own node holds would never be freed.
-        return ctx.solved.x.clone(), ctx.solved.y.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x_bar, y_bar = grad_outputs
-        call = ctx.call
-        gradients = call.core.backward(ctx.solved, x_bar, y_bar, call)
-        P, q, A, b, _ = ctx.needs_input_grad
-        P_shared, q_shared, A_shared, b_shared = ctx.shared
-        return (
-            gradients.on_P(P_shared) if P else None,
-            gradients.on_q(q_shared) if q else None,
-            gradients.on_A(A_shared) if A else None,
-            gradients.on_b(b_shared) if b else None,
-            None,
-        )
+        self.solved: Solved | None = None
+        self.flattened: Call | None = None  # the call that served this one under torch.func.vmap
 
 
 def _judge_forward(solution: Solution, options: Options) -> None:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from cvxfold.arguments import prepare
+from cvxfold.autograd import solve
 from cvxfold.canonical import canonicalize
 from cvxfold.core import Core
 from cvxfold.monitor.report import Report
 from cvxfold.options import BackwardMethod, OnUnconverged, Options
 from cvxfold.parametrize import Parametrization
 from cvxfold.recover import Recovery
+from cvxfold.transforms import uncompiled
 
 
 class CvxpyLayer(torch.nn.Module):
@@ -100,6 +102,7 @@ class CvxpyLayer(torch.nn.Module):
         self._core = Core(self._canonical.structure)
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
 
+    @uncompiled
     def forward(
         self,
         *params: Tensor,
@@ -128,7 +131,7 @@ class CvxpyLayer(torch.nn.Module):
         parametrization, recoveries = self._on(arguments.device)
         values = parametrization(arguments.tensors)
         batch = 1 if arguments.batch is None else arguments.batch
-        x, y = self._core.solve(values, batch, options, warm_start=warm_start)
+        x, y = solve(self._core, values, batch, options, warm_start=warm_start)
         outputs = (recovery(x, y).to(arguments.dtype) for recovery in recoveries)
         return tuple(output.squeeze(0) if arguments.batch is None else output for output in outputs)
 

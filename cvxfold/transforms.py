@@ -1,0 +1,45 @@
+"""What ``torch.func`` and ``torch.compile`` do to tensors and functions, as far as a layer must know."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_functorch: Any = vars(torch._C)["_functorch"]  # PyTorch has no public name for these
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether a ``torch.func.vmap`` is at work on the tensor, so that its values cannot be looked at."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
+def is_legacy_mapped(tensor: Tensor) -> bool:
+    """Whether it is mapped by ``is_grads_batched``, which does not ask a Function how it maps."""
+    return _functorch.is_legacy_batchedtensor(tensor)
+
+
+def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A function that ``torch.compile`` leaves alone, with one break of the graph around it.
+
+    As ``torch.compiler.disable``, which would make every ``import cvxfold`` wait for the compiler's.
+    """
+
+    @functools.wraps(function)
+    def left_alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        compiler = sys.modules.get("torch._dynamo")
+        if compiler is None:  # nothing has been compiled
+            return function(*args, **kwargs)
+        return compiler.disable(function)(*args, **kwargs)
+
+    vars(left_alone)["_torchdynamo_disable"] = True  # not traced from a compiled caller either
+    return left_alone
