@@ -66,15 +66,18 @@ class OutputSpec:
 
     Args:
         packing: "full" for the column-major entries, "triangle" for the row-major upper triangle of a
-            symmetric variable, "svec" for the scaled lower triangle of a semidefinite constraint's dual.
+            symmetric variable, "svec" for the scaled lower triangle of a semidefinite constraint's dual,
+            "listed" where ``places`` tells.
         exp: whether x holds its logarithm (geometric programs).
+        places: where among the entries each entry of the variable stands, row by row.
     """
 
     source: Literal["primal", "dual"]
     entries: slice
     shape: tuple[int, ...]
-    packing: Literal["full", "triangle", "svec"]
+    packing: Literal["full", "triangle", "svec", "listed"]
     exp: bool
+    places: IndexArray | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,10 @@ def canonicalize(
         custom_solver=_Canonicalizer(),
     )
     structure, P, q, A, b = maps_of(context)
-    outputs = tuple(_output(recovery, gp) for recovery in context.var_recover)
+    outputs = tuple(
+        _cone_dual(variable, recovery, problem) or _output(recovery, gp)
+        for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)
+    )
     return Canonical(structure, _parameter_specs(context), outputs, P, q, A, b)
 
 
@@ -261,3 +267,27 @@ def _output(recovery: VariableRecovery, gp: bool) -> OutputSpec:
         packing[recovery.unpack_fn],
         gp and recovery.source == "primal",
     )
+
+
+def _cone_dual(variable: cp.Variable, recovery: VariableRecovery, problem: cp.Problem) -> OutputSpec | None:
+    """The dual of one argument of a cone constraint: the arguments' rows alternate, cone by cone.
+
+    cvxpylayers takes them for consecutive. cvxpy's own unpacking, asked to unpack 0, 1, 2, …, tells.
+    """
+    for constraint in problem.constraints:
+        duals = constraint.dual_variables
+        position = next((i for i, dual in enumerate(duals) if dual is variable), None)
+        if position is None or not isinstance(constraint, cp.SOC | cp.ExpCone | cp.PowCone3D):
+            continue
+        assert recovery.dual is not None
+        before = [dual.value for dual in duals]
+        labels = np.arange(constraint.size, dtype=float)
+        is_power = isinstance(constraint, cp.PowCone3D)  # whose multipliers come as columns of three
+        constraint.save_dual_value(labels.reshape(3, -1, order="F") if is_power else labels)
+        places = np.asarray(variable.value).astype(np.int64).ravel()
+        for dual, value in zip(duals, before, strict=True):
+            dual.save_value(value)
+        start = recovery.dual.start - sum(dual.size for dual in duals[:position])
+        entries = slice(start, start + constraint.size)
+        return OutputSpec("dual", entries, tuple(recovery.shape), "listed", False, places)
+    return None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import cvxpy as cp
@@ -23,6 +22,7 @@ import scipy.sparse as sp
 import torch
 
 from families import Family
+from reference_cones import clarabel_order, cones_of
 
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to pyright
 lapack: Any = sl.lapack
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Data:
-    """½xᵀPx + qᵀx, Ax + s = b, s in a product of zero, nonnegative and second-order cones."""
+    """½xᵀPx + qᵀx, Ax + s = b, s in a product of cones, in SCS's order and scaling."""
 
     P: Array
     q: Array
@@ -68,9 +68,13 @@ class Reference:
         self.parameters, self.variables = list(parameters), list(variables)
         self.n = self.tensors.x.size
         self.m = self.tensors.constr_size
-        dims = self.tensors.cone_dims
-        assert dims.zero + dims.nonneg + sum(dims.soc) == self.m, "other cones are not handled here"
-        self.zero, self.nonneg, self.soc = dims.zero, dims.nonneg, list(dims.soc)
+        self.cones = cones_of(self.tensors.cone_dims, self.m)
+        self.row_order = clarabel_order(self.tensors.cone_dims, self.m)
+        assert chain is not None
+        ids = {old: new[0] for old, new in chain.compose_param_id_map().items()}
+        self.columns = [self.tensors.param_id_to_col[ids.get(p.id, p.id)] for p in parameters]
+        # A symmetric parameter stands in the canonical form by its upper triangle.
+        self.triangles = [np.triu_indices(p.shape[0]) if p.id in ids else None for p in parameters]
         self.recover = _recovery(fresh, chain, inverse, self.n, self.m, self.variables)
 
     # the data, and the transposed data map
@@ -79,9 +83,10 @@ class Reference:
         """The cone program at these parameter values (affine in them, which is what DPP means)."""
         vector = np.zeros(self.tensors.total_param_size + 1)
         vector[-1] = 1.0
-        for p, value in zip(self.parameters, values, strict=True):
-            col = self.tensors.param_id_to_col[p.id]
-            vector[col : col + p.size] = np.asarray(value, float).flatten(order="F")
+        for col, upper, value in zip(self.columns, self.triangles, values, strict=True):
+            full = np.asarray(value, float)
+            entries = full.flatten(order="F") if upper is None else full[upper]
+            vector[col : col + len(entries)] = entries
         n, m = self.n, self.m
         constraints = np.reshape(self.tensors.A @ vector, (m, n + 1), order="F")  # A_cvxpy x + b_cvxpy in K
         P = np.zeros((n, n))
@@ -96,9 +101,13 @@ class Reference:
         if self.tensors.P is not None:
             vector = vector + self.tensors.P.T @ (0.5 * (P + P.T)).flatten(order="F")
         out = []
-        for p in self.parameters:
-            col = self.tensors.param_id_to_col[p.id]
-            out.append(np.reshape(vector[col : col + p.size], p.shape, order="F"))
+        for p, col, upper in zip(self.parameters, self.columns, self.triangles, strict=True):
+            if upper is None:
+                out.append(np.reshape(vector[col : col + p.size], p.shape, order="F"))
+            else:
+                gradient = np.zeros(p.shape)
+                gradient[upper] = vector[col : col + len(upper[0])]
+                out.append(gradient)
         return out
 
     # the solve
@@ -114,10 +123,10 @@ class Reference:
 
         x_bar, y_bar = np.zeros(self.n), np.zeros(self.m)
         found = []
-        for (source, index, sign), weight, var in zip(self.recover, weights, self.variables, strict=True):
-            np.add.at(x_bar if source == "x" else y_bar, index, sign * np.asarray(weight).flatten(order="F"))
-            flat = sign * (x if source == "x" else y)[index]
-            found.append(np.reshape(flat, var.shape, order="F"))
+        for linear, weight, var in zip(self.recover, weights, self.variables, strict=True):
+            pulled = linear.T @ np.asarray(weight).flatten(order="F")
+            x_bar, y_bar = x_bar + pulled[: self.n], y_bar + pulled[self.n :]
+            found.append(np.reshape(linear @ np.concatenate([x, y]), var.shape, order="F"))
         rhs = np.concatenate([x_bar, (D - np.eye(self.m)) @ y_bar])
         J = self.jacobian(data, D)
         w = _accurate_solve(J.T, rhs)
@@ -128,9 +137,8 @@ class Reference:
 
     def clarabel(self, data: Data) -> tuple[Array, Array]:
         """Clarabel at the tightest tolerances it may reach; (x, u = s − y)."""
-        zero, nonneg, soc = clarabel.ZeroConeT, clarabel.NonnegativeConeT, clarabel.SecondOrderConeT
-        cones = [zero(self.zero)] * (self.zero > 0) + [nonneg(self.nonneg)] * (self.nonneg > 0)
-        cones += [soc(k) for k in self.soc]
+        cones = [kind.clarabel() for kind in self.cones]
+        order = self.row_order
         settings = clarabel.DefaultSettings()
         settings.verbose = False
         settings.max_iter = 500
@@ -138,16 +146,18 @@ class Reference:
         settings.max_threads = 1
         for name in ("tol_gap_abs", "tol_gap_rel", "tol_feas"):
             setattr(settings, name, 1e-13)
-        P, A = sp.csc_matrix(np.triu(data.P)), sp.csc_matrix(data.A)
-        solution = clarabel.DefaultSolver(P, data.q, A, data.b, cones, settings).solve()
+        P, A = sp.csc_matrix(np.triu(data.P)), sp.csc_matrix(data.A[order])
+        solution = clarabel.DefaultSolver(P, data.q, A, data.b[order], cones, settings).solve()
         accepted = ("Solved", "AlmostSolved", "InsufficientProgress")
         assert str(solution.status) in accepted, f"Clarabel: {solution.status}"
-        return np.array(solution.x), np.array(solution.s) - np.array(solution.z)
+        u = np.empty(self.m)
+        u[order] = np.array(solution.s) - np.array(solution.z)
+        return np.array(solution.x), u
 
     def polish(self, data: Data, x: Array, u: Array) -> tuple[Array, Array]:
         """Newton on E(x, u) = 0 as long as it reduces the residual."""
         now = self.conditions(data, x, u)
-        for _ in range(10):
+        for _ in range(30):
             step = _accurate_solve(self.jacobian(data, self.project(u)[1]), -now)
             x_new, u_new = x + step[: self.n], u + step[self.n :]
             new = self.conditions(data, x_new, u_new)
@@ -172,24 +182,14 @@ class Reference:
     def project(self, u: Array) -> tuple[Array, Array]:
         """Π(u) and its Jacobian."""
         s, D = np.zeros(self.m), np.zeros((self.m, self.m))
-        rows = slice(self.zero, self.zero + self.nonneg)
-        s[rows] = np.maximum(u[rows], 0)
-        D[rows, rows] = np.diag((u[rows] > 0).astype(float))
-        for rows in self._soc_rows():
-            s[rows], D[rows, rows] = _project_soc(u[rows])
+        for cone in self.cones:
+            rows = cone.rows
+            s[rows], D[rows, rows], _ = cone.project(u[rows])
         return s, D
 
     def margin(self, u: Array) -> float:
-        """How far u is from the nearest point where Π has no derivative."""
-        gaps = [np.abs(u[self.zero : self.zero + self.nonneg])]
-        for rows in self._soc_rows():
-            t, r = u[rows][0], _norm(u[rows][1:])
-            gaps.append(np.array([abs(t - r), abs(t + r)]) / np.sqrt(2))
-        return float(np.concatenate([*gaps, [np.inf]]).min())
-
-    def _soc_rows(self) -> list[slice]:
-        ends = self.zero + self.nonneg + np.cumsum([0, *self.soc])
-        return [slice(a, b) for a, b in pairwise(ends)]
+        """About how far u is from the nearest point where Π has no derivative."""
+        return min((cone.project(u[cone.rows])[2] for cone in self.cones), default=np.inf)
 
 
 def reference(
@@ -208,38 +208,18 @@ def reference(
 
 def _recovery(
     problem: cp.Problem, chain: Any, inverse: Any, n: int, m: int, variables: Sequence[cp.Variable]
-) -> list[tuple[str, Array, Array]]:
-    """Where each variable lies: ("x" or "y", indices, signs), read off by unpacking (x, y) = 1…n + m."""
+) -> list[Array]:
+    """Each variable as a linear map of (x, y): what cvxpy unpacks from the unit vectors."""
     info = {"status_val": 1, "solve_time": 0.0, "setup_time": 0.0, "iter": 0, "pobj": 0.0}
-    labels = np.arange(1.0, n + m + 1)
-    fake = {"x": labels[:n], "y": labels[n:], "s": np.zeros(m), "info": info}
     duals = [v for constraint in problem.constraints for v in constraint.dual_variables]
     before = [(v, v.value) for v in (*problem.variables(), *duals)]
-    problem.unpack_results(fake, chain, inverse)
-    places = []
-    for v in variables:
-        label = np.asarray(v.value, float).flatten(order="F")
-        index = np.abs(label).round().astype(int) - 1
-        assert np.abs(np.abs(label) - index - 1).max() == 0, f"{v} is not a signed selection"
-        source, shift = ("x", 0) if index[0] < n else ("y", n)
-        places.append((source, index - shift, np.sign(label)))
+    columns = []
+    for unit in np.eye(n + m):
+        problem.unpack_results({"x": unit[:n], "y": unit[n:], "s": np.zeros(m), "info": info}, chain, inverse)
+        columns.append([np.asarray(v.value, float).flatten(order="F") for v in variables])
     for v, value in before:
         v.save_value(value)
-    return places
-
-
-def _project_soc(u: Array) -> tuple[Array, Array]:
-    t, z = u[0], u[1:]
-    r = _norm(z)
-    if r <= t:
-        return u, np.eye(len(u))
-    if r <= -t:
-        return np.zeros_like(u), np.zeros((len(u), len(u)))
-    e = z / r
-    D = np.empty((len(u), len(u)))
-    D[0, 0], D[0, 1:], D[1:, 0] = 1.0, e, e
-    D[1:, 1:] = (1 + t / r) * np.eye(len(z)) - (t / r) * np.outer(e, e)
-    return 0.5 * (t + r) * np.append(1.0, e), 0.5 * D
+    return [np.stack(of_one, axis=1) for of_one in zip(*columns, strict=True)]
 
 
 def _accurate_solve(M: Array, rhs: Array) -> Array:
