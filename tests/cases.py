@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cone_families import CONE_FAMILIES
 from families import FAMILIES, Family
 from reference import Answer, reference
 
@@ -31,7 +32,7 @@ class Case:
 @cache
 def case(name: str, batch: int = 8, seed: int = 0) -> Case:
     """The family's instances and the reference's answers, computed once a session."""
-    family = FAMILIES[name]()
+    family = (FAMILIES | CONE_FAMILIES)[name]()
     params = list(family.sample(batch, seed))
     generator = torch.Generator().manual_seed(seed)
     weights = [

@@ -161,6 +161,8 @@ def project_power(u: Array, alpha: float) -> Projection:
     sign = float(np.sign(c))
     height = float(r)
     p = np.array([x, y, sign * height])
+    if min(x, y) == 0:
+        return p, np.full((3, 3), np.nan), 0.0
     gradient = np.array([-alpha * height / x, -beta * height / y, sign])
     bend = np.array([[1 / x**2, -1 / (x * y), 0], [-1 / (x * y), 1 / y**2, 0], [0, 0, 0]])
     D = _jacobian(gradient, alpha * beta * height * bend, float(length - r))

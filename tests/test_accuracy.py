@@ -5,6 +5,7 @@ import torch
 
 import cvxfold
 from cases import case, errors, evaluate, make_layer
+from cone_families import CONE_FAMILIES
 from families import FAMILIES
 
 BIG = [
@@ -19,7 +20,10 @@ BIG = [
 SOLVED = cvxfold.Status.SOLVED
 
 
-@pytest.mark.parametrize(("name", "batch"), [(name, 8) for name in FAMILIES] + [(name, 64) for name in BIG])
+CASES = [(name, 8) for name in (*FAMILIES, *CONE_FAMILIES)] + [(name, 64) for name in BIG]
+
+
+@pytest.mark.parametrize(("name", "batch"), CASES)
 def test_solutions_and_gradients(name: str, batch: int) -> None:
     c = case(name, batch)
     layer = make_layer(c)
@@ -33,8 +37,10 @@ def test_solutions_and_gradients(name: str, batch: int) -> None:
 
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize(
-    "name", ["dense_qp20", "portfolio", "mpc_absolute", "ball_least_squares", "many_cones"]
-)
+    "name",
+    ["dense_qp20", "portfolio", "mpc_absolute", "ball_least_squares", "many_cones", "maximum_eigenvalue",
+     "semidefinite_program", "multi_label", "power_loss", "mixture"],
+)  # fmt: skip
 def test_other_instances(name: str, seed: int) -> None:
     c = case(name, 8, seed)
     values, gradients = evaluate(make_layer(c), c)

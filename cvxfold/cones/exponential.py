@@ -23,6 +23,7 @@ from cvxfold.cones.frame import FrameDerivative, frame_derivative
 from cvxfold.cones.root import bracketed_newton
 
 _FAR = 100.0  # beyond this |ρ| the root is an end of its interval, to e⁻¹⁰⁰
+_FARTHEST = 1e100  # beyond this |ρ| nothing changes any more, and squares would overflow
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def _root(r: Tensor, s: Tensor, t: Tensor) -> Tensor:
         return left - right, slope + (log_mu - right).exp() * (1 + s / mu + common)
 
     end = torch.where(low > _FAR, low, torch.where(high < -_FAR, high, torch.nan))
+    end = end.clamp(-_FARTHEST, _FARTHEST)
     start = torch.minimum(torch.maximum(torch.full_like(r, 0.5), low + 0.3), high - 0.3)
     start = torch.where(end.isnan(), start, 0.5)
     return torch.where(end.isnan(), bracketed_newton(balance, start, low, high, ~end.isnan()), end)
@@ -144,4 +146,7 @@ def _boundary(rho: Tensor, r: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Ten
         torch.where(positive, bends_v, e * bends_v),
     )
     total = (bends_w + bends_v).clamp_min(torch.finfo(rho.dtype).tiny)
-    return on_v.unsqueeze(-1) * v, v, w, bends_w / total
+    # Where ρ ≤ 0, x and y are u's but for a small part.
+    p = torch.stack([r - on_w * e, s - on_w * (1 - rho) * e, first * e], dim=-1)
+    p = torch.where(positive.unsqueeze(-1), on_v.unsqueeze(-1) * v, p)
+    return p, v, w, bends_w / total
