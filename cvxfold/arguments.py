@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import ParameterSpec
 from cvxfold.domains import DESCRIPTIONS, inside
 from cvxfold.errors import ParameterTypeError
+from cvxfold.structure import ParameterSpec
 from cvxfold.transforms import is_mapped
 
 

@@ -16,7 +16,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import Structure
 from cvxfold.cones import ProductDerivative
 from cvxfold.fold import Adjoint, AdjointMethod, AdjointSettings, solve_adjoint
 from cvxfold.fold.adjoint import relative_norm
@@ -24,6 +23,7 @@ from cvxfold.forward.newton import NewtonSystem
 from cvxfold.forward.solution import Solution
 from cvxfold.forward.splitting import Splitting
 from cvxfold.linear.index import Index
+from cvxfold.structure import Structure
 
 
 @dataclass

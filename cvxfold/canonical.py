@@ -6,7 +6,7 @@ in column order and to q; they are split here into one affine map for each of P,
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import cvxpy as cp
@@ -17,80 +17,7 @@ from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_
 
 from cvxfold.cones import ConeDims
 from cvxfold.domains import NAMES
-
-IndexArray = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass(frozen=True)
-class Structure:
-    """What all instances of a cone program share: sizes, cones and the places of the stored entries.
-
-    Args:
-        n: variables. m: rows.
-        cones: sizes of the cones.
-        P_entries: rows and columns of P's stored entries, ``(2, nnz P)``; A_entries likewise.
-        A_constants: A's stored entries that no parameter reaches, NaN elsewhere, ``(nnz A,)``.
-        b_entries: rows of b's stored entries.
-    """
-
-    n: int
-    m: int
-    cones: ConeDims
-    P_entries: IndexArray
-    A_entries: IndexArray
-    A_constants: np.ndarray
-    b_entries: IndexArray
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """A user's parameter: its name and shape, its slot in the parameter vector, its transformation.
-
-    Args:
-        triangle: rows and columns of the upper triangle that stands for a symmetric parameter, or None.
-        log: whether the canonical problem contains its logarithm (geometric programs).
-        domain: the set that it is declared in, one of :data:`cvxfold.domains.NAMES`, or None.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    columns: slice
-    triangle: tuple[IndexArray, IndexArray] | None
-    log: bool
-    domain: str | None
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """Where a returned variable stands in x or y.
-
-    Args:
-        packing: "full" for the column-major entries, "triangle" for the row-major upper triangle of a
-            symmetric variable, "svec" for the scaled lower triangle of a semidefinite constraint's dual,
-            "listed" where ``places`` tells.
-        exp: whether x holds its logarithm (geometric programs).
-        places: where among the entries each entry of the variable stands, row by row.
-    """
-
-    source: Literal["primal", "dual"]
-    entries: slice
-    shape: tuple[int, ...]
-    packing: Literal["full", "triangle", "svec", "listed"]
-    exp: bool
-    places: IndexArray | None = None
-
-
-@dataclass(frozen=True)
-class Canonical:
-    """A canonicalized problem: data = map @ (parameter vector, 1) for each of P, q, A and b."""
-
-    structure: Structure
-    parameters: tuple[ParameterSpec, ...]
-    outputs: tuple[OutputSpec, ...]
-    P: sp.csr_array
-    q: sp.csr_array
-    A: sp.csr_array
-    b: sp.csr_array
+from cvxfold.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 
 
 def canonicalize(
@@ -142,6 +69,46 @@ def canonicalize(
         for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)
     )
     return Canonical(structure, _parameter_specs(context), outputs, P, q, A, b)
+
+
+def as_it_was(reduced: Any) -> tuple[Any, IndexArray | None]:
+    """A map that cvxpy keeps on the Problem as cvxpy made it, where another layer has reordered it.
+
+    cvxpylayers' layers for other solvers permute the rows of this map in place, for whoever comes next.
+
+    Args:
+        reduced: cvxpy's ``ReducedMat`` from parameters to stored entries.
+
+    Returns:
+        The map in its own order, and for each of its rows the row of ``reduced`` that holds it; None where
+        nothing was changed. Equal rows are interchangeable.
+
+    Raises:
+        ValueError: the rows are not the same.
+    """
+    fresh = type(reduced)(reduced.matrix_data, reduced.var_len, reduced.quad_form)
+    fresh.cache()
+    if fresh.reduced_mat is None or fresh.problem_data_index is None:
+        return fresh, None
+    now, then = _row_keys(reduced.reduced_mat), _row_keys(fresh.reduced_mat)
+    if now == then:
+        return fresh, None
+    where: dict[Any, list[int]] = {}
+    for row, key in enumerate(now):
+        where.setdefault(key, []).append(row)
+    try:
+        return fresh, np.array([where[key].pop() for key in then])
+    except (KeyError, IndexError):
+        raise ValueError(
+            "problem: its cached canonical form was changed by a layer for another solver; give this layer a "
+            "problem of its own, cp.Problem(problem.objective, problem.constraints)"
+        ) from None
+
+
+def _row_keys(matrix: Any) -> list[Any]:
+    rows = sp.csr_array(matrix, copy=True)
+    rows.sort_indices()
+    return [(rows.indices[i:j].tobytes(), rows.data[i:j].tobytes()) for i, j in pairwise(rows.indptr)]
 
 
 def maps_of(

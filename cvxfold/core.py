@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cvxfold.backward import DataGradients, Entries, differentiate
-from cvxfold.canonical import Structure
 from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
 from cvxfold.fold import METHODS
 from cvxfold.forward.driver import solve
@@ -23,6 +22,7 @@ from cvxfold.monitor.report import BackwardRecord, ForwardRecord, Report
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.program import ConeProgram
+from cvxfold.structure import Structure
 
 
 class Core:
@@ -36,7 +36,7 @@ class Core:
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self._preparation = Preparation(structure)
+        self._preparations: dict[bool, Preparation] = {}
         self._entries = Entries(structure)
         self._prepared: Prepared | None = None
         self._memory: Memory | None = None
@@ -45,9 +45,7 @@ class Core:
     def forward(self, values: ProgramValues, call: "Call") -> "Solved":
         """The forward pass, without derivatives; fills in the call's report."""
         started = time.perf_counter()
-        prepared = self._prepared
-        if prepared is None or not prepared.fits(values.P, values.A):
-            prepared = self._preparation.prepare(values.P, values.A)
+        prepared = self._prepare(values, call.options.forward.bare)
         b = values.b.new_zeros(values.b.shape[0], self.structure.m)
         b.index_copy_(1, self._entries.b.on(b.device), values.b)
         program, scaling = prepared.program(values.q, b, call.batch)
@@ -60,6 +58,15 @@ class Core:
         call.report = self.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
         _judge_forward(solution, call.options)
         return Solved(solution, prepared.reduced, x, y)
+
+    def _prepare(self, values: ProgramValues, bare: bool) -> Prepared:
+        """What depends on P and A alone, from the last call where they are the same."""
+        prepared = self._prepared
+        if prepared is not None and prepared.fits(values.P, values.A, bare):
+            return prepared
+        if bare not in self._preparations:
+            self._preparations[bare] = Preparation(self.structure, bare)
+        return self._preparations[bare].prepare(values.P, values.A)
 
     def _start(
         self, values: ProgramValues, program: ConeProgram, prepared: Prepared, call: "Call"

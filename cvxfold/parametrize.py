@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import Canonical, ParameterSpec
+from cvxfold.structure import Canonical, ParameterSpec
 
 _DENSE = 0.1  # above this density one matrix product beats gathering the entries one by one
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import OutputSpec
+from cvxfold.structure import OutputSpec
 
 
 class Recovery:

@@ -1,24 +1,70 @@
 """The plugin: cvxfold as the solver of cvxpylayers' own layers, for PyTorch and for JAX."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from cvxpylayers.interfaces.base import SolverInterface
 from torch import Tensor
 
-from cvxfold.canonical import maps_of
+from cvxfold.backward import DataGradients
+from cvxfold.canonical import as_it_was, maps_of
 from cvxfold.core import Call, Core, Solved
 from cvxfold.monitor.report import Report
 from cvxfold.options import BackwardMethod, OnUnconverged, Options
 from cvxfold.parametrize import ProgramValues
+from cvxfold.structure import IndexArray
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that the solver was set up for.
+
+    Args:
+        dims: the object that holds its cone dimensions: the only name that a call gives its layer.
+        core: of its structure.
+        P_order, A_order: where the layer's vectors of P and [−A | b] hold our entries, if elsewhere.
+    """
+
+    dims: Any
+    core: Core
+    P_order: IndexArray | None
+    A_order: IndexArray | None
+
+    @classmethod
+    def of(cls, context: Any) -> "_Layer":
+        reduced_P, P_order = as_it_was(context.reduced_P)
+        reduced_A, A_order = as_it_was(context.reduced_A)
+        structure, *_ = maps_of(replace(context, reduced_P=reduced_P, reduced_A=reduced_A))
+        return cls(context.cone_dims, Core(structure), P_order, A_order)
+
+    def values(self, P: Tensor | None, q: Tensor, A: Tensor) -> ProgramValues:
+        """The stored entries; what is the same for the whole batch once, as cvxpylayers expands it."""
+        if not (q.isfinite().all() and A.isfinite().all() and (P is None or P.isfinite().all())):
+            raise ValueError("FoldedSolver: expected finite problem data, got NaN or infinity")
+        P = q.new_zeros(1, 0) if P is None else _picked(P, self.P_order)
+        A, split = _picked(A, self.A_order), self.core.structure.A_entries.shape[1]
+        parts = (value.detach().double() for value in (P, q[:, :-1], -A[:, :split], A[:, split:]))
+        return ProgramValues(*(part[:1] if bool((part == part[:1]).all()) else part for part in parts))
+
+    def gradients(self, data: DataGradients) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss gradients on the layer's vectors of P, q and [−A | b]."""
+        q = data.on_q(shared=False)
+        A = torch.cat([-data.on_A(shared=False), data.on_b(shared=False)], dim=1)
+        P = data.on_P(shared=False)
+        return (
+            _placed(P, self.P_order),
+            torch.cat([q, q.new_zeros(len(q), 1)], dim=1),
+            _placed(A, self.A_order),
+        )
 
 
 @dataclass(frozen=True)
 class _State:
     """What a solve leaves for its derivative."""
 
+    layer: _Layer
     call: Call
     solved: Solved
     dtype: torch.dtype
@@ -74,8 +120,7 @@ class FoldedSolver(SolverInterface):
             on_unconverged=on_unconverged,
             verbose=verbose,
         )
-        # By layer. A call names its layer only by the object that holds its cone dimensions.
-        self._cores: list[tuple[Any, Core]] = []
+        self._layers: list[_Layer] = []
         self._last: Core | None = None
 
     @property
@@ -88,9 +133,12 @@ class FoldedSolver(SolverInterface):
 
         Args:
             ctx: cvxpylayers' ``LayersContext``.
+
+        Raises:
+            ValueError: another layer changed the canonical form on the Problem beyond recognition.
         """
-        self._cores = [pair for pair in self._cores if pair[0] is not ctx.cone_dims]
-        self._cores.append((ctx.cone_dims, Core(maps_of(ctx)[0])))
+        self._layers = [layer for layer in self._layers if layer.dims is not ctx.cone_dims]
+        self._layers.append(_Layer.of(ctx))
         if ctx.solver_ctx is None:  # the JAX layer of cvxpylayers 1.2 asks this for its solver
             from cvxfold.jax_bridge import JaxBridge
 
@@ -121,13 +169,12 @@ class FoldedSolver(SolverInterface):
             InfeasibleError, UnboundedError, ConvergenceError: as the layer does.
             ValueError: data that are not finite, unknown ``solver_args``, or a layer that was not set up.
         """
-        core = self._last = self._core(dims)
-        options = self._options.updated(solver_args)
-        values = _values(P, q, A, core.structure.A_entries.shape[1])
-        call = Call(core, len(q), options, warm_start=False)
+        layer = self._layer(dims)
+        core = self._last = layer.core
+        call = Call(core, len(q), self._options.updated(solver_args), warm_start=False)
         with torch.no_grad():
-            solved = core.forward(values, call)
-        state = _State(call, solved, q.dtype) if needs_grad else None
+            solved = core.forward(layer.values(P, q, A), call)
+        state = _State(layer, call, solved, q.dtype) if needs_grad else None
         return solved.x.to(q.dtype), solved.y.to(q.dtype), state
 
     def derivative_torch_batch(
@@ -142,14 +189,12 @@ class FoldedSolver(SolverInterface):
         Returns:
             Loss gradients on P, q and A, of the shapes and the dtype that they had there.
         """
-        call, solved, dtype = saved_state.call, saved_state.solved, saved_state.dtype
+        state: _State = saved_state
+        call, dtype = state.call, state.dtype
         with torch.no_grad():
-            data = call.core.backward(solved, dprimal.double(), ddual.double(), call)
-            q = data.on_q(shared=False)
-            q = torch.cat([q, q.new_zeros(len(q), 1)], dim=1)
-            A = torch.cat([-data.on_A(shared=False), data.on_b(shared=False)], dim=1)
-            P = data.on_P(shared=False).to(dtype) if len(call.core.structure.P_entries[0]) else None
-        return P, q.to(dtype), A.to(dtype)
+            data = call.core.backward(state.solved, dprimal.double(), ddual.double(), call)
+            P, q, A = (gradient.to(dtype) for gradient in state.layer.gradients(data))
+        return P if P.shape[1] else None, q, A
 
     def solve_jax_batch(
         self, P: Any, q: Any, A: Any, dims: Any, solver_args: Mapping[str, Any], needs_grad: bool
@@ -168,19 +213,20 @@ class FoldedSolver(SolverInterface):
         P, q, A = self.derivative_torch_batch(to_torch(dprimal), to_torch(ddual), saved_state)
         return None if P is None else to_jax(P), to_jax(q), to_jax(A)
 
-    def _core(self, dims: Any) -> Core:
-        for known, core in self._cores:
-            if known is dims:
-                return core
+    def _layer(self, dims: Any) -> _Layer:
+        for layer in self._layers:
+            if layer.dims is dims:
+                return layer
         raise ValueError(
             "FoldedSolver: not set up for this layer; pass it as solver= to the layer's constructor"
         )
 
 
-def _values(P: Tensor | None, q: Tensor, A: Tensor, split: int) -> ProgramValues:
-    """The stored entries; what is the same for the whole batch is kept once, as cvxpylayers expands it."""
-    if not (q.isfinite().all() and A.isfinite().all() and (P is None or P.isfinite().all())):
-        raise ValueError("FoldedSolver: expected finite problem data, got NaN or infinity")
-    P = q.new_zeros(1, 0) if P is None else P
-    parts = (value.detach().double() for value in (P, q[:, :-1], -A[:, :split], A[:, split:]))
-    return ProgramValues(*(part[:1] if bool((part == part[:1]).all()) else part for part in parts))
+def _picked(entries: Tensor, order: IndexArray | None) -> Tensor:
+    return entries if order is None else entries[:, torch.as_tensor(order, device=entries.device)]
+
+
+def _placed(entries: Tensor, order: IndexArray | None) -> Tensor:
+    if order is None:
+        return entries
+    return torch.empty_like(entries).index_copy_(1, torch.as_tensor(order, device=entries.device), entries)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import Canonical, canonicalize
+from cvxfold.canonical import canonicalize
 from cvxfold.cones import ConeDims, ProductCone
 from cvxfold.forward.prepare import Preparation
 from cvxfold.forward.presolve import Presolve, find_auxiliaries
@@ -16,6 +16,7 @@ from cvxfold.forward.scaling import equilibrate
 from cvxfold.linear.gram import InequalityGram
 from cvxfold.linear.matrix import Matrix
 from cvxfold.parametrize import Parametrization, ProgramValues
+from cvxfold.structure import Canonical
 
 
 def problem() -> tuple[cp.Problem, list[cp.Parameter], cp.Variable]:
@@ -205,6 +206,7 @@ def test_preparation_knows_its_own_values() -> None:
     canonical = canonicalize(given, parameters, [x])
     first, other = (values_of(canonical, draw(parameters, 2, seed)) for seed in (0, 1))
     prepared = Preparation(canonical.structure).prepare(first.P, first.A)
-    assert prepared.fits(first.P.clone(), first.A.clone())
-    assert not prepared.fits(other.P, other.A)
-    assert not prepared.fits(first.P, first.A[:1])
+    assert prepared.fits(first.P.clone(), first.A.clone(), bare=False)
+    assert not prepared.fits(other.P, other.A, bare=False)
+    assert not prepared.fits(first.P, first.A[:1], bare=False)
+    assert not prepared.fits(first.P, first.A, bare=True)

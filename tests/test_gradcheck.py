@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+import cone_families as cones
 from cvxfold.torch import CvxpyLayer
 from families import (
     Family,
@@ -42,6 +43,18 @@ SMALL = {
     "total_variation": lambda: total_variation(9),
     "constant_qp": lambda: constant_qp(4),
     "scalars": scalars,
+    "multi_label": lambda: cones.multi_label(4, 2, duals=True),
+    "log_sum_exp": lambda: cones.log_sum_exp(4, 2),
+    "logistic": lambda: cones.logistic(4, 2),
+    "relative_entropy": lambda: cones.relative_entropy(3),
+    "nearest_correlation": lambda: cones.nearest_correlation(3, duals=True),
+    "semidefinite_program": lambda: cones.semidefinite_program(5, 9),
+    "nuclear_norm": lambda: cones.nuclear_norm(2),
+    "log_determinant": lambda: cones.log_determinant(2),
+    "powers": lambda: cones.powers(3, duals=True),
+    "power_loss": lambda: cones.power_loss(3),
+    "geometric_mean": lambda: cones.geometric_mean(3),
+    "mixture": lambda: cones.mixture(2, duals=True),
 }
 
 
@@ -51,6 +64,24 @@ def test_gradcheck(name: str) -> None:
     layer = CvxpyLayer(family.problem, family.parameters, family.variables)
     params = [p.requires_grad_() for p in family.sample(2, 1)]
     assert torch.autograd.gradcheck(layer, params, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+def test_gradcheck_of_a_symmetric_parameter() -> None:
+    """In the upper triangle, which is where a symmetric parameter is read."""
+    family = cones.quadratic_form(3)
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables)
+    P, q = family.sample(2, 1)
+    rows, columns = torch.triu_indices(3, 3)
+
+    def solution(upper: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        full = torch.zeros(2, 3, 3, dtype=upper.dtype).index_put(
+            (torch.arange(2)[:, None], rows, columns), upper
+        )
+        strictly = full - torch.diag_embed(full.diagonal(dim1=1, dim2=2))
+        return layer(full + strictly.mT, q)[0]
+
+    upper = P[:, rows, columns].clone().requires_grad_()
+    assert torch.autograd.gradcheck(solution, (upper, q.requires_grad_()), eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["gmres", "lfpi"])

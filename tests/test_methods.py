@@ -23,6 +23,12 @@ MORE = [
     "least_squares",
     "constant_qp",
     "total_variation",
+    "multi_label_duals",
+    "logistic",
+    "nearest_correlation_duals",
+    "log_determinant",
+    "powers_duals",
+    "mixture",
 ]
 METHODS = ["direct", "gmres", "lfpi"]
 

@@ -17,12 +17,12 @@ from cvxfold.forward.multipliers import multipliers
 from cvxfold.forward.penalty import BALANCED, RANGE, first_penalty, imbalance
 from cvxfold.forward.residuals import Residuals, residuals
 from cvxfold.forward.scaling import Scaling
-from cvxfold.forward.solution import CODES, ForwardSettings, Solution
+from cvxfold.forward.solution import CODES, FIRST_ROUND, ForwardSettings, Solution
 from cvxfold.forward.splitting import Iterate, Splitting
 from cvxfold.monitor.log import IterationLog
 from cvxfold.program import ConeProgram
 
-_FIRST_ROUND, _ROUND = 25, 50
+_ROUND = 50
 _NEWTON_STEPS, _MULTIPLIER_STEPS = 8, 200
 _MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
 _BALANCING_ROUNDS = 4
@@ -104,7 +104,7 @@ class _Run:
     def balance(self) -> None:
         """The first rounds: one penalty for the batch, moved while its median is out of balance."""
         for _ in range(_BALANCING_ROUNDS):
-            if not len(self.index) or not self._advance(_FIRST_ROUND):
+            if not len(self.index) or not self._advance(FIRST_ROUND):
                 return
             point, residual = self._check("balance")
             ratio = float(imbalance(residual).median())
@@ -118,16 +118,15 @@ class _Run:
 
     def go(self, finish_first: bool = False) -> None:
         """Rounds until every instance is settled or the iterations are spent."""
-        # A limit below the first round is a wish to see the iteration itself: no finish then.
-        next_finish, next_adaptation = 0 if finish_first else _FIRST_ROUND, 2 * _ROUND
+        next_finish, next_adaptation = 0 if finish_first else FIRST_ROUND, 2 * _ROUND
         while len(self.index):
             done = self._done
             if self.settings.refine and done >= next_finish:
-                next_finish = max(_FINISH_GROWTH * done, _FIRST_ROUND)
+                next_finish = max(_FINISH_GROWTH * done, FIRST_ROUND)
                 self._finish()
             else:
                 self._settle("F")
-            if len(self.index) and done > _FIRST_ROUND:
+            if len(self.index) and done > FIRST_ROUND:
                 now = self.splitting.evaluate(self.u)
                 ahead = self.splitting.evaluate(self.u + self.splitting.alpha * now.g)
                 self._certify(ahead.x - now.x, ahead.y - now.y)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import Structure
 from cvxfold.cones import ProductCone
 from cvxfold.forward.presolve import Presolve, Reduced
 from cvxfold.forward.scaling import Scaling, data_size, equilibrate
 from cvxfold.linear.gram import InequalityGram
 from cvxfold.linear.matrix import Matrix
 from cvxfold.program import ConeProgram
+from cvxfold.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Prepared:
         columns, rows: D and E, the equilibration of what it left.
         P, A: the equilibrated matrices.
         cone: of the reduced program. gram: of its inequality rows.
+        bare: whether the presolve was left out.
     """
 
     P_values: Tensor
@@ -35,10 +36,11 @@ class Prepared:
     A: Matrix
     cone: ProductCone
     gram: InequalityGram
+    bare: bool
 
-    def fits(self, P_values: Tensor, A_values: Tensor) -> bool:
-        """Whether it was made from these values."""
-        return all(
+    def fits(self, P_values: Tensor, A_values: Tensor, bare: bool) -> bool:
+        """Whether it was made from these values, in this way."""
+        return bare == self.bare and all(
             old.device == new.device and torch.equal(old, new)
             for old, new in ((self.P_values, P_values), (self.A_values, A_values))
         )
@@ -59,10 +61,12 @@ class Preparation:
 
     Args:
         structure: of the programs.
+        bare: whether to leave out the presolve.
     """
 
-    def __init__(self, structure: Structure) -> None:
-        self._presolve = Presolve(structure)
+    def __init__(self, structure: Structure, bare: bool = False) -> None:
+        self._bare = bare
+        self._presolve = Presolve(structure, bare)
         dims = structure.cones.with_zero(self._presolve.equalities)
         self._cone = ProductCone(dims)
         self._gram = InequalityGram(
@@ -75,4 +79,4 @@ class Preparation:
         columns, rows = equilibrate(reduced.P, reduced.A, self._cone.blocks())
         P = reduced.P.scale(columns, columns)
         A = reduced.A.scale(rows, columns)
-        return Prepared(P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram)
+        return Prepared(P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram, self._bare)

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import IndexArray, Structure
 from cvxfold.linear.index import Index
 from cvxfold.linear.matrix import Matrix
+from cvxfold.structure import IndexArray, Structure
 
 _SMALLEST_PIVOT = 1e-3  # relative to the largest constant coefficient of its row
 
@@ -48,8 +48,13 @@ class Elimination:
     kept_rows: IndexArray
 
 
-def find_auxiliaries(structure: Structure) -> Elimination:
-    """The columns that occur in one equality, with a constant coefficient, and in no other row."""
+def find_auxiliaries(structure: Structure, most: int | None = None) -> Elimination:
+    """The columns that occur in one equality, with a constant coefficient, and in no other row.
+
+    Args:
+        structure: of the programs.
+        most: how many at most; None for all.
+    """
     entry_rows, entry_columns = structure.A_entries
     occurrences = np.bincount(entry_columns, minlength=structure.n)
     constants = structure.A_constants
@@ -66,7 +71,7 @@ def find_auxiliaries(structure: Structure) -> Elimination:
         row = int(entry_rows[entry])
         if row not in chosen or abs(constants[entry]) > abs(constants[chosen[row]]):
             chosen[row] = int(entry)
-    entries = np.array([chosen[row] for row in sorted(chosen)], dtype=np.int64)
+    entries = np.array([chosen[row] for row in sorted(chosen)[:most]], dtype=np.int64)
     rows, columns = entry_rows[entries], entry_columns[entries]
     return Elimination(
         columns,
@@ -117,10 +122,11 @@ class Presolve:
 
     Args:
         structure: of the programs.
+        bare: whether to leave them as they are.
     """
 
-    def __init__(self, structure: Structure) -> None:
-        self.elimination = elimination = find_auxiliaries(structure)
+    def __init__(self, structure: Structure, bare: bool = False) -> None:
+        self.elimination = elimination = find_auxiliaries(structure, most=0 if bare else None)
         e, k, n, m = elimination.columns, elimination.kept_columns, structure.n, structure.m
         both_ways = np.concatenate([structure.P_entries, structure.P_entries[::-1]], axis=1)
         self._P_kk, self._P_ke, self._P_ee = (

@@ -26,6 +26,10 @@ CODES = tuple(Status)
 """A status tensor holds indices into this tuple."""
 
 
+FIRST_ROUND = 25
+"""Applications of F before the first finish."""
+
+
 @dataclass(frozen=True)
 class ForwardSettings:
     """What the forward pass should reach and what it may spend.
@@ -45,6 +49,11 @@ class ForwardSettings:
     max_iters: int = 20_000
     refine: bool = True
     verbose: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """A limit below the first round is a wish to see the iteration itself: no presolve, no finish."""
+        return self.max_iters < FIRST_ROUND
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import IndexArray
 from cvxfold.cones import ConeDims, ProductDerivative, SpectralFunction
 from cvxfold.cones.frame import FrameDerivative
 from cvxfold.cones.orthant import DiagonalDerivative
 from cvxfold.linear.index import Index
+from cvxfold.structure import IndexArray
 
 _SHORT = 0.2  # blocks with fewer stored entries than this fraction of n go entry by entry
 

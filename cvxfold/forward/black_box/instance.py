@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from cvxfold.canonical import Structure
 from cvxfold.cones import ConeDims
 from cvxfold.forward.solution import Status
 from cvxfold.parametrize import ProgramValues
+from cvxfold.structure import Structure
 
 
 @dataclass(frozen=True)

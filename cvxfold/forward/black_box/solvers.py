@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import Structure
 from cvxfold.forward.black_box import through_cvxpy
 from cvxfold.forward.black_box.instance import Instance, Outcome, instances
 from cvxfold.forward.solution import CODES
 from cvxfold.parametrize import ProgramValues
+from cvxfold.structure import Structure
 
 _NATIVE = ("CLARABEL", "SCS")
 

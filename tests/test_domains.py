@@ -1,0 +1,113 @@
+"""Parameters outside of the set that they are declared in; curved cones without solutions."""
+
+from typing import Any
+
+import cvxpy as cp
+import pytest
+import torch
+
+import cvxfold
+from cases import said
+from cvxfold.torch import CvxpyLayer
+from families import minimize
+
+F64 = torch.float64
+
+
+def quadratic(**attributes: bool) -> CvxpyLayer:
+    x, P, q = cp.Variable(3), cp.Parameter((3, 3), name="risk", **attributes), cp.Parameter(3)
+    form = cp.quad_form(x, P)
+    cost = -form if attributes.get("NSD") else form
+    return CvxpyLayer(minimize(cost + q @ x, cp.sum(x) == 1), [P, q], [x])
+
+
+def matrices(batch: int = 3) -> torch.Tensor:
+    root = torch.randn(batch, 3, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
+    return root @ root.mT
+
+
+def test_matrices_that_are_not_symmetric() -> None:
+    P, q = matrices(), torch.zeros(3, dtype=F64)
+    P[1, 0, 2] += 0.1
+    with pytest.raises(ValueError, match="risk") as error:
+        quadratic(PSD=True)(P, q)
+    said(error, "symmetric", "[1]", "PSD")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_matrices_that_are_not_semidefinite(dtype: torch.dtype) -> None:
+    P, q = matrices(), torch.zeros(3, dtype=dtype)
+    P[2] -= 2 * P[2].diagonal().max() * torch.eye(3, dtype=F64)
+    with pytest.raises(ValueError, match="semidefinite") as error:
+        quadratic(PSD=True)(P.to(dtype), q)
+    said(error, "[2]")
+    with pytest.raises(ValueError, match="negative semidefinite"):
+        quadratic(NSD=True)(matrices().to(dtype), q)
+    quadratic(NSD=True)(-matrices().to(dtype), q)
+
+
+def test_semidefinite_up_to_rounding_is_semidefinite() -> None:
+    """Of rank one, in float32, and moved by a finite difference."""
+    v = torch.randn(2, 3, 1)
+    layer, q = quadratic(PSD=True), torch.zeros(3)
+    layer(v @ v.mT, q)
+    P = (v @ v.mT).double()
+    P[:, 0, 0] -= 1e-6 * P.abs().amax()
+    layer(P, q.double())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "good", "bad"),
+    [("nonneg", 1.0, -1.0), ("nonpos", -1.0, 1.0), ("pos", 1.0, -1.0), ("neg", -1.0, 1.0)],
+)
+def test_declared_signs(attribute: str, good: float, bad: float) -> None:
+    x, weight = cp.Variable(2), cp.Parameter(name="weight", **{attribute: True})
+    sign = 1 if good > 0 else -1
+    layer = CvxpyLayer(minimize(sign * weight * cp.sum_squares(x) + cp.sum(x)), [weight], [x])
+    layer(torch.tensor([good, good], dtype=F64))
+    with pytest.raises(ValueError, match="weight") as error:
+        layer(torch.tensor([good, bad], dtype=F64))
+    said(error, attribute, "[1]")
+
+
+def test_symmetric_matrices() -> None:
+    X, C = cp.Variable((2, 2), symmetric=True), cp.Parameter((2, 2), symmetric=True)
+    layer = CvxpyLayer(minimize(cp.sum_squares(X - C), X >> 0), [C], [X])
+    layer(torch.eye(2, dtype=F64))
+    with pytest.raises(ValueError, match="symmetric"):
+        layer(torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=F64))
+
+
+def semidefinite() -> Any:
+    X, b = cp.Variable((2, 2), PSD=True), cp.Parameter()
+    return minimize(cp.trace(X), X[0, 0] == b), [b], [X]
+
+
+def exponential() -> Any:
+    x, b = cp.Variable(), cp.Parameter()
+    return minimize(cp.square(x), cp.exp(x) <= b), [b], [x]
+
+
+def power() -> Any:
+    x, b = cp.Variable(2), cp.Parameter()
+    return minimize(cp.sum_squares(x), cp.PowCone3D(x[0], x[1], b, 0.3), cp.sum(x) <= -b), [b], [x]
+
+
+@pytest.mark.parametrize(
+    ("make", "good", "bad"), [(semidefinite, 1.0, -1.0), (exponential, 1.0, -1.0), (power, 0.0, 1.0)]
+)
+def test_infeasible_over_the_curved_cones(make: Any, good: float, bad: float) -> None:
+    layer = CvxpyLayer(*make())
+    with pytest.raises(cvxfold.InfeasibleError) as error:
+        layer(torch.tensor([good, bad, good], dtype=F64))
+    assert error.value.indices == [1]
+
+
+def test_unbounded_over_the_curved_cones() -> None:
+    X, C = cp.Variable((2, 2), PSD=True), cp.Parameter((2, 2))
+    layer = CvxpyLayer(minimize(cp.trace(C @ X), X[0, 0] <= 1), [C], [X])
+    C_values = torch.eye(2, dtype=F64).repeat(3, 1, 1)
+    C_values[2, 1, 1] = -1
+    with pytest.raises(cvxfold.UnboundedError) as error:
+        layer(C_values)
+    assert error.value.indices == [2]
