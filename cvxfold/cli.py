@@ -41,7 +41,9 @@ def main(
 def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training weeks.")] = 25,
     batch: Annotated[int, typer.Option(min=1, help="Weeks in a training step.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the initial weights and the order of the weeks.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights and the order of the weeks.")
+    ] = 0,
     weeks: Annotated[
         int | None,
         typer.Option(min=1, help="Use so many training and test weeks only.", show_default="all"),

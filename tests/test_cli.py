@@ -46,12 +46,23 @@ def test_module_runs() -> None:
     assert done.stdout.startswith(f"cvxfold {__version__}")
 
 
-@pytest.mark.parametrize("output", ["missing/demo.png", "demo.xyz", "demo"])
-def test_bad_output_is_found_before_training(output: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["missing/demo.png", "demo.xyz", "demo", "folder.png", "locked.png"])
+def test_bad_output_is_found_before_training(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
+    (tmp_path / "folder.png").mkdir()
+    if output == "locked.png":  # whoever may write everywhere cannot be locked out
+        monkeypatch.setattr("os.access", lambda path, mode: False)
     done = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / output)])
     assert done.exit_code == 2
     assert "--output" in done.output
+
+
+def test_seed_out_of_range_is_named() -> None:
+    done = CliRunner().invoke(app, ["demo", "--seed", str(2**70)])
+    assert done.exit_code == 2
+    assert "--seed" in done.output
 
 
 @pytest.mark.parametrize("package", ["skfolio.datasets", "matplotlib.backends.backend_agg"])

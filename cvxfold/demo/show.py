@@ -1,5 +1,6 @@
 """The demo's output: a progress bar, a table side by side, one plot, and JSON."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,7 +28,8 @@ def check_plot(path: Path) -> None:
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed; the message says how to get it.
-        ValueError: the folder does not exist, or matplotlib does not write files of this kind.
+        ValueError: the folder does not exist, the file cannot be written, or matplotlib does not write files
+            of this kind.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,6 +40,8 @@ def check_plot(path: Path) -> None:
         raise ValueError(f"{path}: the name must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.absolute().parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ValueError(f"{path}: cannot be written")
 
 
 @contextmanager
