@@ -141,7 +141,7 @@ def _point(program: ConeProgram, state: _State) -> _Point:
 
 def _update_multipliers(program: ConeProgram, state: _State, point: _Point, scale: Tensor) -> _Point:
     """Step 2, in place on ``state``; returns the point that the new state implies."""
-    solved = point.gradient.abs().amax(-1) <= state.inner * scale
+    solved = _amax(point.gradient) <= state.inner * scale
     if not bool(solved.any()):
         return point
     violation = _amax(state.Ax + point.s - program.b)

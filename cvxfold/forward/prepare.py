@@ -69,9 +69,7 @@ class Preparation:
         self._presolve = Presolve(structure, bare)
         dims = structure.cones.with_zero(self._presolve.equalities)
         self._cone = ProductCone(dims)
-        self._gram = InequalityGram(
-            self._presolve.A_places, dims, len(self._presolve.elimination.kept_columns)
-        )
+        self._gram = InequalityGram(self._presolve.A_places, dims, self._presolve.columns)
 
     def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
