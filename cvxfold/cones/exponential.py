@@ -112,13 +112,16 @@ def _root(r: Tensor, s: Tensor, t: Tensor) -> Tensor:
     high = torch.where(s > 0, r / s, infinity)
     log_above, log_below = t.clamp_min(0).log(), (-t).clamp_min(0).log()
 
+    s_less_r, one = s - r, torch.ones_like(r)
+
     def balance(rho: Tensor) -> tuple[Tensor, Tensor]:
-        y, mu, scale = (rho - 1) * r + s, r - rho * s, rho * (rho - 1) + 1
-        common = (2 * rho - 1) / scale
-        log_a, log_mu = rho + (y / scale).log(), -rho + (mu / scale).log()
+        y, mu = torch.addcmul(s_less_r, rho, r), torch.addcmul(r, rho, s, value=-1)
+        scale = torch.addcmul(one, rho, rho - 1)
+        common, log_scale = (2 * rho - 1) / scale, scale.log()
+        log_a, log_mu = y.log() - log_scale + rho, mu.log() - log_scale - rho
         left, right = torch.logaddexp(log_a, log_below), torch.logaddexp(log_mu, log_above)
-        slope = (log_a - left).exp() * (1 + r / y - common)
-        return left - right, slope + (log_mu - right).exp() * (1 + s / mu + common)
+        slope = (log_a - left).exp() * (1 - common + r / y)
+        return left - right, torch.addcmul(slope, (log_mu - right).exp(), 1 + common + s / mu)
 
     end = torch.where(low > _FAR, low, torch.where(high < -_FAR, high, torch.nan))
     end = end.clamp(-_FARTHEST, _FARTHEST)

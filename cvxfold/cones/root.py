@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _MOST = 100
-_LOOKS = 4  # steps between looks at whether all have converged
+_LOOKS = 4  # steps between looks at a device that is far away
 
 
 def bracketed_newton(
@@ -20,7 +20,7 @@ def bracketed_newton(
 
     Made for functions that end like a logarithm at a finite end of their interval: a step that would
     leave the bracket is taken in the logarithm of the distance to that end, and if that fails too the
-    bracket is halved.
+    bracket is halved. As little as possible is done in a step: on a CPU small tensors cost by the call.
 
     Args:
         function: value and slope of the increasing functions at points of any one shape.
@@ -35,21 +35,30 @@ def bracketed_newton(
     # A root that is nearer to an end than this cannot be told from it.
     below = torch.where(low.isfinite(), low + 4 * eps * low.abs(), low)
     above = torch.where(high.isfinite(), high - 4 * eps * high.abs(), high)
+    near = start.device.type == "cpu"
     x = start
     for step in range(_MOST):
         value, slope = function(x)
-        below, above = torch.where(value < 0, x, below), torch.where(value > 0, x, above)
-        move = -value / slope
-        new = x + move
-        end = torch.where(move < 0, low, high)
-        toward_end = end - (end - x) * (-(move / (end - x)).abs()).exp()
-        new = torch.where((new >= below) & (new <= above), new, toward_end.clamp(below, above))
-        new = torch.where((new >= below) & (new <= above), new, 0.5 * (below + above))
-        # The error left is about the square of the step over the distance to the nearer end.
-        room = torch.minimum(x - low, high - x).clamp_max(1)
-        small = (new - x).abs() <= 8 * eps * x.abs().clamp_min(1) + 0.1 * eps**0.5 * room
-        x = torch.where(done | ~new.isfinite(), x, new)
+        negative = value < 0
+        below, above = torch.where(negative, x, below), torch.where(negative, above, x)
+        new = torch.addcdiv(x, value, slope, value=-1)
+        outside = new != new.clamp(below, above)
+        if not near or bool(outside.any()):
+            new = torch.where(outside, _inside(x, value / slope, low, high, below, above), new)
+        # Where the value, a logarithm, is this small the error that Newton's step leaves is about its square.
+        quadratic = (value.abs() <= 0.1 * eps**0.5) & ~outside
+        tolerance = torch.where(quadratic, 1e-6, 8 * eps)
+        small = (new - x).abs() <= tolerance * (x.abs() + 1)
+        x = torch.where(done, x, new)
         done = done | small
-        if step % _LOOKS == _LOOKS - 1 and bool(done.all()):
+        if (near or step % _LOOKS == _LOOKS - 1) and bool(done.all()):
             break
     return x
+
+
+def _inside(x: Tensor, move: Tensor, low: Tensor, high: Tensor, below: Tensor, above: Tensor) -> Tensor:
+    """The step −move in the logarithm of the distance to the end it points to, or else half the bracket."""
+    end = torch.where(move > 0, low, high)
+    new = (end - (end - x) * (-(move / (end - x)).abs()).exp()).clamp(below, above)
+    new = torch.where(new.isfinite(), new, 0.5 * (below + above))
+    return torch.where(new.isfinite(), new, x)
