@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cases import case, errors, evaluate
+from cone_families import CONE_FAMILIES
 from cvxfold.torch import CvxpyLayer
 from families import FAMILIES
 
@@ -13,11 +14,22 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["dense_qp20", "portfolio", "mpc", "many_cones_duals", "least_absolute"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dense_qp20",
+        "portfolio",
+        "mpc",
+        "many_cones_duals",
+        "least_absolute",
+        "semidefinite_program",
+        "mixture",
+    ],
+)
 @pytest.mark.parametrize("backward", ["auto", "gmres"])
 def test_cuda_meets_the_reference(name: str, backward: str) -> None:
     truth = case(name)
-    family = FAMILIES[name]()
+    family = (FAMILIES | CONE_FAMILIES)[name]()
     layer = CvxpyLayer(family.problem, family.parameters, family.variables, backward=backward)  # pyright: ignore[reportArgumentType]
     params = [p.cuda().requires_grad_() for p in truth.params]
     outputs = layer(*params)

@@ -95,9 +95,11 @@ class _Split:
         inside = inside & ~polar  # the origin is in both; D = 0 there
         face = (r <= 0) & (s <= 0) & ~inside & ~polar
         between = u.isfinite().all(-1) & ~(inside | polar | face)
-        safe = torch.where(between.unsqueeze(-1), u, u.new_tensor([1.0, 1.0, 0.0]))  # any such point
-        rho = _root(*safe.unbind(-1))
-        p, v, w, curved = _boundary(rho, *safe.unbind(-1))
+        one = torch.ones_like(r)
+        # Elsewhere any point that is between.
+        safe = torch.where(between, r, one), torch.where(between, s, one), torch.where(between, t, 0 * one)
+        rho = _root(*safe)
+        p, v, w, curved = _boundary(rho, *safe)
         return cls(size, u, inside, polar, face, torch.where(u.isfinite(), p, u), v, w, curved)
 
 

@@ -16,6 +16,7 @@ from the derivatives of p and d along the boundary, as for the exponential cone.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -59,8 +60,7 @@ class Power:
         return frame_derivative(split.p, split.d, split.curved, flat, diagonal, u.dtype)
 
     def _split(self, u: Tensor) -> "_Split":
-        alpha = torch.tensor(self.alphas, dtype=torch.float64, device=u.device)
-        return _Split.of(u.reshape(len(u), len(self.alphas), 3).double(), alpha)
+        return _Split.of(u.reshape(len(u), len(self.alphas), 3).double(), _on(self.alphas, u.device))
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ class _Split:
         p, d, curved = _boundary(alpha, safe_a, safe_b, torch.where(between, length, one))
         sign = torch.stack([one, one, torch.where(c < 0, -one, one)], dim=-1)
         return cls(size, u, inside, polar, torch.where(u.isfinite(), sign * p, u), sign * d, curved)
+
+
+@lru_cache(maxsize=64)
+def _on(alphas: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # made under it it could not serve a backward pass later
+        return torch.tensor(alphas, dtype=torch.float64, device=device)
 
 
 def _boundary(alpha: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
