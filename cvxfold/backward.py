@@ -124,6 +124,7 @@ class DataGradients:
 
 def differentiate(
     solution: Solution,
+    phi: SplittingLinearization,
     x_bar: Tensor,
     y_bar: Tensor,
     method: AdjointMethod,
@@ -133,6 +134,7 @@ def differentiate(
 
     Args:
         solution: of the forward pass.
+        phi: the operator's derivative there.
         x_bar: loss gradient on x, ``(B, n)``, in original units.
         y_bar: loss gradient on y, ``(B, m)``, in original units.
         method: for the adjoint system.
@@ -143,7 +145,6 @@ def differentiate(
     """
     splitting, scaling = solution.splitting, solution.scaling
     A, R = splitting.program.A, splitting.R
-    phi = SplittingLinearization.at(splitting, solution.u)
     D = phi.D
     x_bar, y_bar = x_bar * scaling.columns, y_bar * scaling.rows
     u_bar = D.apply(lambda d: 1 - 2 * d, R * A.mv(splitting.solve_normal(x_bar)))

@@ -4,13 +4,14 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvxfold.backward import DataGradients, Entries, differentiate
+from cvxfold.backward import DataGradients, Entries, SplittingLinearization, differentiate
 from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
 from cvxfold.fold import METHODS
 from cvxfold.forward.driver import solve
@@ -85,7 +86,11 @@ class Core:
         started = time.perf_counter()
         options, reduced = call.options, solved.reduced
         p, v, adjoint = differentiate(
-            solved.solution, *reduced.restrict(x_bar, y_bar), METHODS[options.backward], options.adjoint
+            solved.solution,
+            solved.linearization,
+            *reduced.restrict(x_bar, y_bar),
+            METHODS[options.backward],
+            options.adjoint,
         )
         p, v = reduced.lift_adjoint(p, v, x_bar, y_bar)
         record = BackwardRecord.of(adjoint, time.perf_counter() - started)
@@ -110,6 +115,11 @@ class Solved:
     reduced: Reduced
     x: Tensor
     y: Tensor
+
+    @cached_property
+    def linearization(self) -> SplittingLinearization:
+        """Φ at the solution; it keeps its factor, so the rows of a Jacobian share one."""
+        return SplittingLinearization.at(self.solution.splitting, self.solution.u)
 
 
 class Call:

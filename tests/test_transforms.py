@@ -1,9 +1,12 @@
 """The layer under autograd's and ``torch.func``'s transformations: right, or a clear error."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from cvxfold.forward.newton import NewtonSystem
 from test_citizen import data, make_layer
 
 
@@ -84,6 +87,22 @@ def test_jacrev_and_its_vmap() -> None:
     close(torch.func.jacrev(solution, argnums=1)(A[1], b[1]), expected[1])
     close(torch.func.vmap(torch.func.jacrev(solution, argnums=1))(A, b), expected)
     close(torch.autograd.functional.jacobian(lambda b: solution(A[1], b), b[1]), expected[1])
+
+
+def test_the_rows_of_a_jacobian_share_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, (A, b) = make_layer(), data(0)
+    (x,) = layer(A, b)
+    made = []
+    original = NewtonSystem.at
+
+    def counted(*args: Any) -> NewtonSystem:
+        made.append(1)
+        return original(*args)
+
+    monkeypatch.setattr(NewtonSystem, "at", counted)
+    for entry in x.flatten():
+        torch.autograd.grad(entry, b, retain_graph=True)
+    assert len(made) == 1
 
 
 def test_functional_call() -> None:
