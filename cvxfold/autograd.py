@@ -46,7 +46,7 @@ class _Solve(torch.autograd.Function):
     def forward(P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         solved = call.solved = call.core.forward(ProgramValues(P, q, A, b), call)
         # Copies: an output that its own node holds would never be freed.
-        return solved.x.clone(), solved.y.clone()
+        return solved.at.x.clone(), solved.at.y.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -13,6 +13,7 @@ residuals of Jᵀ w = ū and of that row is a check of the gradient itself.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +21,11 @@ from cvxfold.cones import ProductDerivative
 from cvxfold.fold import Adjoint, AdjointMethod, AdjointSettings, solve_adjoint
 from cvxfold.fold.adjoint import relative_norm
 from cvxfold.forward.newton import NewtonSystem
-from cvxfold.forward.solution import Solution
+from cvxfold.forward.presolve import Reduced
+from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.splitting import Splitting
 from cvxfold.linear.index import Index
-from cvxfold.structure import Structure
+from cvxfold.structure import Moving, Structure
 
 
 @dataclass
@@ -46,8 +48,9 @@ class SplittingLinearization:
         return cls(splitting, u, splitting.program.cone.derivative(u))
 
     @cached_property
-    def _newton(self) -> NewtonSystem:
-        return NewtonSystem.at(self.splitting, self.u)
+    def newton(self) -> NewtonSystem:
+        """J, regularized and factored."""
+        return NewtonSystem.at(self.splitting, self.u, self.D)
 
     def vjp(self, w: Tensor) -> Tensor:
         """Φᵀ w = w − α Jᵀ w."""
@@ -59,27 +62,66 @@ class SplittingLinearization:
 
     def solve(self, r: Tensor) -> Tensor:
         """(I − Φᵀ)⁻¹ r = J⁻ᵀ r / α, by the regularized factor of the finish."""
-        return self._newton.solve_transposed(r) / self.splitting.alpha
+        return self.newton.solve_transposed(r) / self.splitting.alpha
 
     def take(self, index: Tensor) -> "SplittingLinearization":
         """Keep the instances ``index`` ``(b,)``."""
         part = SplittingLinearization(self.splitting.take(index), self.u[index], self.D.take(index))
-        if "_newton" in self.__dict__:
-            part.__dict__["_newton"] = self._newton.take(index)
+        if "newton" in self.__dict__:
+            part.__dict__["newton"] = self.newton.take(index)
+        return part
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Where the derivative is taken.
+
+    Args:
+        splitting: F, of the reduced and equilibrated program.
+        scaling: the equilibration. reduced: the presolve.
+        u: the fixed points, ``(B, m')``.
+        x: ``(B, n)``, in the original program and its units.
+        y: ``(B, m)``, likewise.
+    """
+
+    splitting: Splitting
+    scaling: Scaling
+    reduced: Reduced
+    u: Tensor
+    x: Tensor
+    y: Tensor
+
+    @cached_property
+    def phi(self) -> SplittingLinearization:
+        """F linearized here; it keeps its factor, so the rows of a Jacobian share one."""
+        return SplittingLinearization.at(self.splitting, self.u)
+
+    def take(self, index: Tensor) -> "Optimum":
+        """Keep the instances ``index`` ``(b,)``."""
+        part = Optimum(
+            self.splitting.take(index), self.scaling.take(index), self.reduced.take(index),
+            self.u[index], self.x[index], self.y[index],
+        )  # fmt: skip
+        if "phi" in self.__dict__:
+            part.__dict__["phi"] = self.phi.take(index)
         return part
 
 
 class Entries:
-    """The places of the stored data, as :class:`DataGradients` needs them.
+    """The places of the stored data, and which of them a parameter reaches.
 
     Args:
-        structure: of the program.
+        structure: of the program. moving: what parameters reach.
     """
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, moving: Moving) -> None:
         self.P, self.A, self.b = (
             Index(places) for places in (structure.P_entries, structure.A_entries, structure.b_entries)
         )
+        self.n, self.m, self.equalities = structure.n, structure.m, structure.cones.zero
+        self.moving = [Index(np.flatnonzero(mask)) for mask in (moving.P, moving.q, moving.A, moving.b)]
+        rows = [structure.A_entries[0][moving.A], structure.b_entries[moving.b]]
+        self.moving_rows = Index(np.unique(np.concatenate(rows)))
 
 
 @dataclass(frozen=True)
@@ -121,44 +163,88 @@ class DataGradients:
         terms = _at(self.p, rows) * _at(self.x, columns) + _at(self.x, rows) * _at(self.p, columns)
         return _summed(-0.5 * terms, shared)
 
+    def on_moving(self) -> Tensor:
+        """All that a parameter reaches, side by side, ``(B, ·)``."""
+        parts = (self.on_P(False), self.on_q(False), self.on_A(False), self.on_b(False))
+        kept = (
+            _at(part, index.on(part.device)) for part, index in zip(parts, self.entries.moving, strict=True)
+        )
+        return torch.cat(list(kept), dim=1)
 
-def differentiate(
-    solution: Solution,
+
+@dataclass(frozen=True)
+class Folded:
+    """An adjoint (p, v) with the loss gradients that it answers.
+
+    Args:
+        adjoint: what it was made from.
+        p: ``(B, n')``, of the reduced program and in equilibrated units.
+        v: ``(B, m')``, likewise.
+        y_bar: ȳ ``(B, m')``, likewise.
+        start: M⁻¹x̄ ``(B, n')``, likewise: p for w = 0.
+        lifted_p, lifted_v: p ``(B, n)`` and v ``(B, m)`` of the original program.
+    """
+
+    adjoint: Adjoint
+    p: Tensor
+    v: Tensor
+    y_bar: Tensor
+    start: Tensor
+    lifted_p: Tensor
+    lifted_v: Tensor
+
+    def take(self, index: Tensor) -> "Folded":
+        """Keep the instances ``index`` ``(b,)``; the adjoint's own record stays that of the batch."""
+        return Folded(
+            self.adjoint, *(part[index] for part in (
+                self.p, self.v, self.y_bar, self.start, self.lifted_p, self.lifted_v
+            )),
+        )  # fmt: skip
+
+
+def right_hand_side(
+    at: Optimum, phi: SplittingLinearization, x_bar: Tensor, y_bar: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x̄ and ȳ for the reduced, equilibrated program, M⁻¹x̄ ``(B, n')``, and ū ``(B, m')``."""
+    on_x, on_y = at.reduced.restrict(x_bar, y_bar)
+    on_x, on_y = on_x * at.scaling.columns, on_y * at.scaling.rows
+    R, D = at.splitting.R, phi.D
+    start = at.splitting.solve_normal(on_x)
+    u_bar = D.apply(lambda d: 1 - 2 * d, R * at.splitting.program.A.mv(start))
+    return on_x, on_y, start, u_bar + D.apply(lambda d: d - 1, R * on_y)
+
+
+def fold(
+    at: Optimum,
     phi: SplittingLinearization,
     x_bar: Tensor,
     y_bar: Tensor,
     method: AdjointMethod,
     settings: AdjointSettings,
-) -> tuple[Tensor, Tensor, Adjoint]:
+) -> Folded:
     """Fold the backward pass.
 
     Args:
-        solution: of the forward pass.
-        phi: the operator's derivative there.
-        x_bar: loss gradient on x, ``(B, n)``, in original units.
-        y_bar: loss gradient on y, ``(B, m)``, in original units.
+        at: the solution.
+        phi: F's derivative there.
+        x_bar: loss gradient on x, ``(B, n)``, in the original program's units.
+        y_bar: loss gradient on y, ``(B, m)``, likewise.
         method: for the adjoint system.
         settings: its tolerance and limit.
-
-    Returns:
-        p ``(B, n)`` and v ``(B, m)`` in original units, and the adjoint they came from.
     """
-    splitting, scaling = solution.splitting, solution.scaling
-    A, R = splitting.program.A, splitting.R
-    D = phi.D
-    x_bar, y_bar = x_bar * scaling.columns, y_bar * scaling.rows
-    u_bar = D.apply(lambda d: 1 - 2 * d, R * A.mv(splitting.solve_normal(x_bar)))
-    u_bar = u_bar + D.apply(lambda d: d - 1, R * y_bar)
+    splitting, A, R = at.splitting, at.splitting.program.A, at.splitting.R
+    on_x, on_y, start, u_bar = right_hand_side(at, phi, x_bar, y_bar)
     adjoint = solve_adjoint(method, phi, u_bar, settings)
     w = splitting.alpha * adjoint.w
     pulled = A.rmv(w)
-    p = splitting.solve_normal(x_bar - pulled)
+    p = splitting.solve_normal(on_x - pulled)
     v = w + R * A.mv(p)
-    largest = torch.maximum(x_bar.norm(dim=-1), pulled.norm(dim=-1)).unsqueeze(-1)
-    stationarity = relative_norm(x_bar - splitting.program.P.mv(p) - A.rmv(v), largest)
+    largest = torch.maximum(on_x.norm(dim=-1), pulled.norm(dim=-1)).unsqueeze(-1)
+    stationarity = relative_norm(on_x - splitting.program.P.mv(p) - A.rmv(v), largest)
     residual = torch.maximum(adjoint.residual, stationarity)
     adjoint = replace(adjoint, residual=residual, converged=residual <= settings.tol)
-    return p * scaling.columns, v * scaling.rows, adjoint
+    lifted = at.reduced.lift_adjoint(p * at.scaling.columns, v * at.scaling.rows, x_bar, y_bar)
+    return Folded(adjoint, p, v, on_y, start, *lifted)
 
 
 def _at(v: Tensor, index: Tensor) -> Tensor:

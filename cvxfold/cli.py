@@ -17,6 +17,21 @@ app = typer.Typer(
 )
 
 
+_Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:FUNCTION",
+        help="A function that returns (problem, parameters, variables, sampler), in a module or as "
+        "path/to/file.py:FUNCTION; sampler(batch, seed) gives one array for each parameter.",
+    ),
+]
+_Batch = Annotated[int, typer.Option(min=1, help="Instances.")]
+_Device = Annotated[str, typer.Option(help="Where the values are: cpu, cuda, …")]
+_Dtype = Annotated[str, typer.Option(help="Of the values: float64 or float32.")]
+_Gp = Annotated[bool, typer.Option("--gp", help="The problem is a geometric program.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print all numbers as JSON in place of the table.")]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -49,9 +64,7 @@ def demo(
         typer.Option(min=1, help="Use so many training and test weeks only.", show_default="all"),
     ] = None,
     output: Annotated[Path, typer.Option(help="Where to save the plot.")] = Path("cvxfold-demo.png"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all numbers as JSON in place of the table.")
-    ] = False,
+    as_json: _Json = False,
 ) -> None:
     """Train on real stock prices with cvxpylayers, then with cvxfold, and compare.
 
@@ -85,6 +98,75 @@ def demo(
     else:
         console.print("", show.table(result), show.notes(result), sep="\n")
     console.print(f"\nPlot: {output}")
+
+
+@app.command(epilog="Example: cvxfold compare my_problems:portfolio --batch 16 --finite-differences 3")
+def compare(
+    target: _Target,
+    batch: _Batch = 8,
+    device: _Device = "cpu",
+    dtype: _Dtype = "float64",
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the values, the loss and the directions.")
+    ] = 0,
+    rtol: Annotated[float, typer.Option(min=0.0, help="What counts as agreement.")] = 1e-4,
+    finite_differences: Annotated[
+        int, typer.Option(min=0, help="Random directions of finite differences, as the arbiter.")
+    ] = 0,
+    gp: _Gp = False,
+    as_json: _Json = False,
+    plot: Annotated[Path | None, typer.Option(help="Where to save a bar chart.", show_default="none")] = None,
+) -> None:
+    """Compare gradients with cvxpylayers' on a problem of yours, and tell who is right.
+
+    The loss is a random linear function of the outputs. Prints differences, the residual of each one's own
+    adjoint system, time and memory. Exit status 1 where cvxpylayers and cvxfold do not agree, 2 for errors in
+    what was asked.
+    """
+    from cvxfold.commands.compare import run
+    from cvxfold.commands.request import Request, UsageError
+
+    try:
+        request = Request(target, batch, device, dtype, seed, gp, plot)
+        agreed = run(request, rtol, finite_differences, as_json)
+    except UsageError as error:
+        raise typer.BadParameter(str(error), param_hint=error.hint) from error
+    except ModuleNotFoundError as error:
+        _stop(error)
+    raise typer.Exit(0 if agreed else 1)
+
+
+@app.command(epilog="Example: cvxfold analyze my_problems:portfolio --tol 1e-8 --plot rates.png")
+def analyze(
+    target: _Target,
+    batch: _Batch = 8,
+    device: _Device = "cpu",
+    dtype: _Dtype = "float64",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the values and the losses.")] = 0,
+    tol: Annotated[float, typer.Option(help="Accuracy of the gradient to make forecasts for.")] = 1e-6,
+    costs: Annotated[bool, typer.Option(help="Measure time and memory as well.")] = True,
+    gp: _Gp = False,
+    as_json: _Json = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Where to plot error against iterations.", show_default="none")
+    ] = None,
+) -> None:
+    """Analyze how the backward pass converges on a problem of yours.
+
+    Prints the spectral radius of the iteration, measured rates, distance from kinks and singularity, a
+    verdict on the gradients, and what unrolling, linear fixed-point iteration, GMRES and the default method
+    will take to the accuracy that is asked for: iterations, time and memory. The losses are random linear
+    functions of the outputs. Exit status 1 where instances have no solution, 2 for errors in what was asked.
+    """
+    from cvxfold.commands.analyze import run
+    from cvxfold.commands.request import Request, UsageError
+
+    try:
+        run(Request(target, batch, device, dtype, seed, gp, plot), tol, costs, as_json)
+    except UsageError as error:
+        raise typer.BadParameter(str(error), param_hint=error.hint) from error
+    except ModuleNotFoundError as error:
+        _stop(error)
 
 
 def _stop(error: Exception) -> NoReturn:

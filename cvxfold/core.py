@@ -3,27 +3,28 @@
 import sys
 import time
 import warnings
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvxfold.backward import DataGradients, Entries, SplittingLinearization, differentiate
+from cvxfold.backward import DataGradients, Entries, Optimum, fold
+from cvxfold.diagnosis import diagnose
 from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
-from cvxfold.fold import METHODS
+from cvxfold.fold.unrolled import Unrolled
 from cvxfold.forward.driver import solve
 from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.prepare import Preparation, Prepared
-from cvxfold.forward.presolve import Reduced
-from cvxfold.forward.solution import Solution, Status
+from cvxfold.forward.solution import ForwardSettings, Solution, Status
 from cvxfold.monitor.report import BackwardRecord, ForwardRecord, Report
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.program import ConeProgram
-from cvxfold.structure import Structure
+from cvxfold.structure import Moving, Structure
 
 
 class Core:
@@ -33,41 +34,82 @@ class Core:
 
     Args:
         structure: of the program.
+        moving: what of its data a parameter reaches.
     """
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, moving: Moving) -> None:
         self.structure = structure
+        self.moving = moving
         self._preparations: dict[bool, Preparation] = {}
-        self._entries = Entries(structure)
+        self.entries = Entries(structure, moving)
         self._prepared: Prepared | None = None
         self._memory: Memory | None = None
+        self._last: Callable[[], Solved | None] = lambda: None  # a weak reference
         self.report: Report | None = None
+        self._listeners: dict[int, Callable[[Report], Any]] = {}
+
+    def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
+        """Call ``callback`` with the report after each pass, until the function returned is called."""
+        key = max(self._listeners, default=0) + 1
+        self._listeners[key] = callback
+
+        def end() -> None:
+            self._listeners.pop(key, None)
+
+        return end
+
+    def tell(self, report: Report) -> None:
+        """Call back all that listen."""
+        for callback in list(self._listeners.values()):
+            callback(report)
 
     def forward(self, values: ProgramValues, call: "Call") -> "Solved":
         """The forward pass, without derivatives; fills in the call's report."""
         started = time.perf_counter()
-        prepared = self._prepare(values, call.options.forward.bare)
-        b = values.b.new_zeros(values.b.shape[0], self.structure.m)
-        b.index_copy_(1, self._entries.b.on(b.device), values.b)
+        solved, memory = self._solve(values, call)
+        self._prepared, self._memory, self._last = solved.prepared, memory, weakref.ref(solved)
+        call.began(solved.solution, time.perf_counter() - started)
+        return solved
+
+    def look(self, values: ProgramValues, call: "Call") -> "Solved":
+        """The last solution, if it lives and is that of the same data, or a new one that leaves no trace."""
+        last = self._last()
+        if last is not None and last.prepared.fits(values.P, values.A, call.options.forward.bare):
+            program, _ = last.prepared.program(values.q, self.right_hand_side(values), call.batch)
+            known = last.at.splitting.program
+            if torch.equal(known.q, program.q) and torch.equal(known.b, program.b):
+                return last
+        return self._solve(values, call)[0]
+
+    def _solve(self, values: ProgramValues, call: "Call") -> tuple["Solved", Memory]:
+        """Presolve, solve, and undo the presolve."""
+        prepared, b = self.prepare(values, call.options.forward), self.right_hand_side(values)
         program, scaling = prepared.program(values.q, b, call.batch)
         solution, memory = solve(
             program, scaling, call.options.forward, self._memory, self._start(values, program, prepared, call)
         )
-        self._prepared, self._memory = prepared, memory
         x, _, y = scaling.original(solution.x, solution.s, solution.y)
         x, y = prepared.reduced.lift(x, y, values.q, b)
-        call.report = self.report = Report(ForwardRecord.of(solution, time.perf_counter() - started))
-        _judge_forward(solution, call.options)
-        return Solved(solution, prepared.reduced, x, y)
+        at = Optimum(solution.splitting, scaling, prepared.reduced, solution.u, x, y)
+        return Solved(solution, at, prepared), memory
 
-    def _prepare(self, values: ProgramValues, bare: bool) -> Prepared:
+    def prepare(self, values: ProgramValues, settings: ForwardSettings) -> Prepared:
         """What depends on P and A alone, from the last call where they are the same."""
         prepared = self._prepared
-        if prepared is not None and prepared.fits(values.P, values.A, bare):
+        if prepared is not None and prepared.fits(values.P, values.A, settings.bare):
             return prepared
+        return self.preparation(settings.bare).prepare(values.P, values.A)
+
+    def preparation(self, bare: bool) -> Preparation:
+        """Presolve and equilibration for this structure, with or without the former."""
         if bare not in self._preparations:
             self._preparations[bare] = Preparation(self.structure, bare)
-        return self._preparations[bare].prepare(values.P, values.A)
+        return self._preparations[bare]
+
+    def right_hand_side(self, values: ProgramValues) -> Tensor:
+        """b ``(1|B, m)`` from its stored entries."""
+        b = values.b.new_zeros(values.b.shape[0], self.structure.m)
+        return b.index_copy(1, self.entries.b.on(b.device), values.b)
 
     def _start(
         self, values: ProgramValues, program: ConeProgram, prepared: Prepared, call: "Call"
@@ -84,42 +126,41 @@ class Core:
     def backward(self, solved: "Solved", x_bar: Tensor, y_bar: Tensor, call: "Call") -> DataGradients:
         """The backward pass from loss gradients on x and y; fills in the call's report."""
         started = time.perf_counter()
-        options, reduced = call.options, solved.reduced
-        p, v, adjoint = differentiate(
-            solved.solution,
-            solved.linearization,
-            *reduced.restrict(x_bar, y_bar),
-            METHODS[options.backward],
-            options.adjoint,
+        options, at = call.options, solved.at
+        assert not isinstance(options.backward, Unrolled)
+        folded = fold(at, at.phi, x_bar, y_bar, options.backward, options.adjoint)
+        adjoint = folded.adjoint
+        diagnosis = diagnose(at, self.entries, x_bar, y_bar, folded)
+        call.ended(
+            BackwardRecord.of(
+                adjoint.method,
+                adjoint.history,
+                adjoint.residual,
+                adjoint.rate,
+                time.perf_counter() - started,
+                diagnosis,
+                solved.solution.solved,
+                options.adjoint.tol,
+                approximate=not adjoint.exact,
+            )
         )
-        p, v = reduced.lift_adjoint(p, v, x_bar, y_bar)
-        record = BackwardRecord.of(adjoint, time.perf_counter() - started)
-        if call.report is not None:
-            call.report.backward = record
-        _judge_backward(record, options)
-        return DataGradients(p, v, solved.x, solved.y, self._entries)
+        return DataGradients(folded.lifted_p, folded.lifted_v, at.x, at.y, self.entries)
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Core":
         """A copy that remembers nothing yet."""
-        return Core(self.structure)
+        return Core(self.structure, self.moving)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Core, (self.structure,)
+        return Core, (self.structure, self.moving)
 
 
 @dataclass(frozen=True)
 class Solved:
-    """What the backward pass needs: the reduced solution, the way back, and x and y in full."""
+    """What the backward pass needs: the solution, where it is in full, and what depends on P and A alone."""
 
     solution: Solution
-    reduced: Reduced
-    x: Tensor
-    y: Tensor
-
-    @cached_property
-    def linearization(self) -> SplittingLinearization:
-        """Φ at the solution; it keeps its factor, so the rows of a Jacobian share one."""
-        return SplittingLinearization.at(self.solution.splitting, self.solution.u)
+    at: Optimum
+    prepared: Prepared
 
 
 class Call:
@@ -139,8 +180,23 @@ class Call:
         self.solved: Solved | None = None
         self.flattened: Call | None = None  # the call that served this one under torch.func.vmap
 
+    def began(self, solution: Solution, seconds: float) -> None:
+        """Report a forward pass, and complain where it fell short."""
+        self.report = self.core.report = Report(ForwardRecord.of(solution, seconds))
+        self.core.tell(self.report)
+        judge_forward(solution, self.options)
 
-def _judge_forward(solution: Solution, options: Options) -> None:
+    def ended(self, record: BackwardRecord) -> None:
+        """Report a backward pass, and complain about gradients that are not to be trusted."""
+        if self.report is not None:
+            self.report.backward = record
+            self.core.tell(self.report)
+        if self.options.on_unconverged != "ignore" and (complaints := record.complaints()):
+            _complain(f"backward pass: {'; '.join(complaints)}", self.options)
+
+
+def judge_forward(solution: Solution, options: Options) -> None:
+    """Raise for instances without a solution, and complain about those that missed the tolerance."""
     infeasible, unbounded = solution.instances(Status.INFEASIBLE), solution.instances(Status.UNBOUNDED)
     if infeasible:
         also = f"; instances {unbounded} are unbounded" if unbounded else ""
@@ -155,19 +211,6 @@ def _judge_forward(solution: Solution, options: Options) -> None:
             f"(relative residual up to {worst:.1e}); raise max_iters or tol",
             options,
         )
-
-
-def _judge_backward(record: BackwardRecord, options: Options) -> None:
-    if options.on_unconverged == "ignore" or bool(record.converged.all()):
-        return
-    missed = (~record.converged).nonzero().squeeze(-1).tolist()
-    worst = float(record.residual[missed].amax())
-    _complain(
-        f"backward pass: the gradients of instances {missed} did not reach the tolerance "
-        f"{options.adjoint.tol:.1e} by method {record.method!r} (relative residual up to {worst:.1e}); "
-        "raise backward_max_iters, choose backward='auto', or see whether the solution is degenerate",
-        options,
-    )
 
 
 def _complain(message: str, options: Options) -> None:

@@ -5,12 +5,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from cvxfold.fold import METHODS, AdjointSettings
+from cvxfold.fold import METHODS, AdjointMethod, AdjointSettings
+from cvxfold.fold.unrolled import Unrolled
 from cvxfold.forward.black_box import BlackBox, named
 from cvxfold.forward.solution import ForwardSettings
+from cvxfold.forward.splitting import RELAXATION
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
-BackwardMethod = Literal["auto", "direct", "gmres", "least_squares", "lfpi"]
+BackwardMethod = (
+    Literal[
+        "auto",
+        "direct",
+        "gmres",
+        "bicgstab",
+        "anderson",
+        "lfpi",
+        "preconditioned_gmres",
+        "preconditioned_bicgstab",
+        "preconditioned_anderson",
+        "preconditioned_lfpi",
+        "least_squares",
+        "jacobian_free",
+        "unrolled",
+    ]
+    | AdjointMethod
+    | Unrolled
+)
 
 _MEANINGLESS = frozenset({
     "mode", "n_jobs_backward", "warm_start", "warm_starts", "raise_on_error", "lsqr_args",
@@ -62,14 +82,14 @@ class Options:
     Args:
         forward: tolerances and limits of the forward pass.
         adjoint: tolerance and limit of the backward pass.
-        backward: name of the adjoint method.
+        backward: the adjoint method, or how to unroll.
         on_unconverged: what to do where a solution or a gradient misses its tolerance.
         solver: of the forward pass; None is cvxfold's own method.
     """
 
     forward: ForwardSettings
     adjoint: AdjointSettings
-    backward: str
+    backward: AdjointMethod | Unrolled
     on_unconverged: str
     solver: ForwardSolver | None = None
 
@@ -77,7 +97,7 @@ class Options:
     def create(
         cls,
         *,
-        backward: str,
+        backward: BackwardMethod,
         refine: bool,
         tol: float,
         max_iters: int | None,
@@ -86,14 +106,15 @@ class Options:
         on_unconverged: str,
         verbose: bool,
         solver: str | None = None,
+        penalty: float | None = None,
+        relaxation: float = RELAXATION,
     ) -> "Options":
         """Check a layer's keyword arguments.
 
         Raises:
             ValueError: an unknown name or a number out of range; the message lists what is allowed.
         """
-        if backward not in METHODS:
-            raise ValueError(f"backward: expected one of {sorted(METHODS)}, got {backward!r}")
+        method = _method(backward)
         if on_unconverged not in get_args(OnUnconverged):
             choices = list(get_args(OnUnconverged))
             raise ValueError(f"on_unconverged: expected one of {choices}, got {on_unconverged!r}")
@@ -102,14 +123,24 @@ class Options:
         for name, limit in (("max_iters", max_iters), ("backward_max_iters", backward_max_iters)):
             if limit is not None:
                 _require_count(name, limit)
+        if penalty is not None:
+            _require_positive("penalty", penalty)
+        _require_positive("relaxation", relaxation)
+        if relaxation >= 2:
+            raise ValueError(f"relaxation: expected a number between 0 and 2, got {relaxation!r}")
         forward = ForwardSettings(
-            eps_abs=float(tol), eps_rel=float(tol), refine=bool(refine), verbose=bool(verbose)
+            eps_abs=float(tol),
+            eps_rel=float(tol),
+            refine=bool(refine),
+            verbose=bool(verbose),
+            penalty=None if penalty is None else float(penalty),
+            relaxation=float(relaxation),
         )
         if max_iters is not None:
             forward = replace(forward, max_iters=int(max_iters))
         adjoint = AdjointSettings(float(backward_tol), backward_max_iters)
         other = None if solver is None else ForwardSolver(named(solver), {"verbose": bool(verbose)})
-        return cls(forward, adjoint, backward, on_unconverged, other)
+        return cls(forward, adjoint, method, on_unconverged, other)
 
     def updated(self, solver_args: Mapping[str, Any] | None) -> "Options":
         """These options with upstream's ``solver_args`` on top.
@@ -142,6 +173,20 @@ class Options:
                 stacklevel=3,
             )
         return replace(self, forward=forward, solver=solver)
+
+
+def _method(given: Any) -> AdjointMethod | Unrolled:
+    """A method by its name, or as it was made."""
+    if isinstance(given, Unrolled) or (hasattr(given, "solve") and hasattr(given, "exact")):
+        return given
+    if given == "unrolled":
+        return Unrolled()
+    if isinstance(given, str) and given in METHODS:
+        return METHODS[given]
+    raise ValueError(
+        f"backward: expected one of {sorted({*METHODS, 'unrolled'})} or a method of cvxfold.fold, "
+        f"got {given!r}"
+    )
 
 
 def _changed(settings: ForwardSettings, given: Mapping[str, Any]) -> ForwardSettings:

@@ -11,10 +11,12 @@ from torch import Tensor
 from cvxfold.backward import DataGradients
 from cvxfold.canonical import as_it_was, maps_of
 from cvxfold.core import Call, Core, Solved
+from cvxfold.fold.unrolled import Unrolled
+from cvxfold.forward.splitting import RELAXATION
 from cvxfold.monitor.report import Report
 from cvxfold.options import BackwardMethod, OnUnconverged, Options
 from cvxfold.parametrize import ProgramValues
-from cvxfold.structure import IndexArray
+from cvxfold.structure import IndexArray, Moving
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class _Layer:
     def of(cls, context: Any) -> "_Layer":
         reduced_P, P_order = as_it_was(context.reduced_P)
         reduced_A, A_order = as_it_was(context.reduced_A)
-        structure, *_ = maps_of(replace(context, reduced_P=reduced_P, reduced_A=reduced_A))
-        return cls(context.cone_dims, Core(structure), P_order, A_order)
+        structure, *maps = maps_of(replace(context, reduced_P=reduced_P, reduced_A=reduced_A))
+        return cls(context.cone_dims, Core(structure, Moving.of(*maps)), P_order, A_order)
 
     def values(self, P: Tensor | None, q: Tensor, A: Tensor) -> ProgramValues:
         """The stored entries; what is the same for the whole batch once, as cvxpylayers expands it."""
@@ -83,7 +85,8 @@ class FoldedSolver(SolverInterface):
 
     Args:
         solver: of the forward pass, as the layer's.
-        backward, refine, tol, max_iters, backward_tol, backward_max_iters, on_unconverged, verbose: likewise.
+        backward, refine, tol, max_iters, backward_tol, backward_max_iters, on_unconverged, verbose, penalty,
+            relaxation: likewise, but for ``backward="unrolled"``.
 
     Raises:
         ValueError: an option is unknown or out of range.
@@ -108,6 +111,8 @@ class FoldedSolver(SolverInterface):
         backward_max_iters: int | None = None,
         on_unconverged: OnUnconverged = "warn",
         verbose: bool = False,
+        penalty: float | None = None,
+        relaxation: float = RELAXATION,
     ) -> None:
         self._options = Options.create(
             solver=solver,
@@ -119,7 +124,11 @@ class FoldedSolver(SolverInterface):
             backward_max_iters=backward_max_iters,
             on_unconverged=on_unconverged,
             verbose=verbose,
+            penalty=penalty,
+            relaxation=relaxation,
         )
+        if isinstance(self._options.backward, Unrolled):
+            raise ValueError("backward: 'unrolled' needs a layer of cvxfold's own, cvxfold.torch.CvxpyLayer")
         self._layers: list[_Layer] = []
         self._last: Core | None = None
 
@@ -175,7 +184,7 @@ class FoldedSolver(SolverInterface):
         with torch.no_grad():
             solved = core.forward(layer.values(P, q, A), call)
         state = _State(layer, call, solved, q.dtype) if needs_grad else None
-        return solved.x.to(q.dtype), solved.y.to(q.dtype), state
+        return solved.at.x.to(q.dtype), solved.at.y.to(q.dtype), state
 
     def derivative_torch_batch(
         self, dprimal: Tensor, ddual: Tensor, saved_state: Any

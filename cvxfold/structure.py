@@ -33,6 +33,21 @@ class Structure:
 
 
 @dataclass(frozen=True)
+class Moving:
+    """Which stored entries of P, q, A and b a parameter reaches, as masks."""
+
+    P: np.ndarray
+    q: np.ndarray
+    A: np.ndarray
+    b: np.ndarray
+
+    @classmethod
+    def of(cls, *maps: sp.csr_array) -> "Moving":
+        """By the maps from the parameter vector, with a trailing 1, to the entries."""
+        return cls(*(np.diff(sp.csr_array(data[:, :-1]).indptr) > 0 for data in maps))
+
+
+@dataclass(frozen=True)
 class ParameterSpec:
     """A user's parameter: its name and shape, its slot in the parameter vector, its transformation.
 
@@ -81,3 +96,8 @@ class Canonical:
     q: sp.csr_array
     A: sp.csr_array
     b: sp.csr_array
+
+    @property
+    def moving(self) -> Moving:
+        """Which stored entries a parameter reaches."""
+        return Moving.of(self.P, self.q, self.A, self.b)

@@ -1,21 +1,41 @@
 """The drop-in layer: ``from cvxfold.torch import CvxpyLayer`` in place of cvxpylayers'."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
 import torch
 from torch import Tensor
 
-from cvxfold.arguments import prepare
+from cvxfold.arguments import Arguments, prepare
 from cvxfold.autograd import solve
 from cvxfold.canonical import canonicalize
 from cvxfold.core import Core
+from cvxfold.fold.unrolled import Unrolled
+from cvxfold.forward.splitting import RELAXATION
 from cvxfold.monitor.report import Report
 from cvxfold.options import BackwardMethod, OnUnconverged, Options
-from cvxfold.parametrize import Parametrization
+from cvxfold.parametrize import Parametrization, ProgramValues
 from cvxfold.recover import Recovery
 from cvxfold.transforms import uncompiled
+from cvxfold.unrolling import solve_unrolled
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a layer was made from. Copies of the layer share it; a file or another process gets None."""
+
+    problem: cp.Problem
+    parameters: Sequence[cp.Parameter]
+    variables: Sequence[cp.Variable]
+    gp: bool
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Source":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
 
 
 class CvxpyLayer(torch.nn.Module):
@@ -40,8 +60,12 @@ class CvxpyLayer(torch.nn.Module):
             ``eps``, ``eps_abs``, ``eps_rel``, ``eps_infeas``, ``max_iters`` and ``verbose`` as in SCS, or
             Clarabel's names for them; and ``solve_method``, which names another solver.
         backward: how the adjoint system is solved: "direct" (the factor of the Newton system, refined),
-            "gmres", "lfpi" (linear fixed-point iteration, as unrolling does), "least_squares" (of least
-            norm), or "auto" (direct; GMRES, then least squares, where that is not enough).
+            "gmres", "bicgstab", "anderson", "lfpi" (linear fixed-point iteration, as unrolling does), each of
+            these four also as "preconditioned_…" by that factor; "least_squares" (of least norm);
+            "jacobian_free" (one step, an approximation); or "auto" (direct; GMRES, then least squares,
+            where that is not enough). "unrolled" differentiates the iteration itself, and can be
+            differentiated again. A method with settings of its own is given as an object, such as
+            ``cvxfold.fold.LFPI(step=0.9)`` or ``cvxfold.fold.Unrolled(50, start="cold")``.
         refine: whether to finish the splitting iteration by Newton steps, to machine precision.
         tol: tolerance of the forward pass, absolute and relative, in SCS's definitions.
         max_iters: iterations of the forward pass at most; Newton steps begin after the first 25.
@@ -49,7 +73,9 @@ class CvxpyLayer(torch.nn.Module):
         backward_max_iters: iterations of the adjoint method at most; None leaves it to the method.
         on_unconverged: "warn" (a :class:`cvxfold.ConvergenceWarning`), "raise" (a
             :class:`cvxfold.ConvergenceError`) or "ignore", where a solution or a gradient misses its
-            tolerance.
+            tolerance or there is no unique derivative.
+        penalty: ρ of the splitting iteration, for all instances; None lets it follow their residuals.
+        relaxation: α of the splitting iteration, between 0 and 2.
 
     Raises:
         ValueError: the problem is not DPP, ``parameters`` are not the problem's, a variable is not the
@@ -83,6 +109,8 @@ class CvxpyLayer(torch.nn.Module):
         backward_tol: float = 1e-9,
         backward_max_iters: int | None = None,
         on_unconverged: OnUnconverged = "warn",
+        penalty: float | None = None,
+        relaxation: float = RELAXATION,
     ) -> None:
         super().__init__()
         self._options = Options.create(
@@ -95,11 +123,14 @@ class CvxpyLayer(torch.nn.Module):
             on_unconverged=on_unconverged,
             verbose=verbose,
             solver=solver,
+            penalty=penalty,
+            relaxation=relaxation,
         ).updated(solver_args)
         self._canonical = canonicalize(
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend
         )
-        self._core = Core(self._canonical.structure)
+        self.source: Source | None = Source(problem, tuple(parameters), tuple(variables), gp)
+        self._core = Core(self._canonical.structure, self._canonical.moving)
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
 
     @uncompiled
@@ -127,18 +158,49 @@ class CvxpyLayer(torch.nn.Module):
             ConvergenceError: with ``on_unconverged="raise"``.
         """
         options = self._options.updated(solver_args)
-        arguments = prepare(params, self._canonical.parameters)
-        parametrization, recoveries = self._on(arguments.device)
-        values = parametrization(arguments.tensors)
+        arguments, values, recoveries = self.program(*params)
         batch = 1 if arguments.batch is None else arguments.batch
-        x, y = solve(self._core, values, batch, options, warm_start=warm_start)
+        if isinstance(options.backward, Unrolled) and batch:
+            x, y = solve_unrolled(self._core, values, batch, options, options.backward, warm_start=warm_start)
+        else:
+            x, y = solve(self._core, values, batch, options, warm_start=warm_start)
         outputs = (recovery(x, y).to(arguments.dtype) for recovery in recoveries)
         return tuple(output.squeeze(0) if arguments.batch is None else output for output in outputs)
+
+    def program(self, *params: Tensor) -> tuple[Arguments, ProgramValues, list[Recovery]]:
+        """The cone programs of a batch of parameter values, and the way from their solutions to outputs."""
+        arguments = prepare(params, self._canonical.parameters)
+        parametrization, recoveries = self._on(arguments.device)
+        return arguments, parametrization(arguments.tensors), recoveries
+
+    @property
+    def core(self) -> Core:
+        """What solves and differentiates the cone programs."""
+        return self._core
+
+    @property
+    def options(self) -> Options:
+        """What the layer was asked for."""
+        return self._options
 
     @property
     def report(self) -> Report | None:
         """The record of the last call, also of one that raised an error; None before the first."""
         return self._core.report
+
+    def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
+        """Have a function called with the report after each pass, forward and backward.
+
+        Args:
+            callback: takes the report; its ``backward`` is None after a forward pass.
+
+        Returns:
+            A function that ends this.
+
+        Example:
+            >>> end = layer.on_report(lambda report: writer.add_scalars("layer", report.to_dict(), step))
+        """
+        return self._core.on_report(callback)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""

@@ -1,4 +1,4 @@
-"""What a cone must offer: a batched projection and its derivative as a spectral operator."""
+"""What a cone must offer: a batched projection, its derivative as a spectral operator, and the next one."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -46,6 +46,32 @@ class Cone(Protocol):
         """Π_K(u) for ``u`` of shape ``(B, m)``; returns ``(B, m)``."""
         ...
 
+    def interior(self, u: Tensor) -> Tensor:
+        """A vector inside both K and K*, ``(m,)``, of u's dtype and device; zero on the zero cone."""
+        ...
+
     def derivative(self, u: Tensor) -> Derivative:
         """DΠ_K(u) for ``u`` of shape ``(B, m)``: an element of the generalized Jacobian at kinks."""
+        ...
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """D²Π_K(u)[v, w], the derivative of DΠ_K(u) v along w.
+
+        Π_K is the gradient of ½‖Π_K‖², so ⟨z, D²Π_K(u)[v, w]⟩ is symmetric in z, v and w.
+
+        Args:
+            u, v, w: ``(B, m)``.
+
+        Returns:
+            ``(B, m)``; zero where Π_K is linear about u, finite at kinks.
+        """
+        ...
+
+    def margin(self, u: Tensor) -> Tensor:
+        """About the distance from ``u`` ``(B, m)`` to the nearest point where Π_K has no derivative.
+
+        Returns:
+            For each row the distance of its block, ``(B, m)``: one number on the rows of a non-separable
+            cone, zero at kinks, infinite on the zero cone, NaN where u is NaN.
+        """
         ...

@@ -34,9 +34,21 @@ class Zero:
         """Zero, wherever u is."""
         return torch.zeros_like(u)
 
+    def interior(self, u: Tensor) -> Tensor:
+        """Zero."""
+        return u.new_zeros(self.dim)
+
     def derivative(self, u: Tensor) -> DiagonalDerivative:
         """D = 0."""
         return DiagonalDerivative(torch.zeros_like(u))
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """Zero: Π is linear."""
+        return torch.zeros_like(u)
+
+    def margin(self, u: Tensor) -> Tensor:
+        """Infinite: there is no kink."""
+        return torch.where(u.isnan(), u, torch.inf)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,18 @@ class Nonnegative:
         """max(u, 0)."""
         return u.clamp_min(0.0)
 
+    def interior(self, u: Tensor) -> Tensor:
+        """All ones."""
+        return u.new_ones(self.dim)
+
     def derivative(self, u: Tensor) -> DiagonalDerivative:
         """1 where u > 0, else 0 (at the kink u = 0 as well)."""
         return DiagonalDerivative((u > 0).to(u.dtype))
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """Zero: Π is linear but for its kinks."""
+        return torch.zeros_like(u)
+
+    def margin(self, u: Tensor) -> Tensor:
+        """|u|, row by row."""
+        return u.abs()

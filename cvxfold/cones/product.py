@@ -92,9 +92,26 @@ class ProductCone:
             return u
         return torch.cat([cone.project(u[:, rows]) for rows, cone in self.parts], dim=1)
 
+    def interior(self, u: Tensor) -> Tensor:
+        """A vector inside both K and K*, ``(m,)``."""
+        return torch.cat([cone.interior(u) for _, cone in self.parts]) if self.parts else u[0]
+
     def derivative(self, u: Tensor) -> ProductDerivative:
         """DΠ_K(u) for ``u`` of shape ``(B, m)``."""
         return ProductDerivative(tuple((rows, cone.derivative(u[:, rows])) for rows, cone in self.parts))
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """D²Π_K(u)[v, w], factor by factor; all ``(B, m)``."""
+        if not self.parts:
+            return u
+        parts = [cone.second_derivative(u[:, rows], v[:, rows], w[:, rows]) for rows, cone in self.parts]
+        return torch.cat(parts, dim=1)
+
+    def margin(self, u: Tensor) -> Tensor:
+        """Each block's own distance to a kink, on its rows; ``(B, m)``."""
+        if not self.parts:
+            return u
+        return torch.cat([cone.margin(u[:, rows]) for rows, cone in self.parts], dim=1)
 
     def blocks(self) -> Tensor:
         """For each row the number of the block it belongs to, ``(m,)``.

@@ -9,6 +9,11 @@ plane of u, and every direction orthogonal to both. Their eigenvalues are
 
 (the spectral decomposition of the Jordan algebra of the cone: Alizadeh and Goldfarb, "Second-order cone
 programming", 2003, section 4), so f(D) = f(λ) I + (f(d_a) − f(λ)) aaᵀ + (f(d_c) − f(λ)) ccᵀ.
+
+Between the branches Π(u) = ½ (t + n) (1, ẑ) with n = ‖z‖. For v = (τ, aẑ + ζ) and w = (σ, bẑ + ξ) with ζ
+and ξ orthogonal to ẑ, differentiating twice leaves, with c = t/n,
+
+    D²Π(u)[v, w] = (ζᵀξ,  (τ − ca) ξ + (σ − cb) ζ − c ζᵀξ ẑ) / 2n
 """
 
 from dataclasses import dataclass
@@ -77,6 +82,12 @@ class SecondOrder:
         s = torch.where(polar, torch.zeros_like(blocks), torch.where(inside, blocks, between))
         return s.reshape(u.shape)
 
+    def interior(self, u: Tensor) -> Tensor:
+        """The axis (1, 0)."""
+        axis = u.new_zeros(self.cones, self.size)
+        axis[:, 0] = 1.0
+        return axis.flatten()
+
     def derivative(self, u: Tensor) -> SecondOrderDerivative:
         """DΠ_K(u); at the apex and on the polar cone's boundary the zero matrix."""
         blocks = u.reshape(u.shape[0], self.cones, self.size)
@@ -88,6 +99,27 @@ class SecondOrder:
         eigenvalues = torch.where(norm <= t, ones, between)
         eigenvalues = torch.where(norm <= -t, torch.zeros_like(ones), eigenvalues)
         return SecondOrderDerivative(z / _nonzero(norm), eigenvalues)
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """D²Π_K(u)[v, w] for ``(B, cones·size)`` each; zero inside K and its polar."""
+        blocks, v, w = (x.reshape(len(x), self.cones, self.size) for x in (u, v, w))
+        t, z = blocks[..., :1], blocks[..., 1:]
+        norm = z.norm(dim=-1, keepdim=True)
+        direction, c = z / _nonzero(norm), t / _nonzero(norm)
+        a = (direction * v[..., 1:]).sum(-1, keepdim=True)
+        b = (direction * w[..., 1:]).sum(-1, keepdim=True)
+        zeta, xi = v[..., 1:] - a * direction, w[..., 1:] - b * direction
+        inner = (zeta * xi).sum(-1, keepdim=True)
+        tail = (v[..., :1] - c * a) * xi + (w[..., :1] - c * b) * zeta - c * inner * direction
+        between = torch.cat([inner, tail], dim=-1) / (2 * _nonzero(norm))
+        return torch.where(norm <= t.abs(), torch.zeros_like(between), between).reshape(u.shape)
+
+    def margin(self, u: Tensor) -> Tensor:
+        """The distance to the nearer of the boundaries ‖z‖ = t and ‖z‖ = −t of K and its polar."""
+        blocks = u.reshape(u.shape[0], self.cones, self.size)
+        t, norm = blocks[..., :1].abs(), blocks[..., 1:].norm(dim=-1, keepdim=True)
+        nearest = (norm - t).abs() * _SQRT_HALF if self.size > 1 else t
+        return nearest.expand_as(blocks).reshape(u.shape)
 
 
 def _nonzero(norm: Tensor) -> Tensor:

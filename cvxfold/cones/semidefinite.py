@@ -7,7 +7,10 @@ derivative has the eigenvectors Q (eᵢeⱼᵀ + eⱼeᵢᵀ) Qᵀ with the eige
     Ωᵢⱼ = (ωᵢ⁺ − ωⱼ⁺) / (ωᵢ − ωⱼ)
 
 between 0 and 1 (Löwner's theorem; Sun and Sun, "Semismooth matrix-valued functions", 2002), so
-f(D) V = Q (f(Ω) ∘ QᵀVQ) Qᵀ.
+f(D) V = Q (f(Ω) ∘ QᵀVQ) Qᵀ. The second derivative is (Daleckii and Krein; Higham, "Functions of
+Matrices", 2008, chapter 3), with Ṽ = QᵀVQ, G̃ = QᵀGQ and the second divided differences of max(·, 0),
+
+    D²Π(X)[V, G] = Q Z Qᵀ,      Zᵢⱼ = Σₖ [ωᵢ, ωₖ, ωⱼ] (Ṽᵢₖ G̃ₖⱼ + G̃ᵢₖ Ṽₖⱼ)
 """
 
 from dataclasses import dataclass
@@ -66,6 +69,10 @@ class Semidefinite:
         inside = (omega >= 0).all(-1, keepdim=True)  # leave these as they are, to the last bit
         return torch.where(inside, triangles, s).reshape(u.shape)
 
+    def interior(self, u: Tensor) -> Tensor:
+        """The identity."""
+        return _triangles(torch.eye(self.order, dtype=u.dtype, device=u.device)).repeat(self.cones)
+
     def derivative(self, u: Tensor) -> SemidefiniteDerivative:
         """DΠ_K(u); the eigenvalue 0 counts as negative where it stands alone."""
         omega, Q = _eigh(_matrices(u.reshape(len(u), self.cones, -1), self.order))
@@ -77,6 +84,44 @@ class Semidefinite:
         return SemidefiniteDerivative(
             Q, torch.where(same_sign, both, rise / torch.where(same_sign, torch.ones_like(gap), gap))
         )
+
+    def second_derivative(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """D²Π_K(u)[v, w] for ``(B, rows)`` each, with k³ divided differences for each matrix."""
+        X, V, G = (_matrices(x.reshape(len(x), self.cones, -1), self.order) for x in (u, v, w))
+        omega, Q = _eigh(X)
+        V, G = Q.mT @ V @ Q, Q.mT @ G @ Q
+        products = V.unsqueeze(-1) * G.unsqueeze(-3) + G.unsqueeze(-1) * V.unsqueeze(-3)
+        Z = (_second_differences(omega) * products).sum(-2)
+        return _triangles(Q @ Z @ Q.mT).reshape(u.shape)
+
+    def margin(self, u: Tensor) -> Tensor:
+        """The smallest |ωᵢ| of each matrix, which is its distance to the singular ones."""
+        triangles = u.reshape(len(u), self.cones, -1)
+        omega, _ = _eigh(_matrices(triangles, self.order))
+        return omega.abs().amin(-1, keepdim=True).expand_as(triangles).reshape(u.shape)
+
+
+def _second_differences(omega: Tensor) -> Tensor:
+    """[ωᵢ, ωₖ, ωⱼ] of max(·, 0) for eigenvalues ``(..., k)``; ``(..., k, k, k)``.
+
+    With h ≥ m ≥ l the three in order, (f[h, m] − f[m, l]) / (h − l) is, without its cancellation,
+
+        −l / ((m − l) (h − l))   if m > 0 ≥ l        h / ((h − m) (h − l))   if h > 0 ≥ m
+
+    and 0 if all have one sign. An eigenvalue that cannot be told from 0 counts as 0, as its sign is noise.
+    """
+    noise = omega.shape[-1] * torch.finfo(omega.dtype).eps * omega.abs().amax(-1, keepdim=True)
+    omega = torch.where(omega.abs() <= noise, torch.zeros_like(omega), omega)
+    i, k, j = omega[..., :, None, None], omega[..., None, :, None], omega[..., None, None, :]
+    low, high = torch.minimum(i, k), torch.maximum(i, k)
+    middle = torch.maximum(low, torch.minimum(high, j))
+    low, high = torch.minimum(low, j), torch.maximum(high, j)
+    one = torch.ones_like(middle)
+    two_up = middle > 0
+    mixed = (high > 0) & ~(low > 0)
+    near = torch.where(mixed, torch.where(two_up, middle - low, high - middle), one)
+    far = torch.where(mixed, high - low, one)
+    return torch.where(mixed, torch.where(two_up, -low, high), 0 * omega[..., :, None, None]) / near / far
 
 
 def _eigh(X: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The adjoint system (I − Φᵀ) w = ū: what is asked of a method and what it returns."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ class AdjointSettings:
 
     Args:
         tol: on the relative residual ‖ū − (I − Φᵀ) w‖ / ‖ū‖ of each instance.
-        max_iters: products with Φᵀ at most; None leaves it to the method.
+        max_iters: iterations at most, of one product with Φᵀ each, or of a pair of products (bicgstab, least
+            squares); None leaves it to the method.
     """
 
     tol: float = 1e-9
@@ -37,6 +38,7 @@ class Adjoint:
             there were too few iterations to tell.
         converged: whether the residual is within the tolerance, ``(B,)``.
         history: relative residual by iteration, ``(K, B)``, NaN after an instance stopped.
+        exact: whether the method tends to the solution; otherwise w is an approximation by design.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Adjoint:
     rate: Tensor
     converged: Tensor
     history: Tensor
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Attempt:
 
 class AdjointMethod(Protocol):
     """A linear method for the adjoint system."""
+
+    exact: ClassVar[bool]  # whether it tends to the solution; otherwise it is an approximation by design
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Solve (I − Φᵀ) w = ``rhs`` ``(B, m)``, each instance to the tolerance if that can be had."""
@@ -93,6 +98,7 @@ def solve_adjoint(
         rate=estimate_rate(history),
         converged=residual <= settings.tol,
         history=history,
+        exact=method.exact,
     )
 
 
@@ -103,10 +109,12 @@ def relative_norm(r: Tensor, rhs: Tensor) -> Tensor:
 
 
 def estimate_rate(history: Tensor) -> Tensor:
-    """The mean factor per iteration over the last half of each residual history, ``(B,)``.
+    """The factor per iteration toward the end of each residual history, ``(B,)``.
 
-    Residuals at the floor of the arithmetic are left out, but for the first: that one, relative to the
-    residual 1 of w = 0, is the rate of a method that needs a single iteration.
+    It is the slope of a least-squares line through the logarithms of the last half, because residuals
+    oscillate where the leading eigenvalues are complex. Residuals at the floor of the arithmetic are left
+    out, but for the first: that one, relative to the residual 1 of w = 0, is the rate of a method that needs
+    a single iteration.
     """
     if history.shape[0] == 0:
         return history.new_full(history.shape[1:], torch.nan)
@@ -114,10 +122,48 @@ def estimate_rate(history: Tensor) -> Tensor:
     usable = (path > _FLOOR) & path.isfinite()
     usable[1] |= path[1].isfinite()
     last = usable.long().cumprod(0).sum(0) - 1
-    first = last // 2
-    ends = path.gather(0, torch.stack([first, last]))
-    span = (last - first).to(history.dtype)
-    return torch.where(span > 0, (ends[1] / ends[0]) ** (1 / span), torch.nan)
+    k = torch.arange(len(path), device=path.device).unsqueeze(-1)
+    fitted = (k >= last // 2) & (k <= last)
+    k = torch.where(fitted, k - (last // 2 + last) / 2, 0.0).to(path.dtype)  # relative to their mean
+    slope = (k * torch.where(fitted, path, 1.0).log()).sum(0) / k.square().sum(0)
+    return torch.where(last > 0, slope.exp(), torch.nan)
+
+
+def until(history: Tensor, tol: float) -> Tensor:
+    """A history ``(K, B)`` up to where each instance first met the tolerance.
+
+    Steps that it took beyond, until the next check, cost time but were not needed.
+    """
+    met = (history <= tol).long().cumsum(0)
+    return torch.where((met > 1) | ((met == 1) & ~(history <= tol)), torch.nan, history)
+
+
+def compact(history: Tensor) -> Tensor:
+    """``(K, B)`` with each instance's entries moved up over its gaps, and no empty rows at the end."""
+    if history.numel() == 0:
+        return history
+    empty = history.isnan()
+    history = history.gather(0, empty.to(torch.uint8).argsort(dim=0, stable=True))
+    return history[: int((~empty).sum(0).amax())]
+
+
+def interval(every: int, preconditioned: bool) -> int:
+    """Iterations between looks at who has converged; each look waits for the device.
+
+    With the approximate inverse an iteration costs more than that, and few of them are enough.
+    """
+    return min(every, 2) if preconditioned else every
+
+
+def label(name: str, preconditioned: bool) -> str:
+    """A method's name in reports."""
+    return f"{name}, preconditioned" if preconditioned else name
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise a ValueError unless ``value`` is positive and finite."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
 @dataclass

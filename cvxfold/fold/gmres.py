@@ -6,11 +6,21 @@ S Vₖ = Vₖ₊₁ Hₖ, and takes w = N Vₖ argmin ‖βe₁ − Hₖ z‖. N
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
+from cvxfold.fold.adjoint import (
+    AdjointSettings,
+    Attempt,
+    History,
+    compact,
+    interval,
+    label,
+    relative_norm,
+    require_positive,
+)
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 2_000
@@ -30,6 +40,10 @@ class GMRES:
 
     preconditioned: bool = False
     restart: int = _RESTART
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_positive("restart", self.restart)
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Cycle until each instance's residual is within the tolerance."""
@@ -42,20 +56,27 @@ class GMRES:
             left -= len(residuals)
             for residual in residuals:
                 history.append(residual, index)
-            w = w + correction
+            following = w + correction
+            image = rhs - (following - phi.vjp(following))
+            # Without progress the next cycle would be the same again.
+            better = relative_norm(image, rhs) < relative_norm(r, rhs)
+            w = torch.where(better.unsqueeze(-1), following, w)
+            r = torch.where(better.unsqueeze(-1), image, r)
             out[index] = w
-            r = rhs - (w - phi.vjp(w))
-            keep = (relative_norm(r, rhs) > settings.tol).nonzero().squeeze(-1)
+            keep = (better & (relative_norm(r, rhs) > settings.tol)).nonzero().squeeze(-1)
             if len(keep) < len(index):
                 index, w, r, rhs, phi = index[keep], w[keep], r[keep], rhs[keep], phi.take(keep)
-        name = "gmres, preconditioned" if self.preconditioned else "gmres"
-        return Attempt(out, history.stack(rhs), name)
+        return Attempt(out, compact(history.stack(rhs)), label("gmres", self.preconditioned))
 
     def _cycle(
         self, phi: Linearization, r: Tensor, rhs: Tensor, steps: int, tol: float
     ) -> tuple[Tensor, Tensor]:
-        """One cycle from the residual ``r``: the correction of w and the relative residual of each step."""
+        """One cycle from the residual ``r``: the correction of w and the relative residual of each step.
+
+        Steps beyond an instance's tolerance are not used, and NaN.
+        """
         batch, m = r.shape
+        every = interval(_CHECK_EVERY, self.preconditioned)
         beta = r.norm(dim=-1, keepdim=True)
         scale = rhs.norm(dim=-1).clamp_min(torch.finfo(r.dtype).tiny)
         basis = r.new_zeros(batch, steps + 1, m)
@@ -75,7 +96,7 @@ class GMRES:
             norm = torch.where(norm > _EXHAUSTED * before, norm, torch.zeros_like(norm))
             H[:, k + 1, k] = norm
             basis[:, k + 1] = torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(-1) * v
-            if (k + 1) % _CHECK_EVERY == 0 and k + 1 < steps:
+            if (k + 1) % every == 0 and k + 1 < steps:
                 _, residual = _least_squares(H[:, : k + 2, : k + 1], beta)
                 if bool((residual <= tol * scale).all()):
                     steps = k + 1
@@ -86,6 +107,8 @@ class GMRES:
         enough = 1 + (residuals > tol).long().cumprod(0).sum(0)  # the first step that meets the tolerance
         z, _ = _least_squares(H[:, : steps + 1, :steps], beta, enough)
         v = (z.unsqueeze(-2) @ basis[:, :steps]).squeeze(-2)
+        used = torch.arange(steps, device=r.device).unsqueeze(-1) < enough
+        residuals = torch.where(used, residuals, torch.nan)
         return (phi.solve(v) if self.preconditioned else v), residuals
 
 

@@ -6,6 +6,7 @@ consistent that is the solution of least norm; where it is not, the residual sta
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ _STATIONARY = 1e-12  # of ‖Sᵀr‖ relative to ‖Sᵀū‖
 @dataclass(frozen=True)
 class LeastSquares:
     """CGLS on the adjoint system."""
+
+    exact: ClassVar[bool] = True
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Iterate until each residual is within the tolerance or is orthogonal to the range of S."""

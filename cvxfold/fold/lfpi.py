@@ -1,45 +1,76 @@
 """Linear fixed-point iteration: what backpropagation through an unrolled solver computes.
 
-    w ← Φᵀ w + ū
+    w ← w + γ N (ū − (I − Φᵀ) w)          with γ = 1 and N = I:   w ← Φᵀ w + ū
 
-From w = 0, K steps are exactly the gradient of K iterations unrolled at the fixed point, and the error
-falls like ρ(Φ)ᴷ (Kotary, Christopher, Dinh and Fioretto, arXiv 2312.17394, section 4).
+From w = 0, K steps of the latter are exactly the gradient of K iterations unrolled at the fixed point, and
+the error falls like ρ(Φ)ᴷ (Kotary, Christopher, Dinh and Fioretto, arXiv 2312.17394, section 4). γ is a step
+size of the backward pass alone: Φ = I − αJ makes it a relaxation γα where the forward pass has α. N is I, or
+the approximate inverse.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
+from cvxfold.fold.adjoint import (
+    AdjointSettings,
+    Attempt,
+    History,
+    interval,
+    label,
+    relative_norm,
+    require_positive,
+    until,
+)
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 50_000
-_CHECK_EVERY = 20  # iterations between looks at who has converged: each look waits for the device
+_CHECK_EVERY = 20
 
 
 @dataclass(frozen=True)
 class LFPI:
-    """Linear fixed-point iteration."""
+    """Linear fixed-point iteration.
+
+    Args:
+        step: γ.
+        preconditioned: whether to use the linearization's approximate inverse.
+    """
+
+    step: float = 1.0
+    preconditioned: bool = False
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_positive("step", self.step)
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
-        """Iterate until each instance's residual ‖wₖ₊₁ − wₖ‖/‖ū‖ is within the tolerance."""
+        """Iterate until each instance's residual is within the tolerance."""
         limit = settings.max_iters or _DEFAULT_ITERS
+        every = interval(_CHECK_EVERY, self.preconditioned)
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
         index = torch.arange(rhs.shape[0], device=rhs.device)
         w = torch.zeros_like(rhs)
         for k in range(1, limit + 1):
-            following = phi.vjp(w) + rhs
-            residual = relative_norm(following - w, rhs)
-            before, w = w, following
+            image = phi.vjp(w) + rhs
+            r = image - w
+            residual = relative_norm(r, rhs)
+            before, w = w, self._step(phi, w, image, r)
             history.append(residual, index)
-            if k % _CHECK_EVERY and k < limit:
+            if k % every and k < limit:
                 continue
             # What was measured is the residual of the w before the last step.
             out[index] = torch.where((residual <= settings.tol).unsqueeze(-1), before, w)
-            left = (~(residual <= settings.tol)).nonzero().squeeze(-1)
+            left = ((residual > settings.tol) & residual.isfinite()).nonzero().squeeze(-1)
             if len(left) == 0:
                 break
             if len(left) < len(index):
                 index, w, rhs, phi = index[left], w[left], rhs[left], phi.take(left)
-        return Attempt(out, history.stack(rhs), "lfpi")
+        return Attempt(out, until(history.stack(rhs), settings.tol), label("lfpi", self.preconditioned))
+
+    def _step(self, phi: Linearization, w: Tensor, image: Tensor, r: Tensor) -> Tensor:
+        if self.preconditioned:
+            return w + self.step * phi.solve(r)
+        return image if self.step == 1 else w + self.step * r

@@ -1,13 +1,17 @@
 """The methods by name."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, Attempt, relative_norm
+from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, Attempt, compact, relative_norm
+from cvxfold.fold.anderson import Anderson
+from cvxfold.fold.bicgstab import BiCGSTAB
 from cvxfold.fold.direct import Direct
 from cvxfold.fold.gmres import GMRES
+from cvxfold.fold.jacobian_free import JacobianFree
 from cvxfold.fold.least_squares import LeastSquares
 from cvxfold.fold.lfpi import LFPI
 from cvxfold.fold.linearization import Linearization
@@ -22,6 +26,8 @@ class Auto:
     An adjoint that only a singular system could make so large is no derivative: such an instance gets the
     least-norm least-squares adjoint, whose residual tells that there is none.
     """
+
+    exact: ClassVar[bool] = True
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Each method for the instances that the one before left unsolved."""
@@ -38,7 +44,7 @@ class Auto:
             more = attempt.history
             extended = history.new_full((more.shape[0], history.shape[1]), torch.nan)
             extended[:, rows] = more
-            history = torch.cat([history, extended])
+            history = compact(torch.cat([history, extended]))
             used = f"{used}; {attempt.method} for {len(rows)}"
         return Attempt(w, history, used)
 
@@ -51,9 +57,16 @@ def _excess(phi: Linearization, w: Tensor, rhs: Tensor) -> Tensor:
 
 
 METHODS: dict[str, AdjointMethod] = {
+    "anderson": Anderson(),
     "auto": Auto(),
+    "bicgstab": BiCGSTAB(),
     "direct": Direct(),
     "gmres": GMRES(),
+    "jacobian_free": JacobianFree(),
     "least_squares": LeastSquares(),
     "lfpi": LFPI(),
+    "preconditioned_anderson": Anderson(preconditioned=True),
+    "preconditioned_bicgstab": BiCGSTAB(preconditioned=True),
+    "preconditioned_gmres": GMRES(preconditioned=True),
+    "preconditioned_lfpi": LFPI(preconditioned=True),
 }

@@ -50,7 +50,7 @@ def solve(
     Returns:
         The solution, with a status for every instance, and the memory for the next call.
     """
-    splitting = memory.operator(program) if memory else Splitting(program, first_penalty(program))
+    splitting = _operator(program, settings, memory)
     run = _Run(splitting, scaling, settings)
     if start is not None:
         run.u = splitting.state(*scaling.equilibrated(start.s, start.y))
@@ -64,6 +64,16 @@ def solve(
     solution = run.solution()
     _, s, y = scaling.original(solution.x, solution.s, solution.y)
     return solution, Memory(run.all, run.penalty_for_next_call(), s, y)
+
+
+def _operator(program: ConeProgram, settings: ForwardSettings, memory: Memory | None) -> Splitting:
+    """F under the penalty that was asked for, or else what worked before, or else a guess."""
+    penalty = settings.penalty
+    if penalty is None and memory is None:
+        return Splitting(program, first_penalty(program), settings.relaxation)
+    if memory is None:
+        return Splitting(program, program.q.new_tensor([penalty]), settings.relaxation)
+    return memory.operator(program, memory.penalty if penalty is None else penalty, settings.relaxation)
 
 
 class _Run:
@@ -108,10 +118,10 @@ class _Run:
                 return
             point, residual = self._check("balance")
             ratio = float(imbalance(residual).median())
-            if 1 / BALANCED < ratio < BALANCED:
+            if self.settings.penalty is not None or 1 / BALANCED < ratio < BALANCED:
                 return
             low, high = RANGE
-            self.all = Splitting(self.all.program, (self.all.penalty * ratio).clamp(low, high))
+            self.all = self.all.with_penalty((self.all.penalty * ratio).clamp(low, high))
             self.splitting = self.all if len(self.index) == len(self.status) else self.all.take(self.index)
             self.penalty = self.all.penalty.expand_as(self.penalty).clone()
             self.u = self.splitting.state(point.s, point.y)
@@ -130,7 +140,7 @@ class _Run:
                 now = self.splitting.evaluate(self.u)
                 ahead = self.splitting.evaluate(self.u + self.splitting.alpha * now.g)
                 self._certify(ahead.x - now.x, ahead.y - now.y)
-            if len(self.index) and done >= next_adaptation:
+            if len(self.index) and done >= next_adaptation and self.settings.penalty is None:
                 next_adaptation = int(1.5 * done) + _ROUND
                 self._adapt()
             if len(self.index) and not self._advance(_ROUND):
@@ -140,7 +150,7 @@ class _Run:
     def solution(self) -> Solution:
         """The solution of the whole batch, under one penalty where no instance moved its own."""
         moved = bool((self.penalty != self.all.penalty).any())
-        splitting = Splitting(self.all.program, self.penalty) if moved else self.all
+        splitting = self.all.with_penalty(self.penalty) if moved else self.all
         point = splitting.evaluate(splitting.state(self.s, self.y))
         residual = self._residuals(splitting.program, self.all_scaling, point)
         return Solution(
@@ -151,6 +161,8 @@ class _Run:
     def penalty_for_next_call(self) -> float:
         """The geometric middle of the penalties that solved, if it is far from the batch's own."""
         start = float(self.all.penalty[0])
+        if self.settings.penalty is not None:
+            return start
         solved = self.penalty[self.status == _SOLVED]
         middle = float(solved.log().median().exp()) if len(solved) else start
         return start if 0.2 < middle / start < 5.0 else middle
@@ -261,5 +273,5 @@ class _Run:
         if not bool(move.any()):
             return
         penalty = torch.where(move, self.splitting.penalty * ratio, self.splitting.penalty)
-        self.splitting = Splitting(self.splitting.program, penalty.clamp(*RANGE))
+        self.splitting = self.splitting.with_penalty(penalty.clamp(*RANGE))
         self.u = self.splitting.state(point.s, point.y)

@@ -44,10 +44,10 @@ class Memory:
         fits = self.s.shape == program.b.shape and self.s.device == program.b.device
         return Start(self.s, self.y) if fits else None
 
-    def operator(self, program: ConeProgram) -> Splitting:
+    def operator(self, program: ConeProgram, penalty: float, relaxation: float) -> Splitting:
         """F for a program, with the factor in memory where P, A and the penalty are the same."""
         known = self.splitting
         same = known.program.P is program.P and known.program.A is program.A
-        if same and float(known.penalty[0]) == self.penalty:
+        if same and known.alpha == relaxation and float(known.penalty[0]) == penalty:
             return known.rebind(program)
-        return Splitting(program, program.q.new_tensor([self.penalty]))
+        return Splitting(program, program.q.new_tensor([penalty]), relaxation)

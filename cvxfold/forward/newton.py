@@ -46,10 +46,10 @@ class NewtonSystem:
     factor: Cholesky
 
     @classmethod
-    def at(cls, splitting: Splitting, u: Tensor) -> "NewtonSystem":
-        """Build and factor H at the states ``u`` ``(B, m)``."""
+    def at(cls, splitting: Splitting, u: Tensor, D: ProductDerivative | None = None) -> "NewtonSystem":
+        """Build and factor H at the states ``u`` ``(B, m)``; D if it is known already."""
         program = splitting.program
-        D = program.cone.derivative(u)
+        D = D or program.cone.derivative(u)
         gram = splitting.equality_gram / DELTA + program.gram(program.A.values, D, _weight)
         H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
         return cls(splitting, D, Cholesky.factor(H))

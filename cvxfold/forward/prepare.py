@@ -49,7 +49,7 @@ class Prepared:
         """The reduced, equilibrated program for q ``(1|B, n)`` and b ``(1|B, m)`` of the original one."""
         q, b = self.reduced.vectors(q, b)
         q, b = (q * self.columns).expand(batch, -1), (b * self.rows).expand(batch, -1)
-        size = data_size(q, b)
+        size = data_size(q.detach(), b.detach())
         program = ConeProgram(
             self.P, q / size.unsqueeze(-1), self.A, b / size.unsqueeze(-1), self.cone, self.gram
         )
@@ -75,6 +75,16 @@ class Preparation:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
         reduced = self._presolve.reduce(P_values, A_values)
         columns, rows = equilibrate(reduced.P, reduced.A, self._cone.blocks())
+        return self._scaled(P_values, A_values, reduced, columns, rows)
+
+    def on_tape(self, P_values: Tensor, A_values: Tensor, known: Prepared) -> Prepared:
+        """The same as ``known``, differentiable in the values; the equilibration is a constant."""
+        reduced = self._presolve.reduce(P_values, A_values)
+        return self._scaled(P_values, A_values, reduced, known.columns, known.rows)
+
+    def _scaled(
+        self, P_values: Tensor, A_values: Tensor, reduced: Reduced, columns: Tensor, rows: Tensor
+    ) -> Prepared:
         P = reduced.P.scale(columns, columns)
         A = reduced.A.scale(rows, columns)
         return Prepared(P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram, self._bare)

@@ -184,6 +184,12 @@ class Substitution:
         v_e = self._over_pivots(rest - self.A_re.rmv(v))
         return self._join(p, p_e), self._join_rows(v, v_e)
 
+    def take(self, index: Tensor) -> "Substitution":
+        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
+        return Substitution(
+            self.split, *(part.take(index) for part in (self.T, self.P_ke, self.P_ee, self.A_re))
+        )
+
     def _over_pivots(self, v: Tensor) -> Tensor:
         """N⁻¹ v."""
         return v / self._on(self.split.pivots)
@@ -241,6 +247,12 @@ class Reduced:
         for stage, (x_bar, y_bar) in zip(reversed(self.stages), reversed(given[:-1]), strict=True):
             p, v = stage.lift_adjoint(p, v, x_bar, y_bar)
         return p, v
+
+    def take(self, index: Tensor) -> "Reduced":
+        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
+        return Reduced(
+            self.P.take(index), self.A.take(index), tuple(stage.take(index) for stage in self.stages)
+        )
 
 
 def _halves(P_values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cvxfold.forward.residuals import Residuals
 from cvxfold.forward.scaling import Scaling
-from cvxfold.forward.splitting import Splitting
+from cvxfold.forward.splitting import RELAXATION, Splitting
 
 
 class Status(Enum):
@@ -41,6 +41,8 @@ class ForwardSettings:
         max_iters: applications of F at most; there is no finish before the first 25.
         refine: whether to finish by Newton steps.
         verbose: whether to print a line for each check.
+        penalty: ρ for all of the batch; None lets it follow the residuals.
+        relaxation: α in (0, 2).
     """
 
     eps_abs: float = 1e-8
@@ -49,6 +51,8 @@ class ForwardSettings:
     max_iters: int = 20_000
     refine: bool = True
     verbose: bool = False
+    penalty: float | None = None
+    relaxation: float = RELAXATION
 
     @property
     def bare(self) -> bool:
@@ -79,6 +83,11 @@ class Solution:
     iterations: Tensor
     newton_steps: Tensor
     residuals: Residuals
+
+    @property
+    def solved(self) -> Tensor:
+        """Which instances reached the tolerance, ``(B,)``."""
+        return self.status == CODES.index(Status.SOLVED)
 
     def instances(self, status: Status) -> list[int]:
         """Indices of the instances that ended so."""

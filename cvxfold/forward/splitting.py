@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cvxfold.cones import ProductDerivative
+from cvxfold.cones.autodiff import project
 from cvxfold.linear.cholesky import Cholesky
 from cvxfold.linear.matrix import Matrix
 from cvxfold.linear.pseudoinverse import pseudoinverse
@@ -90,7 +91,8 @@ class Splitting:
 
     def evaluate(self, u: Tensor) -> Iterate:
         """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``."""
-        s = self.program.cone.project(u)
+        cone = self.program.cone
+        s = project(cone, u) if u.requires_grad else cone.project(u)
         x = self.solve_normal(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
         g = self.program.b - s - self.program.A.mv(x)
         return Iterate(u, x, s, self.R * (s - u), g)
@@ -116,6 +118,10 @@ class Splitting:
     def state(self, s: Tensor, y: Tensor) -> Tensor:
         """u = s − R⁻¹ y, the fixed point that a solution stands for under this penalty; ``(B, m)``."""
         return s - y / self.R
+
+    def with_penalty(self, penalty: Tensor) -> "Splitting":
+        """The operator of the same program and relaxation under another penalty ``(1|B,)``."""
+        return Splitting(self.program, penalty, self.alpha)
 
     def rebind(self, program: ConeProgram) -> "Splitting":
         """The operator of another program with the same P and A, without factoring again."""

@@ -1,0 +1,125 @@
+"""What each way to differentiate costs here: seconds and bytes, measured on short runs and extended.
+
+An unrolled iteration costs one application of F and its backward pass, and the tensors that autograd keeps
+of it; a step of LFPI a product with Φᵀ; a step of GMRES a product, and a vector of the basis. All of them
+grow in proportion to the iterations, so two short runs tell the rest.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvxfold.monitor.allocations import allocations
+
+_SHORT, _LONG = 6, 30  # iterations of the runs that are measured
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cost that grows in proportion: ``fixed + slope · iterations``.
+
+    Args:
+        least: it is never below this.
+        ceiling: iterations beyond these cost no more.
+    """
+
+    fixed: float
+    slope: float = 0.0
+    least: float = 0.0
+    ceiling: float = float("inf")
+
+    def at(self, iterations: float) -> float:
+        """The cost of so many iterations."""
+        return max(self.least, self.fixed + self.slope * min(iterations, self.ceiling))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds and bytes of one method, by iterations."""
+
+    seconds: Line
+    bytes: Line
+
+
+Run = Callable[[int], Tensor]
+"""So many iterations of a method; returns what is to be differentiated, or what was found."""
+
+
+def of_unrolling(forward: Run, solve: Callable[[], Any], device: torch.device) -> Cost:
+    """The cost of unrolling.
+
+    At its peak a call holds what the forward pass needs by itself, or the tape and what one backward step
+    needs beside it.
+
+    Args:
+        forward: K iterations on the tape; returns the loss.
+        solve: the forward pass that comes before, where unrolling starts at the solution.
+        device: where it all runs.
+    """
+    taped, beside = [], 0
+    for count in (_SHORT, _LONG):
+        with allocations(device) as ledger:
+            loss = forward(count)
+            taped.append(ledger.now)
+            ledger.mark()
+            loss.backward()
+            beside = max(beside, ledger.peak - taped[-1])
+            del loss
+    with allocations(device) as ledger:
+        solve()
+        least = ledger.peak
+    tape = _line(*taped)
+    memory = Line(tape.fixed + beside, tape.slope, float(least))
+    return Cost(_seconds(lambda count: forward(count).backward(), device), memory)
+
+
+def of_iterating(run: Run, device: torch.device, ceiling: float = float("inf")) -> Cost:
+    """The cost of a method for the adjoint system, by its iterations.
+
+    Args:
+        run: so many iterations.
+        device: where it runs.
+        ceiling: iterations beyond these take no more memory.
+    """
+    peaks = []
+    for count in (_SHORT, _LONG):
+        with allocations(device) as ledger:
+            run(count)
+            peaks.append(ledger.peak)
+    line = _line(*peaks)
+    return Cost(_seconds(run, device), Line(line.fixed, line.slope, ceiling=ceiling))
+
+
+def of_solving(run: Callable[[], Any], device: torch.device) -> Cost:
+    """The cost of a method whose iterations are few."""
+    with allocations(device) as ledger:
+        run()
+        peak = float(ledger.peak)
+    return Cost(Line(_shortest(run, device)), Line(peak))
+
+
+def _seconds(run: Callable[[int], Any], device: torch.device) -> Line:
+    return _line(*(_shortest(lambda count=count: run(count), device) for count in (_SHORT, _LONG)))
+
+
+def _line(short: float, long: float) -> Line:
+    slope = max(0.0, (long - short) / (_LONG - _SHORT))
+    return Line(max(0.0, short - slope * _SHORT), slope)
+
+
+def _shortest(function: Callable[[], Any], device: torch.device) -> float:
+    """The shortest wall time of a few calls, after one that does not count."""
+    function()
+    best = float("inf")
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return best

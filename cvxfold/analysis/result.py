@@ -1,0 +1,231 @@
+"""What an analysis found: numbers by instance, a table, a plot, a dictionary."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import torch
+from rich.console import Console, Group
+from rich.table import Table
+from torch import Tensor
+
+from cvxfold.analysis.cost import Cost
+from cvxfold.monitor.verdict import Verdict
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one method will take to the wanted accuracy.
+
+    Args:
+        method: as ``backward=`` takes it.
+        iterations: by instance, ``(B,)``; infinite where it does not get there. For "unrolled" the depth of
+            unrolling from the solution.
+        cost: seconds and bytes by iterations, on the device of the analysis; None if not measured.
+    """
+
+    method: str
+    iterations: Tensor
+    cost: Cost | None = None
+
+    @property
+    def most(self) -> float:
+        """The iterations of the slowest instance."""
+        return float(self.iterations.amax())
+
+    def seconds(self, iterations: float | None = None) -> float:
+        """Wall time of the backward pass of the batch; for "unrolled" with the iterations on the tape.
+
+        Args:
+            iterations: those of the slowest instance unless given.
+        """
+        return math.nan if self.cost is None else self.cost.seconds.at(_given(iterations, self.most))
+
+    def bytes(self, iterations: float | None = None) -> float:
+        """Bytes of tensors at the peak; for "unrolled" of the whole call, forward and backward."""
+        return math.nan if self.cost is None else self.cost.bytes.at(_given(iterations, self.most))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """How the backward pass of a batch converges. Tensors have one entry per instance, ``(B,)``.
+
+    Args:
+        rows: m of the reduced program. variables: n of it. device: of the analysis.
+        tol: the accuracy that the forecasts are for.
+        penalty: ρ. relaxation: α of the operator.
+        spectral_radius: ρ(Φ) on the subspace that the loss gradient reaches.
+        eigenvalues: the leading ones there, complex, ``(B, k)``; NaN where there are fewer.
+        exact: whether they are exact, or Ritz values of a Krylov space that was cut off.
+        forward_rate: of ‖uₖ₊₁ − uₖ‖ from a cold start, measured.
+        backward_rate: of the residual of LFPI, measured over the last half of its history.
+        backward_history: that history, ``(K, B)``.
+        margin: distance of u to the nearest kink of the projection, relative to ‖u‖∞.
+        smallest_singular_value: of I − Φ.
+        forward_error: the relative error of the gradient that the forward residual alone causes.
+        verdict: on the gradient that ``backward="auto"`` gives.
+        forward_tol: the relative forward residual that costs the gradient no more than ``tol``.
+        forecasts: for unrolling, LFPI, GMRES and the default method.
+    """
+
+    rows: int
+    variables: int
+    device: str
+    tol: float
+    penalty: Tensor
+    relaxation: float
+    spectral_radius: Tensor
+    eigenvalues: Tensor
+    exact: Tensor
+    forward_rate: Tensor
+    backward_rate: Tensor
+    backward_history: Tensor
+    margin: Tensor
+    smallest_singular_value: Tensor
+    forward_error: Tensor
+    verdict: list[Verdict]
+    forward_tol: Tensor
+    forecasts: list[Forecast]
+
+    def __getitem__(self, method: str) -> Forecast:
+        """The forecast for a method.
+
+        Raises:
+            KeyError: there is none; the message lists those there are.
+        """
+        for forecast in self.forecasts:
+            if forecast.method == method:
+                return forecast
+        raise KeyError(f"{method!r}: there are forecasts for {[one.method for one in self.forecasts]}")
+
+    @property
+    def unroll_depth(self) -> float:
+        """How deep to unroll from the solution for the wanted accuracy; infinite where no depth serves."""
+        return self["unrolled"].most
+
+    @property
+    def recommended_tol(self) -> float:
+        """The forward tolerance for the wanted accuracy of all gradients that have a derivative."""
+        fine = torch.tensor([one is not Verdict.DEGENERATE for one in self.verdict])
+        found = self.forward_tol.cpu()[fine]
+        return float(found.amin()) if len(found) else math.nan
+
+    @property
+    def recommended_method(self) -> str:
+        """The fastest method that gets there; the default where times were not measured."""
+        reach = [one for one in self.forecasts if math.isfinite(one.most) and one.cost is not None]
+        return min(reach, key=lambda one: one.seconds()).method if reach else "auto"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in plain numbers, strings and lists, but for the history."""
+        numbers = (
+            "penalty", "spectral_radius", "forward_rate", "backward_rate", "margin",
+            "smallest_singular_value", "forward_error", "forward_tol",
+        )  # fmt: skip
+        plain: dict[str, Any] = {name: _plain(getattr(self, name).tolist()) for name in numbers}
+        plain |= {name: getattr(self, name) for name in ("rows", "variables", "device", "tol", "relaxation")}
+        plain["exact"] = self.exact.tolist()
+        plain["eigenvalues"] = [
+            [[value.real, value.imag] for value in row if value == value] for row in self.eigenvalues.tolist()
+        ]
+        plain["verdict"] = [str(one) for one in self.verdict]
+        plain["forecasts"] = {
+            one.method: {
+                "iterations": _plain(one.iterations.tolist()),
+                "seconds": _plain(one.seconds()),
+                "bytes": _plain(one.bytes()),
+            }
+            for one in self.forecasts
+        }
+        plain["recommended"] = {
+            "method": self.recommended_method,
+            "tol": _plain(self.recommended_tol),
+            "unroll_depth": _plain(self.unroll_depth),
+        }
+        return plain
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw the error of the backward pass against iterations, with the slope that ρ(Φ) predicts.
+
+        Args:
+            path: where to save it, if anywhere.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is missing.
+        """
+        from cvxfold.analysis.plot import draw
+
+        return draw(self, path)
+
+    def __rich__(self) -> Group:
+        counted = Counter(self.verdict)
+        verdicts = ", ".join(f"{counted[kind]} {kind}" for kind in Verdict if counted[kind])
+        convergence = Table(
+            title=f"{len(self.verdict)} instances ({verdicts}), {self.rows} rows, {self.device}"
+        )
+        for column in ("", "median", "worst"):
+            convergence.add_column(column, justify="right" if column else "left")
+        for name, values, low in (
+            ("spectral radius ρ(Φ)", self.spectral_radius, False),
+            ("forward rate, measured", self.forward_rate, False),
+            ("backward rate, measured", self.backward_rate, False),
+            ("margin to kinks", self.margin, True),
+            ("smallest singular value of I − Φ", self.smallest_singular_value, True),
+            ("forward residual's share of the error", self.forward_error, False),
+        ):
+            known = values[~values.isnan()]
+            worst = (known.amin() if low else known.amax()) if len(known) else torch.tensor(math.nan)
+            convergence.add_row(name, f"{float(values.nanmedian()):.4g}", f"{float(worst):.4g}")
+        costs = Table(title=f"to a relative residual of {self.tol:.0e}, forecast")
+        for column in ("method", "iterations, median", "most", "time", "memory"):
+            costs.add_column(column, justify="left" if column == "method" else "right")
+        for one in self.forecasts:
+            costs.add_row(
+                one.method, _count(float(one.iterations.median())), _count(one.most),
+                _seconds(one.seconds()), _bytes(one.bytes()),
+            )  # fmt: skip
+        advice = (
+            f"recommended: backward={self.recommended_method!r}, forward tol {self.recommended_tol:.0e}; "
+            f"unrolling needs a depth of {_count(self.unroll_depth)} from the solution"
+        )
+        return Group(convergence, costs, advice)
+
+    def __str__(self) -> str:
+        out = Console(file=StringIO(), width=100)
+        out.print(self)
+        return out.file.getvalue().rstrip()  # type: ignore[attr-defined]
+
+
+def _given(iterations: float | None, otherwise: float) -> float:
+    return otherwise if iterations is None else iterations
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: None, and "inf"."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value
+
+
+def _count(iterations: float) -> str:
+    return f"{iterations:,.0f}" if math.isfinite(iterations) else "never"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if math.isfinite(value) else "-"
+
+
+def _bytes(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    power = min(int(math.log(max(value, 1.0), 1000)), len(_UNITS) - 1)
+    return f"{value / 1000**power:.3g} {_UNITS[power]}"

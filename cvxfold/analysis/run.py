@@ -1,0 +1,260 @@
+"""``cvxfold.analyze``: how the backward pass of a layer converges on given values, and what that costs."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvxfold.analysis.cost import Cost, of_iterating, of_solving, of_unrolling
+from cvxfold.analysis.forecast import gmres_iterations, lfpi_iterations
+from cvxfold.analysis.measures import (
+    MEASURED_ITERATIONS,
+    MEASURED_TOL,
+    forward_rate,
+    forward_tolerance,
+    smallest_singular_value,
+)
+from cvxfold.analysis.result import Analysis, Forecast
+from cvxfold.analysis.spectrum import Krylov, arnoldi
+from cvxfold.backward import Optimum, SplittingLinearization, fold, right_hand_side
+from cvxfold.core import Call, Core, judge_forward
+from cvxfold.diagnosis import diagnose
+from cvxfold.fold import GMRES, LFPI, AdjointSettings, Auto
+from cvxfold.fold.adjoint import estimate_rate
+from cvxfold.fold.unrolled import Unrolled
+from cvxfold.forward.solution import Solution
+from cvxfold.monitor.report import BackwardRecord
+from cvxfold.options import Options
+from cvxfold.parametrize import ProgramValues
+from cvxfold.torch import CvxpyLayer
+from cvxfold.unrolling import solve_unrolled
+
+_VISIBLE = 1e-9  # a mode with a smaller share of ū is below any tolerance before it shows
+_SHOWN = 6  # leading eigenvalues
+_LOSSES = 5  # random ones, where none is given: the iterations vary with the loss by some ten percent
+
+Loss = Callable[..., Tensor]
+Progress = Callable[[str, int, int], None]
+
+
+def analyze(
+    layer: CvxpyLayer,
+    *params: Tensor,
+    loss: Loss | None = None,
+    tol: float = 1e-6,
+    seed: int = 0,
+    costs: bool = True,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Analyze the backward pass of a layer at given parameter values.
+
+    Nothing that the layer remembers is changed, and its report stays that of its last call. Where that call
+    had the same values, its solution is what is analyzed.
+
+    Args:
+        layer: a cvxfold layer.
+        *params: as in a call of the layer: one tensor each, ``(*shape)`` or ``(B, *shape)``.
+        loss: a scalar function of the layer's outputs. None for random linear ones, of which the forecasts
+            are the median: the spectral radius hardly depends on the loss, the iterations do a little.
+        tol: the accuracy of the gradient to make forecasts for, as a residual of the adjoint system.
+        seed: of the random losses.
+        costs: whether to measure time and memory; that takes some dozens of short runs.
+        progress: is told what is being done, how many steps are done, and of how many.
+
+    Raises:
+        ValueError, TypeError: bad parameter tensors, or a ``tol`` outside of (0, 1).
+        SolverError: instances without a solution; the message names them.
+    """
+    if not isinstance(layer, CvxpyLayer):
+        raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {type(layer).__name__}")
+    if not 0 < tol < 1:
+        raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
+    tell = progress or (lambda *_: None)
+    options = replace(layer.options, on_unconverged="ignore")
+    tell("solving", 0, 4)
+    arguments, values, recoveries = layer.program(*(param.detach() for param in params))
+    if arguments.batch == 0:
+        raise ValueError("params: expected at least one instance, got an empty batch")
+    batch = arguments.batch or 1
+    with torch.no_grad():
+        solved = layer.core.look(values, Call(layer.core, batch, options, warm_start=False))
+    judge_forward(solved.solution, options)
+    at = solved.at
+
+    def outputs(x: Tensor, y: Tensor) -> list[Tensor]:
+        found = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
+        return [value.squeeze(0) for value in found] if arguments.batch is None else found
+
+    losses = [_random_loss(seed + number) for number in range(_LOSSES)] if loss is None else [loss]
+    tell("spectrum", 1, 4)
+    bars = [_loss_gradients(at, outputs, one) for one in losses]
+    with torch.no_grad():
+        case = _Case.of(layer.core, solved.solution, at, bars, tol)
+        tell("rates", 2, 4)
+        found = case.analysis(options)
+    if not costs:
+        return found
+    tell("costs", 3, 4)
+    return replace(found, forecasts=_with_costs(found.forecasts, case, layer.core, values, batch, options))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A batch of adjoint systems, for the first loss, and what Arnoldi's process tells for all of them.
+
+    Args:
+        krylovs: for each loss one for each instance.
+    """
+
+    core: Core
+    solution: Solution
+    at: Optimum
+    x_bar: Tensor
+    y_bar: Tensor
+    u_bar: Tensor
+    krylovs: list[list[Krylov]]
+    tol: float
+
+    @classmethod
+    def of(
+        cls, core: Core, solution: Solution, at: Optimum, bars: list[tuple[Tensor, Tensor]], tol: float
+    ) -> "_Case":
+        u_bars = [right_hand_side(at, at.phi, *each)[-1] for each in bars]
+        krylovs = [arnoldi(at.phi, u_bar) for u_bar in u_bars]
+        return cls(core, solution, at, *bars[0], u_bars[0], krylovs, tol)
+
+    def analysis(self, options: Options) -> Analysis:
+        """All but the costs."""
+        at, phi = self.at, self.at.phi
+        by_loss = [[krylov.eigenvalues(_VISIBLE) for krylov in krylovs] for krylovs in self.krylovs]
+        # A mode that one loss hardly excites another one may.
+        spectra = [max(found, key=_radius) for found in zip(*by_loss, strict=True)]
+        radii = np.array([_radius(values) for values in spectra])
+        folded = fold(at, phi, self.x_bar, self.y_bar, Auto(), AdjointSettings())
+        diagnosis = diagnose(at, self.core.entries, self.x_bar, self.y_bar, folded)
+        adjoint = folded.adjoint
+        record = BackwardRecord.of(
+            adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0,
+            diagnosis, self.solution.solved, options.adjoint.tol, approximate=False,
+        )  # fmt: skip
+        limit = AdjointSettings(MEASURED_TOL, MEASURED_ITERATIONS)
+        history = LFPI().solve(phi, self.u_bar, limit).history
+        return Analysis(
+            rows=at.u.shape[1],
+            variables=at.splitting.program.q.shape[1],
+            device=str(at.u.device),
+            tol=self.tol,
+            penalty=at.splitting.penalty.expand(len(at.u)),
+            relaxation=at.splitting.alpha,
+            spectral_radius=_tensor(radii, at.u),
+            eigenvalues=_padded(spectra, at.u),
+            exact=torch.tensor([krylov.complete for krylov in self.krylovs[0]]),
+            forward_rate=forward_rate(at.splitting, at.u),
+            backward_rate=estimate_rate(history),
+            backward_history=history,
+            margin=diagnosis.margin,
+            smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
+            forward_error=diagnosis.forward_error,
+            verdict=record.verdict,
+            forward_tol=forward_tolerance(at, self.core.entries, folded, self.tol),
+            forecasts=self.forecasts(radii, adjoint.iterations),
+        )
+
+    def forecasts(self, radii: np.ndarray, direct: Tensor) -> list[Forecast]:
+        """Iterations of each method, by instance."""
+        like = self.at.u
+        instances = list(zip(*self.krylovs, strict=True))
+        lfpi = [
+            np.median([lfpi_iterations(krylov, float(radius), self.tol) for krylov in krylovs])
+            for krylovs, radius in zip(instances, radii, strict=True)
+        ]
+        gmres = [
+            np.median([gmres_iterations(krylov, GMRES().restart, self.tol) for krylov in krylovs])
+            for krylovs in instances
+        ]
+        return [
+            Forecast("unrolled", _tensor(lfpi, like)),
+            Forecast("lfpi", _tensor(lfpi, like)),
+            Forecast("gmres", _tensor(gmres, like)),
+            Forecast("auto", direct.to(like.dtype)),
+        ]
+
+
+def _loss_gradients(
+    at: Optimum, outputs: Callable[[Tensor, Tensor], list[Tensor]], loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """x̄ and ȳ of the loss at the solution."""
+    with torch.enable_grad():
+        x, y = at.x.detach().requires_grad_(), at.y.detach().requires_grad_()
+        value = loss(*outputs(x, y))
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ValueError("loss: expected a function that returns a scalar tensor")
+        gradients = torch.autograd.grad(value, (x, y), allow_unused=True)
+    x_bar, y_bar = (
+        torch.zeros_like(of) if gradient is None else gradient
+        for gradient, of in zip(gradients, (x, y), strict=True)
+    )
+    return x_bar, y_bar
+
+
+def _random_loss(seed: int) -> Loss:
+    def loss(*outputs: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        weights = (torch.randn(o.shape, dtype=torch.float64, generator=generator).to(o) for o in outputs)
+        return torch.stack([(w * o).sum() for w, o in zip(weights, outputs, strict=True)]).sum()
+
+    return loss
+
+
+def _with_costs(
+    forecasts: list[Forecast], case: _Case, core: Core, values: ProgramValues, batch: int, options: Options
+) -> list[Forecast]:
+    """The forecasts with seconds and bytes."""
+    at, device = case.at, case.at.u.device
+    twin = copy.deepcopy(core)  # has no memory, and listens to nobody
+    quiet = replace(options, forward=replace(options.forward, penalty=float(at.splitting.penalty[0])))
+    on_tape = ProgramValues(*(value.detach().clone().requires_grad_() for value in values))
+
+    def unrolled(count: int) -> Tensor:
+        method = Unrolled(count, start="cold")
+        x, y = solve_unrolled(twin, on_tape, batch, replace(quiet, backward=method), method)
+        return (case.x_bar * x).sum() + (case.y_bar * y).sum()
+
+    def solve() -> object:
+        with torch.no_grad():
+            return twin.look(values, Call(twin, batch, options, warm_start=False))
+
+    def run(method: LFPI | GMRES) -> Callable[[int], Tensor]:
+        return lambda count: method.solve(at.phi, case.u_bar, AdjointSettings(1e-300, count)).w
+
+    def direct() -> object:
+        phi = SplittingLinearization.at(at.splitting, at.u)
+        return fold(at, phi, case.x_bar, case.y_bar, Auto(), AdjointSettings(case.tol))
+
+    found: dict[str, Cost] = {"unrolled": of_unrolling(unrolled, solve, device)}
+    with torch.no_grad():
+        found["lfpi"] = of_iterating(run(LFPI()), device)
+        found["gmres"] = of_iterating(run(GMRES()), device, ceiling=GMRES().restart)
+        found["auto"] = of_solving(direct, device)
+    return [replace(forecast, cost=found[forecast.method]) for forecast in forecasts]
+
+
+def _radius(eigenvalues: np.ndarray) -> float:
+    return float(abs(eigenvalues[0])) if len(eigenvalues) else 0.0
+
+
+def _padded(spectra: list[np.ndarray], like: Tensor) -> Tensor:
+    """The leading eigenvalues of each instance as one tensor, NaN where there are fewer."""
+    count = min(_SHOWN, max((len(values) for values in spectra), default=0))
+    out = np.full((len(spectra), count), complex(math.nan, math.nan))
+    for row, values in zip(out, spectra, strict=True):
+        row[: min(count, len(values))] = values[:count]
+    return torch.as_tensor(out, device=like.device)
+
+
+def _tensor(numbers: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
+    return torch.as_tensor(np.asarray(numbers, float), dtype=like.dtype, device=like.device)

@@ -1,0 +1,161 @@
+"""What every contestant is asked: the gradient of one loss at the same parameter values."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvxfold.arguments import prepare
+from cvxfold.structure import ParameterSpec
+
+Loss = Callable[..., Tensor]
+"""From the output tensors, one argument each, to a scalar."""
+
+# A parameter's gradient counts for no less than this share of the most influential one's: below it lies what
+# rounding makes of a gradient that is zero.
+_NEGLIGIBLE = 1e-4
+_ZERO = 1e-8
+
+
+class LossError(ValueError):
+    """The loss cannot be evaluated or differentiated: nobody's fault but its own."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Parameter values and a loss.
+
+    Args:
+        specs: the parameters. names: theirs, made distinct.
+        values: one tensor each, of the parameter's shape or ``(B, *shape)``, in the dtype that was given.
+        tensors: the same, each ``(1|B, *shape)``, float64.
+        batch: B, or None where no value has a batch dimension.
+        loss: of the outputs.
+    """
+
+    specs: tuple[ParameterSpec, ...]
+    names: tuple[str, ...]
+    values: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]
+    batch: int | None
+    loss: Loss
+
+    @classmethod
+    def of(
+        cls, specs: Sequence[ParameterSpec], values: Sequence[Any], loss: Loss | None, seed: int
+    ) -> "Question":
+        """Check the values; without a loss take a random linear one.
+
+        Raises:
+            ValueError, ParameterTypeError: as the layer's call does, or an empty batch.
+        """
+        given = tuple(torch.as_tensor(value).detach() for value in values)
+        arguments = prepare(given, specs)
+        if arguments.batch == 0:
+            raise ValueError("values: expected at least one instance, got an empty batch")
+        names: list[str] = []
+        for number, spec in enumerate(specs):
+            names.append(spec.name if spec.name not in names else f"{spec.name} ({number})")
+        tensors = tuple(arguments.tensors)
+        return cls(tuple(specs), tuple(names), given, tensors, arguments.batch, loss or RandomLinear(seed))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values[0].device if self.values else torch.device("cpu")
+
+    @property
+    def instances(self) -> int:
+        """B; 1 without a batch dimension."""
+        return 1 if self.batch is None else self.batch
+
+    def shared(self, number: int) -> bool:
+        """Whether a parameter has one value for all instances of a batch."""
+        return self.batch is not None and self.values[number].ndim == len(self.specs[number].shape)
+
+    def total(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The loss.
+
+        Raises:
+            LossError: it raised an error, or gave something else than one number.
+        """
+        try:
+            value = self.loss(*outputs)
+        except Exception as error:
+            raise LossError(f"loss: {type(error).__name__}: {error}") from error
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise LossError(f"loss: expected a tensor of one number, got {got}")
+        return value.reshape(())
+
+    def gradients(self, outputs: Sequence[Tensor], at: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of the loss at tensors that the outputs were made from.
+
+        Raises:
+            LossError: the loss does not depend on the outputs.
+        """
+        total = self.total(outputs)
+        if not total.requires_grad:
+            raise LossError("loss: does not depend on the outputs, so there is no gradient to compare")
+        return torch.autograd.grad(total, list(at), allow_unused=True, materialize_grads=True)
+
+    def solution_difference(self, found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+        """‖found − exact‖/‖exact‖ over all outputs of each instance, ``(B,)``; absolute where exact is 0."""
+        f, e = (torch.cat([self._rows(t, self.batch is None) for t in ts], 1) for ts in (found, exact))
+        scale = e.norm(dim=1)
+        return (f - e).norm(dim=1) / torch.where(scale > _ZERO, scale, 1.0)
+
+    def gradient_difference(
+        self, found: Sequence[Tensor], exact: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """‖found − exact‖/‖exact‖ for each parameter, ``(B,)``, or ``(1,)`` where it is shared.
+
+        A parameter's influence is ‖gradient‖ ‖value‖. Where it is less than 1e-4 of the largest (of
+        ‖gradient‖ ‖value‖ of the outputs too), ‖exact‖ is taken as what would give it so much.
+
+        Args:
+            found: the contestant's gradients. exact: the reference's.
+            outputs: of the reference.
+        """
+        ends = [output.detach().requires_grad_() for output in outputs]
+        bars = self.gradients(ends, ends)
+        alone = self.batch is None
+        pairs = [tuple(self._rows(each, alone) for each in pair) for pair in zip(bars, ends, strict=True)]
+        for number, gradient in enumerate(exact):
+            rows = self._rows(gradient, alone or self.shared(number))
+            pairs.append((rows, self.tensors[number].reshape(rows.shape)))
+        influences = [gradient.norm(dim=1) * value.detach().norm(dim=1) for gradient, value in pairs]
+        largest = torch.stack([each.expand(self.instances) for each in influences]).amax(0)
+        differences: dict[str, Tensor] = {}
+        for number, (name, gradient) in enumerate(zip(self.names, found, strict=True)):
+            e, value = pairs[len(outputs) + number]
+            f = self._rows(gradient, alone or self.shared(number))
+            size = value.norm(dim=1)
+            floor = largest if len(size) == len(largest) else largest.amax().reshape(1)
+            floor = _NEGLIGIBLE * floor / torch.where(size > 0, size, 1.0)
+            scale = torch.maximum(e.norm(dim=1), floor)
+            difference = (f - e).norm(dim=1)
+            differences[name] = torch.where(difference == 0, difference, difference / scale)
+        return differences
+
+    def _rows(self, tensor: Tensor, alone: bool) -> Tensor:
+        """Flattened by instance, float64: ``(B, size)``, or ``(1, size)`` for a tensor without batch."""
+        return tensor.double().reshape(1 if alone else self.instances, -1)
+
+
+@dataclass(frozen=True)
+class RandomLinear:
+    """Σ ⟨W, output⟩ with standard normal weights W, the same for outputs of the same shapes."""
+
+    seed: int
+
+    def __call__(self, *outputs: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        generator = torch.Generator().manual_seed(self.seed)
+        terms = [
+            (torch.randn(output.shape, dtype=torch.float64, generator=generator).to(output) * output).sum()
+            for output in outputs
+        ]
+        return torch.stack(terms).sum()

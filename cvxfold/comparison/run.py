@@ -1,0 +1,189 @@
+"""The comparison itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cvxpy as cp
+from torch import Tensor
+
+from cvxfold.comparison.contestants import MODES, Answer, Contestant, Folded, Upstream
+from cvxfold.comparison.differences import FiniteDifferences, finite_differences
+from cvxfold.comparison.question import Loss, LossError, Question
+from cvxfold.comparison.result import Comparison, Row
+from cvxfold.errors import SolverError
+from cvxfold.torch import CvxpyLayer, Source
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is about to happen, how many steps are done, and of how many; at the end with \"\"."""
+
+
+def compare(
+    problem: cp.Problem | CvxpyLayer,
+    parameters: Sequence[Any] | None = None,
+    variables: Sequence[cp.Variable] | None = None,
+    values: Sequence[Any] | None = None,
+    *,
+    methods: Sequence[Any] = ("auto", "lfpi"),
+    upstream: Sequence[str] = tuple(MODES),
+    loss: Loss | None = None,
+    finite_differences: int = 0,
+    rtol: float = 1e-4,
+    seed: int = 0,
+    layer_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Solve and differentiate one problem by cvxpylayers and by cvxfold, and tell who is right.
+
+    Either ``compare(problem, parameters, variables, values)`` or ``compare(layer, values)``. The problem is
+    left as it was found.
+
+    Args:
+        problem: a DPP-compliant problem, or a :class:`cvxfold.torch.CvxpyLayer`, whose problem is taken.
+        parameters: the problem's; after a layer, the values. variables: to return, as for the layer.
+        values: one tensor for each parameter, of its shape or ``(B, *shape)``.
+        methods: cvxfold's, each what the layer's ``backward`` takes. The others are compared to the first.
+        upstream: cvxpylayers' modes: "default"; "tight", the forward pass to 1e-10; "dense", the adjoint
+            system by a dense factorization in place of LSQR; "tight, dense", both.
+        loss: of the outputs, one argument each; a random linear function unless given.
+        finite_differences: how many random directions of the parameters' space to take finite differences
+            of the loss in, for each instance, as the arbiter; 0 for none.
+        rtol: what counts as agreement, in solutions and gradients.
+        seed: of the random loss and directions.
+        layer_options: more options of cvxfold's layers, and ``gp`` for all.
+        progress: what to call before each step.
+
+    Raises:
+        ValueError: values, names or the loss are not what they should be, or the layer does not remember its
+            problem because it came from a file or another process.
+
+    Example:
+        >>> print(cvxfold.compare(problem, [A, b], [x], [A_batch, b_batch], finite_differences=3))
+    """
+    options = dict(layer_options or {})
+    if isinstance(problem, CvxpyLayer):
+        given = [value for value in (parameters, values) if value is not None]
+        if len(given) != 1 or variables is not None:
+            raise ValueError("compare: expected compare(layer, values): the layer knows its parameters")
+        (values,) = given
+        source = _source_of(problem)
+    elif parameters is None or variables is None or values is None:
+        raise ValueError("compare: expected compare(problem, parameters, variables, values)")
+    else:
+        source = Source(problem, tuple(parameters), tuple(variables), bool(options.pop("gp", False)))
+    if not methods:
+        raise ValueError("methods: expected at least one, which the others are compared to")
+    for mode in upstream:
+        if mode not in MODES:
+            raise ValueError(f"upstream: expected some of {list(MODES)}, got {mode!r}")
+    if finite_differences < 0:
+        raise ValueError(f"finite_differences: expected how many directions, got {finite_differences}")
+    # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
+    layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **options) for m in methods]
+    question = Question.of(layers[0]._canonical.parameters, _listed(values), loss, seed)
+    contestants: list[Contestant] = [Folded(source, method, options) for method in methods]
+    contestants += [Upstream(source, mode) for mode in upstream]
+    return _Run(source, question, contestants, finite_differences, rtol, seed, progress).result()
+
+
+class _Run:
+    """One comparison under way."""
+
+    def __init__(
+        self,
+        source: Source,
+        question: Question,
+        contestants: list[Contestant],
+        directions: int,
+        rtol: float,
+        seed: int,
+        progress: Progress | None,
+    ) -> None:
+        self._source, self._question, self._contestants = source, question, contestants
+        self._directions, self._rtol, self._seed = directions, rtol, seed
+        self._progress = progress or (lambda what, done, total: None)
+
+    def result(self) -> Comparison:
+        """Ask all, then the arbiter, then compare."""
+        total = len(self._contestants) + (self._directions > 0)
+        answers: list[Answer | str] = []
+        for done, contestant in enumerate(self._contestants):
+            self._progress(contestant.name, done, total)
+            answers.append(self._ask(contestant))
+        differences: FiniteDifferences | None = None
+        notes = []
+        if self._directions:
+            self._progress("finite differences", total - 1, total)
+            try:
+                differences = finite_differences(self._source, self._question, self._directions, self._seed)
+            except SolverError as error:
+                notes.append(f"No finite differences: {_described(error)}.")
+        self._progress("", total, total)
+        reference = answers[0] if isinstance(answers[0], Answer) else None
+        rows = [
+            self._row(contestant, answer, reference, differences)
+            for contestant, answer in zip(self._contestants, answers, strict=True)
+        ]
+        return Comparison(tuple(rows), self._rtol, self._question.instances, differences, tuple(notes))
+
+    def _ask(self, contestant: Contestant) -> Answer | str:
+        """The answer, or what went wrong."""
+        try:
+            return contestant.answer(self._question)
+        except LossError:
+            raise
+        except Exception as error:
+            return _described(error)
+
+    def _row(
+        self,
+        contestant: Contestant,
+        answer: Answer | str,
+        reference: Answer | None,
+        differences: FiniteDifferences | None,
+    ) -> Row:
+        folded = isinstance(contestant, Folded)
+        if isinstance(answer, str):
+            return Row(contestant.name, folded, error=answer)
+        q = self._question
+        solution, gradients = None, None
+        if reference is not None:
+            solution = q.solution_difference(answer.outputs, reference.outputs).cpu()
+            each = q.gradient_difference(answer.gradients, reference.gradients, reference.outputs)
+            gradients = {name: difference.cpu() for name, difference in each.items()}
+        return Row(
+            contestant.name,
+            folded,
+            solution,
+            gradients,
+            answer.residual,
+            answer.forward_seconds,
+            answer.backward_seconds,
+            answer.peak_bytes,
+            None if differences is None else differences.error(q, answer.gradients),
+        )
+
+
+def _source_of(layer: CvxpyLayer) -> Source:
+    if layer.source is None:
+        raise ValueError(
+            "compare: this layer came from a file or another process and does not remember its problem; "
+            "call compare(problem, parameters, variables, values)"
+        )
+    return layer.source
+
+
+def _arguments(source: Source) -> tuple[cp.Problem, Sequence[cp.Parameter], Sequence[cp.Variable]]:
+    return source.problem, source.parameters, source.variables
+
+
+def _listed(values: Any) -> list[Any]:
+    if isinstance(values, Tensor) or not isinstance(values, Sequence):
+        raise ValueError(
+            f"values: expected a list with one tensor for each parameter, got {type(values).__name__}"
+        )
+    return list(values)
+
+
+def _described(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

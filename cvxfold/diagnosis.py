@@ -1,0 +1,220 @@
+"""Whether a gradient can be trusted: kinks, singular systems, and what the forward residual alone costs.
+
+With (p, v) the adjoint, z = R (A p − ȳ) and D = DΠ_K(u), the adjoint system is D v = (I − D) z
+(the transposed KKT system's second row), and J = (I − Φ)/α.
+
+- *Kinks.* Where u lies on a kink of Π_K, D may be any of several matrices. Two of them are tried, those of
+  u moved into K and into K°: where both give the same gradient on what parameters reach, nothing is lost;
+  where not, there is no unique derivative. Blocks on which v and z vanish need no trial.
+- *Singular J.* J w = 0 with w ≠ 0 stands for a direction in which the solution is not determined:
+  dx = M⁻¹AᵀR(I − 2D) w, ds = D w, dy = −R(I − D) w satisfy the homogeneous conditions P dx = 0, Aᵀdy = 0,
+  A dx + ds = 0. It matters where dx moves a variable that the loss looks at, or where dy ties inequality
+  rows to rows that parameters move. (Dependent equalities alone do not matter: their right-hand sides can
+  move consistently only, and the adjoint of least norm is the derivative along those.) The null vector is
+  found by inverse iteration with the regularized Newton factor and confirmed by an exact product J w.
+- *Forward error.* δu = J⁻¹ g is, to first order, how far u is from the solution. Along it D changes by
+  D²Π_K(u)[δu, ·], so the adjoint system is off by e = D²Π_K(u)[δu, v + z] and the adjoint by −J⁻ᵀe; rows
+  that δu carries across a kink may belong to another piece altogether.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.backward import DataGradients, Entries, Folded, Optimum, SplittingLinearization, fold
+from cvxfold.fold import AdjointSettings, Auto
+
+_KINK = 1e-9  # a margin below this, relative to ‖u‖∞, cannot be told from zero
+_LARGEST_KINK = 1e-6  # nor one below the error of u; but beyond this margin the sides can be told apart
+_SIDES_AGREE = 1e-5  # relative difference of the gradients on both sides that still counts as none
+_FELT = 1e-7  # parts of the adjoint or of a null vector below this fraction of it do not count
+_SUSPECT, _SINGULAR = 1e-2, 1e-9  # ‖J w‖/‖w‖ that calls for a closer look, and that of a null vector
+_PURIFICATIONS = 4
+_NEGLIGIBLE = 1e-11  # ‖δu‖/‖u‖ below which first-order terms are rounding
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of each instance beside the residual of its adjoint system, each ``(B,)``.
+
+    Args:
+        margin: distance of u to the nearest kink of Π_K, relative to ‖u‖∞.
+        smallest: ‖J w‖/‖w‖ for a w that inverse iteration finds: an upper bound of J's smallest singular
+            value, and close to it where that is small.
+        kinked: whether the gradient depends on which side of a kink is meant.
+        singular: whether the solution, or a multiplier that the gradient needs, is not unique.
+        forward_error: the relative error of the gradient that the forward residual alone causes, estimated.
+    """
+
+    margin: Tensor
+    smallest: Tensor
+    kinked: Tensor
+    singular: Tensor
+    forward_error: Tensor
+
+    @property
+    def degenerate(self) -> Tensor:
+        """Where there is no unique derivative."""
+        return self.kinked | self.singular
+
+
+def diagnose(at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded: Folded | None) -> Diagnosis:
+    """Look at a batch.
+
+    Args:
+        at: where the derivative was taken.
+        entries: of the original program.
+        x_bar: loss gradient on x, ``(B, n)``, in the original program's units.
+        y_bar: loss gradient on y, ``(B, m)``, likewise.
+        folded: the adjoint; None where the gradient was not folded but unrolled.
+    """
+    u, phi = at.u, at.phi
+    if not u.shape[-1]:
+        ones, no = u.new_ones(len(u)), torch.zeros(len(u), dtype=torch.bool, device=u.device)
+        return Diagnosis(torch.inf * ones, ones, no, no, 0 * ones)
+    du = phi.newton.solve(at.splitting.evaluate(u).g)
+    size = u.abs().amax(-1).clamp_min(torch.finfo(u.dtype).tiny)
+    margin = at.splitting.program.cone.margin(u)
+    error = torch.minimum(10 * du.abs().amax(-1), _LARGEST_KINK * size)
+    reach = torch.maximum(_KINK * size, error).unsqueeze(-1)
+    on_kink = margin <= reach
+    felt = _felt(at, folded)
+    kinked = (on_kink & (felt > _FELT)).any(-1)
+    if bool(kinked.any()):
+        rows = kinked.nonzero().squeeze(-1)
+        aside = 4 * reach * on_kink * at.splitting.program.cone.interior(u)
+        kinked[rows] = _sides_differ(at.take(rows), aside[rows], entries, x_bar[rows], y_bar[rows])
+    bound, singular = _null_direction(at, entries, x_bar)
+    return Diagnosis(
+        margin=margin.amin(-1) / size,
+        smallest=bound,
+        kinked=kinked,
+        singular=singular,
+        forward_error=_forward_error(at, entries, du, margin, felt, folded),
+    )
+
+
+def _felt(at: Optimum, folded: Folded | None) -> Tensor:
+    """How much of the adjoint stands on each row, relative to its largest entry, ``(B, m')``."""
+    if folded is None:
+        return torch.ones_like(at.u)
+    return _relative(torch.maximum(folded.v.abs(), _z(at, folded).abs()))
+
+
+def _z(at: Optimum, folded: Folded) -> Tensor:
+    return at.splitting.R * (at.splitting.program.A.mv(folded.p) - folded.y_bar)
+
+
+def _sides_differ(at: Optimum, aside: Tensor, entries: Entries, x_bar: Tensor, y_bar: Tensor) -> Tensor:
+    """Whether the gradient changes with the side of the kinks: u ± ``aside`` ``(b, m')``; ``(b,)``."""
+    sides, residuals = [], []
+    for shift in (aside, -aside):
+        phi = SplittingLinearization.at(at.splitting, at.u + shift)
+        folded = fold(at, phi, x_bar, y_bar, Auto(), AdjointSettings())
+        sides.append(DataGradients(folded.lifted_p, folded.lifted_v, at.x, at.y, entries).on_moving())
+        residuals.append(folded.adjoint.residual)
+    size = torch.maximum(*(side.norm(dim=-1) for side in sides))
+    same = (sides[0] - sides[1]).norm(dim=-1) <= _SIDES_AGREE * size
+    return ~(same & (torch.maximum(*residuals) <= _SIDES_AGREE))
+
+
+def _null_direction(at: Optimum, entries: Entries, x_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """An upper bound of J's smallest singular value, and where J is singular in a way that matters.
+
+    One step of inverse iteration with N ≈ J⁻¹ makes w large along directions that J makes small. Then
+    w ← w − N J w leaves a null vector as it is, and of anything else only what N is wrong about.
+    """
+    u, phi = at.u, at.phi
+    singular = torch.zeros(len(u), dtype=torch.bool, device=u.device)
+    w = _normalized(phi.newton.solve(_generic(u)))
+    Jw = phi.splitting.jacobian(phi.D, w)
+    bound = Jw.norm(dim=-1)
+    rows = (~(bound >= _SUSPECT)).nonzero().squeeze(-1)
+    if not len(rows):
+        return bound, singular
+    part, w, Jw = phi.take(rows), w[rows], Jw[rows]
+    for _ in range(_PURIFICATIONS):
+        w = _normalized(w - part.newton.solve(Jw))
+        Jw = part.splitting.jacobian(part.D, w)
+    bound[rows] = torch.minimum(Jw.norm(dim=-1), bound[rows])
+    matters = _matters(at.take(rows), part, w, entries, x_bar[rows])
+    singular[rows] = (bound[rows] <= _SINGULAR) & matters
+    return bound, singular
+
+
+def _normalized(w: Tensor) -> Tensor:
+    return w / w.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+
+
+def _matters(at: Optimum, phi: SplittingLinearization, w: Tensor, entries: Entries, x_bar: Tensor) -> Tensor:
+    """Whether null vectors ``w`` of J concern what the loss sees or what parameters move, ``(b,)``."""
+    splitting = at.splitting
+    reflected = phi.D.apply(lambda d: 1 - 2 * d, w)
+    dx = splitting.solve_normal(splitting.program.A.rmv(splitting.R * reflected))
+    dy = phi.D.apply(lambda d: d - 1, w)
+    # A part at the level of rounding is none, but would be large beside itself.
+    dx = torch.where(dx.norm(dim=-1, keepdim=True) > _FELT, dx, 0.0) * at.scaling.columns
+    dy = torch.where(dy.norm(dim=-1, keepdim=True) > _FELT, splitting.R * dy, 0.0) * at.scaling.rows
+    # What presolve took out follows like an adjoint of zero loss gradients.
+    nothing = dx.new_zeros(len(dx), entries.n), dx.new_zeros(len(dx), entries.m)
+    dx, dy = (_relative(part) for part in at.reduced.lift_adjoint(dx, dy, *nothing))
+    moves_x = (dx > _FELT) & (x_bar != 0)
+    ties = dy > _FELT
+    return moves_x.any(-1) | (
+        ties[:, entries.equalities :].any(-1) & ties[:, entries.moving_rows.on(dy.device)].any(-1)
+    )
+
+
+def _forward_error(
+    at: Optimum, entries: Entries, du: Tensor, margin: Tensor, felt: Tensor, folded: Folded | None
+) -> Tensor:
+    """The relative error of the gradient to first order in δu, ``(B,)``."""
+    size = at.u.norm(dim=-1)
+    error = _ratio(du.norm(dim=-1), size)
+    crossed = (du.abs() > margin) & (du.abs() > _NEGLIGIBLE * size.unsqueeze(-1))
+    crossing = (crossed * felt).amax(-1)
+    rough = ~(error + crossing <= _NEGLIGIBLE)
+    if folded is not None and bool(rough.any()):
+        rows = rough.nonzero().squeeze(-1)
+        error[rows] = error_of_step(at.take(rows), entries, du[rows], folded.take(rows))
+    return error + crossing
+
+
+def error_of_step(at: Optimum, entries: Entries, du: Tensor, folded: Folded) -> Tensor:
+    """The relative change of the gradient, to first order, where u moves by ``du`` ``(B, m')``; ``(B,)``."""
+    splitting, phi, p, v = at.splitting, at.phi, folded.p, folded.v
+    off = splitting.program.cone.second_derivative(at.u, du, v + _z(at, folded))
+    dw = -phi.newton.solve_transposed(off)
+    dp = -splitting.solve_normal(splitting.program.A.rmv(dw))
+    dv = dw + splitting.R * splitting.program.A.mv(dp)
+    now, ahead = splitting.evaluate(at.u), splitting.evaluate(at.u + du)
+    # Sizes of q̄ and b̄, which are p and v, and of Ā, made of their products with x and y.
+    products = float(len(entries.moving[2]) > 0)
+    x, y, dx, dy, p, v, dp, dv = (
+        part.norm(dim=-1) for part in (now.x, now.y, ahead.x - now.x, ahead.y - now.y, p, v, dp, dv)
+    )
+    change = dp * (1 + products * y) + dv * (1 + products * x) + products * (dx * v + dy * p)
+    gradient = p * (1 + products * y) + v * (1 + products * x)
+    # A gradient that vanishes is not off by more than rounding for being zero.
+    floor = _FELT * (folded.start.norm(dim=-1) + folded.y_bar.norm(dim=-1))
+    return _ratio(change, torch.maximum(gradient, floor))
+
+
+def _generic(u: Tensor) -> Tensor:
+    """A vector without a preferred direction, the same at every call, ``(B, m)``."""
+    places = torch.arange(1, u.shape[-1] + 1, device=u.device, dtype=u.dtype)
+    return torch.cos(1.7 * places.square() + places).expand_as(u)
+
+
+def _relative(v: Tensor) -> Tensor:
+    """|vᵢ| over the largest of the instance; zero where all are."""
+    if not v.shape[-1]:
+        return v
+    largest = v.abs().amax(-1, keepdim=True)
+    return v.abs() / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def _ratio(change: Tensor, of: Tensor) -> Tensor:
+    """change/of; zero where nothing changes."""
+    return torch.where(change == 0, change, change / of.clamp_min(torch.finfo(of.dtype).tiny))

@@ -1,0 +1,25 @@
+"""The Jacobian-free step: w = ū, as if Φ were zero.
+
+Fung, Heaton, Li, McKenzie, Osher and Yin, "JFB: Jacobian-free backpropagation for implicit networks", 2022:
+one step of unrolling. An approximation of relative residual ‖Φᵀū‖/‖ū‖, whatever the tolerance.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, relative_norm
+from cvxfold.fold.linearization import Linearization
+
+
+@dataclass(frozen=True)
+class JacobianFree:
+    """One step of unrolling."""
+
+    exact: ClassVar[bool] = False
+
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
+        """ū itself, and its residual."""
+        residual = relative_norm(phi.vjp(rhs), rhs)
+        return Attempt(rhs.clone(), residual.unsqueeze(0), "jacobian-free (approximation)")

@@ -1,0 +1,114 @@
+"""The verdict on each gradient: may it be trusted, and if not, what would help."""
+
+import math
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from cvxfold.diagnosis import Diagnosis
+
+_ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
+_MANY = 20
+
+
+class Verdict(Enum):
+    """How far the gradient of an instance can be trusted."""
+
+    CONVERGED = "converged"
+    """The adjoint system is solved to the tolerance, at an accurate solution."""
+    SLOW = "slow"
+    """The method was still converging when it stopped: too few iterations for its rate."""
+    DEGENERATE = "degenerate"
+    """There is no unique derivative: a kink, or a solution or multiplier that is not unique."""
+    FORWARD_INEXACT = "forward inexact"
+    """The forward pass is not accurate enough for this accuracy of the gradient."""
+    APPROXIMATE = "approximate"
+    """An approximation was asked for, and this is one."""
+    FAILED = "failed"
+    """The method stopped without reaching the tolerance, and not for want of iterations."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+VERDICTS = tuple(Verdict)
+"""A tensor of verdicts holds indices into this tuple."""
+
+_CONVERGED, _SLOW, _DEGENERATE, _FORWARD_INEXACT, _APPROXIMATE, _FAILED = range(len(VERDICTS))
+TRUSTED = frozenset({_CONVERGED, _APPROXIMATE})
+
+
+def judge(
+    residual: Tensor,
+    rate: Tensor,
+    solved: Tensor,
+    diagnosis: Diagnosis,
+    tol: float,
+    approximate: bool,
+) -> Tensor:
+    """The verdicts on a batch, as indices into :data:`VERDICTS`, ``(B,)``.
+
+    Args:
+        residual: of the adjoint system, relative, ``(B,)``.
+        rate: of the method, ``(B,)``; NaN where unknown.
+        solved: whether the forward pass reached its tolerance, ``(B,)``.
+        diagnosis: of the instances.
+        tol: on the residual.
+        approximate: whether the method is an approximation by design.
+    """
+    missed = ~(residual <= tol)
+    verdicts = torch.where(missed, _FAILED, _CONVERGED)
+    verdicts = torch.where(missed & (rate > 0) & (rate < 1) & residual.isfinite(), _SLOW, verdicts)
+    if approximate:
+        verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
+    inexact = ~solved | ~(diagnosis.forward_error <= max(tol, _ACCURACY))
+    verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
+    return torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
+
+
+def complaints(
+    codes: Tensor, method: str, residual: Tensor, rate: Tensor, diagnosis: Diagnosis, tol: float
+) -> list[str]:
+    """A sentence for each kind of gradient that is not to be trusted: which, how bad, and the remedy."""
+    found = []
+    if len(rows := _rows(codes, _SLOW)):
+        worst, slowest = float(residual[rows].amax()), float(rate[rows].amax())
+        more = math.ceil(float(((tol / residual[rows]).log() / rate[rows].log()).amax()))
+        found.append(
+            f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
+            f"residual up to {worst:.1e}, contracting by {slowest:.4g} an iteration: about {more:,} more "
+            "iterations are needed); raise backward_max_iters, or the depth of unrolling, or choose "
+            "backward='auto'"
+        )
+    if len(rows := _rows(codes, _DEGENERATE)):
+        kinked = int(diagnosis.kinked[rows].sum())
+        found.append(
+            f"{_instances(rows)} are degenerate, so there is no unique derivative "
+            f"({kinked} on a kink, {int(diagnosis.singular[rows].sum())} with a solution or multiplier that "
+            "is not unique); one of several possible gradients is returned: make the solution unique (a "
+            "small sum_squares in the objective, no redundant constraints) or leave these instances out"
+        )
+    if len(rows := _rows(codes, _FORWARD_INEXACT)):
+        found.append(
+            f"{_instances(rows)} may be off by up to {float(diagnosis.forward_error[rows].amax()):.1e} "
+            "(relative) because the forward pass stopped early; use refine=True, a smaller tol or more "
+            "max_iters"
+        )
+    if len(rows := _rows(codes, _FAILED)):
+        found.append(
+            f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
+            f"residual up to {float(residual[rows].nan_to_num(torch.inf).amax()):.1e}) and the method "
+            "stopped making progress; choose backward='auto'"
+        )
+    return found
+
+
+def _rows(codes: Tensor, code: int) -> Tensor:
+    return (codes == code).nonzero().squeeze(-1)
+
+
+def _instances(rows: Tensor) -> str:
+    shown = ", ".join(map(str, rows[:_MANY].tolist()))
+    more = f", … ({len(rows)} in all)" if len(rows) > _MANY else ""
+    return f"the gradients of instances [{shown}{more}]"

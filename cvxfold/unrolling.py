@@ -1,0 +1,160 @@
+"""Unrolled differentiation of a layer: automatic differentiation of the operator F itself, nothing folded.
+
+The same presolve, the same equilibration and the same F as in the folded layer, with the parameters on the
+tape; what only steers the iteration (equilibration, penalty, relaxation) is held constant. So K iterations
+from the fixed point give exactly the gradient of K steps of LFPI.
+"""
+
+import time
+
+import torch
+from torch import Tensor
+
+from cvxfold.backward import Optimum
+from cvxfold.core import Call, Core
+from cvxfold.diagnosis import diagnose
+from cvxfold.fold.adjoint import estimate_rate
+from cvxfold.fold.unrolled import Descent, Tape, Unrolled, unroll
+from cvxfold.forward.penalty import first_penalty
+from cvxfold.forward.prepare import Prepared
+from cvxfold.forward.residuals import residuals
+from cvxfold.forward.scaling import Scaling
+from cvxfold.forward.solution import CODES, Solution, Status
+from cvxfold.forward.splitting import Splitting
+from cvxfold.monitor.report import BackwardRecord
+from cvxfold.options import Options
+from cvxfold.parametrize import ProgramValues
+from cvxfold.transforms import is_mapped
+
+
+def solve_unrolled(
+    core: Core,
+    values: ProgramValues,
+    batch: int,
+    options: Options,
+    method: Unrolled,
+    *,
+    warm_start: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Solve by unrolling, differentiably in the values, once or twice.
+
+    Args:
+        core: of the structure.
+        values: each ``(1|B, ·)``, float64.
+        batch: B ≥ 1.
+        options: of this call.
+        method: how to unroll.
+        warm_start: from a solution only: start its forward pass from the last one.
+
+    Returns:
+        x ``(B, n)`` and y ``(B, m)`` after the iterations.
+
+    Raises:
+        NotImplementedError: under ``torch.func.vmap``.
+        SolverError, ConvergenceError: as the folded layer does.
+    """
+    if any(is_mapped(value) for value in values):
+        raise NotImplementedError(
+            "cvxfold: backward='unrolled' is not available under torch.func.vmap; use the batch dimension"
+        )
+    call = Call(core, batch, options, warm_start)
+    started = time.perf_counter()
+    fixed = ProgramValues(*(value.detach() for value in values))
+    with torch.no_grad():
+        if method.start == "solution":
+            solved = core.forward(fixed, call)
+            prepared, operator, u = solved.prepared, solved.solution.splitting, solved.solution.u
+        else:
+            prepared = core.prepare(fixed, options.forward)
+            operator = _operator(prepared, fixed.q, core.right_hand_side(fixed), batch, options)
+            u = torch.zeros_like(operator.program.b)
+        u = operator.run(u, method.untracked)
+    on_tape = core.preparation(options.forward.bare).on_tape(values.P, values.A, prepared)
+    b = core.right_hand_side(values)
+    program, scaling = on_tape.program(values.q, b, batch)
+    splitting = Splitting(program, operator.penalty, operator.alpha)
+    backward = _Backward(core, call, method)
+    tape = Tape(method.iterations, backward.ended)
+    u = unroll(lambda u: splitting.run(u, 1), tape.begin(u, list(values)), method, tape)
+    point = splitting.evaluate(u)
+    x, _, y = scaling.original(point.x, point.s, point.y)
+    x, y = on_tape.reduced.lift(x, y, values.q, b)
+    solution = _solution(operator, scaling, u.detach(), options, method)
+    if method.start == "cold":
+        call.began(solution, time.perf_counter() - started)
+    backward.watch(
+        Optimum(operator, scaling, prepared.reduced, solution.u, x.detach(), y.detach()),
+        solution.solved,
+        x,
+        y,
+    )
+    return x, y
+
+
+def _operator(prepared: Prepared, q: Tensor, b: Tensor, batch: int, options: Options) -> Splitting:
+    """F as a cold start finds it: nothing is known of the instances but their data."""
+    program, _ = prepared.program(q, b, batch)
+    given = options.forward.penalty
+    penalty = first_penalty(program) if given is None else program.q.new_tensor([given])
+    return Splitting(program, penalty, options.forward.relaxation)
+
+
+@torch.no_grad()
+def _solution(
+    splitting: Splitting, scaling: Scaling, u: Tensor, options: Options, method: Unrolled
+) -> Solution:
+    """The last iterate, judged like any other answer."""
+    point = splitting.evaluate(u)
+    residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
+    solved = residual.within(options.forward.eps_abs, options.forward.eps_rel)
+    status = torch.where(solved, CODES.index(Status.SOLVED), CODES.index(Status.UNCONVERGED))
+    iterations = torch.full_like(status, method.untracked + method.iterations)
+    return Solution(
+        splitting, scaling, u, point.x, point.s, point.y, status, iterations, 0 * iterations, residual
+    )
+
+
+class _Backward:
+    """What is to be known when the gradient has gone back through the tape."""
+
+    def __init__(self, core: Core, call: Call, method: Unrolled) -> None:
+        self._core, self._call, self._method = core, call, method
+        self._at: Optimum | None = None
+        self._solved: Tensor | None = None
+        self._bars: dict[str, Tensor] = {}
+
+    def watch(self, at: Optimum, solved: Tensor, x: Tensor, y: Tensor) -> None:
+        """Note the loss gradients that will arrive at the outputs ``x`` and ``y``."""
+        self._at, self._solved = at, solved
+        for name, output in (("x", x), ("y", y)):
+            if output.requires_grad:
+                output.register_hook(lambda gradient, name=name: self._note(name, gradient))
+
+    def _note(self, name: str, gradient: Tensor | None) -> None:
+        if gradient is not None:
+            self._bars[name] = gradient.detach()
+
+    @torch.no_grad()
+    def ended(self, descent: Descent) -> None:
+        """Report."""
+        at, solved = self._at, self._solved
+        assert at is not None
+        assert solved is not None
+        x_bar, y_bar = (
+            self._bars.pop("x", torch.zeros_like(at.x)),
+            self._bars.pop("y", torch.zeros_like(at.y)),
+        )
+        path = torch.cat([descent.history, descent.residual.unsqueeze(0)])
+        self._call.ended(
+            BackwardRecord.of(
+                str(self._method),
+                descent.history,
+                descent.residual,
+                estimate_rate(path),
+                descent.seconds,
+                diagnose(at, self._core.entries, x_bar, y_bar, None),
+                solved,
+                self._call.options.adjoint.tol,
+                approximate=False,
+            )
+        )

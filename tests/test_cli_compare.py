@@ -1,0 +1,118 @@
+"""``cvxfold compare``."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cvxfold.cli import app
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
+
+PROBLEM = """
+import cvxpy as cp
+import numpy as np
+
+def portfolio():
+    w, mu = cp.Variable(5, name="w"), cp.Parameter(5, name="mu")
+    problem = cp.Problem(cp.Maximize(mu @ w - cp.sum_squares(w)), [w >= 0, cp.sum(w) == 1])
+    return problem, [mu], [w], lambda batch, seed: [np.random.default_rng(seed).standard_normal((batch, 5))]
+
+def declared():
+    mu = cp.Parameter(5, nonneg=True)
+    w = cp.Variable(5)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(w - mu)))
+    return problem, [mu], [w], lambda batch, seed: [-np.ones((batch, 5))]
+"""
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> str:
+    """A portfolio problem in a file."""
+    (tmp_path / "problems.py").write_text(PROBLEM)
+    return f"{tmp_path / 'problems.py'}:portfolio"
+
+
+def test_agreement_exits_with_0_and_disagreement_with_1(target: str) -> None:
+    agreed = CliRunner().invoke(app, ["compare", target, "--batch", "2", "--rtol", "100"])
+    assert agreed.exit_code == 0, agreed.output
+    assert "cvxpylayers tight, dense" in agreed.stdout
+    assert "agree to 1e+02" in " ".join(agreed.stdout.split())
+    strict = ["compare", target, "--batch", "2", "--rtol", "1e-12", "--finite-differences", "2"]
+    differing = CliRunner().invoke(app, strict)
+    assert differing.exit_code == 1
+    assert "differs from cvxfold auto" in " ".join(differing.stdout.split())
+
+
+def test_json(target: str) -> None:
+    arguments = ["--batch", "3", "--seed", "4", "--finite-differences", "2", "--json", "--dtype", "float32"]
+    done = CliRunner().invoke(app, ["compare", target, *arguments])
+    record = json.loads(done.stdout)
+    assert record["batch"] == 3
+    assert done.exit_code == (0 if record["agrees"] else 1)
+    assert record["finite_differences"]["directions"] == 2
+    assert set(record["rows"][0]["gradient_differences"]) == {"mu"}
+    assert record["rows"][0]["finite_difference_error"] < 1e-5
+
+
+def test_plot(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "bars.png"
+    arguments = ["--batch", "2", "--rtol", "100", "--plot", str(plot), "--finite-differences", "1"]
+    assert CliRunner().invoke(app, ["compare", target, *arguments]).exit_code == 0
+    assert plot.stat().st_size > 10_000
+
+
+def test_absent_matplotlib_is_named(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    done = CliRunner().invoke(app, ["compare", target, "--plot", str(tmp_path / "bars.png")])
+    assert done.exit_code == 1
+    assert "pip install 'cvxfold[examples]'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere:f"], "no module 'nowhere'"),
+        (["nowhere"], "module:function"),
+        (["{}", "--dtype", "int8"], "--dtype"),
+        (["{}", "--device", "abacus"], "--device"),
+        (["{}", "--batch", "0"], "--batch"),
+        (["{}", "--plot", "bars.xyz"], "--plot"),
+        (["declared"], "nonnegative values"),
+        ([], "Missing argument"),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments: list[str], words: str, target: str) -> None:
+    if words == "--plot":
+        pytest.importorskip("matplotlib")
+    names = {"{}": target, "declared": target.replace(":portfolio", ":declared")}
+    given = [names.get(argument, argument) for argument in arguments]
+    done = CliRunner().invoke(app, ["compare", *given], terminal_width=200)
+    assert done.exit_code == 2
+    assert words in " ".join(done.output.split())
+
+
+def test_help() -> None:
+    done = CliRunner().invoke(app, ["compare", "--help"], terminal_width=200)
+    assert done.exit_code == 0
+    for text in ("--finite-differences", "--rtol", "--plot", "--json", "Example: cvxfold compare", "sampler"):
+        assert text in done.stdout
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys\nfrom cvxfold.cli import app\n"
+        "try: app(['compare', '--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_module_in_the_current_directory_with_progress_on_stderr(target: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cvxfold", "compare", "problems:portfolio", "--batch", "2", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert json.loads(done.stdout)["batch"] == 2
