@@ -1,4 +1,4 @@
-"""Unrolled differentiation: K steps from the solution are K steps of LFPI, and it is exact differentiation."""
+"""Unrolled differentiation: from the solution K steps of LFPI, and exact differentiation in any case."""
 
 import warnings
 from typing import Any
@@ -262,7 +262,7 @@ def test_bad_settings_are_named(options: dict[str, Any], word: str) -> None:
 
 def test_vmap_is_refused_clearly() -> None:
     layer, (A, b, c) = small_layer(backward="unrolled"), small_data()
-    with pytest.raises(NotImplementedError, match="cvxfold: .*vmap"):
+    with pytest.raises(NotImplementedError, match=r"cvxfold: .*vmap"):
         torch.func.vmap(lambda c: layer(A[0], b[0], c)[0])(c)
 
 

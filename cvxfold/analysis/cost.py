@@ -51,28 +51,30 @@ Run = Callable[[int], Tensor]
 
 
 def of_unrolling(forward: Run, solve: Callable[[], Any], device: torch.device) -> Cost:
-    """The cost of unrolling.
+    """The cost of a call that unrolls from the solution, forward and backward.
 
-    At its peak a call holds what the forward pass needs by itself, or the tape and what one backward step
-    needs beside it.
+    At its peak it holds what finding the solution needs by itself, or the tape and what is needed beside it
+    at the end of the forward pass or in the backward pass.
 
     Args:
-        forward: K iterations on the tape; returns the loss.
-        solve: the forward pass that comes before, where unrolling starts at the solution.
+        forward: solve and put K iterations on the tape; returns the loss.
+        solve: the first part alone.
         device: where it all runs.
     """
+    solve()  # what is kept from call to call is there from the second one on
+    with allocations(device) as ledger:
+        solve()
+        least = ledger.peak
     taped, beside = [], 0
     for count in (_SHORT, _LONG):
         with allocations(device) as ledger:
             loss = forward(count)
             taped.append(ledger.now)
+            beside = ledger.peak - taped[-1] if ledger.peak > least else 0
             ledger.mark()
             loss.backward()
             beside = max(beside, ledger.peak - taped[-1])
             del loss
-    with allocations(device) as ledger:
-        solve()
-        least = ledger.peak
     tape = _line(*taped)
     memory = Line(tape.fixed + beside, tape.slope, float(least))
     return Cost(_seconds(lambda count: forward(count).backward(), device), memory)

@@ -16,6 +16,7 @@ from cvxfold.analysis.spectrum import Krylov
 
 _DOUBLINGS = 40  # 2⁴⁰ iterations are more than anybody will do
 _CONTRACTING = 1 - 1e-12
+_SINGULAR = 1e-11
 
 Array = np.ndarray
 
@@ -58,7 +59,7 @@ def gmres_iterations(krylov: Krylov, restart: int, tol: float) -> float:
     met = np.flatnonzero(residuals <= tol)
     if len(met):
         return float(max(met[0], 1))
-    if krylov.complete and len(residuals) <= restart:
+    if len(residuals) <= restart and (krylov.complete or len(residuals) <= krylov.H.shape[1]):
         return math.inf  # the space is exhausted and the residual is still there: no solution
     gain = float(residuals[-1])
     if not 0 < gain < 1:
@@ -74,9 +75,8 @@ def gmres_residuals(krylov: Krylov) -> Array:
     found = [1.0]
     for k in range(size):
         length = math.hypot(S[k, k], S[k + 1, k])
-        if length == 0:
-            found.append(abs(float(rhs[k])))
-            continue
+        if length <= _SINGULAR:
+            return np.array(found)  # nothing can be gained along this direction, or any later one
         c, s = S[k, k] / length, S[k + 1, k] / length
         rotation = np.array([[c, s], [-s, c]])
         S[k : k + 2] = rotation @ S[k : k + 2]

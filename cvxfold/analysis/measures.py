@@ -8,24 +8,40 @@ from cvxfold.diagnosis import error_of_step
 from cvxfold.fold.adjoint import estimate_rate
 from cvxfold.forward.splitting import Splitting
 
-MEASURED_ITERATIONS, MEASURED_TOL = 5_000, 1e-13
+_MOST = 5_000  # iterations that are measured
+_FLOOR = 1e-13  # below it rounding excites modes that have no part in what is measured
+_LOOK_EVERY = 50
 _DENSE = 300  # rows up to which singular values are computed from the dense matrix
 _SMALL_STEP = 1e-10
+
+
+def backward_history(phi: SplittingLinearization, u_bar: Tensor) -> Tensor:
+    """The residuals of LFPI, relative to ‖ū‖, down to rounding, ``(K, B)``: they obey r ← Φᵀ r."""
+    r, found = u_bar, []
+    size = u_bar.norm(dim=-1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    for k in range(_MOST):
+        found.append(r.norm(dim=-1) / size)
+        if k % _LOOK_EVERY == _LOOK_EVERY - 1 and bool((found[-1] <= _FLOOR).all()):
+            break
+        r = phi.vjp(r)
+    history = torch.stack(found)
+    return torch.where(history > _FLOOR, history, torch.nan)
 
 
 def forward_rate(splitting: Splitting, solution: Tensor) -> Tensor:
     """The rate of ‖uₖ₊₁ − uₖ‖ from a cold start, ``(B,)``."""
     u, steps = torch.zeros_like(solution), []
     size = solution.norm(dim=-1).clamp_min(torch.finfo(u.dtype).tiny)
-    for k in range(MEASURED_ITERATIONS):
+    for k in range(_MOST):
         following = splitting.run(u, 1)
         steps.append((following - u).norm(dim=-1) / size)
         u = following
-        if k % 50 == 49 and bool((steps[-1] <= MEASURED_TOL).all()):
+        if k % _LOOK_EVERY == _LOOK_EVERY - 1 and bool((steps[-1] <= _FLOOR).all()):
             break
     history = torch.stack(steps)
     first = history[:1].clamp_min(torch.finfo(u.dtype).tiny)
-    return estimate_rate(torch.where(history > MEASURED_TOL, history / first, torch.nan))
+    return estimate_rate(torch.where(history > _FLOOR, history / first, torch.nan))
 
 
 def smallest_singular_value(phi: SplittingLinearization, bound: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Forecast:
         return float(self.iterations.amax())
 
     def seconds(self, iterations: float | None = None) -> float:
-        """Wall time of the backward pass of the batch; for "unrolled" with the iterations on the tape.
+        """Wall time of the backward pass of the batch; for "unrolled" of the whole call.
 
         Args:
             iterations: those of the slowest instance unless given.
@@ -46,7 +46,7 @@ class Forecast:
         return math.nan if self.cost is None else self.cost.seconds.at(_given(iterations, self.most))
 
     def bytes(self, iterations: float | None = None) -> float:
-        """Bytes of tensors at the peak; for "unrolled" of the whole call, forward and backward."""
+        """Bytes of tensors at the peak of the same, above those before."""
         return math.nan if self.cost is None else self.cost.bytes.at(_given(iterations, self.most))
 
 
@@ -63,7 +63,7 @@ class Analysis:
         exact: whether they are exact, or Ritz values of a Krylov space that was cut off.
         forward_rate: of ‖uₖ₊₁ − uₖ‖ from a cold start, measured.
         backward_rate: of the residual of LFPI, measured over the last half of its history.
-        backward_history: that history, ``(K, B)``.
+        backward_history: that history, ``(K, B)``, down to rounding.
         margin: distance of u to the nearest kink of the projection, relative to ‖u‖∞.
         smallest_singular_value: of I − Φ.
         forward_error: the relative error of the gradient that the forward residual alone causes.
@@ -191,11 +191,13 @@ class Analysis:
                 one.method, _count(float(one.iterations.median())), _count(one.most),
                 _seconds(one.seconds()), _bytes(one.bytes()),
             )  # fmt: skip
-        advice = (
-            f"recommended: backward={self.recommended_method!r}, forward tol {self.recommended_tol:.0e}; "
+        depth = (
             f"unrolling needs a depth of {_count(self.unroll_depth)} from the solution"
+            if math.isfinite(self.unroll_depth)
+            else "no depth of unrolling serves every instance"
         )
-        return Group(convergence, costs, advice)
+        choice = f"backward={self.recommended_method!r}, forward tol {self.recommended_tol:.0e}"
+        return Group(convergence, costs, f"recommended: {choice}; {depth}")
 
     def __str__(self) -> str:
         out = Console(file=StringIO(), width=100)

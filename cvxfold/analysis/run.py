@@ -12,8 +12,7 @@ from torch import Tensor
 from cvxfold.analysis.cost import Cost, of_iterating, of_solving, of_unrolling
 from cvxfold.analysis.forecast import gmres_iterations, lfpi_iterations
 from cvxfold.analysis.measures import (
-    MEASURED_ITERATIONS,
-    MEASURED_TOL,
+    backward_history,
     forward_rate,
     forward_tolerance,
     smallest_singular_value,
@@ -141,8 +140,7 @@ class _Case:
             adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0,
             diagnosis, self.solution.solved, options.adjoint.tol, approximate=False,
         )  # fmt: skip
-        limit = AdjointSettings(MEASURED_TOL, MEASURED_ITERATIONS)
-        history = LFPI().solve(phi, self.u_bar, limit).history
+        history = backward_history(phi, self.u_bar)
         return Analysis(
             rows=at.u.shape[1],
             variables=at.splitting.program.q.shape[1],
@@ -161,7 +159,7 @@ class _Case:
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,
             forward_tol=forward_tolerance(at, self.core.entries, folded, self.tol),
-            forecasts=self.forecasts(radii, adjoint.iterations),
+            forecasts=self.forecasts(radii, torch.where(adjoint.converged, adjoint.iterations, math.inf)),
         )
 
     def forecasts(self, radii: np.ndarray, direct: Tensor) -> list[Forecast]:
@@ -217,16 +215,21 @@ def _with_costs(
     at, device = case.at, case.at.u.device
     twin = copy.deepcopy(core)  # has no memory, and listens to nobody
     quiet = replace(options, forward=replace(options.forward, penalty=float(at.splitting.penalty[0])))
-    on_tape = ProgramValues(*(value.detach().clone().requires_grad_() for value in values))
+    on_tape = ProgramValues(
+        *(
+            value.detach().clone().requires_grad_(len(moving) > 0)
+            for value, moving in zip(values, core.entries.moving, strict=True)
+        )
+    )
 
     def unrolled(count: int) -> Tensor:
-        method = Unrolled(count, start="cold")
+        method = Unrolled(count)
         x, y = solve_unrolled(twin, on_tape, batch, replace(quiet, backward=method), method)
         return (case.x_bar * x).sum() + (case.y_bar * y).sum()
 
     def solve() -> object:
         with torch.no_grad():
-            return twin.look(values, Call(twin, batch, options, warm_start=False))
+            return twin.forward(values, Call(twin, batch, options, warm_start=False))
 
     def run(method: LFPI | GMRES) -> Callable[[int], Tensor]:
         return lambda count: method.solve(at.phi, case.u_bar, AdjointSettings(1e-300, count)).w

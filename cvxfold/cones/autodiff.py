@@ -37,7 +37,7 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(cone: Cone, u: Tensor) -> Tensor:
-        return cone.project(u)
+        return _fresh(cone.project(u), u)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -59,7 +59,7 @@ class _Derivative(torch.autograd.Function):
 
     @staticmethod
     def forward(cone: Cone, u: Tensor, v: Tensor) -> Tensor:
-        return cone.derivative(u).apply(lambda d: d, v)
+        return _fresh(cone.derivative(u).apply(lambda d: d, v), v)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -79,6 +79,11 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         return _folded(_Derivative, info, in_dims, *args)
+
+
+def _fresh(out: Tensor, given: Tensor) -> Tensor:
+    """A result that is not the argument itself, as it is for a cone without rows."""
+    return given.clone() if out is given else out
 
 
 class _SecondDerivative(torch.autograd.Function):

@@ -79,7 +79,8 @@ class Exponential:
         between = torch.minimum(lengths, torch.hypot(r.clamp_min(0), s.clamp_min(0)))
         nearest = torch.where(split.face, octant, between)
         flat = split.inside | split.polar
-        nearest = torch.where(flat, _to_boundary(split.u, split.inside, split.polar), nearest)
+        if bool(flat.any()):  # a search that is worth a look
+            nearest = torch.where(flat, _to_boundary(split.u, split.inside, split.polar), nearest)
         nearest = (split.size.squeeze(-1) * nearest).unsqueeze(-1)
         nearest = torch.where(split.u.isfinite().all(-1, keepdim=True), nearest, torch.nan)
         return nearest.expand_as(split.u).reshape(u.shape).to(u.dtype)

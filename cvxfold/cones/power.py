@@ -83,7 +83,8 @@ class Power:
         one = torch.ones_like(alpha)
         on_x, on_y = torch.where(split.polar, one, alpha), torch.where(split.polar, one, 1 - alpha)
         flat = split.inside | split.polar
-        nearest = torch.where(flat, _to_boundary(split.u, split.slack, alpha, on_x, on_y), nearest)
+        if bool(flat.any()):  # a search that is worth a look
+            nearest = torch.where(flat, _to_boundary(split.u, split.slack, alpha, on_x, on_y), nearest)
         nearest = (split.size.squeeze(-1) * nearest).unsqueeze(-1)
         nearest = torch.where(split.u.isfinite().all(-1, keepdim=True), nearest, torch.nan)
         return nearest.expand_as(split.u).reshape(u.shape).to(u.dtype)

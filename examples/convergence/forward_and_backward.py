@@ -1,8 +1,9 @@
 """Unrolling from a cold start: how the solution and how the gradient converge with depth.
 
-The error of the solution after K iterations, ‖x_K − x*‖/‖x*‖, and of the gradient that backpropagation through
-them gives, against an exact reference. The gradient lags behind: its error begins to fall when the iteration has
-found the active set, at the rate ρ(Φ) that also governs the end of the forward pass.
+The error of the solution after K iterations, ‖x_K − x*‖/‖x*‖, and of the gradient that backpropagation
+through them gives, against an exact reference. The gradient lags behind: its error begins to fall when the
+iteration has found the active set, at the rate ρ(Φ) that also governs the end of the forward pass. On curved
+cones, where Φ itself still changes with u, it falls like K ρ(Φ)ᴷ.
 """
 
 from collections.abc import Sequence
@@ -11,20 +12,32 @@ from pathlib import Path
 
 import torch
 from study import (
-    COLOURS, Case, arguments, axes, case, errors, evaluate, finish, make_layer, reached_radius, table,
+    COLOURS,
+    Case,
+    arguments,
+    axes,
+    case,
+    errors,
+    evaluate,
+    finish,
+    make_layer,
+    reached_radius,
+    table,
 )  # fmt: skip
 from torch import Tensor
 
 from cvxfold.fold.unrolled import Unrolled
 
-# penalties near the best of each family, so that these are curves of a well-tuned solver
+# Penalties near the best of each family: these are curves of a well-tuned solver. The last one is larger than
+# the best, so that the factor K has time to show.
 PROBLEMS = {
     "dense_qp20": ("dense QP, 20 variables", 0.3, 200),
     "portfolio": ("Markowitz portfolio, 20 assets", 0.1, 200),
     "mpc": ("model predictive control, 10 steps", 0.5, 400),
-    "nearest_correlation": ("nearest correlation matrix (SDP)", 0.3, 120),
+    "robust_portfolio": ("robust portfolio (second-order cone)", 3.0, 300),
 }
-QUICK = ("dense_qp20", "nearest_correlation")
+QUICK = ("dense_qp20", "robust_portfolio")
+CURVED = ("robust_portfolio",)
 DIGITS = (1e-3, 1e-6)
 
 
@@ -55,7 +68,8 @@ class Curves:
 
     def behind(self, tol: float) -> Tensor:
         """The error of the gradient at the depth from which the solution's stays below ``tol``, ``(B,)``."""
-        reached = torch.searchsorted(self.depths, self.depth(self.forward, tol).nan_to_num(self.depths[-1]))
+        reached = self.depth(self.forward, tol).nan_to_num(float(self.depths[-1]))
+        reached = torch.searchsorted(self.depths, reached)
         return self.backward.gather(0, reached.unsqueeze(0)).squeeze(0)
 
     def slope(self, error: Tensor) -> Tensor:
@@ -94,9 +108,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Curves]:
         found[name] = curves(case(name, batch), penalty, deepest, points)
     rows = []
     for name, c in found.items():
-        lags = [f"{c.median_depth(c.forward, tol):.0f} / {c.median_depth(c.backward, tol):.0f}" for tol in DIGITS]
+        lags = [
+            f"{c.median_depth(c.forward, tol):.0f} / {c.median_depth(c.backward, tol):.0f}" for tol in DIGITS
+        ]
         rows.append([
-            PROBLEMS[name][0], *lags, f"{float(c.behind(1e-3).median()):.0e}", f"{float(c.radius.median()):.3f}",
+            PROBLEMS[name][0], *lags, f"{float(c.behind(1e-3).median()):.0e}",
+            f"{float(c.radius.median()):.3f}",
             f"{float(c.slope(c.forward).median()):.3f} / {float(c.slope(c.backward).median()):.3f}",
         ])  # fmt: skip
     table(
@@ -118,7 +135,11 @@ def draw(found: dict[str, Curves], output: Path) -> None:
         line = 10 * 1e-2 * c.radius[one] ** (k - start)
         ax.semilogy(c.depths, c.forward[:, one], color=COLOURS["forward"], label="solution")
         ax.semilogy(c.depths, c.backward[:, one], color=COLOURS["backward"], label="gradient")
-        ax.semilogy(k, line, color=COLOURS["theory"], linestyle="--", linewidth=1.2, label="slope ρ(Φ)")
+        ax.semilogy(k, line, color=COLOURS["theory"], linestyle="--", linewidth=1.2, label="ρ(Φ)ᴷ")
+        if name in CURVED:
+            line = line * k / start
+            ax.semilogy(k, line, color=COLOURS["theory"], linestyle=":", linewidth=1.4, label="K ρ(Φ)ᴷ")
+            ax.legend(loc="upper right")
         end = min(1.15 * float(c.depth(c.backward, 1e-12)[one]), float(c.depths[-1]))
         ax.set(
             title=PROBLEMS[name][0], xlabel="iterations unrolled, K", ylim=(1e-13, 30), xlim=(0, end),

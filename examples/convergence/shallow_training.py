@@ -1,9 +1,9 @@
 """Training through a shallow unrolled solver learns the wrong thing.
 
-A linear model predicts the returns of 20 assets from 6 features, Markowitz's problem invests, and the regret of
-the portfolios is the loss. The same model, data, optimizer and steps; only the gradient differs: unrolled from a
-cold start, unrolled from the solution (which truncates the backward pass), or folded. What is shown is the regret
-of the exact portfolios at the learned predictions: what the model is worth once it is used.
+A linear model predicts the returns of 20 assets from 6 features, Markowitz's problem invests, and the regret
+of the portfolios is the loss. The same model, data, optimizer and steps; only the gradient differs: unrolled
+from a cold start, unrolled from the solution (which truncates the backward pass), or folded. What is shown is
+the regret of the exact portfolios at the learned predictions: what the model is worth once it is used.
 """
 
 import statistics
@@ -40,18 +40,18 @@ QUICK = ("folded", "cold, K = 2", "cold, K = 5", "from the solution, K = 2", "fr
 
 @dataclass(frozen=True)
 class Task:
-    """Features ``(N, f)`` and returns ``(N, n)``, with what perfect knowledge of the returns is worth."""
+    """Features ``(N, f)``, returns ``(N, n)``, what knowing them is worth ``(N,)``, and the first weights."""
 
     layer: Callable[..., CvxpyLayer]
     utility: Callable[[Tensor, Tensor], Tensor]
     features: Tensor
     returns: Tensor
+    best: Tensor
     first: Tensor
 
     def regret(self, portfolios: Tensor) -> Tensor:
         """What the portfolios ``(N, n)`` miss, on average."""
-        (best,) = self.layer()(self.returns)
-        return (self.utility(best, self.returns) - self.utility(portfolios, self.returns)).mean()
+        return (self.best - self.utility(portfolios, self.returns)).mean()
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def make_task(seed: int, samples: int) -> Task:
 
     features, truth = normal(samples, FEATURES), normal(FEATURES, ASSETS)
     returns = 0.1 * torch.tanh(features @ truth) + 0.03 * normal(samples, ASSETS)
-    return Task(layer, utility, features, returns, 0.01 * normal(FEATURES, ASSETS))
+    best = utility(layer()(returns)[0], returns)
+    return Task(layer, utility, features, returns, best, 0.01 * normal(FEATURES, ASSETS))
 
 
 def train(task: Task, method: Any, steps: int) -> Course:
@@ -115,7 +116,7 @@ def train(task: Task, method: Any, steps: int) -> Course:
 def gradient(task: Task, layer: CvxpyLayer, weights: Tensor) -> tuple[float, Tensor]:
     """The loss as the layer sees it, and its gradient."""
     loss = task.regret(layer(task.features @ weights)[0])
-    return float(loss), torch.autograd.grad(loss, weights)[0]
+    return loss.item(), torch.autograd.grad(loss, weights)[0]
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

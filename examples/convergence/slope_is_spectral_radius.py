@@ -1,7 +1,7 @@
 """The slope of the backward pass is the spectral radius of Φ.
 
-The rate fitted to the residuals of LFPI, against ρ(Φ), on random instances of many problem families under several
-penalties: two independent numbers, one seen from outside, one computed from the linearization.
+The rate fitted to the residuals of LFPI, against ρ(Φ), on random instances of many problem families under
+several penalties: two independent numbers, one seen from outside, one computed from the linearization.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from study import COLOURS, arguments, axes, case, evaluate, finish, make_layer, optimum, reached_radius, spectral_radius, table
+from study import (
+    COLOURS,
+    arguments,
+    axes,
+    case,
+    evaluate,
+    finish,
+    make_layer,
+    optimum,
+    reached_radius,
+    spectral_radius,
+    table,
+)
 from torch import Tensor
 
 FAMILIES = {
@@ -28,7 +40,7 @@ SLOWEST = 0.995  # beyond it the history would be longer than is worth waiting f
 
 @dataclass(frozen=True)
 class Rates:
-    """By instance and penalty, ``(N,)``: ρ(Φ) where the loss reaches, of all Φ, and the rate that was seen."""
+    """By instance and penalty, ``(N,)``: ρ(Φ) where the loss reaches, of all Φ, and the fitted rate."""
 
     radius: Tensor
     dense: Tensor
@@ -56,7 +68,10 @@ def rates(name: str, batch: int) -> Rates:
         )  # fmt: skip
         evaluate(layer, truth)
         radius = reached_radius(layer, truth)
-        part = torch.stack([radius, spectral_radius(optimum(layer, truth.params)), layer.report.backward.rate])
+        assert layer.report is not None
+        assert layer.report.backward is not None
+        dense = spectral_radius(optimum(layer, truth.params))
+        part = torch.stack([radius, dense, layer.report.backward.rate])
         parts.append(part[:, radius < SLOWEST])
     return Rates(*torch.cat(parts, dim=1))
 
@@ -66,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Rates]:
     args = arguments("slope_is_spectral_radius", __doc__, argv)
     names, batch = (QUICK, 4) if args.quick else (tuple(FAMILIES), 16)
     found = {name: rates(name, batch) for name in names}
-    everything = Rates(*(torch.cat([getattr(r, k) for r in found.values()]) for k in ("radius", "dense", "fitted")))
+    everything = Rates(
+        *(torch.cat([getattr(r, k) for r in found.values()]) for k in ("radius", "dense", "fitted"))
+    )
     rows = [(FAMILIES[name], r) for name, r in found.items()] + [("all", everything)]
     table(
         "the fitted rate against ρ(Φ)",
@@ -81,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Rates]:
         ],
     )  # fmt: skip
     unreached = int((everything.dense > 1.01 * everything.radius).sum())
-    print(f"{unreached} of {len(everything.dense)} Φ have larger eigenvalues that the loss gradient does not reach")
+    print(f"{unreached} of {len(everything.dense)} Φ have larger eigenvalues that the loss does not reach")
     draw(found, args.output)
     return found
 

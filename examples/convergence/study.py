@@ -1,18 +1,16 @@
-"""What the scripts of this folder share: problems with known answers, Φ as a matrix, figures, the command line."""
+"""What the scripts of this folder share: problems with known answers, Φ as a matrix, figures, arguments."""
 
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -29,12 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures"
 
 sys.path.insert(0, str(ROOT / "tests"))
-from cases import Case, case, errors, evaluate, make_layer, weighted  # pyright: ignore[reportMissingImports]
-
-__all__ = [
-    "COLOURS", "Arguments", "Case", "arguments", "axes", "case", "errors", "evaluate", "finish", "make_layer", "optimum",
-    "phi_matrix", "reached_radius", "spectral_radius", "table", "weighted",
-]  # fmt: skip
+_cases = import_module("cases")  # the test suite's families, and its independent reference
+Case: TypeAlias = Any
+case: Callable[..., Case] = _cases.case
+errors: Callable[..., Tensor] = _cases.errors
+evaluate: Callable[..., tuple[list[Tensor], list[Tensor]]] = _cases.evaluate
+make_layer: Callable[..., CvxpyLayer] = _cases.make_layer
+weighted: Callable[..., Tensor] = _cases.weighted
 
 COLOURS = {
     "forward": "#3b6fb6",
@@ -45,7 +44,7 @@ COLOURS = {
     "other": "#8663a8",
 }
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.dpi": 100,
     "font.size": 10,
     "axes.titlesize": 11,
@@ -85,7 +84,7 @@ def arguments(name: str, description: str | None, argv: Sequence[str] | None = N
 
 
 def optimum(layer: CvxpyLayer, params: Sequence[Tensor]) -> Optimum:
-    """Where the layer's derivative is taken: the solutions, with the operator F that has them as fixed points."""
+    """Where the layer's derivative is taken: the fixed points, and their operator F."""
     given, values, _ = layer.program(*params)
     return layer.core.look(values, Call(layer.core, given.batch or 1, layer.options, False)).at
 
@@ -110,20 +109,17 @@ def spectral_radius(at: Optimum) -> Tensor:
 
 def axes(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
     """A figure 8 inches wide in the common style, and its axes as a matrix."""
-    with plt.rc_context(_STYLE):
-        figure, grid = plt.subplots(
-            rows, columns, figsize=(8, height), squeeze=False, layout="constrained", **options
-        )
-    return figure, grid
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8, height), layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def finish(figure: Figure, output: Path) -> None:
     """Save a figure."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(_STYLE), BytesIO() as full:
+    with matplotlib.rc_context(_STYLE), BytesIO() as full:
         figure.savefig(full, format="png")
         Image.open(full).convert("RGB").quantize(_COLOURS_KEPT).save(output, optimize=True)
-    plt.close(figure)
     print(f"figure: {output}")
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from cvxfold.fold import LFPI
 from cvxfold.fold.unrolled import Unrolled
+from cvxfold.torch import CvxpyLayer
 
 PROBLEMS = {
     "dense_qp20": ("dense QP, 20 variables", 0.3, 80),
-    "mpc": ("model predictive control", 0.5, 120),
+    "mpc": ("MPC, 10 steps", 0.5, 120),
     "multi_label": ("multi-label projection (exp. cones)", 0.5, 60),
-    "nearest_correlation": ("nearest correlation matrix (SDP)", 0.3, 40),
+    "nearest_correlation": ("nearest correlation (SDP)", 0.3, 40),
 }
 QUICK = ("dense_qp20", "nearest_correlation")
 
@@ -56,9 +57,15 @@ def pair(truth: Case, penalty: float, deepest: int, points: int) -> Pair:
         unrolled.append(errors(first, truth.gradients))
         lfpi.append(errors(second, truth.gradients))
         difference.append(errors(first, second))
-        histories = [layer.report.backward.history for layer in (by_unrolling, by_folding)]
-        residuals = float((histories[0] - histories[1]).abs().amax())
+        residuals = float((history(by_unrolling) - history(by_folding)).abs().amax())
     return Pair(depths, torch.stack(unrolled), torch.stack(lfpi), torch.stack(difference), residuals)
+
+
+def history(layer: CvxpyLayer) -> Tensor:
+    """The residuals of the last backward pass, ``(K, B)``."""
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    return layer.report.backward.history
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Pair]:
@@ -73,7 +80,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Pair]:
         f"unrolled from the solution against LFPI, {batch} instances, depths 1 to K",
         ["problem", "K", "gradients differ by at most", "residuals by at most"],
         [
-            [PROBLEMS[name][0], str(int(p.depths[-1])), f"{float(p.difference.amax()):.0e}", f"{p.residuals:.0e}"]
+            [
+                PROBLEMS[name][0],
+                str(int(p.depths[-1])),
+                f"{float(p.difference.amax()):.0e}",
+                f"{p.residuals:.0e}",
+            ]
             for name, p in found.items()
         ],
     )
@@ -89,10 +101,19 @@ def draw(found: dict[str, Pair], output: Path) -> None:
     for (top, bottom), (name, p) in zip(grid.T, found.items(), strict=True):
         top.semilogy(p.depths, p.lfpi[:, 0], color=COLOURS["folded"], label="LFPI, K steps")
         top.semilogy(
-            p.depths, p.unrolled[:, 0], "o", color=COLOURS["backward"], markersize=3.5, label="unrolled, K iterations"
+            p.depths,
+            p.unrolled[:, 0],
+            "o",
+            color=COLOURS["backward"],
+            markersize=3.5,
+            label="unrolled, K iterations",
         )
-        bottom.semilogy(p.depths, p.difference.amax(1).clamp_min(1e-17), color=COLOURS["theory"], linewidth=1.2)
-        title = PROBLEMS[name][0].replace(" (", "\n(").replace(", ", ",\n").replace("predictive ", "predictive\n")
+        bottom.semilogy(
+            p.depths, p.difference.amax(1).clamp_min(1e-17), color=COLOURS["theory"], linewidth=1.2
+        )
+        title = (
+            PROBLEMS[name][0].replace(" (", "\n(").replace(", ", ",\n").replace("predictive ", "predictive\n")
+        )
         top.set_title(title, fontsize=10)
         top.set_ylim(1e-8, 1e3)
         bottom.set(ylim=(1e-17, 1e-11), xlabel="K", xlim=(0, p.depths[-1]))

@@ -1,0 +1,376 @@
+"""analyze(): spectra against dense matrices, rates and forecasts against what then happens."""
+
+import json
+import math
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import cvxfold
+from cases import case, evaluate, make_layer
+from cone_families import CONE_FAMILIES
+from cvxfold import Verdict
+from cvxfold.analysis.forecast import gmres_iterations, gmres_residuals, lfpi_iterations, lfpi_residuals
+from cvxfold.analysis.spectrum import Krylov, arnoldi
+from cvxfold.core import Call
+from cvxfold.fold import GMRES, LFPI, AdjointSettings, Unrolled
+from cvxfold.monitor.allocations import peak_bytes
+from cvxfold.torch import CvxpyLayer
+from families import FAMILIES, Family, minimize
+from test_fold import Dense
+
+ALL = FAMILIES | CONE_FAMILIES
+NAMES = [
+    "dense_qp20",
+    "portfolio",
+    "mpc",
+    "robust_portfolio",
+    "many_cones",
+    "nearest_correlation",
+    "semidefinite_program",
+    "multi_label",
+    "log_sum_exp",
+    "logistic",
+    "powers",
+    "total_variation",
+    "least_absolute",
+    "quadratic_form",
+]
+
+
+def layer_of(family: Family, **options: Any) -> CvxpyLayer:
+    return CvxpyLayer(family.problem, family.parameters, family.variables, on_unconverged="ignore", **options)
+
+
+def dense_phi(layer: CvxpyLayer, params: list[Tensor]) -> Tensor:
+    """Φ by automatic differentiation of F itself, ``(B, m, m)``."""
+    arguments, values, _ = layer.program(*params)
+    with torch.no_grad():
+        solved = layer.core.look(values, Call(layer.core, arguments.batch or 1, layer.options, False))
+    splitting, u = solved.at.splitting, solved.at.u
+    u = u.clone().requires_grad_()
+    following = splitting.run(u, 1)
+    rows = [torch.autograd.grad(following[:, i].sum(), u, retain_graph=True)[0] for i in range(u.shape[1])]
+    return torch.stack(rows, dim=1)
+
+
+@pytest.mark.parametrize("name", ["dense_qp20", "portfolio", "robust_portfolio", "semidefinite_program"])
+def test_the_spectral_radius_is_that_of_the_dense_matrix(name: str) -> None:
+    """Here every eigenvector takes part, so nothing is to be left out."""
+    c = case(name, 4)
+    layer = make_layer(c)
+    analysis = cvxfold.analyze(layer, *c.params, costs=False)
+    values = np.sort(np.abs(np.linalg.eigvals(dense_phi(layer, c.params).numpy())))[:, ::-1]
+    np.testing.assert_allclose(analysis.spectral_radius.numpy(), values[:, 0], rtol=1e-8)
+    assert analysis.exact.all()
+    leading = analysis.eigenvalues.abs().numpy()
+    np.testing.assert_allclose(leading[:, 0], values[:, 0], rtol=1e-8)
+    assert (np.diff(leading, axis=1) <= 1e-12).all()
+
+
+def test_the_singular_value_is_that_of_the_dense_matrix() -> None:
+    c = case("many_cones", 4)
+    layer = make_layer(c)
+    analysis = cvxfold.analyze(layer, *c.params, costs=False)
+    phi = dense_phi(layer, c.params)
+    expected = torch.linalg.svdvals(torch.eye(phi.shape[1], dtype=phi.dtype) - phi)[:, -1]
+    torch.testing.assert_close(analysis.smallest_singular_value, expected, rtol=1e-8, atol=0)
+
+
+def test_what_the_loss_cannot_reach_is_left_out() -> None:
+    """A redundant equality gives Φ the eigenvalue 1, in a direction that no loss gradient has a part in."""
+    x, c = cp.Variable(3), cp.Parameter(3)
+    equality = [cp.sum(x) == 1, 2 * cp.sum(x) == 2]
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - c), x >= 0, *equality), [c], [x])
+    params = [torch.tensor([[0.5, 0.2, -0.9]], dtype=torch.float64)]
+    analysis = cvxfold.analyze(layer, *params, costs=False)
+    assert np.abs(np.linalg.eigvals(dense_phi(layer, params).numpy())).max() == pytest.approx(1, abs=1e-9)
+    assert 0 < float(analysis.spectral_radius) < 0.95
+    assert analysis.verdict == [Verdict.CONVERGED]
+    assert float(analysis.smallest_singular_value) < 1e-9
+    assert math.isfinite(analysis.unroll_depth)
+
+
+def fitted(history: Tensor) -> float:
+    """The factor per iteration over the last half of one history, by a line through the logarithms."""
+    own = history[history.isfinite() & (history > 1e-14)]
+    half = own[len(own) // 2 :].log().numpy()
+    return math.exp(np.polyfit(np.arange(len(half)), half, 1)[0])
+
+
+def test_rates_and_forecasts_over_random_problems() -> None:
+    """More than a hundred problems, and losses that the analysis has not seen.
+
+    The fit of a finite history tends to ρ(Φ) only as fast as the other modes die out: where ρ is small there
+    are few iterations before rounding ends the descent, and some histories are still on their way. The next
+    test follows them further.
+    """
+    rates, depths = [], []
+    for name in NAMES:
+        family = ALL[name]()
+        params = list(family.sample(8, 11))
+        analysis = cvxfold.analyze(layer_of(family), *params, costs=False)
+        layer = layer_of(family, backward="lfpi", backward_tol=1e-13)
+        outputs = layer(*(p.requires_grad_() for p in params))
+        generator = torch.Generator().manual_seed(99)
+        loss = [(torch.randn(o.shape, dtype=o.dtype, generator=generator) * o).sum() for o in outputs]
+        torch.stack(loss).sum().backward()
+        assert layer.report is not None
+        assert layer.report.backward is not None
+        history = layer.report.backward.history
+        for i in range(8):
+            rho = float(analysis.spectral_radius[i])
+            if rho >= 0.999 or not (history[:, i] <= 1e-6).any():
+                continue
+            rates.append((rho, fitted(history[:, i]), name))
+            taken = int((history[:, i] <= 1e-6).nonzero()[0]) + 1
+            depths.append((float(analysis["lfpi"].iterations[i]), taken))
+    assert len(rates) >= 100
+    off = np.array([abs(fit / rho - 1) for rho, fit, _ in rates])
+    slow = np.array([rho for rho, _, _ in rates]) >= 0.85
+    assert slow.sum() >= 25
+    assert off[slow].max() < 0.02, [each for each, far in zip(rates, off, strict=True) if far > 0.02]
+    assert (off < 0.02).mean() > 0.95
+    assert off.max() < 0.1
+    ratio = np.array([forecast / taken for forecast, taken in depths])
+    assert (np.abs(ratio - 1) < 0.15).mean() > 0.9
+    assert np.abs(np.median(ratio) - 1) < 0.05
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_rate_is_the_spectral_radius_in_the_end(name: str) -> None:
+    """The residual r ← Φᵀ r of LFPI, by a dense Φ and without the w whose rounding would end it at 1e-16."""
+    family = ALL[name]()
+    layer, params = layer_of(family), list(family.sample(8, 11))
+    radius = cvxfold.analyze(layer, *params, costs=False).spectral_radius
+    phi = dense_phi(layer, params)
+    generator = torch.Generator().manual_seed(4)
+    r = torch.randn(phi.shape[:2], dtype=phi.dtype, generator=generator)
+    start, history = r.norm(dim=-1), []
+    for _ in range(2_000):
+        r = (r.unsqueeze(-2) @ phi).squeeze(-2)
+        history.append(r.norm(dim=-1) / start)
+    for i in range(8):
+        own = torch.stack(history)[:, i]
+        own = own[own > 1e-200]
+        half = own[len(own) // 2 :].log().numpy()
+        rate = math.exp(np.polyfit(np.arange(len(half)), half, 1)[0])
+        if float(radius[i]) < 0.999:
+            assert rate == pytest.approx(float(radius[i]), rel=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forecasts_for_a_loss_that_is_given(name: str) -> None:
+    """With the loss known the forecasts are exact, but for rounding and the steps between two checks."""
+    c = case(name, 4)
+
+    def loss(*outputs: Tensor) -> Tensor:
+        return torch.stack([(w * o).sum() for w, o in zip(c.weights, outputs, strict=True)]).sum()
+
+    analysis = cvxfold.analyze(make_layer(c), *c.params, loss=loss, costs=False)
+    for method, slack in (("lfpi", 1), ("gmres", 1)):
+        layer = make_layer(c, backward=method, backward_tol=1e-6)
+        evaluate(layer, c)
+        taken = layer.report.backward.iterations.double()
+        forecast = analysis[method].iterations
+        assert ((forecast - taken).abs() <= slack + 0.1 * taken).all(), (method, forecast, taken)
+
+
+def test_the_depth_that_is_recommended_serves() -> None:
+    c = case("dense_qp20", 8)
+    analysis = cvxfold.analyze(make_layer(c), *c.params, tol=1e-5, costs=False)
+    layer = make_layer(c, backward=Unrolled(int(1.2 * analysis.unroll_depth)), on_unconverged="ignore")
+    evaluate(layer, c)
+    assert layer.report.backward.residual.max() < 1e-5
+    layer = make_layer(c, backward=Unrolled(int(0.5 * analysis.unroll_depth)), on_unconverged="ignore")
+    evaluate(layer, c)
+    assert layer.report.backward.residual.max() > 1e-5
+
+
+@pytest.mark.parametrize("name", ["dense_qp20", "robust_portfolio", "semidefinite_program", "multi_label"])
+def test_the_forward_tolerance_that_is_recommended_serves(name: str) -> None:
+    from cases import errors
+
+    c = case(name, 16)
+    tol = cvxfold.analyze(make_layer(c), *c.params, tol=1e-5, costs=False).recommended_tol
+    layer = make_layer(c, refine=False, tol=tol, on_unconverged="ignore")
+    _, gradients = evaluate(layer, c)
+    assert errors(gradients, c.gradients).max() < 1e-4
+    assert tol > 1e-11, "a tolerance that is not of this world would serve as well"
+
+
+@pytest.mark.parametrize(("name", "batch"), [("dense_qp20", 32), ("mpc", 8), ("nearest_correlation", 32)])
+def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:
+    family = ALL[name]()
+    params = list(family.sample(batch, 0))
+    forecast = cvxfold.analyze(layer_of(family), *params)["unrolled"]
+    for depth in (50, 300):
+        layer = layer_of(family, backward=Unrolled(depth))
+
+        def call(layer: CvxpyLayer = layer) -> None:
+            inputs = [p.detach().requires_grad_() for p in params]
+            torch.stack([o.sum() for o in layer(*inputs)]).sum().backward()
+
+        call()
+        measured = peak_bytes(call, torch.device("cpu"))
+        assert forecast.bytes(depth) == pytest.approx(measured, rel=0.2)
+    assert forecast.bytes(600) > 1.5 * forecast.bytes(300)
+    assert forecast.seconds(600) > forecast.seconds(50) > 0
+
+
+def test_folding_costs_less_memory_than_unrolling_to_the_same_accuracy() -> None:
+    c = case("dense_qp20", 8)
+    analysis = cvxfold.analyze(make_layer(c), *c.params)
+    assert analysis["lfpi"].bytes() < 0.3 * analysis["unrolled"].bytes()
+    assert analysis["lfpi"].bytes(10_000) < 0.02 * analysis["unrolled"].bytes(10_000)
+    assert analysis.recommended_method in {"auto", "gmres", "lfpi"}
+
+
+def test_degenerate_instances_are_told() -> None:
+    x, c = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - c), x >= 0), [c], [x])
+    values = torch.tensor([[1.0, 0.5], [1.0, 0.0], [0.3, -1.0]], dtype=torch.float64)
+    analysis = cvxfold.analyze(layer, values, costs=False)
+    assert analysis.verdict == [Verdict.CONVERGED, Verdict.DEGENERATE, Verdict.CONVERGED]
+    assert float(analysis.margin[1]) < 1e-9 < 1e-2 < float(analysis.margin[[0, 2]].min())
+    assert "1 degenerate" in str(analysis)
+
+
+def test_a_loss_without_an_adjoint_is_never_forecast_to_converge() -> None:
+    """x₂ is not unique: LFPI's residual stays, and the forecasts are infinite."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(minimize(cp.square(x[0] - c[0]), x[1] >= -1, x[1] <= 1), [c], [x])
+    analysis = cvxfold.analyze(
+        layer, torch.tensor([1.0, 1.0], dtype=torch.float64), loss=lambda x: x.sum(), costs=False
+    )
+    assert analysis.verdict == [Verdict.DEGENERATE]
+    assert math.isinf(analysis.unroll_depth)
+    assert math.isinf(analysis["gmres"].most)
+    assert "never" in str(analysis)
+
+
+def test_nothing_of_the_layer_is_changed() -> None:
+    c = case("portfolio", 4)
+    layer, other = make_layer(c), make_layer(c)
+    evaluate(layer, c)
+    evaluate(other, c)
+    report = layer.report
+    cvxfold.analyze(layer, *(p * 1.5 for p in c.params))
+    assert layer.report is report
+    for a, b in zip(evaluate(layer, c)[1], evaluate(other, c)[1], strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(layer.report.forward.iterations, other.report.forward.iterations)
+
+
+def test_the_solution_of_the_last_call_is_the_one_that_is_analyzed() -> None:
+    """So that the rates are those of the operator that made the report, whatever penalty comes next."""
+    c = case("least_absolute", 4)
+    layer = make_layer(c, backward="lfpi", backward_tol=1e-12, on_unconverged="ignore")
+    evaluate(layer, c)
+    inputs = [p.clone().requires_grad_() for p in c.params]
+    outputs = layer(*inputs)
+    torch.stack([(w * o).sum() for w, o in zip(c.weights, outputs, strict=True)]).sum().backward()
+    analysis = cvxfold.analyze(layer, *c.params, costs=False)
+    rate = torch.tensor([fitted(layer.report.backward.history[:, i]) for i in range(4)])
+    torch.testing.assert_close(rate.double(), analysis.spectral_radius, rtol=0.05, atol=0)
+
+
+def test_dictionary_plot_and_table(tmp_path: Any) -> None:
+    pytest.importorskip("matplotlib")
+    c = case("dense_qp20", 4)
+    analysis = cvxfold.analyze(make_layer(c), *c.params)
+    plain = json.loads(json.dumps(analysis.to_dict(), allow_nan=False))
+    assert plain["spectral_radius"] == analysis.spectral_radius.tolist()
+    assert set(plain["forecasts"]) == {"unrolled", "lfpi", "gmres", "auto"}
+    assert plain["recommended"]["method"] == analysis.recommended_method
+    assert len(plain["eigenvalues"]) == 4
+    figure = analysis.plot(tmp_path / "rates.png")
+    assert (tmp_path / "rates.png").stat().st_size > 5_000
+    lines = figure.axes[0].get_lines()
+    assert len(lines) >= 8
+    text = str(analysis)
+    assert "spectral radius" in text
+    assert "recommended" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_unbatched_float32_and_no_rows() -> None:
+    x, A, b = cp.Variable(3), cp.Parameter((4, 3)), cp.Parameter(4)
+    layer = CvxpyLayer(minimize(cp.sum_squares(A @ x - b), x >= 0), [A, b], [x])
+    analysis = cvxfold.analyze(layer, torch.randn(4, 3), torch.randn(4), costs=False)
+    assert analysis.spectral_radius.shape == (1,)
+    free = CvxpyLayer(minimize(cp.sum_squares(A @ x - b)), [A, b], [x])
+    analysis = cvxfold.analyze(free, torch.randn(2, 4, 3), torch.randn(4))
+    assert (analysis.spectral_radius == 0).all()
+    assert analysis.verdict == [Verdict.CONVERGED] * 2
+
+
+def test_bad_requests() -> None:
+    c = case("portfolio", 2)
+    layer = make_layer(c)
+    with pytest.raises(TypeError, match="layer: expected a cvxfold"):
+        cvxfold.analyze(torch.nn.Linear(2, 2), *c.params)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="tol: expected"):
+        cvxfold.analyze(layer, *c.params, tol=0.0)
+    with pytest.raises(ValueError, match="loss: expected"):
+        cvxfold.analyze(layer, *c.params, loss=lambda *outputs: outputs[0])
+    with pytest.raises(ValueError, match="empty batch"):
+        cvxfold.analyze(layer, *(p[:0] for p in c.params))
+    with pytest.raises(KeyError, match="forecasts for"):
+        cvxfold.analyze(layer, *c.params, costs=False)["newton"]
+    x, b = cp.Variable(), cp.Parameter()
+    infeasible = CvxpyLayer(minimize(cp.square(x), x >= b, x <= 0), [b], [x])
+    with pytest.raises(cvxfold.InfeasibleError, match=r"\[0\]"):
+        cvxfold.analyze(infeasible, torch.tensor([1.0]))
+
+
+def contraction(radius: float, m: int = 12) -> tuple[Dense, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    phi = torch.randn(3, m, m, dtype=torch.float64, generator=generator)
+    phi = radius * phi / torch.linalg.eigvals(phi).abs().amax(-1).view(-1, 1, 1)
+    return Dense(phi), torch.randn(3, m, dtype=torch.float64, generator=generator)
+
+
+def test_arnoldi_on_dense_matrices() -> None:
+    phi, start = contraction(0.9)
+    for i, krylov in enumerate(arnoldi(phi, start)):
+        assert krylov.complete
+        expected = np.linalg.eigvals(phi.phi[i].numpy())
+        found = krylov.eigenvalues(0.0)
+        np.testing.assert_allclose(np.sort(np.abs(found)), np.sort(np.abs(expected)), rtol=1e-8)
+
+
+def test_arnoldi_ends_in_an_invariant_subspace() -> None:
+    phi, _ = contraction(0.9)
+    values, vectors = torch.linalg.eig(phi.phi.mT)
+    real = values.imag == 0
+    for i in range(3):
+        first = vectors[i][:, real[i]][:, :1].real.mT  # an eigenvector of Φᵀ: a space of dimension one
+        (krylov,) = arnoldi(phi.take(torch.tensor([i])), first.contiguous())
+        assert krylov.H.shape == (2, 1)
+        assert krylov.complete
+        assert krylov.square[0, 0] == pytest.approx(float(values[i][real[i]][0].real), rel=1e-9)
+
+
+def test_forecasts_on_dense_matrices() -> None:
+    phi, start = contraction(0.97, 30)
+    lfpi = LFPI().solve(phi, start, AdjointSettings(1e-8)).history
+    gmres = GMRES().solve(phi, start, AdjointSettings(1e-8)).history
+    for i, krylov in enumerate(arnoldi(phi, start)):
+        own = lfpi[:, i][lfpi[:, i].isfinite()]
+        np.testing.assert_allclose(lfpi_residuals(krylov, len(own)), own, rtol=1e-6)
+        assert abs(lfpi_iterations(krylov, 0.97, 1e-8) - len(own)) <= 0.05 * len(own)
+        own = gmres[:, i][gmres[:, i].isfinite()]
+        np.testing.assert_allclose(gmres_residuals(krylov)[1 : 1 + len(own)], own, rtol=1e-4, atol=1e-12)
+        assert gmres_iterations(krylov, 100, 1e-8) == len(own)
+
+
+def test_no_iterations_are_needed_for_no_gradient() -> None:
+    assert lfpi_iterations(Krylov(np.zeros((1, 0))), 0.0, 1e-6) == 1
+    phi, start = contraction(0.9)
+    (krylov,) = arnoldi(phi.take(torch.tensor([0])), 0 * start[:1])
+    assert krylov.H.shape == (1, 0)
