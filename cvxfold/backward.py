@@ -96,6 +96,16 @@ class Optimum:
         """F linearized here; it keeps its factor, so the rows of a Jacobian share one."""
         return SplittingLinearization.at(self.splitting, self.u)
 
+    def lift(self, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """A direction ``(B, n')``, ``(B, m')`` of x and y in the original program, ``(B, n)``, ``(B, m)``.
+
+        What presolve took out follows like an adjoint of zero loss gradients.
+        """
+        nothing = torch.zeros_like(self.x), torch.zeros_like(self.y)
+        size = self.scaling.size.unsqueeze(-1)
+        dx, dy = dx * self.scaling.columns * size, dy * self.scaling.rows * size
+        return self.reduced.lift_adjoint(dx, dy, *nothing)
+
     def take(self, index: Tensor) -> "Optimum":
         """Keep the instances ``index`` ``(b,)``."""
         part = Optimum(

@@ -12,9 +12,8 @@ With (p, v) the adjoint, z = R (A p − ȳ) and D = DΠ_K(u), the adjoint system
   rows to rows that parameters move. (Dependent equalities alone do not matter: their right-hand sides can
   move consistently only, and the adjoint of least norm is the derivative along those.) The null vector is
   found by inverse iteration with the regularized Newton factor and confirmed by an exact product J w.
-- *Forward error.* δu = J⁻¹ g is, to first order, how far u is from the solution. Along it D changes by
-  D²Π_K(u)[δu, ·], so the adjoint system is off by e = D²Π_K(u)[δu, v + z] and the adjoint by −J⁻ᵀe; rows
-  that δu carries across a kink may belong to another piece altogether.
+- *Forward error.* δu = J⁻¹ g is, to first order, how far u is from the solution. Where that is not
+  negligible, the gradient at u + δu is computed as well, and the difference is the estimate.
 """
 
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ def diagnose(at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded
         smallest=bound,
         kinked=kinked,
         singular=singular,
-        forward_error=_forward_error(at, entries, du, margin, felt, folded),
+        forward_error=_forward_error(at, entries, du, x_bar, y_bar, folded),
     )
 
 
@@ -154,11 +153,9 @@ def _matters(at: Optimum, phi: SplittingLinearization, w: Tensor, entries: Entri
     dx = splitting.solve_normal(splitting.program.A.rmv(splitting.R * reflected))
     dy = phi.D.apply(lambda d: d - 1, w)
     # A part at the level of rounding is none, but would be large beside itself.
-    dx = torch.where(dx.norm(dim=-1, keepdim=True) > _FELT, dx, 0.0) * at.scaling.columns
-    dy = torch.where(dy.norm(dim=-1, keepdim=True) > _FELT, splitting.R * dy, 0.0) * at.scaling.rows
-    # What presolve took out follows like an adjoint of zero loss gradients.
-    nothing = dx.new_zeros(len(dx), entries.n), dx.new_zeros(len(dx), entries.m)
-    dx, dy = (_relative(part) for part in at.reduced.lift_adjoint(dx, dy, *nothing))
+    dx = torch.where(dx.norm(dim=-1, keepdim=True) > _FELT, dx, 0.0)
+    dy = torch.where(dy.norm(dim=-1, keepdim=True) > _FELT, splitting.R * dy, 0.0)
+    dx, dy = (_relative(part) for part in at.lift(dx, dy))
     moves_x = (dx > _FELT) & (x_bar != 0)
     ties = dy > _FELT
     return moves_x.any(-1) | (
@@ -167,38 +164,41 @@ def _matters(at: Optimum, phi: SplittingLinearization, w: Tensor, entries: Entri
 
 
 def _forward_error(
-    at: Optimum, entries: Entries, du: Tensor, margin: Tensor, felt: Tensor, folded: Folded | None
+    at: Optimum, entries: Entries, du: Tensor, x_bar: Tensor, y_bar: Tensor, folded: Folded | None
 ) -> Tensor:
-    """The relative error of the gradient to first order in δu, ``(B,)``."""
-    size = at.u.norm(dim=-1)
-    error = _ratio(du.norm(dim=-1), size)
-    crossed = (du.abs() > margin) & (du.abs() > _NEGLIGIBLE * size.unsqueeze(-1))
-    crossing = (crossed * felt).amax(-1)
-    rough = ~(error + crossing <= _NEGLIGIBLE)
-    if folded is not None and bool(rough.any()):
+    """The relative error of the gradient that u's distance δu from the solution causes, ``(B,)``."""
+    error = _ratio(du.norm(dim=-1), at.u.norm(dim=-1))
+    rough = ~(error <= _NEGLIGIBLE)
+    if bool(rough.any()):
         rows = rough.nonzero().squeeze(-1)
-        error[rows] = error_of_step(at.take(rows), entries, du[rows], folded.take(rows))
-    return error + crossing
+        part, bars = at.take(rows), (x_bar[rows], y_bar[rows])
+        here = folded.take(rows) if folded else fold(part, part.phi, *bars, Auto(), AdjointSettings())
+        error[rows] = error_of_step(part, entries, du[rows], *bars, here)
+    return error
 
 
-def error_of_step(at: Optimum, entries: Entries, du: Tensor, folded: Folded) -> Tensor:
-    """The relative change of the gradient, to first order, where u moves by ``du`` ``(B, m')``; ``(B,)``."""
-    splitting, phi, p, v = at.splitting, at.phi, folded.p, folded.v
-    off = splitting.program.cone.second_derivative(at.u, du, v + _z(at, folded))
-    dw = -phi.newton.solve_transposed(off)
-    dp = -splitting.solve_normal(splitting.program.A.rmv(dw))
-    dv = dw + splitting.R * splitting.program.A.mv(dp)
-    now, ahead = splitting.evaluate(at.u), splitting.evaluate(at.u + du)
-    # Sizes of q̄ and b̄, which are p and v, and of Ā, made of their products with x and y.
-    products = float(len(entries.moving[2]) > 0)
-    x, y, dx, dy, p, v, dp, dv = (
-        part.norm(dim=-1) for part in (now.x, now.y, ahead.x - now.x, ahead.y - now.y, p, v, dp, dv)
-    )
-    change = dp * (1 + products * y) + dv * (1 + products * x) + products * (dx * v + dy * p)
-    gradient = p * (1 + products * y) + v * (1 + products * x)
+def error_of_step(
+    at: Optimum, entries: Entries, du: Tensor, x_bar: Tensor, y_bar: Tensor, here: Folded
+) -> Tensor:
+    """The relative change of the gradient on what parameters reach where u moves by ``du``, ``(B,)``.
+
+    Args:
+        at, here: the place, and the adjoint there.
+        entries: of the original program.
+        du: the step, ``(B, m')``.
+        x_bar, y_bar: the loss gradients of the adjoint.
+    """
+    now, then = at.splitting.evaluate(at.u), at.splitting.evaluate(at.u + du)
+    phi = SplittingLinearization.at(at.splitting, then.u)
+    there = fold(at, phi, x_bar, y_bar, Auto(), AdjointSettings())
+    dx, dy = at.lift(then.x - now.x, then.y - now.y)
+    before = DataGradients(here.lifted_p, here.lifted_v, at.x, at.y, entries).on_moving()
+    after = DataGradients(there.lifted_p, there.lifted_v, at.x + dx, at.y + dy, entries).on_moving()
     # A gradient that vanishes is not off by more than rounding for being zero.
-    floor = _FELT * (folded.start.norm(dim=-1) + folded.y_bar.norm(dim=-1))
-    return _ratio(change, torch.maximum(gradient, floor))
+    first = at.lift(here.start, at.splitting.R * at.splitting.program.A.mv(here.start))
+    floor = _FELT * DataGradients(*first, at.x, at.y, entries).on_moving().norm(dim=-1)
+    size = torch.maximum(torch.maximum(before.norm(dim=-1), after.norm(dim=-1)), floor)
+    return _ratio((after - before).norm(dim=-1), size)
 
 
 def _generic(u: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ _MOST = 5_000  # iterations that are measured
 _FLOOR = 1e-13  # below it rounding excites modes that have no part in what is measured
 _LOOK_EVERY = 50
 _DENSE = 300  # rows up to which singular values are computed from the dense matrix
-_SMALL_STEP = 1e-10
+_SMALL_STEP = 1e-7
 
 
 def backward_history(phi: SplittingLinearization, u_bar: Tensor) -> Tensor:
@@ -55,21 +55,22 @@ def smallest_singular_value(phi: SplittingLinearization, bound: Tensor) -> Tenso
     return alpha * torch.linalg.svdvals(J).amin(-1)
 
 
-def forward_tolerance(at: Optimum, entries: Entries, folded: Folded, tol: float) -> Tensor:
+def forward_tolerance(
+    at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded: Folded, tol: float
+) -> Tensor:
     """The relative forward residual that costs the gradient no more than ``tol`` to first order, ``(B,)``.
 
     A residual in a generic direction moves u by δu = J⁻¹g: its size is limited by what it does to the
     gradient and by the kinks that it must not reach.
     """
-    u = at.u
+    u, tiny = at.u, torch.finfo(at.u.dtype).tiny
     if not u.shape[1]:
         return u.new_full((len(u),), tol)
-    size = u.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(u.dtype).tiny)
+    size = u.norm(dim=-1, keepdim=True).clamp_min(tiny)
     places = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=u.dtype)
     direction = torch.cos(2.3 * places.square() + places)
-    g = _SMALL_STEP * size * direction / direction.norm()
-    du = at.phi.newton.solve(g)
-    margin = at.splitting.program.cone.margin(u)
-    error = error_of_step(at, entries, du, folded).clamp_min(torch.finfo(u.dtype).tiny)
-    reach = (margin / du.abs().clamp_min(torch.finfo(u.dtype).tiny)).amin(-1)
-    return _SMALL_STEP * torch.minimum(tol / error, 0.5 * reach)
+    du = at.phi.newton.solve(size * direction / direction.norm())  # for a relative residual of one
+    reach = (at.splitting.program.cone.margin(u) / du.abs().clamp_min(tiny)).amin(-1)
+    step = torch.minimum(0.1 * reach, torch.full_like(reach, _SMALL_STEP))
+    error = error_of_step(at, entries, step.unsqueeze(-1) * du, x_bar, y_bar, folded)
+    return torch.minimum(tol * step / error.clamp_min(tiny), 0.5 * reach)

@@ -158,7 +158,7 @@ class _Case:
             smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,
-            forward_tol=forward_tolerance(at, self.core.entries, folded, self.tol),
+            forward_tol=forward_tolerance(at, self.core.entries, self.x_bar, self.y_bar, folded, self.tol),
             forecasts=self.forecasts(radii, torch.where(adjoint.converged, adjoint.iterations, math.inf)),
         )
 

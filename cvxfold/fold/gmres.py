@@ -97,35 +97,51 @@ class GMRES:
             H[:, k + 1, k] = norm
             basis[:, k + 1] = torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(-1) * v
             if (k + 1) % every == 0 and k + 1 < steps:
-                _, residual = _least_squares(H[:, : k + 2, : k + 1], beta)
-                if bool((residual <= tol * scale).all()):
+                reached = _Triangle.of(H[:, : k + 2, : k + 1]).residuals(beta)[:, -1]
+                if bool((reached <= tol * scale).all()):
                     steps = k + 1
                     break
-        residuals = torch.stack(
-            [_least_squares(H[:, : k + 1, :k], beta)[1] / scale for k in range(1, steps + 1)]
-        )
+        triangle = _Triangle.of(H[:, : steps + 1, :steps])
+        residuals = (triangle.residuals(beta) / scale.unsqueeze(-1)).mT
         enough = 1 + (residuals > tol).long().cumprod(0).sum(0)  # the first step that meets the tolerance
-        z, _ = _least_squares(H[:, : steps + 1, :steps], beta, enough)
-        v = (z.unsqueeze(-2) @ basis[:, :steps]).squeeze(-2)
+        v = (triangle.solve(beta, enough).unsqueeze(-2) @ basis[:, :steps]).squeeze(-2)
         used = torch.arange(steps, device=r.device).unsqueeze(-1) < enough
         residuals = torch.where(used, residuals, torch.nan)
         return (phi.solve(v) if self.preconditioned else v), residuals
 
 
-def _least_squares(H: Tensor, beta: Tensor, size: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """argmin ‖βe₁ − H z‖, ``(B, k)``, for ``H`` ``(B, k+1, k)``, and the minimum, ``(B,)``.
+@dataclass(frozen=True)
+class _Triangle:
+    """The QR factors of a Hessenberg matrix H ``(B, k+1, k)``, which hold those of all its leading parts.
 
-    A zero pivot (the Krylov space is exhausted) leaves its unknown at zero. With ``size`` ``(B,)`` only the
-    leading unknowns of each instance are used.
+    Args:
+        first: the first row of Q, ``(B, k)``.
+        R: ``(B, k, k)``, with infinite pivots where the Krylov space is exhausted.
+        sines: of the rotations that would make R from H, ``(B, k)``: h_{j+1,j} / r_jj.
     """
-    Q, R = torch.linalg.qr(H)
-    diagonal = R.diagonal(dim1=-2, dim2=-1)
-    flat = diagonal.abs() <= _EXHAUSTED * diagonal.abs().amax(-1, keepdim=True)
-    R = R + torch.diag_embed(torch.where(flat, torch.inf, 0.0))
-    target = beta * Q[:, 0]
-    if size is not None:
-        target = target * (torch.arange(H.shape[2], device=H.device) < size.unsqueeze(-1))
-    z = torch.linalg.solve_triangular(R, target.unsqueeze(-1), upper=True).squeeze(-1)
-    misfit = -(H @ z.unsqueeze(-1)).squeeze(-1)
-    misfit[:, 0] += beta.squeeze(-1)
-    return z, misfit.norm(dim=-1)
+
+    first: Tensor
+    R: Tensor
+    sines: Tensor
+
+    @classmethod
+    def of(cls, H: Tensor) -> "_Triangle":
+        Q, R = torch.linalg.qr(H)
+        diagonal = R.diagonal(dim1=-2, dim2=-1).abs()
+        flat = diagonal <= _EXHAUSTED * diagonal.amax(-1, keepdim=True)
+        below = H.diagonal(offset=-1, dim1=-2, dim2=-1)
+        sines = torch.where(flat, 1.0, below / torch.where(flat, 1.0, diagonal))
+        return cls(Q[:, 0], R + torch.diag_embed(torch.where(flat, torch.inf, 0.0)), sines)
+
+    def residuals(self, beta: Tensor) -> Tensor:
+        """min ‖βe₁ − Hⱼ z‖ for the leading parts H₁, …, Hₖ: products of sines, ``(B, k)``."""
+        return beta * self.sines.cumprod(-1)
+
+    def solve(self, beta: Tensor, size: Tensor) -> Tensor:
+        """argmin ‖βe₁ − H z‖ over the leading ``size`` ``(B,)`` unknowns, ``(B, k)``.
+
+        A zero pivot leaves its unknown at zero.
+        """
+        leading = torch.arange(self.R.shape[-1], device=self.R.device) < size.unsqueeze(-1)
+        target = (beta * self.first * leading).unsqueeze(-1)
+        return torch.linalg.solve_triangular(self.R, target, upper=True).squeeze(-1)

@@ -18,6 +18,7 @@ from cvxfold.fold.adjoint import (
     AdjointSettings,
     Attempt,
     History,
+    compact,
     interval,
     label,
     relative_norm,
@@ -68,7 +69,9 @@ class LFPI:
                 break
             if len(left) < len(index):
                 index, w, rhs, phi = index[left], w[left], rhs[left], phi.take(left)
-        return Attempt(out, until(history.stack(rhs), settings.tol), label("lfpi", self.preconditioned))
+        return Attempt(
+            out, compact(until(history.stack(rhs), settings.tol)), label("lfpi", self.preconditioned)
+        )
 
     def _step(self, phi: Linearization, w: Tensor, image: Tensor, r: Tensor) -> Tensor:
         if self.preconditioned:
