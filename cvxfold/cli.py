@@ -113,6 +113,13 @@ def compare(
     finite_differences: Annotated[
         int, typer.Option(min=0, help="Random directions of finite differences, as the arbiter.")
     ] = 0,
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A mode of cvxpylayers: default, tight, dense or 'tight, dense'. May be repeated.",
+            show_default="all four",
+        ),
+    ] = None,
     gp: _Gp = False,
     as_json: _Json = False,
     plot: Annotated[Path | None, typer.Option(help="Where to save a bar chart.", show_default="none")] = None,
@@ -128,7 +135,7 @@ def compare(
 
     try:
         request = Request(target, batch, device, dtype, seed, gp, plot)
-        agreed = run(request, rtol, finite_differences, as_json)
+        agreed = run(request, rtol, finite_differences, as_json, upstream)
     except UsageError as error:
         raise typer.BadParameter(str(error), param_hint=error.hint) from error
     except ModuleNotFoundError as error:

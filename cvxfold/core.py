@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,11 @@ class Core:
         self._last: Callable[[], Solved | None] = lambda: None  # a weak reference
         self.report: Report | None = None
         self._listeners: dict[int, Callable[[Report], Any]] = {}
+        self._keys = count()
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Call ``callback`` with the report after each pass, until the function returned is called."""
-        key = max(self._listeners, default=0) + 1
+        key = next(self._keys)
         self._listeners[key] = callback
 
         def end() -> None:

@@ -115,6 +115,11 @@ class Options:
             ValueError: an unknown name or a number out of range; the message lists what is allowed.
         """
         method = _method(backward)
+        if isinstance(method, Unrolled):
+            if backward_max_iters is not None:
+                raise ValueError("backward_max_iters: expected None: Unrolled(iterations=…) sets them")
+            if solver is not None and method.start == "cold":
+                raise ValueError(f"solver: expected None for an unrolled cold start, got {solver!r}")
         if on_unconverged not in get_args(OnUnconverged):
             choices = list(get_args(OnUnconverged))
             raise ValueError(f"on_unconverged: expected one of {choices}, got {on_unconverged!r}")
@@ -177,6 +182,8 @@ class Options:
 
 def _method(given: Any) -> AdjointMethod | Unrolled:
     """A method by its name, or as it was made."""
+    if isinstance(given, type):
+        raise ValueError(f"backward: expected a method, got the class itself; give {given.__name__}()")
     if isinstance(given, Unrolled) or (hasattr(given, "solve") and hasattr(given, "exact")):
         return given
     if given == "unrolled":

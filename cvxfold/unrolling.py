@@ -60,9 +60,12 @@ def solve_unrolled(
     call = Call(core, batch, options, warm_start)
     started = time.perf_counter()
     fixed = ProgramValues(*(value.detach() for value in values))
+    differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in values)
     with torch.no_grad():
         if method.start == "solution":
             solved = core.forward(fixed, call)
+            if not differentiated:  # the iterations would change nothing
+                return solved.at.x, solved.at.y
             prepared, operator, u = solved.prepared, solved.solution.splitting, solved.solution.u
         else:
             prepared = core.prepare(fixed, options.forward)
@@ -132,7 +135,7 @@ class _Backward:
 
     def _note(self, name: str, gradient: Tensor | None) -> None:
         if gradient is not None:
-            self._bars[name] = gradient.detach()
+            self._bars.setdefault(name, gradient.detach())
 
     @torch.no_grad()
     def ended(self, descent: Descent) -> None:
@@ -140,10 +143,10 @@ class _Backward:
         at, solved = self._at, self._solved
         assert at is not None
         assert solved is not None
-        x_bar, y_bar = (
-            self._bars.pop("x", torch.zeros_like(at.x)),
-            self._bars.pop("y", torch.zeros_like(at.y)),
-        )
+        started = time.perf_counter()
+        x_bar = self._bars.get("x", torch.zeros_like(at.x))
+        y_bar = self._bars.get("y", torch.zeros_like(at.y))
+        diagnosis = diagnose(at, self._core.entries, x_bar, y_bar, None)
         path = torch.cat([descent.history, descent.residual.unsqueeze(0)])
         self._call.ended(
             BackwardRecord.of(
@@ -151,8 +154,8 @@ class _Backward:
                 descent.history,
                 descent.residual,
                 estimate_rate(path),
-                descent.seconds,
-                diagnose(at, self._core.entries, x_bar, y_bar, None),
+                descent.seconds + time.perf_counter() - started,
+                diagnosis,
                 solved,
                 self._call.options.adjoint.tol,
                 approximate=False,

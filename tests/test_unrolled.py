@@ -270,3 +270,36 @@ def test_an_empty_batch() -> None:
     layer = small_layer(backward="unrolled")
     (x,) = layer(torch.zeros(0, 2, 3), torch.zeros(0, 2), torch.zeros(0, 3))
     assert x.shape == (0, 3)
+
+
+@pytest.mark.parametrize("start", ["solution", "cold"])
+def test_a_second_derivative_leaves_the_report_alone(start: Any) -> None:
+    """Its pass goes back through the same states, but what arrives there is no adjoint of the layer's."""
+    x, c = cp.Variable(3), cp.Parameter(3)
+    problem = minimize(cp.sum_squares(x - c), cp.norm(x) <= 0.7)
+    layer = CvxpyLayer(problem, [c], [x], backward=Unrolled(200, start=start), on_unconverged="raise")
+    inputs = torch.tensor([[1.0, 0.5, -0.3]], dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(inputs)[0].square().sum(), inputs, create_graph=True)
+    assert layer.report is not None
+    before = layer.report.backward
+    first.square().sum().backward()
+    assert layer.report.backward is before
+    assert before is not None
+    assert before.verdict == [Verdict.CONVERGED]
+
+
+def test_without_a_gradient_to_come_nothing_is_unrolled() -> None:
+    layer, inputs = small_layer(backward=Unrolled(10**9)), [v.detach() for v in small_data()]
+    expected = small_layer()(*inputs)[0]
+    torch.testing.assert_close(layer(*inputs)[0], expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(*(v.requires_grad_() for v in inputs))[0], expected)
+
+
+def test_options_that_contradict_unrolling() -> None:
+    with pytest.raises(ValueError, match="backward_max_iters"):
+        small_layer(backward=Unrolled(5), backward_max_iters=7)
+    with pytest.raises(ValueError, match="solver"):
+        small_layer(backward=Unrolled(5, start="cold"), solver="SCS")
+    with pytest.raises(ValueError, match=r"give LFPI\(\)"):
+        small_layer(backward=LFPI)

@@ -131,11 +131,11 @@ def test_degenerate_problems_are_told(make: Callable[[], Problem], bad: Values, 
 
 
 @pytest.mark.parametrize(("make", "bad", "good"), CASES)
-@pytest.mark.parametrize("method", ["gmres", "lfpi", Unrolled(60)], ids=str)
+@pytest.mark.parametrize("method", ["gmres", "lfpi", "jacobian_free", Unrolled(60)], ids=str)
 def test_whatever_the_method(make: Callable[[], Problem], bad: Values, good: Values, method: Any) -> None:
-    layer, _ = backward(make, bad, backward=method, on_unconverged="ignore", backward_max_iters=500)
+    layer, _ = backward(make, bad, backward=method, on_unconverged="ignore")
     assert verdict(layer) == [Verdict.DEGENERATE]
-    layer, _ = backward(make, good, backward=method, on_unconverged="ignore", backward_max_iters=500)
+    layer, _ = backward(make, good, backward=method, on_unconverged="ignore")
     assert verdict(layer) != [Verdict.DEGENERATE]
 
 
@@ -293,3 +293,26 @@ def test_the_monitor_counts_over_calls() -> None:
     layer(torch.ones(1, 2, dtype=torch.float64))
     assert monitor.to_dict()["calls/forward"] == 0
     assert len(seen) == 10
+
+
+@pytest.mark.parametrize("method", ["jacobian_free", LFPI(), "gmres"], ids=str)
+def test_what_the_method_left_unsolved_is_not_the_forward_passs_fault(method: Any) -> None:
+    c = case("dense_qp20", 8)
+    shares = {}
+    for backward_method in ("auto", method):
+        layer = make_layer(
+            c, refine=False, backward=backward_method, backward_tol=1e-2, on_unconverged="ignore"
+        )
+        evaluate(layer, c)
+        shares[str(backward_method)] = layer.report.backward.forward_error
+    torch.testing.assert_close(shares[str(method)], shares["auto"], rtol=0.01, atol=1e-10)
+
+
+def test_the_names_of_methods_are_those_that_are_typed() -> None:
+    from typing import get_args
+
+    from cvxfold.fold import METHODS
+    from cvxfold.options import BackwardMethod
+
+    names = {name for part in get_args(BackwardMethod) for name in get_args(part)}
+    assert names == {*METHODS, "unrolled"}

@@ -21,16 +21,6 @@ _SINGULAR = 1e-11
 Array = np.ndarray
 
 
-def lfpi_residuals(krylov: Krylov, count: int) -> Array:
-    """The residual history of LFPI and of unrolling from the solution: ‖Hᵏ e₁‖ for k < ``count``."""
-    H = krylov.square
-    v, found = np.eye(len(H), 1).ravel(), []
-    for _ in range(count):
-        found.append(float(np.linalg.norm(v)))
-        v = H @ v
-    return np.array(found)
-
-
 def lfpi_iterations(krylov: Krylov, radius: float, tol: float) -> float:
     """Iterations until the residual is at most ``tol``; infinite where it will not be.
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from cvxfold.analysis.cost import Cost
 from cvxfold.monitor.verdict import Verdict
 
+_CLEARLY = 2.0  # short runs on a busy machine tell smaller factors badly
+_COARSEST = 1e-3  # no forward tolerance above this is recommended
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -109,16 +111,20 @@ class Analysis:
 
     @property
     def recommended_tol(self) -> float:
-        """The forward tolerance for the wanted accuracy of all gradients that have a derivative."""
+        """The forward tolerance, without ``refine``, that serves all gradients that have a derivative."""
         fine = torch.tensor([one is not Verdict.DEGENERATE for one in self.verdict])
         found = self.forward_tol.cpu()[fine]
-        return float(found.amin()) if len(found) else math.nan
+        return min(float(found.amin()), _COARSEST) if len(found) else math.nan
 
     @property
     def recommended_method(self) -> str:
-        """The fastest method that gets there; the default where times were not measured."""
+        """The default, unless another method that gets there is clearly faster."""
         reach = [one for one in self.forecasts if math.isfinite(one.most) and one.cost is not None]
-        return min(reach, key=lambda one: one.seconds()).method if reach else "auto"
+        if not reach:
+            return "auto"
+        best = min(reach, key=lambda one: one.seconds())
+        usual = self["auto"]
+        return best.method if usual not in reach or best.seconds() < usual.seconds() / _CLEARLY else "auto"
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain numbers, strings and lists, but for the history."""
@@ -196,7 +202,7 @@ class Analysis:
             if math.isfinite(self.unroll_depth)
             else "no depth of unrolling serves every instance"
         )
-        choice = f"backward={self.recommended_method!r}, forward tol {self.recommended_tol:.0e}"
+        choice = f"backward={self.recommended_method!r}, tol {self.recommended_tol:.0e} without refine"
         return Group(convergence, costs, f"recommended: {choice}; {depth}")
 
     def __str__(self) -> str:

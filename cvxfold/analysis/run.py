@@ -69,13 +69,14 @@ def analyze(
         SolverError: instances without a solution; the message names them.
     """
     if not isinstance(layer, CvxpyLayer):
-        raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {type(layer).__name__}")
-    if not 0 < tol < 1:
+        given = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {given}")
+    if not isinstance(tol, int | float) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
     tell = progress or (lambda *_: None)
     options = replace(layer.options, on_unconverged="ignore")
     tell("solving", 0, 4)
-    arguments, values, recoveries = layer.program(*(param.detach() for param in params))
+    arguments, values, recoveries = layer.program(*map(_detached, params))
     if arguments.batch == 0:
         raise ValueError("params: expected at least one instance, got an empty batch")
     batch = arguments.batch or 1
@@ -189,14 +190,19 @@ def _loss_gradients(
     with torch.enable_grad():
         x, y = at.x.detach().requires_grad_(), at.y.detach().requires_grad_()
         value = loss(*outputs(x, y))
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ValueError("loss: expected a function that returns a scalar tensor")
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+            raise ValueError("loss: expected a function that returns a scalar tensor of the outputs")
         gradients = torch.autograd.grad(value, (x, y), allow_unused=True)
     x_bar, y_bar = (
         torch.zeros_like(of) if gradient is None else gradient
         for gradient, of in zip(gradients, (x, y), strict=True)
     )
     return x_bar, y_bar
+
+
+def _detached(param: Tensor) -> Tensor:
+    """Anything that is no tensor goes on, to the message that names it."""
+    return param.detach() if isinstance(param, Tensor) else param
 
 
 def _random_loss(seed: int) -> Loss:

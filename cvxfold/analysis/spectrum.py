@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.fold import Linearization
+from cvxfold.fold.krylov import orthogonalized
 
 MOST_STEPS = 400
 _EXHAUSTED = 1e-11  # a new direction smaller than this, relatively, is rounding
@@ -73,11 +74,7 @@ def arnoldi(phi: Linearization, start: Tensor, most: int = MOST_STEPS) -> list[K
     for k in range(steps):
         v = phi.vjp(basis[:, k])
         before = v.norm(dim=-1)
-        known = basis[:, : k + 1]
-        for _ in range(2):  # Gram–Schmidt, twice for orthogonality to working precision
-            overlap = (known @ v.unsqueeze(-1)).squeeze(-1)
-            H[:, : k + 1, k] += overlap
-            v = v - (overlap.unsqueeze(-2) @ known).squeeze(-2)
+        v, H[:, : k + 1, k] = orthogonalized(v, basis[:, : k + 1])
         size = v.norm(dim=-1)
         # The whole space has no further direction; what is left then is rounding, however large it seems.
         going = (size > _EXHAUSTED * before.clamp_min(1.0)) & (k + 1 < m)

@@ -7,10 +7,13 @@ from rich.console import Console
 
 from cvxfold.commands.request import Request, progress_bar
 from cvxfold.comparison import show
+from cvxfold.comparison.contestants import MODES
 from cvxfold.comparison.run import compare
 
 
-def run(request: Request, rtol: float, finite_differences: int, as_json: bool) -> bool:
+def run(
+    request: Request, rtol: float, finite_differences: int, as_json: bool, upstream: list[str] | None
+) -> bool:
     """Compare, print, save the plot; whether the packages agree.
 
     Raises:
@@ -29,6 +32,7 @@ def run(request: Request, rtol: float, finite_differences: int, as_json: bool) -
             seed=request.seed,
             layer_options={"gp": request.gp},
             progress=progress,
+            upstream=upstream or tuple(MODES),
         )
     if as_json:
         typer.echo(json.dumps(comparison.to_dict(), indent=2))

@@ -233,7 +233,7 @@ class Comparison:
             return f"{right[0].name} is right."
         if self._trusted() is not None:
             names = _listing(right)
-            return f"{names} are right to {self.rtol:.0e}: they differ in parameters of little influence."
+            return f"The gradients of {names} are right to {self.rtol:.0e}."
         return (
             f"{_listing(right)} each solve their adjoint system, at solutions of different accuracy or of a "
             "degenerate problem: finite differences would tell."

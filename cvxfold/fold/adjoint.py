@@ -161,9 +161,15 @@ def label(name: str, preconditioned: bool) -> str:
 
 
 def require_positive(name: str, value: float) -> None:
-    """Raise a ValueError unless ``value`` is positive and finite."""
-    if not 0 < value < float("inf"):
+    """Raise a ValueError unless ``value`` is a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+
+def require_count(name: str, value: int, least: int = 1) -> None:
+    """Raise a ValueError unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 
 @dataclass

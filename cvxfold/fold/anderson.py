@@ -25,6 +25,7 @@ from cvxfold.fold.adjoint import (
     interval,
     label,
     relative_norm,
+    require_count,
     require_positive,
 )
 from cvxfold.fold.best import Best
@@ -54,7 +55,7 @@ class Anderson:
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_positive("memory", self.memory)
+        require_count("memory", self.memory)
         require_positive("step", self.step)
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:

@@ -19,8 +19,9 @@ from cvxfold.fold.adjoint import (
     interval,
     label,
     relative_norm,
-    require_positive,
+    require_count,
 )
+from cvxfold.fold.krylov import orthogonalized
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 2_000
@@ -43,7 +44,7 @@ class GMRES:
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_positive("restart", self.restart)
+        require_count("restart", self.restart)
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Cycle until each instance's residual is within the tolerance."""
@@ -87,11 +88,7 @@ class GMRES:
             v = phi.solve(v) if self.preconditioned else v
             v = v - phi.vjp(v)
             before = v.norm(dim=-1)
-            known = basis[:, : k + 1]
-            for _ in range(2):  # Gram–Schmidt, twice for orthogonality to working precision
-                overlap = (known @ v.unsqueeze(-1)).squeeze(-1)
-                H[:, : k + 1, k] += overlap
-                v = v - (overlap.unsqueeze(-2) @ known).squeeze(-2)
+            v, H[:, : k + 1, k] = orthogonalized(v, basis[:, : k + 1])
             norm = v.norm(dim=-1)
             norm = torch.where(norm > _EXHAUSTED * before, norm, torch.zeros_like(norm))
             H[:, k + 1, k] = norm

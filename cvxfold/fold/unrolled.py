@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from cvxfold.fold.adjoint import require_count
 from cvxfold.transforms import is_legacy_mapped, is_mapped
 
 UnrollStart = Literal["solution", "cold"]
@@ -46,10 +47,10 @@ class Unrolled:
     def __post_init__(self) -> None:
         if self.start not in get_args(UnrollStart):
             raise ValueError(f"start: expected one of {list(get_args(UnrollStart))}, got {self.start!r}")
-        _require("iterations", self.iterations, 1)
-        _require("untracked", self.untracked, 0)
+        require_count("iterations", self.iterations)
+        require_count("untracked", self.untracked, 0)
         if self.checkpoint_every is not None:
-            _require("checkpoint_every", self.checkpoint_every, 1)
+            require_count("checkpoint_every", self.checkpoint_every)
 
     def __str__(self) -> str:
         origin = "the solution" if self.start == "solution" else "a cold start"
@@ -73,7 +74,7 @@ class Descent:
 
 
 class Tape:
-    """Watches the gradient on its way back through the states.
+    """Watches the gradient on its way back through the states, once: a second derivative passes by as well.
 
     Args:
         iterations: K.
@@ -84,6 +85,7 @@ class Tape:
         self._norms: list[Tensor | None] = [None] * (iterations + 1)
         self._ended = ended
         self._started = 0.0
+        self._over = False
 
     def begin(self, u: Tensor, data: Sequence[Tensor]) -> Tensor:
         """The first state; it hangs on the ``data``, so that the gradient arrives here whatever is asked."""
@@ -96,7 +98,7 @@ class Tape:
 
     def note(self, gradient: Tensor | None, number: int) -> None:
         """Record the norm of a gradient ``(B, m)``; the last state's comes first, the first one's last."""
-        if gradient is None or is_mapped(gradient) or is_legacy_mapped(gradient):
+        if self._over or gradient is None or is_mapped(gradient) or is_legacy_mapped(gradient):
             return
         last = len(self._norms) - 1
         if number == last:
@@ -109,7 +111,8 @@ class Tape:
     def _end(self) -> None:
         norms = [norm for norm in reversed(self._norms) if norm is not None]
         if len(norms) < len(self._norms):
-            return  # a second derivative's pass touches only some of the states
+            return  # a pass that did not begin at the last state
+        self._over = True
         relative = torch.stack([torch.where(norm == 0, norm, norm / norms[0]) for norm in norms])
         self._ended(Descent(relative[:-1], relative[-1], time.perf_counter() - self._started))
 
@@ -160,8 +163,3 @@ class _First(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, ...]:
         ctx.tape.note(grad_outputs[0], 0)
         return (None,) * (2 + ctx.count)
-
-
-def _require(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")

@@ -90,8 +90,8 @@ class Monitor:
             f"{_listed(self.statuses, Status)} in {self._seconds[0]:.3g} s",
             f"backward  {self.backward_calls} calls, {sum(self.verdicts.values())} gradients: "
             f"{_listed(self.verdicts, Verdict)} in {self._seconds[1]:.3g} s",
-            f"          residual {self._median():.1e} (median), {worst['residual']:.1e} (worst); "
-            f"rate up to {worst['rate']:.2g}; forward's share up to {worst['forward_error']:.1e}",
+            f"          residual {_shown(self._median())} (median), {_shown(worst['residual'])} (worst); "
+            f"rate up to {_shown(worst['rate'])}; forward's share up to {_shown(worst['forward_error'])}",
         ])  # fmt: skip
 
     def __enter__(self) -> "Monitor":
@@ -111,6 +111,10 @@ def _worse(known: float, new: float) -> float:
 
 def _known(worst: float) -> float:
     return math.nan if worst == -math.inf else worst
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1e}"
 
 
 def _listed(counted: Counter[Any], kinds: Any) -> str:

@@ -62,7 +62,9 @@ def judge(
     verdicts = torch.where(missed & (rate > 0) & (rate < 1) & residual.isfinite(), _SLOW, verdicts)
     if approximate:
         verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
-    inexact = ~solved | ~(diagnosis.forward_error <= max(tol, _ACCURACY))
+    share = diagnosis.forward_error
+    # Of the two errors the larger one is what to do something about.
+    inexact = (~solved & ~missed) | (~(share <= max(tol, _ACCURACY)) & ~(share < residual))
     verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
     return torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
 
@@ -93,7 +95,7 @@ def complaints(
         found.append(
             f"{_instances(rows)} may be off by up to {float(diagnosis.forward_error[rows].amax()):.1e} "
             "(relative) because the forward pass stopped early; use refine=True, a smaller tol or more "
-            "max_iters"
+            "max_iters (of an unrolled cold start, more iterations)"
         )
     if len(rows := _rows(codes, _FAILED)):
         found.append(
