@@ -150,7 +150,9 @@ def analyze(
     device: _Device = "cpu",
     dtype: _Dtype = "float64",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the values and the losses.")] = 0,
-    tol: Annotated[float, typer.Option(help="Accuracy of the gradient to make forecasts for.")] = 1e-6,
+    tol: Annotated[
+        float, typer.Option(min=1e-15, max=0.99, help="Accuracy of the gradient to make forecasts for.")
+    ] = 1e-6,
     costs: Annotated[bool, typer.Option(help="Measure time and memory as well.")] = True,
     gp: _Gp = False,
     as_json: _Json = False,

@@ -198,7 +198,7 @@ class CvxpyLayer(torch.nn.Module):
             A function that ends this.
 
         Example:
-            >>> end = layer.on_report(lambda report: writer.add_scalars("layer", report.to_dict(), step))
+            >>> end = layer.on_report(lambda report: report.backward and log(report.to_dict()))
         """
         return self._core.on_report(callback)
 

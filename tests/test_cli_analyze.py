@@ -74,7 +74,7 @@ def test_errors(file: Path) -> None:
         ([f"{file}:nothing"], "nothing"),
         ([f"{file}:portfolio", "--dtype", "int8"], "--dtype"),
         ([f"{file}:portfolio", "--device", "abacus"], "abacus"),
-        ([f"{file}:portfolio", "--tol", "2"], "tol"),
+        ([f"{file}:portfolio", "--tol", "2"], "--tol"),
     ):
         done = CliRunner().invoke(app, ["analyze", *arguments])
         assert done.exit_code == 2, arguments

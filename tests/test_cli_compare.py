@@ -47,6 +47,18 @@ def test_agreement_exits_with_0_and_disagreement_with_1(target: str) -> None:
     assert "differs from cvxfold auto" in " ".join(differing.stdout.split())
 
 
+def test_modes_of_cvxpylayers_can_be_chosen(target: str) -> None:
+    arguments = ["--batch", "2", "--rtol", "1e-5", "--upstream", "tight, dense", "--json"]
+    done = CliRunner().invoke(app, ["compare", target, *arguments])
+    assert done.exit_code == 0, done.output
+    assert [row["name"] for row in json.loads(done.stdout)["rows"] if "cvxpylayers" in row["name"]] == [
+        "cvxpylayers tight, dense"
+    ]
+    done = CliRunner().invoke(app, ["compare", target, "--batch", "2", "--upstream", "sparse"])
+    assert done.exit_code == 2
+    assert "sparse" in done.output
+
+
 def test_json(target: str) -> None:
     arguments = ["--batch", "3", "--seed", "4", "--finite-differences", "2", "--json", "--dtype", "float32"]
     done = CliRunner().invoke(app, ["compare", target, *arguments])

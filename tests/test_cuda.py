@@ -1,10 +1,15 @@
 """The same answers on a GPU as on the CPU, with everything staying where it was."""
 
+from typing import Any
+
 import pytest
 import torch
 
+import cvxfold
 from cases import case, errors, evaluate
 from cone_families import CONE_FAMILIES
+from cvxfold.fold import Unrolled
+from cvxfold.monitor.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
 from families import FAMILIES
 
@@ -42,6 +47,41 @@ def test_cuda_meets_the_reference(name: str, backward: str) -> None:
     assert layer.report.backward.residual.is_cuda
     assert errors([v.cpu() for v in outputs], truth.values).max() < 1e-7
     assert errors([g.cpu() for g in gradients], truth.gradients).max() < 1e-7
+
+
+@pytest.mark.parametrize("name", ["dense_qp20", "many_cones", "semidefinite_program", "mixture"])
+@pytest.mark.parametrize(
+    "backward", ["lfpi", "anderson", "bicgstab", "preconditioned_gmres", Unrolled(400)], ids=str
+)
+def test_other_ways_to_differentiate_on_cuda(name: str, backward: Any) -> None:
+    truth = case(name)
+    family = truth.family
+    layer = CvxpyLayer(
+        family.problem, family.parameters, family.variables, backward=backward, on_unconverged="ignore"
+    )
+    params = [p.cuda().requires_grad_() for p in truth.params]
+    loss = [(w.cuda() * v).sum() for w, v in zip(truth.weights, layer(*params), strict=True)]
+    gradients = torch.autograd.grad(torch.stack(loss).sum(), params)
+    assert errors([g.cpu() for g in gradients], truth.gradients).max() < 1e-5
+
+
+def test_analysis_and_memory_forecast_on_cuda() -> None:
+    family = FAMILIES["dense_qp20"]()
+    params = [p.cuda() for p in family.sample(32, 0)]
+    analysis = cvxfold.analyze(CvxpyLayer(family.problem, family.parameters, family.variables), *params)
+    layer = CvxpyLayer(
+        family.problem, family.parameters, family.variables,
+        backward=Unrolled(300), on_unconverged="ignore",
+    )  # fmt: skip
+
+    def call() -> None:
+        inputs = [p.detach().requires_grad_() for p in params]
+        torch.stack([output.sum() for output in layer(*inputs)]).sum().backward()
+
+    call()
+    measured = peak_bytes(call, torch.device("cuda"))
+    assert analysis["unrolled"].bytes(300) == pytest.approx(measured, rel=0.2)
+    assert "cuda" in str(analysis)
 
 
 def test_one_layer_serves_both_devices() -> None:

@@ -70,13 +70,15 @@ def compare(
         raise ValueError("compare: expected compare(problem, parameters, variables, values)")
     else:
         source = Source(problem, tuple(parameters), tuple(variables), bool(options.pop("gp", False)))
+    methods = [methods] if isinstance(methods, str) else list(methods)
+    upstream = [upstream] if isinstance(upstream, str) else list(upstream)
     if not methods:
         raise ValueError("methods: expected at least one, which the others are compared to")
     for mode in upstream:
         if mode not in MODES:
             raise ValueError(f"upstream: expected some of {list(MODES)}, got {mode!r}")
-    if finite_differences < 0:
-        raise ValueError(f"finite_differences: expected how many directions, got {finite_differences}")
+    if not isinstance(finite_differences, int) or finite_differences < 0:
+        raise ValueError(f"finite_differences: expected how many directions, got {finite_differences!r}")
     # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
     layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **options) for m in methods]
     question = Question.of(layers[0]._canonical.parameters, _listed(values), loss, seed)
