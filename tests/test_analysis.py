@@ -222,6 +222,25 @@ def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:
     assert forecast.seconds(600) > forecast.seconds(50) > 0
 
 
+def test_memory_where_some_parameters_need_no_gradient() -> None:
+    family = FAMILIES["dense_qp20"]()
+    params = list(family.sample(16, 0))
+    needed = [number == 1 for number in range(len(params))]  # q alone: M and A are not on the tape
+
+    def inputs() -> list[Tensor]:
+        return [p.detach().requires_grad_(need) for p, need in zip(params, needed, strict=True)]
+
+    forecast = cvxfold.analyze(layer_of(family), *inputs())["unrolled"]
+    layer = layer_of(family, backward=Unrolled(200))
+
+    def call() -> None:
+        torch.stack([o.sum() for o in layer(*inputs())]).sum().backward()
+
+    call()
+    assert forecast.bytes(200) == pytest.approx(peak_bytes(call, torch.device("cpu")), rel=0.2)
+    assert forecast.bytes(200) < 0.8 * cvxfold.analyze(layer_of(family), *params)["unrolled"].bytes(200)
+
+
 def test_folding_costs_less_memory_than_unrolling_to_the_same_accuracy() -> None:
     c = case("dense_qp20", 8)
     analysis = cvxfold.analyze(make_layer(c), *c.params)

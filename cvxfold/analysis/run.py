@@ -56,7 +56,8 @@ def analyze(
 
     Args:
         layer: a cvxfold layer.
-        *params: as in a call of the layer: one tensor each, ``(*shape)`` or ``(B, *shape)``.
+        *params: as in a call of the layer: one tensor each, ``(*shape)`` or ``(B, *shape)``. Where some
+            require gradients, the memory of unrolling is forecast for those.
         loss: a scalar function of the layer's outputs. None for random linear ones, of which the forecasts
             are the median: the spectral radius hardly depends on the loss, the iterations do a little.
         tol: the accuracy of the gradient to make forecasts for, as a residual of the adjoint system.
@@ -76,12 +77,13 @@ def analyze(
     tell = progress or (lambda *_: None)
     options = replace(layer.options, on_unconverged="ignore")
     tell("solving", 0, 4)
-    arguments, values, recoveries = layer.program(*map(_detached, params))
+    arguments, values, recoveries = layer.program(*params)
     if arguments.batch == 0:
         raise ValueError("params: expected at least one instance, got an empty batch")
     batch = arguments.batch or 1
+    fixed = ProgramValues(*(value.detach() for value in values))
     with torch.no_grad():
-        solved = layer.core.look(values, Call(layer.core, batch, options, warm_start=False))
+        solved = layer.core.look(fixed, Call(layer.core, batch, options, warm_start=False))
     judge_forward(solved.solution, options)
     at = solved.at
 
@@ -200,9 +202,10 @@ def _loss_gradients(
     return x_bar, y_bar
 
 
-def _detached(param: Tensor) -> Tensor:
-    """Anything that is no tensor goes on, to the message that names it."""
-    return param.detach() if isinstance(param, Tensor) else param
+def _wanted(values: ProgramValues, core: Core) -> list[bool]:
+    """Which data a gradient is wanted for: as the parameters say, or all that any of them reaches."""
+    asked = [value.requires_grad for value in values]
+    return asked if any(asked) else [len(moving) > 0 for moving in core.entries.moving]
 
 
 def _random_loss(seed: int) -> Loss:
@@ -223,8 +226,8 @@ def _with_costs(
     quiet = replace(options, forward=replace(options.forward, penalty=float(at.splitting.penalty[0])))
     on_tape = ProgramValues(
         *(
-            value.detach().clone().requires_grad_(len(moving) > 0)
-            for value, moving in zip(values, core.entries.moving, strict=True)
+            value.detach().clone().requires_grad_(wanted)
+            for value, wanted in zip(values, _wanted(values, core), strict=True)
         )
     )
 
@@ -235,7 +238,10 @@ def _with_costs(
 
     def solve() -> object:
         with torch.no_grad():
-            return twin.forward(values, Call(twin, batch, options, warm_start=False))
+            return twin.forward(
+                ProgramValues(*(value.detach() for value in values)),
+                Call(twin, batch, options, warm_start=False),
+            )
 
     def run(method: LFPI | GMRES) -> Callable[[int], Tensor]:
         return lambda count: method.solve(at.phi, case.u_bar, AdjointSettings(1e-300, count)).w
