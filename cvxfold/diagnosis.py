@@ -8,9 +8,10 @@ With (p, v) the adjoint, z = R (A p − ȳ) and D = DΠ_K(u), the adjoint system
   where not, there is no unique derivative. Blocks on which v and z vanish need no trial.
 - *Singular J.* J w = 0 with w ≠ 0 stands for a direction in which the solution is not determined:
   dx = M⁻¹AᵀR(I − 2D) w, ds = D w, dy = −R(I − D) w satisfy the homogeneous conditions P dx = 0, Aᵀdy = 0,
-  A dx + ds = 0. It matters where dx moves a variable that the loss looks at, or where dy ties inequality
-  rows to rows that parameters move. (Dependent equalities alone do not matter: their right-hand sides can
-  move consistently only, and the adjoint of least norm is the derivative along those.) The null vector is
+  A dx + ds = 0. It matters where dx moves a variable, or dy a multiplier, that the loss looks at, or where dy
+  ties inequality rows to rows that parameters move. (Dependent equalities alone do not matter: their
+  right-hand sides can move consistently only, and the adjoint of least norm is the derivative along those.)
+  The null vector is
   found by inverse iteration with the regularized Newton factor and confirmed by an exact product J w.
 - *Forward error.* δu = J⁻¹ g is, to first order, how far u is from the solution. Where that is not
   negligible, the gradient at u + δu is computed as well, and the difference is the estimate.
@@ -24,13 +25,13 @@ from torch import Tensor
 from cvxfold.backward import DataGradients, Entries, Folded, Optimum, SplittingLinearization, fold
 from cvxfold.fold import AdjointSettings, Auto
 
-_KINK = 1e-9  # a margin below this, relative to ‖u‖∞, cannot be told from zero
+_KINK = 1e-9  # a margin below this, relative to the data, cannot be told from zero
 _LARGEST_KINK = 1e-6  # nor one below the error of u; but beyond this margin the sides can be told apart
 _SIDES_AGREE = 1e-5  # relative difference of the gradients on both sides that still counts as none
 _FELT = 1e-7  # parts of the adjoint or of a null vector below this fraction of it do not count
 _SUSPECT, _SINGULAR = 1e-2, 1e-9  # ‖J w‖/‖w‖ that calls for a closer look, and that of a null vector
 _PURIFICATIONS = 4
-_NEGLIGIBLE = 1e-11  # ‖δu‖/‖u‖ below which first-order terms are rounding
+_NEGLIGIBLE = 1e-11  # δu, relatively, below which first-order terms are rounding
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Diagnosis:
     """What is known of each instance beside the residual of its adjoint system, each ``(B,)``.
 
     Args:
-        margin: distance of u to the nearest kink of Π_K, relative to ‖u‖∞.
+        margin: distance of u to the nearest kink of Π_K, relative to the largest of u, A x and b.
         smallest: ‖J w‖/‖w‖ for a w that inverse iteration finds: an upper bound of J's smallest singular
             value, and close to it where that is small.
         kinked: whether the gradient depends on which side of a kink is meant.
@@ -72,8 +73,8 @@ def diagnose(at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded
     if not u.shape[-1]:
         ones, no = u.new_ones(len(u)), torch.zeros(len(u), dtype=torch.bool, device=u.device)
         return Diagnosis(torch.inf * ones, ones, no, no, 0 * ones)
-    du = phi.newton.solve(at.splitting.evaluate(u).g)
-    size = u.abs().amax(-1).clamp_min(torch.finfo(u.dtype).tiny)
+    now = at.splitting.evaluate(u)
+    du, size = phi.newton.solve(now.g), _size(at, now.x)
     margin = at.splitting.program.cone.margin(u)
     error = torch.minimum(10 * du.abs().amax(-1), _LARGEST_KINK * size)
     reach = torch.maximum(_KINK * size, error).unsqueeze(-1)
@@ -84,14 +85,25 @@ def diagnose(at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded
         rows = kinked.nonzero().squeeze(-1)
         aside = 4 * reach * on_kink * at.splitting.program.cone.interior(u)
         kinked[rows] = _sides_differ(at.take(rows), aside[rows], entries, x_bar[rows], y_bar[rows])
-    bound, singular = _null_direction(at, entries, x_bar)
+    bound, singular = _null_direction(at, entries, x_bar, y_bar)
     return Diagnosis(
         margin=margin.amin(-1) / size,
         smallest=bound,
         kinked=kinked,
         singular=singular,
-        forward_error=_forward_error(at, entries, du, x_bar, y_bar, folded),
+        forward_error=_forward_error(at, entries, du, size, x_bar, y_bar, folded),
     )
+
+
+def _size(at: Optimum, x: Tensor) -> Tensor:
+    """What rounding is measured against, ``(B,)``: the largest of u, A x, b and what q moves A x by.
+
+    u alone may be nothing but rounding, where every constraint is weakly active.
+    """
+    program = at.splitting.program
+    moved = program.A.mv(at.splitting.solve_normal(program.q))
+    largest = [part.abs().amax(-1) for part in (at.u, program.A.mv(x), program.b, moved)]
+    return torch.stack(largest).amax(0).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def _felt(at: Optimum, folded: Folded | None) -> Tensor:
@@ -118,7 +130,7 @@ def _sides_differ(at: Optimum, aside: Tensor, entries: Entries, x_bar: Tensor, y
     return ~(same & (torch.maximum(*residuals) <= _SIDES_AGREE))
 
 
-def _null_direction(at: Optimum, entries: Entries, x_bar: Tensor) -> tuple[Tensor, Tensor]:
+def _null_direction(at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor) -> tuple[Tensor, Tensor]:
     """An upper bound of J's smallest singular value, and where J is singular in a way that matters.
 
     One step of inverse iteration with N ≈ J⁻¹ makes w large along directions that J makes small. Then
@@ -137,7 +149,7 @@ def _null_direction(at: Optimum, entries: Entries, x_bar: Tensor) -> tuple[Tenso
         w = _normalized(w - part.newton.solve(Jw))
         Jw = part.splitting.jacobian(part.D, w)
     bound[rows] = torch.minimum(Jw.norm(dim=-1), bound[rows])
-    matters = _matters(at.take(rows), part, w, entries, x_bar[rows])
+    matters = _matters(at.take(rows), part, w, entries, x_bar[rows], y_bar[rows])
     singular[rows] = (bound[rows] <= _SINGULAR) & matters
     return bound, singular
 
@@ -146,7 +158,9 @@ def _normalized(w: Tensor) -> Tensor:
     return w / w.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
 
 
-def _matters(at: Optimum, phi: SplittingLinearization, w: Tensor, entries: Entries, x_bar: Tensor) -> Tensor:
+def _matters(
+    at: Optimum, phi: SplittingLinearization, w: Tensor, entries: Entries, x_bar: Tensor, y_bar: Tensor
+) -> Tensor:
     """Whether null vectors ``w`` of J concern what the loss sees or what parameters move, ``(b,)``."""
     splitting = at.splitting
     reflected = phi.D.apply(lambda d: 1 - 2 * d, w)
@@ -156,18 +170,22 @@ def _matters(at: Optimum, phi: SplittingLinearization, w: Tensor, entries: Entri
     dx = torch.where(dx.norm(dim=-1, keepdim=True) > _FELT, dx, 0.0)
     dy = torch.where(dy.norm(dim=-1, keepdim=True) > _FELT, splitting.R * dy, 0.0)
     dx, dy = (_relative(part) for part in at.lift(dx, dy))
-    moves_x = (dx > _FELT) & (x_bar != 0)
     ties = dy > _FELT
-    return moves_x.any(-1) | (
-        ties[:, entries.equalities :].any(-1) & ties[:, entries.moving_rows.on(dy.device)].any(-1)
-    )
+    seen = ((dx > _FELT) & (x_bar != 0)).any(-1) | (ties & (y_bar != 0)).any(-1)
+    return seen | (ties[:, entries.equalities :].any(-1) & ties[:, entries.moving_rows.on(dy.device)].any(-1))
 
 
 def _forward_error(
-    at: Optimum, entries: Entries, du: Tensor, x_bar: Tensor, y_bar: Tensor, folded: Folded | None
+    at: Optimum,
+    entries: Entries,
+    du: Tensor,
+    size: Tensor,
+    x_bar: Tensor,
+    y_bar: Tensor,
+    folded: Folded | None,
 ) -> Tensor:
     """The relative error of the gradient that u's distance δu from the solution causes, ``(B,)``."""
-    error = _ratio(du.norm(dim=-1), at.u.norm(dim=-1))
+    error = du.abs().amax(-1) / size
     rough = ~(error <= _NEGLIGIBLE)
     if bool(rough.any()):
         rows = rough.nonzero().squeeze(-1)

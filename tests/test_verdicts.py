@@ -81,6 +81,19 @@ def exponential_edge() -> Problem:
     return minimize(cp.sum_squares(x - c), cp.exp(x[0]) <= x[1]), [c], [x]
 
 
+def budget() -> Problem:
+    """‖x − c‖² under Σx ≤ b, the only row: a kink where b = Σc, at which nothing of u is left."""
+    x, c, b = cp.Variable(2), cp.Parameter(2), cp.Parameter()
+    return minimize(cp.sum_squares(x - c), cp.sum(x) <= b), [c, b], [x]
+
+
+def multiplier() -> Problem:
+    """The multiplier of a constraint that stands twice is not unique, and is returned."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    once: Any = cp.sum(x) <= 1
+    return minimize(cp.sum_squares(x - c), once, 2 * cp.sum(x) <= 2), [c], [x, *once.dual_variables]
+
+
 Values = list[Any]
 DEGENERATE: list[tuple[Callable[[], Problem], Values, Values]] = [
     # the problem, values where it is degenerate, values nearby where it is not
@@ -94,6 +107,9 @@ DEGENERATE: list[tuple[Callable[[], Problem], Values, Values]] = [
     (shrinkage, [[1.0, 2.0]], [[1.1, 2.0]]),
     (largest_eigenvalue, [np.diag([1.0, 1.0, 0.0])], [np.diag([1.0, 0.9, 0.0])]),
     (nearest_semidefinite, [np.diag([1.0, 0.0, -1.0])], [np.diag([1.0, 1.0, -1.0])]),
+    (budget, [[1.0, 1.0], 2.0], [[1.0, 1.0], 1.999]),
+    (budget, [[0.3, -0.2], 0.1], [[0.3, -0.2], 0.101]),
+    (multiplier, [[1.0, 1.0]], [[0.3, 0.3]]),
     (exponential_edge, [[0.0, 1.0]], [[0.0, 1.1]]),
     (exponential_edge, [[0.0, 1.0]], [[0.0, 0.9]]),
 ]

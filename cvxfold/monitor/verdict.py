@@ -9,6 +9,7 @@ from torch import Tensor
 from cvxfold.diagnosis import Diagnosis
 
 _ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
+_HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
 _MANY = 20
 
 
@@ -59,7 +60,7 @@ def judge(
     """
     missed = ~(residual <= tol)
     verdicts = torch.where(missed, _FAILED, _CONVERGED)
-    verdicts = torch.where(missed & (rate > 0) & (rate < 1) & residual.isfinite(), _SLOW, verdicts)
+    verdicts = torch.where(missed & (rate > 0) & (rate < _HOPELESS) & residual.isfinite(), _SLOW, verdicts)
     if approximate:
         verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
     share = diagnosis.forward_error
