@@ -119,13 +119,14 @@ def _z(at: Optimum, folded: Folded) -> Tensor:
 
 def _sides_differ(at: Optimum, aside: Tensor, entries: Entries, x_bar: Tensor, y_bar: Tensor) -> Tensor:
     """Whether the gradient changes with the side of the kinks: u ± ``aside`` ``(b, m')``; ``(b,)``."""
-    sides, residuals = [], []
+    sides, residuals, floor = [], [], 0 * at.u[:, 0]
     for shift in (aside, -aside):
         phi = SplittingLinearization.at(at.splitting, at.u + shift)
         folded = fold(at, phi, x_bar, y_bar, Auto(), AdjointSettings())
         sides.append(DataGradients(folded.lifted_p, folded.lifted_v, at.x, at.y, entries).on_moving())
         residuals.append(folded.adjoint.residual)
-    size = torch.maximum(*(side.norm(dim=-1) for side in sides))
+        floor = _floor(at, entries, folded)
+    size = torch.maximum(torch.maximum(*(side.norm(dim=-1) for side in sides)), floor)
     same = (sides[0] - sides[1]).norm(dim=-1) <= _SIDES_AGREE * size
     return ~(same & (torch.maximum(*residuals) <= _SIDES_AGREE))
 
@@ -215,11 +216,15 @@ def error_of_step(
     dx, dy = at.lift(then.x - now.x, then.y - now.y)
     before = DataGradients(here.lifted_p, here.lifted_v, at.x, at.y, entries).on_moving()
     after = DataGradients(there.lifted_p, there.lifted_v, at.x + dx, at.y + dy, entries).on_moving()
-    # A gradient that vanishes is not off by more than rounding for being zero.
-    first = at.lift(here.start, at.splitting.R * at.splitting.program.A.mv(here.start))
-    floor = _FELT * DataGradients(*first, at.x, at.y, entries).on_moving().norm(dim=-1)
-    size = torch.maximum(torch.maximum(before.norm(dim=-1), after.norm(dim=-1)), floor)
+    size = torch.maximum(before.norm(dim=-1), after.norm(dim=-1))
+    size = torch.maximum(size, _floor(at, entries, here))
     return _ratio((after - before).norm(dim=-1), size)
+
+
+def _floor(at: Optimum, entries: Entries, folded: Folded) -> Tensor:
+    """What counts as no gradient at all, ``(B,)``: a part of the one for w = 0 that rounding may leave."""
+    first = at.lift(folded.start, at.splitting.R * at.splitting.program.A.mv(folded.start))
+    return _FELT * DataGradients(*first, at.x, at.y, entries).on_moving().norm(dim=-1)
 
 
 def _generic(u: Tensor) -> Tensor:

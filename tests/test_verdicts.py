@@ -332,3 +332,20 @@ def test_the_names_of_methods_are_those_that_are_typed() -> None:
 
     names = {name for part in get_args(BackwardMethod) for name in get_args(part)}
     assert names == {*METHODS, "unrolled"}
+
+
+def test_a_vertex_with_a_multiplier_to_spare_has_a_derivative() -> None:
+    """Five of eight weights at their limit of 0.2 leave nothing: the portfolio stays where it is, locally.
+
+    The multipliers are not unique and one of them may be zero, but the gradient is zero whichever is meant.
+    """
+    w, mu = cp.Variable(8), cp.Parameter(8)
+    problem = minimize(-mu @ w + 0.05 * cp.sum_squares(w), cp.sum(w) == 1, w >= 0, w <= 0.2)
+    layer = CvxpyLayer(problem, [mu], [w])
+    values = torch.randn(200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.arange(8, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (gradient,) = torch.autograd.grad((layer(values.requires_grad_())[0] @ weights).sum(), values)
+    assert verdict(layer) == [Verdict.CONVERGED] * 200
+    assert (gradient.norm(dim=1) < 1e-9).sum() > 100
