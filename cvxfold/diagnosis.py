@@ -11,8 +11,8 @@ With (p, v) the adjoint, z = R (A p − ȳ) and D = DΠ_K(u), the adjoint system
   A dx + ds = 0. It matters where dx moves a variable, or dy a multiplier, that the loss looks at, or where dy
   ties inequality rows to rows that parameters move. (Dependent equalities alone do not matter: their
   right-hand sides can move consistently only, and the adjoint of least norm is the derivative along those.)
-  The null vector is
-  found by inverse iteration with the regularized Newton factor and confirmed by an exact product J w.
+  The null vector is found by inverse iteration with the regularized Newton factor and confirmed by an exact
+  product J w.
 - *Forward error.* δu = J⁻¹ g is, to first order, how far u is from the solution. Where that is not
   negligible, the gradient at u + δu is computed as well, and the difference is the estimate.
 """
@@ -224,7 +224,9 @@ def error_of_step(
 def _floor(at: Optimum, entries: Entries, folded: Folded) -> Tensor:
     """What counts as no gradient at all, ``(B,)``: a part of the one for w = 0 that rounding may leave."""
     first = at.lift(folded.start, at.splitting.R * at.splitting.program.A.mv(folded.start))
-    return _FELT * DataGradients(*first, at.x, at.y, entries).on_moving().norm(dim=-1)
+    # Adjoints are not in the units of q and b, which lift() gives a direction of x and y.
+    size = at.scaling.size
+    return _FELT / size * DataGradients(*first, at.x, at.y, entries).on_moving().norm(dim=-1)
 
 
 def _generic(u: Tensor) -> Tensor:
