@@ -23,7 +23,7 @@ from cvxfold.fold.adjoint import relative_norm
 from cvxfold.forward.newton import NewtonSystem
 from cvxfold.forward.presolve import Reduced
 from cvxfold.forward.scaling import Scaling
-from cvxfold.forward.splitting import Splitting
+from cvxfold.forward.splitting import Iterate, Splitting
 from cvxfold.linear.index import Index
 from cvxfold.structure import Moving, Structure
 
@@ -79,7 +79,7 @@ class Optimum:
     Args:
         splitting: F, of the reduced and equilibrated program.
         scaling: the equilibration. reduced: the presolve.
-        u: the fixed points, ``(B, m')``.
+        point: the fixed points, in the units of that program.
         x: ``(B, n)``, in the original program and its units.
         y: ``(B, m)``, likewise.
     """
@@ -87,9 +87,14 @@ class Optimum:
     splitting: Splitting
     scaling: Scaling
     reduced: Reduced
-    u: Tensor
+    point: Iterate
     x: Tensor
     y: Tensor
+
+    @property
+    def u(self) -> Tensor:
+        """The state, ``(B, m')``."""
+        return self.point.u
 
     @cached_property
     def phi(self) -> SplittingLinearization:
@@ -110,7 +115,7 @@ class Optimum:
         """Keep the instances ``index`` ``(b,)``."""
         part = Optimum(
             self.splitting.take(index), self.scaling.take(index), self.reduced.take(index),
-            self.u[index], self.x[index], self.y[index],
+            self.point.take(index), self.x[index], self.y[index],
         )  # fmt: skip
         if "phi" in self.__dict__:
             part.__dict__["phi"] = self.phi.take(index)

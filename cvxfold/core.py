@@ -90,9 +90,10 @@ class Core:
         solution, memory = solve(
             program, scaling, call.options.forward, self._memory, self._start(values, program, prepared, call)
         )
-        x, _, y = scaling.original(solution.x, solution.s, solution.y)
+        point = solution.point
+        x, _, y = scaling.original(point.x, point.s, point.y)
         x, y = prepared.reduced.lift(x, y, values.q, b)
-        at = Optimum(solution.splitting, scaling, prepared.reduced, solution.u, x, y)
+        at = Optimum(solution.splitting, scaling, prepared.reduced, point, x, y)
         return Solved(solution, at, prepared), memory
 
     def prepare(self, values: ProgramValues, settings: ForwardSettings) -> Prepared:

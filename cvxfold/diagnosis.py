@@ -73,8 +73,7 @@ def diagnose(at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded
     if not u.shape[-1]:
         ones, no = u.new_ones(len(u)), torch.zeros(len(u), dtype=torch.bool, device=u.device)
         return Diagnosis(torch.inf * ones, ones, no, no, 0 * ones)
-    now = at.splitting.evaluate(u)
-    du, size = phi.newton.solve(now.g), _size(at, now.x)
+    du, size = phi.newton.solve(at.point.g), _size(at)
     margin = at.splitting.program.cone.margin(u)
     error = torch.minimum(10 * du.abs().amax(-1), _LARGEST_KINK * size)
     reach = torch.maximum(_KINK * size, error).unsqueeze(-1)
@@ -95,15 +94,15 @@ def diagnose(at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded
     )
 
 
-def _size(at: Optimum, x: Tensor) -> Tensor:
+def _size(at: Optimum) -> Tensor:
     """What rounding is measured against, ``(B,)``: the largest of u, A x, b and what q moves A x by.
 
     u alone may be nothing but rounding, where every constraint is weakly active.
     """
     program = at.splitting.program
     moved = program.A.mv(at.splitting.solve_normal(program.q))
-    largest = [part.abs().amax(-1) for part in (at.u, program.A.mv(x), program.b, moved)]
-    return torch.stack(largest).amax(0).clamp_min(torch.finfo(x.dtype).tiny)
+    largest = [part.abs().amax(-1) for part in (at.u, program.A.mv(at.point.x), program.b, moved)]
+    return torch.stack(largest).amax(0).clamp_min(torch.finfo(at.u.dtype).tiny)
 
 
 def _felt(at: Optimum, folded: Folded | None) -> Tensor:
@@ -210,7 +209,7 @@ def error_of_step(
         du: the step, ``(B, m')``.
         x_bar, y_bar: the loss gradients of the adjoint.
     """
-    now, then = at.splitting.evaluate(at.u), at.splitting.evaluate(at.u + du)
+    now, then = at.point, at.splitting.evaluate(at.u + du)
     phi = SplittingLinearization.at(at.splitting, then.u)
     there = fold(at, phi, x_bar, y_bar, Auto(), AdjointSettings())
     dx, dy = at.lift(then.x - now.x, then.y - now.y)

@@ -66,7 +66,7 @@ def solve_unrolled(
             solved = core.forward(fixed, call)
             if not differentiated:  # the iterations would change nothing
                 return solved.at.x, solved.at.y
-            prepared, operator, u = solved.prepared, solved.solution.splitting, solved.solution.u
+            prepared, operator, u = solved.prepared, solved.solution.splitting, solved.at.u
         else:
             prepared = core.prepare(fixed, options.forward)
             operator = _operator(prepared, fixed.q, core.right_hand_side(fixed), batch, options)
@@ -86,7 +86,7 @@ def solve_unrolled(
     if method.start == "cold":
         call.began(solution, time.perf_counter() - started)
     backward.watch(
-        Optimum(operator, scaling, prepared.reduced, solution.u, x.detach(), y.detach()),
+        Optimum(operator, scaling, prepared.reduced, solution.point, x.detach(), y.detach()),
         solution.solved,
         x,
         y,
@@ -112,9 +112,7 @@ def _solution(
     solved = residual.within(options.forward.eps_abs, options.forward.eps_rel)
     status = torch.where(solved, CODES.index(Status.SOLVED), CODES.index(Status.UNCONVERGED))
     iterations = torch.full_like(status, method.untracked + method.iterations)
-    return Solution(
-        splitting, scaling, u, point.x, point.s, point.y, status, iterations, 0 * iterations, residual
-    )
+    return Solution(splitting, scaling, point, status, iterations, 0 * iterations, residual)
 
 
 class _Backward:

@@ -26,6 +26,8 @@ from cvxfold.fold import GMRES, LFPI, AdjointSettings, Auto
 from cvxfold.fold.adjoint import estimate_rate
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.forward.solution import Solution
+from cvxfold.loss import Loss, RandomLinear
+from cvxfold.monitor.progress import Progress
 from cvxfold.monitor.report import BackwardRecord
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
@@ -35,9 +37,6 @@ from cvxfold.unrolling import solve_unrolled
 _VISIBLE = 1e-9  # a mode with a smaller share of ū is below any tolerance before it shows
 _SHOWN = 6  # leading eigenvalues
 _LOSSES = 5  # random ones, where none is given: the iterations vary with the loss by some ten percent
-
-Loss = Callable[..., Tensor]
-Progress = Callable[[str, int, int], None]
 
 
 def analyze(
@@ -91,7 +90,7 @@ def analyze(
         found = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
         return [value.squeeze(0) for value in found] if arguments.batch is None else found
 
-    losses = [_random_loss(seed + number) for number in range(_LOSSES)] if loss is None else [loss]
+    losses = [RandomLinear(seed + number) for number in range(_LOSSES)] if loss is None else [loss]
     tell("spectrum", 1, 4)
     bars = [_loss_gradients(at, outputs, one) for one in losses]
     with torch.no_grad():
@@ -206,15 +205,6 @@ def _wanted(values: ProgramValues, core: Core) -> list[bool]:
     """Which data a gradient is wanted for: as the parameters say, or all that any of them reaches."""
     asked = [value.requires_grad for value in values]
     return asked if any(asked) else [len(moving) > 0 for moving in core.entries.moving]
-
-
-def _random_loss(seed: int) -> Loss:
-    def loss(*outputs: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        weights = (torch.randn(o.shape, dtype=torch.float64, generator=generator).to(o) for o in outputs)
-        return torch.stack([(w * o).sum() for w, o in zip(weights, outputs, strict=True)]).sum()
-
-    return loss
 
 
 def _with_costs(

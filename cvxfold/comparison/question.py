@@ -1,6 +1,6 @@
 """What every contestant is asked: the gradient of one loss at the same parameter values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from cvxfold.arguments import prepare
+from cvxfold.loss import Loss, RandomLinear
 from cvxfold.structure import ParameterSpec
-
-Loss = Callable[..., Tensor]
-"""From the output tensors, one argument each, to a scalar."""
 
 # A parameter's gradient counts for no less than this share of the most influential one's: below it lies what
 # rounding makes of a gradient that is zero.
@@ -143,19 +141,3 @@ class Question:
     def _rows(self, tensor: Tensor, alone: bool) -> Tensor:
         """Flattened by instance, float64: ``(B, size)``, or ``(1, size)`` for a tensor without batch."""
         return tensor.double().reshape(1 if alone else self.instances, -1)
-
-
-@dataclass(frozen=True)
-class RandomLinear:
-    """Σ ⟨W, output⟩ with standard normal weights W, the same for outputs of the same shapes."""
-
-    seed: int
-
-    def __call__(self, *outputs: Tensor) -> Tensor:
-        """The loss, a scalar."""
-        generator = torch.Generator().manual_seed(self.seed)
-        terms = [
-            (torch.randn(output.shape, dtype=torch.float64, generator=generator).to(output) * output).sum()
-            for output in outputs
-        ]
-        return torch.stack(terms).sum()

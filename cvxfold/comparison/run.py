@@ -1,6 +1,6 @@
 """The comparison itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cvxpy as cp
@@ -8,13 +8,12 @@ from torch import Tensor
 
 from cvxfold.comparison.contestants import MODES, Answer, Contestant, Folded, Upstream
 from cvxfold.comparison.differences import FiniteDifferences, finite_differences
-from cvxfold.comparison.question import Loss, LossError, Question
+from cvxfold.comparison.question import LossError, Question
 from cvxfold.comparison.result import Comparison, Row
 from cvxfold.errors import SolverError
+from cvxfold.loss import Loss
+from cvxfold.monitor.progress import Progress
 from cvxfold.torch import CvxpyLayer, Source
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is about to happen, how many steps are done, and of how many; at the end with \"\"."""
 
 
 def compare(

@@ -62,7 +62,8 @@ def solve(
         run.judge(start)
         run.go(finish_first=True)
     solution = run.solution()
-    _, s, y = scaling.original(solution.x, solution.s, solution.y)
+    point = solution.point
+    _, s, y = scaling.original(point.x, point.s, point.y)
     return solution, Memory(run.all, run.penalty_for_next_call(), s, y)
 
 
@@ -154,8 +155,7 @@ class _Run:
         point = splitting.evaluate(splitting.state(self.s, self.y))
         residual = self._residuals(splitting.program, self.all_scaling, point)
         return Solution(
-            splitting, self.all_scaling, point.u, point.x, point.s, point.y,
-            self.status, self.iterations, self.newton_steps, residual,
+            splitting, self.all_scaling, point, self.status, self.iterations, self.newton_steps, residual,
         )  # fmt: skip
 
     def penalty_for_next_call(self) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cvxfold.forward.residuals import Residuals
 from cvxfold.forward.scaling import Scaling
-from cvxfold.forward.splitting import RELAXATION, Splitting
+from cvxfold.forward.splitting import RELAXATION, Iterate, Splitting
 
 
 class Status(Enum):
@@ -67,7 +67,7 @@ class Solution:
     Args:
         splitting: the operator (with the equilibrated program) that the fixed points belong to.
         scaling: how the program was equilibrated.
-        u, s, y: ``(B, m)``. x: ``(B, n)``.
+        point: the fixed points, with x, s, y and g.
         status: indices into ``CODES``, ``(B,)``.
         iterations: applications of F, ``(B,)``. newton_steps: of either kind, ``(B,)``.
         residuals: in the units of the original program.
@@ -75,10 +75,7 @@ class Solution:
 
     splitting: Splitting
     scaling: Scaling
-    u: Tensor
-    x: Tensor
-    s: Tensor
-    y: Tensor
+    point: Iterate
     status: Tensor
     iterations: Tensor
     newton_steps: Tensor

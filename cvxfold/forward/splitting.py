@@ -48,6 +48,10 @@ class Iterate:
     y: Tensor
     g: Tensor
 
+    def take(self, index: Tensor) -> "Iterate":
+        """Keep the instances ``index`` ``(b,)``."""
+        return Iterate(*(value[index] for value in vars(self).values()))
+
 
 class Splitting:
     """F, its derivative and its factored M, for a batch of programs and a penalty.
