@@ -27,23 +27,29 @@ class Arguments:
         batch: B, or None where no argument has a batch dimension.
         dtype: of the outputs.
         device: of everything.
+        invalid: instances with values that cannot be solved for, ``(B,)``; ones stand in their place. None
+            where all are valid.
     """
 
     tensors: list[Tensor]
     batch: int | None
     dtype: torch.dtype
     device: torch.device
+    invalid: Tensor | None = None
 
 
-def prepare(values: Sequence[Any], specs: Sequence[ParameterSpec]) -> Arguments:
+def prepare(
+    values: Sequence[Any], specs: Sequence[ParameterSpec], *, invalid_is_error: bool = True
+) -> Arguments:
     """Check the arguments of a call against the problem's parameters.
 
     Args:
         values: one tensor for each parameter, each of the parameter's shape or with a batch dimension before.
         specs: the parameters.
+        invalid_is_error: whether values that are not finite or outside of their declared set raise.
 
     Raises:
-        ValueError: a wrong number, shape, batch size or device of tensors, or a value that is not finite.
+        ValueError: a wrong number, shape, batch size or device of tensors, or invalid values.
         ParameterTypeError: something else than a real floating-point tensor.
     """
     if len(values) != len(specs):
@@ -66,10 +72,20 @@ def prepare(values: Sequence[Any], specs: Sequence[ParameterSpec]) -> Arguments:
         (value if size is not None else value.unsqueeze(0)).to(torch.float64)
         for value, size in zip(values, sizes, strict=True)
     ]
-    _check_values(names, tensors, specs, [value.dtype for value in values])
+    count = batches.pop() if batches else None
+    valid = _valid(tensors, specs, [value.dtype for value in values])
+    invalid = None
+    if valid is not None:
+        if invalid_is_error:
+            _raise_invalid(names, valid, specs)
+        invalid = ~torch.stack([(a & b).expand(1 if count is None else count) for a, b in valid]).all(0)
+        tensors = [
+            torch.where((a & b).view(-1, *[1] * (tensor.dim() - 1)), tensor, 1.0)
+            for tensor, (a, b) in zip(tensors, valid, strict=True)
+        ]
     dtype = reduce(torch.promote_types, (value.dtype for value in values)) if values else torch.float64
     device = values[0].device if values else torch.device("cpu")
-    return Arguments(tensors, batches.pop() if batches else None, dtype, device)
+    return Arguments(tensors, count, dtype, device, invalid)
 
 
 def _check_type(name: str, value: Any) -> None:
@@ -106,26 +122,31 @@ def _check_devices(names: Sequence[str], values: Sequence[Tensor]) -> None:
         raise ValueError(f"{listed}: expected a tensor with values, got one on the device meta")
 
 
-def _check_values(
-    names: Sequence[str],
-    tensors: Sequence[Tensor],
-    specs: Sequence[ParameterSpec],
-    dtypes: Sequence[torch.dtype],
-) -> None:
-    """Not finite, or outside of the declared set. One look at the device if all is well."""
+def _valid(
+    tensors: Sequence[Tensor], specs: Sequence[ParameterSpec], dtypes: Sequence[torch.dtype]
+) -> list[tuple[Tensor, Tensor]] | None:
+    """Which instances are finite and which lie in the declared set, each ``(1|B,)``, for each parameter.
+
+    None, after one look at the device, where all do.
+    """
     if any(is_mapped(tensor) for tensor in tensors):
-        return  # values cannot be looked at here; the solve looks at what they become
-    finite = [
-        tensor.isfinite().reshape(len(tensor), math.prod(spec.shape)).all(1)
-        for tensor, spec in zip(tensors, specs, strict=True)
+        return None  # values cannot be looked at here; the solve looks at what they become
+    masks = [
+        (
+            tensor.isfinite().reshape(len(tensor), math.prod(spec.shape)).all(1),
+            _inside(spec, tensor, dtype),
+        )
+        for tensor, spec, dtype in zip(tensors, specs, dtypes, strict=True)
     ]
-    declared = [
-        _inside(spec, tensor, dtype) for tensor, spec, dtype in zip(tensors, specs, dtypes, strict=True)
-    ]
-    good = [a & b for a, b in zip(finite, declared, strict=True)]
-    if not good or bool(torch.stack([mask.all() for mask in good]).all()):
-        return
-    for name, is_finite, is_inside, spec in zip(names, finite, declared, specs, strict=True):
+    if not masks or bool(torch.stack([(a & b).all() for a, b in masks]).all()):
+        return None
+    return masks
+
+
+def _raise_invalid(
+    names: Sequence[str], valid: Sequence[tuple[Tensor, Tensor]], specs: Sequence[ParameterSpec]
+) -> None:
+    for name, (is_finite, is_inside), spec in zip(names, valid, specs, strict=True):
         for mask, wanted, got in (
             (is_finite, "finite values", "NaN or infinity"),
             (is_inside, _description(spec), "others"),

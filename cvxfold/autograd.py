@@ -5,53 +5,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvxfold.core import Call, Core
+from cvxfold.call import Call
 from cvxfold.monitor.report import ForwardRecord, Report
-from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.transforms import is_legacy_mapped, is_mapped
 
 
-def solve(
-    core: Core, values: ProgramValues, batch: int, options: Options, *, warm_start: bool = False
-) -> tuple[Tensor, Tensor]:
+def solve(values: ProgramValues, call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """Solve, differentiably in the values.
 
     Args:
-        core: of the structure.
         values: each ``(1|B, ·)``, float64.
-        batch: B, may be 0.
-        options: of this call.
-        warm_start: start from the last solution if it had the same batch size.
+        call: what is asked, for a batch of B ≥ 0. Its report, and the core's, is filled in, also where this
+            raises; the report's ``backward`` by the backward pass.
 
     Returns:
-        x ``(B, n)`` and y ``(B, m)``. The core's ``report`` is that of this call, also where it raises;
-        its ``backward`` is filled in by the backward pass.
+        x ``(B, n)`` and y ``(B, m)``, zero for instances without a solution, and which these are, ``(B,)``.
 
     Raises:
         InfeasibleError, UnboundedError: naming the instances that have no solution.
         ConvergenceError: an instance missed its tolerance and the options say so.
     """
-    if batch == 0:
-        nothing = torch.stack([value.sum() for value in values]).sum() * 0.0  # zero gradients for all
+    if call.batch == 0:
+        core, nothing = call.core, torch.stack([value.sum() for value in values]).sum() * 0.0
         core.report = Report(ForwardRecord.empty(nothing.device))
-        return nothing.expand(0, core.structure.n), nothing.expand(0, core.structure.m)
-    return _Solve.apply(*values, Call(core, batch, options, warm_start))
+        x, y = (nothing.expand(0, size) for size in (core.structure.n, core.structure.m))
+        return x, y, torch.zeros(0, dtype=torch.bool, device=nothing.device)  # zero gradients for all
+    return _Solve.apply(*values, call)
 
 
 class _Solve(torch.autograd.Function):
-    """(P, q, A, b) → (x, y), differentiated by folding."""
+    """(P, q, A, b) → (x, y) and which instances have no solution, differentiated by folding."""
 
     @staticmethod
-    def forward(P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    def forward(P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: Call) -> tuple[Tensor, Tensor, Tensor]:
         solved = call.solved = call.core.forward(ProgramValues(P, q, A, b), call)
         # Copies: an output that its own node holds would never be freed.
-        return solved.at.x.clone(), solved.at.y.clone()
+        return solved.x.clone(), solved.y.clone(), solved.absent
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         *values, call = inputs
         ctx.call = call
+        ctx.mark_non_differentiable(output[2])
         ctx.shared = [value.shape[0] == 1 and call.batch > 1 for value in values]
         ctx.save_for_backward(*values)
 
@@ -63,7 +59,7 @@ class _Solve(torch.autograd.Function):
                 "torch.autograd.functional.jacobian with vectorize=False"
             )
         wanted = ctx.needs_input_grad[:4]
-        gradients = _Adjoint.apply(*grad_outputs, *ctx.saved_tensors, ctx.call, wanted, ctx.shared)
+        gradients = _Adjoint.apply(*grad_outputs[:2], *ctx.saved_tensors, ctx.call, wanted, ctx.shared)
         return *gradients, None
 
     @staticmethod
@@ -76,9 +72,9 @@ class _Solve(torch.autograd.Function):
             _joined(value, dim, lanes, call.batch) for value, dim in zip(values, in_dims[:4], strict=True)
         ]
         _check_finite(joined)
-        x, y = _Solve.apply(*joined, flat)
+        found = _Solve.apply(*joined, flat)
         call.flattened = flat
-        return (x.unflatten(0, (lanes, call.batch)), y.unflatten(0, (lanes, call.batch))), (0, 0)
+        return tuple(value.unflatten(0, (lanes, call.batch)) for value in found), (0, 0, 0)
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:

@@ -25,6 +25,7 @@ from cvxfold.forward.presolve import Reduced
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.splitting import Iterate, Splitting
 from cvxfold.linear.index import Index
+from cvxfold.linear.matrix import Matrix
 from cvxfold.structure import Moving, Structure
 
 
@@ -122,6 +123,25 @@ class Optimum:
         return part
 
 
+def regularized(at: Optimum, epsilon: float) -> Optimum:
+    """The same solution as that of a program with a unique derivative: a proximal term about x* is added.
+
+    (ε/2)‖x − x*‖² with x* held constant leaves the solution where it is and makes it unique, so the gradient
+    is that of x ↦ prox: of the next iterate of the proximal point algorithm (Rockafellar, "Monotone operators
+    and the proximal point algorithm", 1976).
+
+    Args:
+        at: the solution.
+        epsilon: ε, on the variables that presolve leaves, in their original units.
+    """
+    splitting, program = at.splitting, at.splitting.program
+    weight = epsilon * at.scaling.columns.square()
+    P = Matrix(program.P.values + torch.diag_embed(weight))
+    q = program.q - weight * at.point.x
+    proximal = Splitting(replace(program, P=P, q=q), splitting.penalty, splitting.alpha)
+    return replace(at, splitting=proximal, point=proximal.evaluate(at.u))
+
+
 class Entries:
     """The places of the stored data, and which of them a parameter reaches.
 
@@ -198,6 +218,8 @@ class Folded:
         y_bar: ȳ ``(B, m')``, likewise.
         start: M⁻¹x̄ ``(B, n')``, likewise: p for w = 0.
         lifted_p, lifted_v: p ``(B, n)`` and v ``(B, m)`` of the original program.
+        r: ū − Jᵀw, what is left of the adjoint system, ``(B, m')``.
+        t: x̄ − Pp − Aᵀv, what is left of the first row of the transposed KKT system, ``(B, n')``.
     """
 
     adjoint: Adjoint
@@ -207,12 +229,14 @@ class Folded:
     start: Tensor
     lifted_p: Tensor
     lifted_v: Tensor
+    r: Tensor
+    t: Tensor
 
     def take(self, index: Tensor) -> "Folded":
         """Keep the instances ``index`` ``(b,)``; the adjoint's own record stays that of the batch."""
         return Folded(
             self.adjoint, *(part[index] for part in (
-                self.p, self.v, self.y_bar, self.start, self.lifted_p, self.lifted_v
+                self.p, self.v, self.y_bar, self.start, self.lifted_p, self.lifted_v, self.r, self.t
             )),
         )  # fmt: skip
 
@@ -255,11 +279,13 @@ def fold(
     p = splitting.solve_normal(on_x - pulled)
     v = w + R * A.mv(p)
     largest = torch.maximum(on_x.norm(dim=-1), pulled.norm(dim=-1)).unsqueeze(-1)
-    stationarity = relative_norm(on_x - splitting.program.P.mv(p) - A.rmv(v), largest)
+    t = on_x - splitting.program.P.mv(p) - A.rmv(v)
+    stationarity = relative_norm(t, largest)
     residual = torch.maximum(adjoint.residual, stationarity)
     adjoint = replace(adjoint, residual=residual, converged=residual <= settings.tol)
     lifted = at.reduced.lift_adjoint(p * at.scaling.columns, v * at.scaling.rows, x_bar, y_bar)
-    return Folded(adjoint, p, v, on_y, start, *lifted)
+    r = u_bar - (adjoint.w - phi.vjp(adjoint.w))
+    return Folded(adjoint, p, v, on_y, start, *lifted, r, t)
 
 
 def _at(v: Tensor, index: Tensor) -> Tensor:

@@ -1,31 +1,37 @@
 """The forward and the backward pass of a batch, with a report: all but automatic differentiation."""
 
-import sys
 import time
-import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvxfold.backward import DataGradients, Entries, Optimum, fold
+from cvxfold.backward import DataGradients, Entries, Optimum, fold, regularized
+from cvxfold.call import Call
+from cvxfold.deadline import Deadline
 from cvxfold.diagnosis import diagnose
-from cvxfold.errors import ConvergenceError, ConvergenceWarning, InfeasibleError, UnboundedError
+from cvxfold.fold import AdjointSettings
 from cvxfold.fold.unrolled import Unrolled
-from cvxfold.forward.driver import solve
+from cvxfold.forward.black_box import named
+from cvxfold.forward.driver import Rescue, solve
 from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.prepare import Preparation, Prepared
-from cvxfold.forward.solution import ForwardSettings, Solution, Status
-from cvxfold.monitor.report import BackwardRecord, ForwardRecord, Report
+from cvxfold.forward.solution import ForwardSettings, is_absent
+from cvxfold.latest import Latest
+from cvxfold.memory_limits import is_out_of_memory, release, too_large
+from cvxfold.monitor.report import BackwardRecord, Report
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.program import ConeProgram
+from cvxfold.solved import Part, Solved, joined_gradients
 from cvxfold.structure import Moving, Structure
+
+_RESCUER = "CLARABEL"
+_RESCUE_ARGUMENTS = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 
 
 class Core:
@@ -46,9 +52,18 @@ class Core:
         self._prepared: Prepared | None = None
         self._memory: Memory | None = None
         self._last: Callable[[], Solved | None] = lambda: None  # a weak reference
-        self.report: Report | None = None
+        self._reports = Latest[Report]()
         self._listeners: dict[int, Callable[[Report], Any]] = {}
         self._keys = count()
+
+    @property
+    def report(self) -> Report | None:
+        """Of the last call of this thread, or of any where this one made none."""
+        return self._reports.get()
+
+    @report.setter
+    def report(self, report: Report) -> None:
+        self._reports.set(report)
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Call ``callback`` with the report after each pass, until the function returned is called."""
@@ -65,36 +80,75 @@ class Core:
         for callback in list(self._listeners.values()):
             callback(report)
 
-    def forward(self, values: ProgramValues, call: "Call") -> "Solved":
+    def forward(self, values: ProgramValues, call: Call) -> Solved:
         """The forward pass, without derivatives; fills in the call's report."""
         started = time.perf_counter()
-        solved, memory = self._solve(values, call)
-        self._prepared, self._memory, self._last = solved.prepared, memory, weakref.ref(solved)
-        call.began(solved.solution, time.perf_counter() - started)
+        rows = torch.arange(call.batch, device=values.q.device)
+        if call.invalid is not None:
+            rows = rows[~call.invalid]
+        parts = self._solve_in_parts(values, call, rows) if len(rows) else []
+        solved = Solved.of(parts, values.q, call.batch, self.structure.n, self.structure.m)
+        if parts:
+            self._prepared = parts[-1].prepared
+            self._last = weakref.ref(solved)
+        call.began(solved.record(time.perf_counter() - started))
         return solved
 
-    def look(self, values: ProgramValues, call: "Call") -> "Solved":
+    def look(self, values: ProgramValues, call: Call) -> Solved:
         """The last solution, if it lives and is that of the same data, or a new one that leaves no trace."""
         last = self._last()
-        if last is not None and last.prepared.fits(values.P, values.A, call.options.forward.bare):
-            program, _ = last.prepared.program(values.q, self.right_hand_side(values), call.batch)
-            known = last.at.splitting.program
-            if torch.equal(known.q, program.q) and torch.equal(known.b, program.b):
-                return last
-        return self._solve(values, call)[0]
+        if last is not None and len(last.parts) == 1 and len(last.codes) == call.batch:
+            known = last.parts[0]
+            if known.prepared.fits(values.P, values.A, call.options.forward.bare):
+                program, _ = known.prepared.program(values.q, self.right_hand_side(values), call.batch)
+                before = known.at.splitting.program
+                if torch.equal(before.q, program.q) and torch.equal(before.b, program.b):
+                    return last
+        part, _ = self._solve(values, call, torch.arange(call.batch, device=values.q.device))
+        return Solved.of([part], values.q, call.batch, self.structure.n, self.structure.m)
 
-    def _solve(self, values: ProgramValues, call: "Call") -> tuple["Solved", Memory]:
-        """Presolve, solve, and undo the presolve."""
+    def _solve_in_parts(self, values: ProgramValues, call: Call, rows: Tensor) -> list[Part]:
+        """Solve the instances ``rows`` ``(b,)`` together, or in halves where memory does not suffice."""
+        try:
+            part, memory = self._solve(values, call, rows)
+            self._memory = memory
+            return [part]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = str(error)
+        # Out of the handler: the traceback would keep what the attempt had allocated.
+        release(rows.device)
+        if len(rows) == 1:
+            presolve = self.preparation(call.options.forward.bare)
+            raise too_large(presolve.columns, presolve.rows, message)
+        middle = len(rows) // 2
+        return [
+            *self._solve_in_parts(values, call, rows[:middle]),
+            *self._solve_in_parts(values, call, rows[middle:]),
+        ]
+
+    def _solve(self, values: ProgramValues, call: Call, rows: Tensor) -> tuple[Part, Memory]:
+        """Presolve, solve, and undo the presolve, for the instances ``rows`` ``(b,)``."""
+        if len(rows) < call.batch:
+            values = values.take(rows)
         prepared, b = self.prepare(values, call.options.forward), self.right_hand_side(values)
-        program, scaling = prepared.program(values.q, b, call.batch)
+        program, scaling = prepared.program(values.q, b, len(rows))
         solution, memory = solve(
-            program, scaling, call.options.forward, self._memory, self._start(values, program, prepared, call)
+            program,
+            scaling,
+            call.options.forward,
+            known := self._memory,
+            self._start(values, program, prepared, call, known),
+            self._rescue(values, prepared) if call.options.rescue else None,
         )
         point = solution.point
         x, _, y = scaling.original(point.x, point.s, point.y)
         x, y = prepared.reduced.lift(x, y, values.q, b)
         at = Optimum(solution.splitting, scaling, prepared.reduced, point, x, y)
-        return Solved(solution, at, prepared), memory
+        if call.options.proximal:
+            at = regularized(at, call.options.proximal)
+        return Part(rows, solution, at, prepared), memory
 
     def prepare(self, values: ProgramValues, settings: ForwardSettings) -> Prepared:
         """What depends on P and A alone, from the last call where they are the same."""
@@ -115,39 +169,86 @@ class Core:
         return b.index_copy(1, self.entries.b.on(b.device), values.b)
 
     def _start(
-        self, values: ProgramValues, program: ConeProgram, prepared: Prepared, call: "Call"
+        self,
+        values: ProgramValues,
+        program: ConeProgram,
+        prepared: Prepared,
+        call: Call,
+        memory: Memory | None,
     ) -> Start | None:
         """Where the forward pass begins: another solver's solution, or the last one, or nothing known."""
         solver = call.options.solver
         if solver is None:
-            return self._memory.start(program) if call.warm_start and self._memory else None
-        s, y, status, iterations = solver.black_box.solve_batch(
-            self.structure, values, call.batch, solver.arguments, solver.workers
+            return memory.start(program) if call.warm_start and memory else None
+        start = solver.black_box.solve_batch(
+            self.structure, values, program.batch, solver.arguments, solver.workers
         )
-        return Start(prepared.reduced.rows(s), prepared.reduced.rows(y), status, iterations)
+        return prepared.reduced.start(start)
 
-    def backward(self, solved: "Solved", x_bar: Tensor, y_bar: Tensor, call: "Call") -> DataGradients:
+    def _rescue(self, values: ProgramValues, prepared: Prepared) -> Rescue:
+        """An interior-point method for what our own does not reach."""
+
+        def rescue(index: Tensor, deadline: Deadline) -> Start:
+            arguments = dict(_RESCUE_ARGUMENTS)
+            if deadline.left is not None:
+                arguments["time_limit"] = deadline.left
+            start = named(_RESCUER).solve_batch(self.structure, values.take(index), len(index), arguments)
+            return prepared.reduced.start(start)
+
+        return rescue
+
+    def backward(self, solved: Solved, x_bar: Tensor, y_bar: Tensor, call: Call) -> DataGradients:
         """The backward pass from loss gradients on x and y; fills in the call's report."""
         started = time.perf_counter()
-        options, at = call.options, solved.at
-        assert not isinstance(options.backward, Unrolled)
-        folded = fold(at, at.phi, x_bar, y_bar, options.backward, options.adjoint)
-        adjoint = folded.adjoint
-        diagnosis = diagnose(at, self.entries, x_bar, y_bar, folded)
-        call.ended(
-            BackwardRecord.of(
-                adjoint.method,
-                adjoint.history,
-                adjoint.residual,
-                adjoint.rate,
-                time.perf_counter() - started,
-                diagnosis,
-                solved.solution.solved,
-                options.adjoint.tol,
-                approximate=not adjoint.exact,
-            )
-        )
-        return DataGradients(folded.lifted_p, folded.lifted_v, at.x, at.y, self.entries)
+        settings = replace(call.options.adjoint, deadline=Deadline.after(call.options.forward.time_limit))
+        pieces: list[_Piece] = []
+        for part in solved.parts:
+            rows, at = part.present
+            if len(rows):
+                bars = (x_bar, y_bar) if len(rows) == call.batch else (x_bar[rows], y_bar[rows])
+                good = part.solution.solved[~is_absent(part.solution.status)]
+                pieces += self._fold_in_parts(rows, at, *bars, good, call.options, settings)
+        seconds = time.perf_counter() - started
+        records = [(piece.rows, piece.record) for piece in pieces]
+        call.ended(BackwardRecord.joined(records, solved.codes, seconds))
+        return joined_gradients([(piece.rows, piece.data) for piece in pieces], solved, self.entries)
+
+    def _fold_in_parts(
+        self,
+        rows: Tensor,
+        at: Optimum,
+        x_bar: Tensor,
+        y_bar: Tensor,
+        good: Tensor,
+        options: Options,
+        settings: AdjointSettings,
+    ) -> list["_Piece"]:
+        """Fold the instances ``rows`` ``(b,)`` together, or in halves where memory does not suffice."""
+        method = options.backward
+        assert not isinstance(method, Unrolled)
+        try:
+            folded = fold(at, at.phi, x_bar, y_bar, method, settings)
+            adjoint = folded.adjoint
+            diagnosis = diagnose(at, self.entries, x_bar, y_bar, folded, settings.deadline)
+            record = BackwardRecord.of(
+                adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0, diagnosis,
+                good, options.adjoint.tol, approximate=not adjoint.exact,
+            )  # fmt: skip
+            data = DataGradients(folded.lifted_p, folded.lifted_v, at.x, at.y, self.entries)
+            return [_Piece(rows, data, record)]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = str(error)
+        release(rows.device)
+        if len(rows) == 1:
+            raise too_large(at.splitting.program.q.shape[1], at.splitting.program.cone.dim, message)
+        everyone, middle = torch.arange(len(rows), device=rows.device), len(rows) // 2
+        halves = [
+            self._fold_in_parts(rows[h], at.take(h), x_bar[h], y_bar[h], good[h], options, settings)
+            for h in (everyone[:middle], everyone[middle:])
+        ]
+        return [piece for half in halves for piece in half]
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Core":
         """A copy that remembers nothing yet."""
@@ -158,75 +259,9 @@ class Core:
 
 
 @dataclass(frozen=True)
-class Solved:
-    """What the backward pass needs: the solution, where it is in full, and what depends on P and A alone."""
+class _Piece:
+    """Gradients of the instances ``rows`` ``(b,)``, and their record."""
 
-    solution: Solution
-    at: Optimum
-    prepared: Prepared
-
-
-class Call:
-    """One call: what was asked, and what came of it.
-
-    Args:
-        core: that serves it. batch: B. options: of this call.
-        warm_start: whether to start from the last solution.
-    """
-
-    def __init__(self, core: Core, batch: int, options: Options, warm_start: bool) -> None:
-        self.core = core
-        self.batch = batch
-        self.options = options
-        self.warm_start = warm_start
-        self.report: Report | None = None
-        self.solved: Solved | None = None
-        self.flattened: Call | None = None  # the call that served this one under torch.func.vmap
-
-    def began(self, solution: Solution, seconds: float) -> None:
-        """Report a forward pass, and complain where it fell short."""
-        self.report = self.core.report = Report(ForwardRecord.of(solution, seconds))
-        self.core.tell(self.report)
-        judge_forward(solution, self.options)
-
-    def ended(self, record: BackwardRecord) -> None:
-        """Report a backward pass, and complain about gradients that are not to be trusted."""
-        if self.report is not None:
-            self.report.backward = record
-            self.core.tell(self.report)
-        if self.options.on_unconverged != "ignore" and (complaints := record.complaints()):
-            _complain(f"backward pass: {'; '.join(complaints)}", self.options)
-
-
-def judge_forward(solution: Solution, options: Options) -> None:
-    """Raise for instances without a solution, and complain about those that missed the tolerance."""
-    infeasible, unbounded = solution.instances(Status.INFEASIBLE), solution.instances(Status.UNBOUNDED)
-    if infeasible:
-        also = f"; instances {unbounded} are unbounded" if unbounded else ""
-        raise InfeasibleError(f"instances {infeasible} are infeasible{also}", infeasible)
-    if unbounded:
-        raise UnboundedError(f"instances {unbounded} are unbounded", unbounded)
-    missed = solution.instances(Status.UNCONVERGED)
-    if missed:
-        worst = float(solution.residuals.worst()[missed].amax())
-        _complain(
-            f"forward pass: instances {missed} did not reach the tolerance {options.forward.eps_abs:.1e} "
-            f"(relative residual up to {worst:.1e}); raise max_iters or tol",
-            options,
-        )
-
-
-def _complain(message: str, options: Options) -> None:
-    if options.on_unconverged == "raise":
-        raise ConvergenceError(message)
-    if options.on_unconverged == "warn":
-        warnings.warn(message, ConvergenceWarning, stacklevel=_frames_to_the_caller())
-
-
-def _frames_to_the_caller() -> int:
-    """How many frames up the first one is that belongs neither to cvxfold nor to torch."""
-    inner = tuple(str(Path(module.__file__ or "").parent) for module in (sys.modules["cvxfold"], torch))
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inner):
-        frame, depth = frame.f_back, depth + 1
-    return depth
+    rows: Tensor
+    data: DataGradients
+    record: BackwardRecord

@@ -1,6 +1,7 @@
 """What cvxfold raises and warns of."""
 
 import diffcp
+import torch
 
 
 class ConvergenceWarning(UserWarning):
@@ -9,6 +10,14 @@ class ConvergenceWarning(UserWarning):
 
 class ConvergenceError(RuntimeError):
     """The same, where the user asked for an error (``on_unconverged="raise"``)."""
+
+
+class DegenerateError(ConvergenceError):
+    """A gradient has no unique value, where the user asked for an error (``on_degenerate="raise"``)."""
+
+
+class OutOfMemoryError(torch.OutOfMemoryError):
+    """Not even one instance of a batch fits into memory; the message says what it needs."""
 
 
 class SolverError(diffcp.SolverError):

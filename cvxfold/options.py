@@ -12,6 +12,7 @@ from cvxfold.forward.solution import ForwardSettings
 from cvxfold.forward.splitting import RELAXATION
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
+OnUnsolvable = Literal["raise", "nan"]
 BackwardMethod = (
     Literal[
         "auto",
@@ -52,6 +53,8 @@ _FORWARD = {
     "tol_infeas_abs": ("eps_infeasible",),
     "tol_infeas_rel": ("eps_infeasible",),
     "max_iter": ("max_iters",),
+    "time_limit": ("time_limit",),
+    "time_limit_secs": ("time_limit",),
 }
 
 
@@ -85,6 +88,10 @@ class Options:
         backward: the adjoint method, or how to unroll.
         on_unconverged: what to do where a solution or a gradient misses its tolerance.
         solver: of the forward pass; None is cvxfold's own method.
+        on_unsolvable: what to do with instances that have no solution or whose parameters are not valid.
+        on_degenerate: what to do where there is no unique derivative; None: as ``on_unconverged``.
+        proximal: weight of the proximal term that regularizes the gradient.
+        rescue: whether another solver takes over where our own method does not arrive.
     """
 
     forward: ForwardSettings
@@ -92,6 +99,10 @@ class Options:
     backward: AdjointMethod | Unrolled
     on_unconverged: str
     solver: ForwardSolver | None = None
+    on_unsolvable: str = "raise"
+    on_degenerate: str | None = None
+    proximal: float = 0.0
+    rescue: bool = True
 
     @classmethod
     def create(
@@ -108,6 +119,11 @@ class Options:
         solver: str | None = None,
         penalty: float | None = None,
         relaxation: float = RELAXATION,
+        on_unsolvable: str = "raise",
+        on_degenerate: str | None = None,
+        proximal: float = 0.0,
+        rescue: bool = True,
+        time_limit: float | None = None,
     ) -> "Options":
         """Check a layer's keyword arguments.
 
@@ -120,9 +136,16 @@ class Options:
                 raise ValueError("backward_max_iters: expected None: Unrolled(iterations=…) sets them")
             if solver is not None and method.start == "cold":
                 raise ValueError(f"solver: expected None for an unrolled cold start, got {solver!r}")
-        if on_unconverged not in get_args(OnUnconverged):
-            choices = list(get_args(OnUnconverged))
-            raise ValueError(f"on_unconverged: expected one of {choices}, got {on_unconverged!r}")
+        _require_choice("on_unconverged", on_unconverged, OnUnconverged)
+        _require_choice("on_unsolvable", on_unsolvable, OnUnsolvable)
+        if on_degenerate is not None:
+            _require_choice("on_degenerate", on_degenerate, OnUnconverged)
+        if proximal:
+            _require_positive("proximal", proximal)
+            if isinstance(method, Unrolled):
+                raise ValueError("proximal: expected 0 where the gradient is unrolled, not folded")
+        if time_limit is not None:
+            _require_positive("time_limit", time_limit)
         for name, value in (("tol", tol), ("backward_tol", backward_tol)):
             _require_positive(name, value)
         for name, limit in (("max_iters", max_iters), ("backward_max_iters", backward_max_iters)):
@@ -140,12 +163,16 @@ class Options:
             verbose=bool(verbose),
             penalty=None if penalty is None else float(penalty),
             relaxation=float(relaxation),
+            time_limit=None if time_limit is None else float(time_limit),
         )
         if max_iters is not None:
             forward = replace(forward, max_iters=int(max_iters))
         adjoint = AdjointSettings(float(backward_tol), backward_max_iters)
         other = None if solver is None else ForwardSolver(named(solver), {"verbose": bool(verbose)})
-        return cls(forward, adjoint, method, on_unconverged, other)
+        return cls(
+            forward, adjoint, method, on_unconverged, other, on_unsolvable, on_degenerate,
+            float(proximal), bool(rescue),
+        )  # fmt: skip
 
     def updated(self, solver_args: Mapping[str, Any] | None) -> "Options":
         """These options with upstream's ``solver_args`` on top.
@@ -217,6 +244,11 @@ def _by_method(method: Any) -> BlackBox:
         return named(method)
     except ValueError as error:
         raise ValueError(f"solver_args['solve_method']: {error}") from None
+
+
+def _require_choice(name: str, value: Any, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name}: expected one of {list(get_args(choices))}, got {value!r}")
 
 
 def _require_positive(name: str, value: Any) -> None:

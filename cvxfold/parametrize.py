@@ -35,6 +35,10 @@ class ProgramValues:
         """Iterate over P, q, A, b."""
         return iter((self.P, self.q, self.A, self.b))
 
+    def take(self, index: Tensor) -> "ProgramValues":
+        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
+        return ProgramValues(*(value if value.shape[0] == 1 else value[index] for value in self))
+
 
 class Parametrization:
     """The affine map of one canonical problem from parameters to data, on one device.

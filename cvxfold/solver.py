@@ -9,13 +9,15 @@ from cvxpylayers.interfaces.base import SolverInterface
 from torch import Tensor
 
 from cvxfold.backward import DataGradients
+from cvxfold.call import Call
 from cvxfold.canonical import as_it_was, maps_of
-from cvxfold.core import Call, Core, Solved
+from cvxfold.core import Core
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.forward.splitting import RELAXATION
 from cvxfold.monitor.report import Report
-from cvxfold.options import BackwardMethod, OnUnconverged, Options
+from cvxfold.options import BackwardMethod, OnUnconverged, OnUnsolvable, Options
 from cvxfold.parametrize import ProgramValues
+from cvxfold.solved import Solved
 from cvxfold.structure import IndexArray, Moving
 
 
@@ -41,14 +43,31 @@ class _Layer:
         structure, *maps = maps_of(replace(context, reduced_P=reduced_P, reduced_A=reduced_A))
         return cls(context.cone_dims, Core(structure, Moving.of(*maps)), P_order, A_order)
 
-    def values(self, P: Tensor | None, q: Tensor, A: Tensor) -> ProgramValues:
-        """The stored entries; what is the same for the whole batch once, as cvxpylayers expands it."""
-        if not (q.isfinite().all() and A.isfinite().all() and (P is None or P.isfinite().all())):
-            raise ValueError("FoldedSolver: expected finite problem data, got NaN or infinity")
+    def values(
+        self, P: Tensor | None, q: Tensor, A: Tensor, invalid_is_error: bool
+    ) -> tuple[ProgramValues, Tensor | None]:
+        """The stored entries; what is the same for the whole batch once, as cvxpylayers expands it.
+
+        Also which instances hold NaN or infinity, ``(B,)``; None if none does. Another's data stand there.
+        """
+        given = [q, A] if P is None else [q, A, P]
+        valid = torch.stack([data.isfinite().all(1) for data in given]).all(0)
+        invalid = None
+        if not bool(valid.all()):
+            invalid = ~valid
+            if invalid_is_error:
+                raise ValueError(
+                    "FoldedSolver: expected finite problem data, got NaN or infinity in instances "
+                    f"{invalid.nonzero().squeeze(-1).tolist()}"
+                )
+            donor = valid.long().argmax()
+            given = [torch.where(valid.unsqueeze(1), data, data[donor].nan_to_num()) for data in given]
+            q, A, P = given[0], given[1], None if P is None else given[2]
         P = q.new_zeros(1, 0) if P is None else _picked(P, self.P_order)
         A, split = _picked(A, self.A_order), self.core.structure.A_entries.shape[1]
         parts = (value.detach().double() for value in (P, q[:, :-1], -A[:, :split], A[:, split:]))
-        return ProgramValues(*(part[:1] if bool((part == part[:1]).all()) else part for part in parts))
+        shared = (part[:1] if bool((part == part[:1]).all()) else part for part in parts)
+        return ProgramValues(*shared), invalid
 
     def gradients(self, data: DataGradients) -> tuple[Tensor, Tensor, Tensor]:
         """Loss gradients on the layer's vectors of P, q and [−A | b]."""
@@ -85,8 +104,9 @@ class FoldedSolver(SolverInterface):
 
     Args:
         solver: of the forward pass, as the layer's.
-        backward, refine, tol, max_iters, backward_tol, backward_max_iters, on_unconverged, verbose, penalty,
-            relaxation: likewise, but for ``backward="unrolled"``.
+        backward, refine, tol, max_iters, backward_tol, backward_max_iters, on_unconverged, on_unsolvable,
+            on_degenerate, proximal, rescue, time_limit, verbose, penalty, relaxation: likewise, but for
+            ``backward="unrolled"``.
 
     Raises:
         ValueError: an option is unknown or out of range.
@@ -110,6 +130,11 @@ class FoldedSolver(SolverInterface):
         backward_tol: float = 1e-9,
         backward_max_iters: int | None = None,
         on_unconverged: OnUnconverged = "warn",
+        on_unsolvable: OnUnsolvable = "raise",
+        on_degenerate: OnUnconverged | None = None,
+        proximal: float = 0.0,
+        rescue: bool = True,
+        time_limit: float | None = None,
         verbose: bool = False,
         penalty: float | None = None,
         relaxation: float = RELAXATION,
@@ -126,6 +151,11 @@ class FoldedSolver(SolverInterface):
             verbose=verbose,
             penalty=penalty,
             relaxation=relaxation,
+            on_unsolvable=on_unsolvable,
+            on_degenerate=on_degenerate,
+            proximal=proximal,
+            rescue=rescue,
+            time_limit=time_limit,
         )
         if isinstance(self._options.backward, Unrolled):
             raise ValueError("backward: 'unrolled' needs a layer of cvxfold's own, cvxfold.torch.CvxpyLayer")
@@ -180,11 +210,15 @@ class FoldedSolver(SolverInterface):
         """
         layer = self._layer(dims)
         core = self._last = layer.core
-        call = Call(core, len(q), self._options.updated(solver_args), warm_start=False)
+        options = self._options.updated(solver_args)
+        values, invalid = layer.values(P, q, A, options.on_unsolvable == "raise")
+        call = Call(core, len(q), options, warm_start=False, invalid=invalid)
         with torch.no_grad():
-            solved = core.forward(layer.values(P, q, A), call)
+            solved = core.forward(values, call)
         state = _State(layer, call, solved, q.dtype) if needs_grad else None
-        return solved.at.x.to(q.dtype), solved.at.y.to(q.dtype), state
+        absent = solved.absent.unsqueeze(-1)
+        x, y = (torch.where(absent, torch.nan, value).to(q.dtype) for value in (solved.x, solved.y))
+        return x, y, state
 
     def derivative_torch_batch(
         self, dprimal: Tensor, ddual: Tensor, saved_state: Any

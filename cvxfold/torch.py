@@ -10,12 +10,13 @@ from torch import Tensor
 
 from cvxfold.arguments import Arguments, prepare
 from cvxfold.autograd import solve
+from cvxfold.call import Call
 from cvxfold.canonical import canonicalize
 from cvxfold.core import Core
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.forward.splitting import RELAXATION
 from cvxfold.monitor.report import Report
-from cvxfold.options import BackwardMethod, OnUnconverged, Options
+from cvxfold.options import BackwardMethod, OnUnconverged, OnUnsolvable, Options
 from cvxfold.parametrize import Parametrization, ProgramValues
 from cvxfold.recover import Recovery
 from cvxfold.transforms import uncompiled
@@ -74,6 +75,17 @@ class CvxpyLayer(torch.nn.Module):
         on_unconverged: "warn" (a :class:`cvxfold.ConvergenceWarning`), "raise" (a
             :class:`cvxfold.ConvergenceError`) or "ignore", where a solution or a gradient misses its
             tolerance or there is no unique derivative.
+        on_unsolvable: "raise" (an error that names them) or "nan" for instances that are infeasible or
+            unbounded, or whose parameters are NaN, infinite or outside of their declared set: they return
+            NaN with a zero gradient, and the others are what they would have been without them.
+        on_degenerate: the same choices as ``on_unconverged`` for gradients that have no unique value; None
+            for the same answer. "raise" is a :class:`cvxfold.DegenerateError`.
+        proximal: ε ≥ 0: the gradient is that of the problem with (ε/2)‖x − x*‖² added about its solution
+            x*, held constant. The solution stays; where it is not unique the gradient becomes so.
+        rescue: whether an interior-point method (Clarabel, on the CPU) takes over the instances that
+            cvxfold's own method does not reach at once, before it goes on.
+        time_limit: seconds for the forward pass, and again for the backward pass; instances that do not
+            finish are reported as unconverged, gradients by their residual. A step under way is not cut off.
         penalty: ρ of the splitting iteration, for all instances; None lets it follow their residuals.
         relaxation: α of the splitting iteration, between 0 and 2.
 
@@ -109,6 +121,11 @@ class CvxpyLayer(torch.nn.Module):
         backward_tol: float = 1e-9,
         backward_max_iters: int | None = None,
         on_unconverged: OnUnconverged = "warn",
+        on_unsolvable: OnUnsolvable = "raise",
+        on_degenerate: OnUnconverged | None = None,
+        proximal: float = 0.0,
+        rescue: bool = True,
+        time_limit: float | None = None,
         penalty: float | None = None,
         relaxation: float = RELAXATION,
     ) -> None:
@@ -125,6 +142,11 @@ class CvxpyLayer(torch.nn.Module):
             solver=solver,
             penalty=penalty,
             relaxation=relaxation,
+            on_unsolvable=on_unsolvable,
+            on_degenerate=on_degenerate,
+            proximal=proximal,
+            rescue=rescue,
+            time_limit=time_limit,
         ).updated(solver_args)
         self._canonical = canonicalize(
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend
@@ -158,18 +180,27 @@ class CvxpyLayer(torch.nn.Module):
             ConvergenceError: with ``on_unconverged="raise"``.
         """
         options = self._options.updated(solver_args)
-        arguments, values, recoveries = self.program(*params)
+        missing_is_error = options.on_unsolvable == "raise"
+        arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
         batch = 1 if arguments.batch is None else arguments.batch
+        call = Call(self._core, batch, options, warm_start, arguments.invalid)
         if isinstance(options.backward, Unrolled) and batch:
-            x, y = solve_unrolled(self._core, values, batch, options, options.backward, warm_start=warm_start)
+            x, y, absent = solve_unrolled(values, call, options.backward)
         else:
-            x, y = solve(self._core, values, batch, options, warm_start=warm_start)
-        outputs = (recovery(x, y).to(arguments.dtype) for recovery in recoveries)
+            x, y, absent = solve(values, call)
+        outputs = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
+        if not missing_is_error:
+            outputs = [
+                torch.where(absent.view(-1, *[1] * (output.dim() - 1)), torch.nan, output)
+                for output in outputs
+            ]
         return tuple(output.squeeze(0) if arguments.batch is None else output for output in outputs)
 
-    def program(self, *params: Tensor) -> tuple[Arguments, ProgramValues, list[Recovery]]:
+    def program(
+        self, *params: Tensor, invalid_is_error: bool = True
+    ) -> tuple[Arguments, ProgramValues, list[Recovery]]:
         """The cone programs of a batch of parameter values, and the way from their solutions to outputs."""
-        arguments = prepare(params, self._canonical.parameters)
+        arguments = prepare(params, self._canonical.parameters, invalid_is_error=invalid_is_error)
         parametrization, recoveries = self._on(arguments.device)
         return arguments, parametrization(arguments.tensors), recoveries
 

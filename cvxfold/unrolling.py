@@ -6,12 +6,13 @@ from the fixed point give exactly the gradient of K steps of LFPI.
 """
 
 import time
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cvxfold.backward import Optimum
-from cvxfold.core import Call, Core
+from cvxfold.call import Call
 from cvxfold.diagnosis import diagnose
 from cvxfold.fold.adjoint import estimate_rate
 from cvxfold.fold.unrolled import Descent, Tape, Unrolled, unroll
@@ -21,33 +22,25 @@ from cvxfold.forward.residuals import residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, Solution, Status
 from cvxfold.forward.splitting import Splitting
-from cvxfold.monitor.report import BackwardRecord
+from cvxfold.monitor.report import BackwardRecord, ForwardRecord
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.transforms import is_mapped
 
+if TYPE_CHECKING:
+    from cvxfold.core import Core
 
-def solve_unrolled(
-    core: Core,
-    values: ProgramValues,
-    batch: int,
-    options: Options,
-    method: Unrolled,
-    *,
-    warm_start: bool = False,
-) -> tuple[Tensor, Tensor]:
+
+def solve_unrolled(values: ProgramValues, call: Call, method: Unrolled) -> tuple[Tensor, Tensor, Tensor]:
     """Solve by unrolling, differentiably in the values, once or twice.
 
     Args:
-        core: of the structure.
         values: each ``(1|B, ·)``, float64.
-        batch: B ≥ 1.
-        options: of this call.
+        call: what is asked, for a batch of B ≥ 1; its report is filled in.
         method: how to unroll.
-        warm_start: from a solution only: start its forward pass from the last one.
 
     Returns:
-        x ``(B, n)`` and y ``(B, m)`` after the iterations.
+        x ``(B, n)`` and y ``(B, m)`` after the iterations, and which instances have no solution, ``(B,)``.
 
     Raises:
         NotImplementedError: under ``torch.func.vmap``.
@@ -57,20 +50,24 @@ def solve_unrolled(
         raise NotImplementedError(
             "cvxfold: backward='unrolled' is not available under torch.func.vmap; use the batch dimension"
         )
-    call = Call(core, batch, options, warm_start)
+    core, batch, options = call.core, call.batch, call.options
+    invalid, call.invalid = call.invalid, None  # they hold numbers, and are iterated on like the others
     started = time.perf_counter()
     fixed = ProgramValues(*(value.detach() for value in values))
     differentiated = torch.is_grad_enabled() and any(value.requires_grad for value in values)
     with torch.no_grad():
         if method.start == "solution":
             solved = core.forward(fixed, call)
+            absent = solved.absent if invalid is None else solved.absent | invalid
             if not differentiated:  # the iterations would change nothing
-                return solved.at.x, solved.at.y
-            prepared, operator, u = solved.prepared, solved.solution.splitting, solved.at.u
+                return solved.x, solved.y, absent
+            whole = solved.whole
+            prepared, operator, u = whole.prepared, whole.solution.splitting, whole.at.u
         else:
             prepared = core.prepare(fixed, options.forward)
             operator = _operator(prepared, fixed.q, core.right_hand_side(fixed), batch, options)
             u = torch.zeros_like(operator.program.b)
+            absent = torch.zeros(batch, dtype=torch.bool, device=u.device) if invalid is None else invalid
         u = operator.run(u, method.untracked)
     on_tape = core.preparation(options.forward.bare).on_tape(values.P, values.A, prepared)
     b = core.right_hand_side(values)
@@ -84,14 +81,14 @@ def solve_unrolled(
     x, y = on_tape.reduced.lift(x, y, values.q, b)
     solution = _solution(operator, scaling, u.detach(), options, method)
     if method.start == "cold":
-        call.began(solution, time.perf_counter() - started)
+        call.began(ForwardRecord.of(solution, time.perf_counter() - started))
     backward.watch(
         Optimum(operator, scaling, prepared.reduced, solution.point, x.detach(), y.detach()),
         solution.solved,
         x,
         y,
     )
-    return x, y
+    return x, y, absent
 
 
 def _operator(prepared: Prepared, q: Tensor, b: Tensor, batch: int, options: Options) -> Splitting:
@@ -112,13 +109,16 @@ def _solution(
     solved = residual.within(options.forward.eps_abs, options.forward.eps_rel)
     status = torch.where(solved, CODES.index(Status.SOLVED), CODES.index(Status.UNCONVERGED))
     iterations = torch.full_like(status, method.untracked + method.iterations)
-    return Solution(splitting, scaling, point, status, iterations, 0 * iterations, residual)
+    unknown = torch.full_like(residual.primal, torch.nan)
+    return Solution(
+        splitting, scaling, point, status, iterations, 0 * iterations, residual, unknown, status < 0
+    )
 
 
 class _Backward:
     """What is to be known when the gradient has gone back through the tape."""
 
-    def __init__(self, core: Core, call: Call, method: Unrolled) -> None:
+    def __init__(self, core: "Core", call: Call, method: Unrolled) -> None:
         self._core, self._call, self._method = core, call, method
         self._at: Optimum | None = None
         self._solved: Tensor | None = None

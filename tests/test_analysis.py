@@ -16,7 +16,7 @@ from cone_families import CONE_FAMILIES
 from cvxfold import Verdict
 from cvxfold.analysis.forecast import gmres_iterations, gmres_residuals, lfpi_iterations
 from cvxfold.analysis.spectrum import Krylov, arnoldi
-from cvxfold.core import Call
+from cvxfold.call import Call
 from cvxfold.fold import GMRES, LFPI, AdjointSettings, Unrolled
 from cvxfold.monitor.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer

@@ -154,16 +154,17 @@ def test_data_loader_workers(start: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
-def _train_one_half(rank: int, store: str, features: Tensor, state: dict[str, Tensor]) -> None:
+def _train_one_half(rank: int, port: int, found: str, features: Tensor, state: dict[str, Tensor]) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    store = torch.distributed.TCPStore("localhost", port, is_master=False)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     model = Model()
     model.load_state_dict(state)
     parallel = torch.nn.parallel.DistributedDataParallel(model)
     half = features[rank::2]
     parallel(half).square().sum(1).mean().backward()
     if rank == 0:
-        torch.save([p.grad for p in model.parameters()], f"{store}.gradients")
+        torch.save([p.grad for p in model.parameters()], found)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -171,10 +172,13 @@ def _train_one_half(rank: int, store: str, features: Tensor, state: dict[str, Te
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     model, features = Model(), torch.randn(6, 3, dtype=torch.float64)
-    store = str(tmp_path / "store")
-    start_processes(_train_one_half, (store, features, model.state_dict()), nprocs=2, start_method="spawn")
+    gradients = str(tmp_path / "gradients")
+    # This process keeps the store: a file's is removed by the first child that ends, under the other's feet.
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    arguments = (store.port, gradients, features, model.state_dict())
+    start_processes(_train_one_half, arguments, nprocs=2, start_method="spawn")
     model(features).square().sum(1).mean().backward()
-    for found, p in zip(torch.load(f"{store}.gradients"), model.parameters(), strict=True):
+    for found, p in zip(torch.load(gradients), model.parameters(), strict=True):
         torch.testing.assert_close(found, p.grad, rtol=1e-9, atol=1e-10)
 
 

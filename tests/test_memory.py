@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cvxfold.core import Solved
+from cvxfold.solved import Solved
 from cvxfold.torch import CvxpyLayer
 from families import FAMILIES, Family
 

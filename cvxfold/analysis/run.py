@@ -20,7 +20,8 @@ from cvxfold.analysis.measures import (
 from cvxfold.analysis.result import Analysis, Forecast
 from cvxfold.analysis.spectrum import Krylov, arnoldi
 from cvxfold.backward import Optimum, SplittingLinearization, fold, right_hand_side
-from cvxfold.core import Call, Core, judge_forward
+from cvxfold.call import Call, judge_forward
+from cvxfold.core import Core
 from cvxfold.diagnosis import diagnose
 from cvxfold.fold import GMRES, LFPI, AdjointSettings, Auto
 from cvxfold.fold.adjoint import estimate_rate
@@ -74,7 +75,7 @@ def analyze(
     if not isinstance(tol, int | float) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
     tell = progress or (lambda *_: None)
-    options = replace(layer.options, on_unconverged="ignore")
+    options = replace(layer.options, on_unconverged="ignore", on_unsolvable="raise")
     tell("solving", 0, 4)
     arguments, values, recoveries = layer.program(*params)
     if arguments.batch == 0:
@@ -83,8 +84,8 @@ def analyze(
     fixed = ProgramValues(*(value.detach() for value in values))
     with torch.no_grad():
         solved = layer.core.look(fixed, Call(layer.core, batch, options, warm_start=False))
-    judge_forward(solved.solution, options)
-    at = solved.at
+    judge_forward(solved.record(0.0), options)
+    at, solution = solved.whole.at, solved.whole.solution
 
     def outputs(x: Tensor, y: Tensor) -> list[Tensor]:
         found = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
@@ -94,7 +95,7 @@ def analyze(
     tell("spectrum", 1, 4)
     bars = [_loss_gradients(at, outputs, one) for one in losses]
     with torch.no_grad():
-        case = _Case.of(layer.core, solved.solution, at, bars, tol)
+        case = _Case.of(layer.core, solution, at, bars, tol)
         tell("rates", 2, 4)
         found = case.analysis(options)
     if not costs:
@@ -223,7 +224,8 @@ def _with_costs(
 
     def unrolled(count: int) -> Tensor:
         method = Unrolled(count)
-        x, y = solve_unrolled(twin, on_tape, batch, replace(quiet, backward=method), method)
+        call = Call(twin, batch, replace(quiet, backward=method), warm_start=False)
+        x, y, _ = solve_unrolled(on_tape, call, method)
         return (case.x_bar * x).sum() + (case.y_bar * y).sum()
 
     def solve() -> object:

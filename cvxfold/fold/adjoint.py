@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from cvxfold.deadline import NEVER, Deadline
 from cvxfold.fold.linearization import Linearization
 
 _FLOOR = 1e-14
@@ -19,10 +20,12 @@ class AdjointSettings:
         tol: on the relative residual ‖ū − (I − Φᵀ) w‖ / ‖ū‖ of each instance.
         max_iters: iterations at most, of one product with Φᵀ each, or of a pair of products (bicgstab, least
             squares); None leaves it to the method.
+        deadline: no iteration begins after it.
     """
 
     tol: float = 1e-9
     max_iters: int | None = None
+    deadline: Deadline = NEVER
 
 
 @dataclass(frozen=True)

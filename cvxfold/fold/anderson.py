@@ -81,11 +81,11 @@ class Anderson:
             following, image = torch.where(sane, following, best.w), torch.where(sane, image, best.r)
             window.add(following - w, image - r)
             w, r = following, image
-            if k % every and k < limit:
+            if k % every and k < limit and not settings.deadline.passed:
                 continue
             out[index] = best.w
             left = ((best.residual > settings.tol) & residual.isfinite()).nonzero().squeeze(-1)
-            if len(left) == 0:
+            if len(left) == 0 or settings.deadline.passed:
                 break
             if len(left) < len(index):
                 index, w, r, rhs, reached = (t[left] for t in (index, w, r, rhs, reached))

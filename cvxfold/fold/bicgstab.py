@@ -55,7 +55,7 @@ class BiCGSTAB:
             recent.offer(state.w, state.r, residual)
             state.go_back(~(residual <= _LOST * best.residual), best)
             since.append(torch.where(going, residual, torch.nan))
-            if k % every and k < limit:
+            if k % every and k < limit and not settings.deadline.passed:
                 continue
             r = rhs - (state.w - phi.vjp(state.w))
             residual, drift = relative_norm(r, rhs), relative_norm(r - state.r, rhs)
@@ -68,7 +68,7 @@ class BiCGSTAB:
             state.r, state.fresh = r, state.fresh | (drift > _DRIFT * residual)
             recent = Best(state.w, r, residual)
             left = (best.residual > settings.tol).nonzero().squeeze(-1)
-            if len(left) == 0:
+            if len(left) == 0 or settings.deadline.passed:
                 break
             if len(left) < len(index):
                 index, rhs, phi = index[left], rhs[left], phi.take(left)

@@ -36,6 +36,6 @@ class Direct:
             best = torch.where(better.unsqueeze(-1), w, best)
             best_residual = torch.where(better, residual, best_residual)
             going = going & halved & (residual > _FLOOR)
-            if not bool(going.any()):
+            if settings.deadline.passed or not bool(going.any()):
                 break
         return Attempt(best, history.stack(rhs), "direct")

@@ -51,9 +51,9 @@ class GMRES:
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
         index = torch.arange(rhs.shape[0], device=rhs.device)
         w, r, left = torch.zeros_like(rhs), rhs, settings.max_iters or _DEFAULT_ITERS
-        while left > 0 and len(index):
+        while left > 0 and len(index) and not settings.deadline.passed:
             steps = min(self.restart, left, max(rhs.shape[1], 1))
-            correction, residuals = self._cycle(phi, r, rhs, steps, settings.tol)
+            correction, residuals = self._cycle(phi, r, rhs, steps, settings)
             left -= len(residuals)
             for residual in residuals:
                 history.append(residual, index)
@@ -70,13 +70,13 @@ class GMRES:
         return Attempt(out, compact(history.stack(rhs)), label("gmres", self.preconditioned))
 
     def _cycle(
-        self, phi: Linearization, r: Tensor, rhs: Tensor, steps: int, tol: float
+        self, phi: Linearization, r: Tensor, rhs: Tensor, steps: int, settings: AdjointSettings
     ) -> tuple[Tensor, Tensor]:
         """One cycle from the residual ``r``: the correction of w and the relative residual of each step.
 
         Steps beyond an instance's tolerance are not used, and NaN.
         """
-        batch, m = r.shape
+        (batch, m), tol = r.shape, settings.tol
         every = interval(_CHECK_EVERY, self.preconditioned)
         beta = r.norm(dim=-1, keepdim=True)
         scale = rhs.norm(dim=-1).clamp_min(torch.finfo(r.dtype).tiny)
@@ -95,7 +95,7 @@ class GMRES:
             basis[:, k + 1] = torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(-1) * v
             if (k + 1) % every == 0 and k + 1 < steps:
                 reached = _Triangle.of(H[:, : k + 2, : k + 1]).residuals(beta)[:, -1]
-                if bool((reached <= tol * scale).all()):
+                if settings.deadline.passed or bool((reached <= tol * scale).all()):
                     steps = k + 1
                     break
         triangle = _Triangle.of(H[:, : steps + 1, :steps])

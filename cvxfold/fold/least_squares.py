@@ -44,7 +44,7 @@ class LeastSquares:
             previous, size = size, gradient.square().sum(-1)
             direction = gradient + _ratio(size, previous).unsqueeze(-1) * direction
             going = going & (residual > settings.tol) & (size > _STATIONARY**2 * first)
-            if k % _CHECK_EVERY == 0 and not bool(going.any()):
+            if settings.deadline.passed or (k % _CHECK_EVERY == 0 and not bool(going.any())):
                 break
         return Attempt(w, history.stack(rhs), "least squares")
 

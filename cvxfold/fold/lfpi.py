@@ -60,12 +60,12 @@ class LFPI:
             residual = relative_norm(r, rhs)
             before, w = w, self._step(phi, w, image, r)
             history.append(residual, index)
-            if k % every and k < limit:
+            if k % every and k < limit and not settings.deadline.passed:
                 continue
             # What was measured is the residual of the w before the last step.
             out[index] = torch.where((residual <= settings.tol).unsqueeze(-1), before, w)
             left = ((residual > settings.tol) & residual.isfinite()).nonzero().squeeze(-1)
-            if len(left) == 0:
+            if len(left) == 0 or settings.deadline.passed:
                 break
             if len(left) < len(index):
                 index, w, rhs, phi = index[left], w[left], rhs[left], phi.take(left)

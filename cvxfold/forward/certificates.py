@@ -6,8 +6,11 @@ alternating direction method of multipliers for convex optimization", 2019). SCS
 
     primal infeasible   δy ∈ K*,  bᵀδy = −1,  ‖Aᵀδy‖ ≤ ε
     unbounded           qᵀδx = −1,  ‖Pδx‖ ≤ ε,  ‖Aδx + δs‖ ≤ ε  with δs ∈ K
+
+where q and b are divided by their largest entry, so that the size of the data does not decide.
 """
 
+import torch
 from torch import Tensor
 
 from cvxfold.forward.scaling import Scaling
@@ -16,22 +19,45 @@ from cvxfold.program import ConeProgram
 _OUT_OF_REACH = 1e12  # relative to the size of q and b
 
 
-def certifies_infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor, eps: float) -> Tensor:
-    """Whether ``dy`` ``(B, m)``, after projection onto K*, proves that nothing is feasible; ``(B,)``."""
+def infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor) -> Tensor:
+    """The residual of ``dy`` ``(B, m)``, projected onto K*, as a proof that nothing is feasible.
+
+    Args:
+        program: equilibrated. scaling: how.
+        dy: in its units, of any length.
+
+    Returns:
+        ‖Aᵀδy‖ where bᵀδy = −1, ``(B,)``; infinite where bᵀδy ≥ 0, which proves nothing.
+    """
     dy = dy + program.cone.project(-dy)
     support = (program.b * dy).sum(-1)
-    return (support < 0) & (_norm(program.A.rmv(dy) / scaling.columns) <= -eps * support)
+    return _ratio(_norm(program.A.rmv(dy) / scaling.columns), -support)
 
 
-def certifies_unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, eps: float) -> Tensor:
-    """Whether ``dx`` ``(B, n)`` is a direction along which a feasible objective falls forever; ``(B,)``."""
+def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor) -> Tensor:
+    """The residual of ``dx`` ``(B, n)`` as a direction along which a feasible objective falls forever.
+
+    Args:
+        program: equilibrated. scaling: how.
+        dx: in its units, of any length.
+
+    Returns:
+        The larger of ‖Pδx‖ and ‖Aδx + δs‖ where qᵀδx = −1, ``(B,)``; infinite where the objective does not
+        fall, or where it has a minimum along δx that is in reach.
+    """
     descent = (program.q * dx).sum(-1)
     Adx, Pdx = program.A.mv(dx), program.P.mv(dx)
     recession = _norm((Adx + program.cone.project(-Adx)) / scaling.rows)
     curvature = _norm(Pdx / scaling.columns)
     # The objective's minimum along dx, at −descent/dxᵀPdx, must be out of reach and not only far.
     endless = dx.norm(dim=-1) * -descent >= _OUT_OF_REACH * (dx * Pdx).sum(-1)
-    return (descent < 0) & (recession <= -eps * descent) & (curvature <= -eps * descent) & endless
+    residual = _ratio(torch.maximum(recession, curvature), -descent)
+    return torch.where(endless, residual, torch.inf)
+
+
+def _ratio(violation: Tensor, gain: Tensor) -> Tensor:
+    tiny = torch.finfo(gain.dtype).tiny
+    return torch.where(gain > 0, violation / gain.clamp_min(tiny), torch.inf)
 
 
 def _norm(v: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cvxfold.deadline import Deadline
 from cvxfold.forward.newton import NewtonSystem
 from cvxfold.forward.residuals import residuals
 from cvxfold.forward.scaling import Scaling
@@ -16,7 +17,12 @@ _DIVERGED = 1e3
 
 
 def newton_finish(
-    splitting: Splitting, scaling: Scaling, u: Tensor, settings: ForwardSettings, max_steps: int
+    splitting: Splitting,
+    scaling: Scaling,
+    u: Tensor,
+    settings: ForwardSettings,
+    max_steps: int,
+    deadline: Deadline,
 ) -> tuple[Tensor, Tensor]:
     """Newton steps on g(u) = 0 for each instance, as long as they help.
 
@@ -29,6 +35,7 @@ def newton_finish(
         u: states, ``(B, m)``.
         settings: tolerances.
         max_steps: at most.
+        deadline: of the pass.
 
     Returns:
         The best states ``(B, m)`` and the steps taken ``(B,)``.
@@ -54,7 +61,7 @@ def newton_finish(
         done = (error <= _FLOOR) | enough | lost
         if step >= _PATIENCE:
             done |= ~good & ~halved & (error > best_error[active])
-        if step == max_steps or bool(done.all()):
+        if step == max_steps or bool(done.all()) or deadline.passed:
             break
         if bool(done.any()):
             keep = (~done).nonzero().squeeze(-1)

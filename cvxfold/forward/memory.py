@@ -14,12 +14,14 @@ class Start:
 
     Args:
         s, y: in original units, ``(B, m)``.
+        x: in original units, ``(B, n)``; None where it is not known.
         status: how another solver ended there, as indices into ``CODES``, ``(B,)``; then its iterations
             ``(B,)`` stand in the record. None where nobody claims that it is a solution.
     """
 
     s: Tensor
     y: Tensor
+    x: Tensor | None = None
     status: Tensor | None = None
     iterations: Tensor | None = None
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.deadline import Deadline
 from cvxfold.forward.residuals import residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.splitting import ZERO_CONE_PENALTY, Splitting, penalty_pattern
@@ -89,6 +90,7 @@ def multipliers(
     penalty: Tensor,
     tolerance: float,
     max_steps: int,
+    deadline: Deadline,
 ) -> Multiplied:
     """Run the method from a point, each instance until its relative residual is below ``tolerance``.
 
@@ -99,6 +101,7 @@ def multipliers(
         penalty: κ to start with, ``(B,)``.
         tolerance: on :meth:`Residuals.worst`.
         max_steps: Newton steps at most.
+        deadline: of the pass.
 
     Returns:
         Where each instance came to.
@@ -117,7 +120,7 @@ def multipliers(
         out.s[index], out.y[index], out.steps[index] = point.s, point.y, step
         out.dx[index], out.dy[index] = state.x - state.centre, point.y - state.y
         going = residual.worst() > tolerance
-        if step == max_steps or not bool(going.any()):
+        if step == max_steps or not bool(going.any()) or deadline.passed:
             break
         dual_scale = residual.dual_scale / scaling.size
         if not bool(going.all()):

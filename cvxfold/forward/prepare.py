@@ -62,12 +62,16 @@ class Preparation:
     Args:
         structure: of the programs.
         bare: whether to leave out the presolve.
+
+    Attributes:
+        columns, rows: n' and m', what the presolve leaves.
     """
 
     def __init__(self, structure: Structure, bare: bool = False) -> None:
         self._bare = bare
         self._presolve = Presolve(structure, bare)
         dims = structure.cones.with_zero(self._presolve.equalities)
+        self.columns, self.rows = self._presolve.columns, dims.rows
         self._cone = ProductCone(dims)
         self._gram = InequalityGram(self._presolve.A_places, dims, self._presolve.columns)
 

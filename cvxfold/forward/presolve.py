@@ -20,13 +20,14 @@ Pp + Aᵀv = x̄, A_e p = ȳ_e, and ȳ enters the other rows as A_r p − ȳ_r)
     p_e = T p_k + t̄                               v_e = N⁻¹ (x̄ − Pp − A_reᵀ v_r)_e
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cvxfold.forward.elimination import Elimination, find_auxiliaries, find_fixed, nothing
+from cvxfold.forward.memory import Start
 from cvxfold.linear.index import Index
 from cvxfold.linear.matrix import Matrix
 from cvxfold.structure import IndexArray, Structure
@@ -163,6 +164,10 @@ class Substitution:
         """The rows that are left of ``v`` ``(B, m)``."""
         return v[:, self._on(self.split.kept_rows)]
 
+    def columns(self, v: Tensor) -> Tensor:
+        """The columns that are left of ``v`` ``(B, n)``."""
+        return v[:, self._on(self.split.kept_columns)]
+
     def lift(self, x: Tensor, y: Tensor, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """X ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
         x_e = self.T.mv(x) + self._over_pivots(b[:, self._on(self.split.rows)])
@@ -223,6 +228,13 @@ class Reduced:
         for stage in self.stages:
             v = stage.rows(v)
         return v
+
+    def start(self, start: Start) -> Start:
+        """What is left of another solver's point or certificate of the original program."""
+        x, s, y = start.x, self.rows(start.s), self.rows(start.y)
+        for stage in self.stages:
+            x = None if x is None else stage.columns(x)
+        return replace(start, x=x, s=s, y=y)
 
     def lift(self, x: Tensor, y: Tensor, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """X ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""

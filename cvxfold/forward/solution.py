@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor
 
 from cvxfold.forward.residuals import Residuals
@@ -17,6 +18,8 @@ class Status(Enum):
     UNCONVERGED = "unconverged"
     INFEASIBLE = "infeasible"
     UNBOUNDED = "unbounded"
+    INVALID = "invalid"
+    """Its parameters hold NaN, infinity or values outside of the declared set; it was not solved."""
 
     def __str__(self) -> str:
         return self.value
@@ -24,6 +27,14 @@ class Status(Enum):
 
 CODES = tuple(Status)
 """A status tensor holds indices into this tuple."""
+
+
+_ABSENT = tuple(CODES.index(status) for status in (Status.INFEASIBLE, Status.UNBOUNDED, Status.INVALID))
+
+
+def is_absent(codes: Tensor) -> Tensor:
+    """Which statuses, ``(B,)``, say that there is no solution."""
+    return torch.stack([codes == code for code in _ABSENT]).any(0)
 
 
 FIRST_ROUND = 25
@@ -43,6 +54,7 @@ class ForwardSettings:
         verbose: whether to print a line for each check.
         penalty: ρ for all of the batch; None lets it follow the residuals.
         relaxation: α in (0, 2).
+        time_limit: seconds at most; None for no limit.
     """
 
     eps_abs: float = 1e-8
@@ -53,6 +65,7 @@ class ForwardSettings:
     verbose: bool = False
     penalty: float | None = None
     relaxation: float = RELAXATION
+    time_limit: float | None = None
 
     @property
     def bare(self) -> bool:
@@ -71,6 +84,8 @@ class Solution:
         status: indices into ``CODES``, ``(B,)``.
         iterations: applications of F, ``(B,)``. newton_steps: of either kind, ``(B,)``.
         residuals: in the units of the original program.
+        certificate: residual of the certificate, ``(B,)``; NaN where there is a solution or nothing is known.
+        rescued: instances that another solver took over, ``(B,)``.
     """
 
     splitting: Splitting
@@ -80,6 +95,8 @@ class Solution:
     iterations: Tensor
     newton_steps: Tensor
     residuals: Residuals
+    certificate: Tensor
+    rescued: Tensor
 
     @property
     def solved(self) -> Tensor:

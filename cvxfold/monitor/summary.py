@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any, Protocol
 
 from cvxfold.forward.solution import Status
-from cvxfold.monitor.report import Report
-from cvxfold.monitor.verdict import Verdict
+from cvxfold.monitor.report import Report, key
+from cvxfold.monitor.verdict import NO_SOLUTION, Verdict
 
 
 class Reporting(Protocol):
@@ -44,7 +44,9 @@ class Monitor:
         self.statuses: Counter[Status] = Counter()
         self.verdicts: Counter[Verdict] = Counter()
         self.methods: Counter[str] = Counter()
-        self._worst: dict[str, float] = {"residual": -math.inf, "forward_error": -math.inf, "rate": -math.inf}
+        self._worst: dict[str, float] = dict.fromkeys(
+            ("residual", "forward_error", "error", "rate"), -math.inf
+        )
         self._residuals: list[float] = []
         self._seconds = [0.0, 0.0]
 
@@ -60,10 +62,13 @@ class Monitor:
         self.verdicts.update(backward.verdict)
         self.methods[backward.method] += 1
         self._seconds[1] += backward.seconds
-        self._residuals.append(float(backward.residual.detach().double().median()))
+        known = backward.codes != NO_SOLUTION
+        if bool(known.any()):
+            self._residuals.append(float(backward.residual[known].detach().double().median()))
         for name, values in (
-            ("residual", backward.residual),
-            ("forward_error", backward.forward_error),
+            ("residual", backward.residual[known]),
+            ("forward_error", backward.forward_error[known]),
+            ("error", backward.error[known]),
             ("rate", backward.rate[~backward.rate.isnan()]),
         ):
             if values.numel():
@@ -76,7 +81,7 @@ class Monitor:
             "calls/backward": float(self.backward_calls),
         }
         flat |= {f"forward/{kind}": float(self.statuses[kind]) for kind in Status}
-        flat |= {f"verdict/{str(kind).replace(' ', '_')}": float(self.verdicts[kind]) for kind in Verdict}
+        flat |= {f"verdict/{key(kind)}": float(self.verdicts[kind]) for kind in Verdict}
         flat["backward/residual_median"] = self._median()
         flat |= {f"backward/{name}_max": _known(worst) for name, worst in self._worst.items()}
         flat["forward/seconds"], flat["backward/seconds"] = self._seconds
@@ -91,7 +96,8 @@ class Monitor:
             f"backward  {self.backward_calls} calls, {sum(self.verdicts.values())} gradients: "
             f"{_listed(self.verdicts, Verdict)} in {self._seconds[1]:.3g} s",
             f"          residual {_shown(self._median())} (median), {_shown(worst['residual'])} (worst); "
-            f"rate up to {_shown(worst['rate'])}; forward's share up to {_shown(worst['forward_error'])}",
+            f"rate up to {_shown(worst['rate'])}; error up to {_shown(worst['error'])} (estimated), "
+            f"forward's share of it {_shown(worst['forward_error'])}",
         ])  # fmt: skip
 
     def __enter__(self) -> "Monitor":

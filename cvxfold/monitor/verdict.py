@@ -1,6 +1,7 @@
 """The verdict on each gradient: may it be trusted, and if not, what would help."""
 
 import math
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from cvxfold.diagnosis import Diagnosis
 
 _ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
+_CANCELS = 1e-10  # nor does an error below this fraction of the terms that make the gradient
 _HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
 _MANY = 20
 
@@ -28,6 +30,10 @@ class Verdict(Enum):
     """An approximation was asked for, and this is one."""
     FAILED = "failed"
     """The method stopped without reaching the tolerance, and not for want of iterations."""
+    ILL_CONDITIONED = "ill-conditioned"
+    """The residual is within the tolerance, but the system magnifies it to an error that is not small."""
+    NO_SOLUTION = "no solution"
+    """There was nothing to differentiate; the gradient is zero."""
 
     def __str__(self) -> str:
         return self.value
@@ -36,7 +42,10 @@ class Verdict(Enum):
 VERDICTS = tuple(Verdict)
 """A tensor of verdicts holds indices into this tuple."""
 
-_CONVERGED, _SLOW, _DEGENERATE, _FORWARD_INEXACT, _APPROXIMATE, _FAILED = range(len(VERDICTS))
+_CONVERGED, _SLOW, _DEGENERATE, _FORWARD_INEXACT, _APPROXIMATE, _FAILED, _ILL_CONDITIONED, NO_SOLUTION = (
+    range(len(VERDICTS))
+)
+REST = frozenset({_CONVERGED, _APPROXIMATE, NO_SOLUTION})
 TRUSTED = frozenset({_CONVERGED, _APPROXIMATE})
 
 
@@ -66,43 +75,71 @@ def judge(
     share = diagnosis.forward_error
     # Of the two errors the larger one is what to do something about.
     inexact = (~solved & ~missed) | (~(share <= max(tol, _ACCURACY)) & ~(share < residual))
+    error = diagnosis.adjoint_error
+    # Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own.
+    magnified = ~(error <= max(tol, _ACCURACY)) & ~(error * diagnosis.strength <= _CANCELS) & ~missed
+    verdicts = torch.where(magnified, _ILL_CONDITIONED, verdicts)
     verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
     return torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
 
 
+@dataclass(frozen=True)
+class Complaint:
+    """A sentence about one kind of gradient that is not to be trusted: which, how bad, and the remedy."""
+
+    verdict: Verdict
+    text: str
+
+
 def complaints(
     codes: Tensor, method: str, residual: Tensor, rate: Tensor, diagnosis: Diagnosis, tol: float
-) -> list[str]:
-    """A sentence for each kind of gradient that is not to be trusted: which, how bad, and the remedy."""
-    found = []
+) -> list[Complaint]:
+    """What is to be said of a batch."""
+    found: list[Complaint] = []
+
+    def complain(code: int, text: str) -> None:
+        found.append(Complaint(VERDICTS[code], text))
+
     if len(rows := _rows(codes, _SLOW)):
         worst, slowest = float(residual[rows].amax()), float(rate[rows].amax())
         more = math.ceil(float(((tol / residual[rows]).log() / rate[rows].log()).amax()))
-        found.append(
+        complain(
+            _SLOW,
             f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
             f"residual up to {worst:.1e}, contracting by {slowest:.4g} an iteration: about {more:,} more "
             "iterations are needed); raise backward_max_iters, or the depth of unrolling, or choose "
-            "backward='auto'"
+            "backward='auto'",
         )
     if len(rows := _rows(codes, _DEGENERATE)):
         kinked = int(diagnosis.kinked[rows].sum())
-        found.append(
+        complain(
+            _DEGENERATE,
             f"{_instances(rows)} are degenerate, so there is no unique derivative "
             f"({kinked} on a kink, {int(diagnosis.singular[rows].sum())} with a solution or multiplier that "
             "is not unique); one of several possible gradients is returned: make the solution unique (a "
-            "small sum_squares in the objective, no redundant constraints) or leave these instances out"
+            "small sum_squares in the objective, no redundant constraints), regularize the gradient "
+            "(proximal=…) or leave these instances out",
         )
     if len(rows := _rows(codes, _FORWARD_INEXACT)):
-        found.append(
+        complain(
+            _FORWARD_INEXACT,
             f"{_instances(rows)} may be off by up to {float(diagnosis.forward_error[rows].amax()):.1e} "
             "(relative) because the forward pass stopped early; use refine=True, a smaller tol or more "
-            "max_iters (of an unrolled cold start, more iterations)"
+            "max_iters (of an unrolled cold start, more iterations)",
         )
     if len(rows := _rows(codes, _FAILED)):
-        found.append(
+        complain(
+            _FAILED,
             f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
             f"residual up to {float(residual[rows].nan_to_num(torch.inf).amax()):.1e}) and the method "
-            "stopped making progress; choose backward='auto'"
+            "stopped making progress; choose backward='auto'",
+        )
+    if len(rows := _rows(codes, _ILL_CONDITIONED)):
+        complain(
+            _ILL_CONDITIONED,
+            f"{_instances(rows)} may be off by up to {float(diagnosis.adjoint_error[rows].amax()):.1e} "
+            "(relative) because their systems are ill-conditioned; scale the problem, or regularize the "
+            "gradient (proximal=…)",
         )
     return found
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cvxfold import analyze
 from cvxfold.backward import Optimum
-from cvxfold.core import Call
+from cvxfold.call import Call
 from cvxfold.torch import CvxpyLayer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -46,7 +46,7 @@ def solve(instance: Instance, arguments: dict[str, Any]) -> Outcome:
     s, y = np.empty(len(order)), np.empty(len(order))
     s[order], y[order] = found.s, found.z
     status = _STATUS.get(str(found.status), Status.UNCONVERGED)
-    return Outcome(s, y, status, int(found.iterations))
+    return Outcome(np.array(found.x), s, y, status, int(found.iterations))
 
 
 def _cones(dims: ConeDims) -> list[Any]:

@@ -30,8 +30,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a solver found for one instance: a point, its verdict, and its iterations."""
+    """What a solver found for one instance: a point or a certificate, its verdict, and its iterations."""
 
+    x: np.ndarray
     s: np.ndarray
     y: np.ndarray
     status: Status

@@ -40,4 +40,4 @@ def solve(instance: Instance, arguments: dict[str, Any]) -> Outcome:
     found = scs.SCS(data, dims, **({"verbose": False} | arguments)).solve()
     info = found["info"]
     status = _STATUS.get(info["status_val"], Status.UNCONVERGED)
-    return Outcome(found["s"], found["y"], status, int(info["iter"]))
+    return Outcome(found["x"], found["s"], found["y"], status, int(info["iter"]))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cvxfold.forward.black_box import through_cvxpy
 from cvxfold.forward.black_box.instance import Instance, Outcome, instances
+from cvxfold.forward.memory import Start
 from cvxfold.forward.solution import CODES
 from cvxfold.parametrize import ProgramValues
 from cvxfold.structure import Structure
@@ -61,7 +62,7 @@ class BlackBox:
         batch: int,
         arguments: dict[str, Any],
         workers: int | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> Start:
         """Solve a batch, each instance on its own, in threads.
 
         Args:
@@ -71,21 +72,24 @@ class BlackBox:
             workers: threads; as many as there are processors if None.
 
         Returns:
-            s and y ``(B, m)``, statuses (indices into ``CODES``) and iterations ``(B,)``, on the
-            values' device. Entries that are not finite are zero.
+            Where it came to, in the units and the rows of the structure, on the values' device. Entries that
+            are not finite are zero.
         """
-        workers = min(workers or os.cpu_count() or 1, batch)
-        with ThreadPoolExecutor(workers) as pool:
+        pool = ThreadPoolExecutor(min(workers or os.cpu_count() or 1, batch))
+        try:
             problems = instances(structure, values, batch)
             outcomes = list(pool.map(lambda problem: self.solve(problem, arguments), problems))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody waits for the rest
         device = values.q.device
 
         def stacked(vectors: Iterable[np.ndarray]) -> Tensor:
             return torch.as_tensor(np.nan_to_num(np.stack(list(vectors))), dtype=torch.float64).to(device)
 
-        return (
+        return Start(
             stacked(outcome.s for outcome in outcomes),
             stacked(outcome.y for outcome in outcomes),
+            stacked(outcome.x for outcome in outcomes),
             torch.tensor([CODES.index(outcome.status) for outcome in outcomes], device=device),
             torch.tensor([outcome.iterations for outcome in outcomes], device=device),
         )

@@ -24,8 +24,8 @@ def solve(solver: str, instance: Instance, arguments: dict[str, Any]) -> Outcome
     Raises:
         ValueError: the solver does not take such problems, or does not know an argument.
     """
-    m = instance.cones.rows
-    x = cp.Variable(len(instance.q))
+    m, n = instance.cones.rows, len(instance.q)
+    x = cp.Variable(n)
     cost = instance.q @ x
     if instance.P.nnz:
         cost = cost + 0.5 * cp.quad_form(x, instance.P, assume_PSD=True)
@@ -35,16 +35,16 @@ def solve(solver: str, instance: Instance, arguments: dict[str, Any]) -> Outcome
         problem.solve(solver=solver, **arguments)
     except cp.SolverError as error:
         if "Try another solver" in str(error):  # it ran and failed: one instance's matter
-            return Outcome(np.zeros(m), np.zeros(m), Status.UNCONVERGED, 0)
+            return Outcome(np.zeros(n), np.zeros(m), np.zeros(m), Status.UNCONVERGED, 0)
         raise ValueError(f"solver: {solver!r} cannot solve this problem: {error}") from error
     status = _STATUS.get(problem.status, Status.UNCONVERGED)
     if x.value is None:
-        return Outcome(np.zeros(m), np.zeros(m), status, 0)
+        return Outcome(np.zeros(n), np.zeros(m), np.zeros(m), status, 0)
     y = np.zeros(m)
     for constraint, rows in zip(constraints, places, strict=True):
         y[rows] = _dual(constraint)
     iterations = problem.solver_stats.num_iters if problem.solver_stats else None
-    return Outcome(instance.b - instance.A @ x.value, y, status, int(iterations or 0))
+    return Outcome(x.value, instance.b - instance.A @ x.value, y, status, int(iterations or 0))
 
 
 def _constraints(instance: Instance, x: cp.Variable) -> tuple[list[Any], list[np.ndarray]]:

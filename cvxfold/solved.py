@@ -1,0 +1,106 @@
+"""What a forward pass leaves for the backward pass: solutions, in one part or in several.
+
+A batch is one part, unless its parameters were not all valid or it had to be solved in chunks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cvxfold.backward import DataGradients, Entries, Optimum
+from cvxfold.forward.prepare import Prepared
+from cvxfold.forward.solution import CODES, Solution, Status, is_absent
+from cvxfold.monitor.report import ForwardRecord
+
+
+@dataclass(frozen=True)
+class Part:
+    """Instances of a batch that were solved together.
+
+    Args:
+        rows: which, ``(b,)``.
+        solution: theirs.
+        at: where that is in full.
+        prepared: what depends on P and A alone.
+    """
+
+    rows: Tensor
+    solution: Solution
+    at: Optimum
+    prepared: Prepared
+
+    @cached_property
+    def present(self) -> tuple[Tensor, Optimum]:
+        """The instances that have a solution: which of the batch, and where it is."""
+        absent = is_absent(self.solution.status)
+        if not bool(absent.any()):
+            return self.rows, self.at
+        keep = (~absent).nonzero().squeeze(-1)
+        return self.rows[keep], self.at.take(keep)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The solutions of a batch.
+
+    Args:
+        parts: what was solved together.
+        x: ``(B, n)``, zero where there is no solution.
+        y: ``(B, m)``, likewise.
+        codes: statuses, ``(B,)``.
+    """
+
+    parts: Sequence[Part]
+    x: Tensor
+    y: Tensor
+    codes: Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], like: Tensor, batch: int, n: int, m: int) -> "Solved":
+        """Put the parts of a batch of ``batch`` together; what is in none of them is invalid."""
+        x, y = like.new_zeros(batch, n), like.new_zeros(batch, m)
+        codes = torch.full((batch,), CODES.index(Status.INVALID), device=like.device)
+        for part in parts:
+            rows, at = part.present
+            x[rows], y[rows] = at.x, at.y
+            codes[part.rows] = part.solution.status
+        return cls(parts, x, y, codes)
+
+    @property
+    def absent(self) -> Tensor:
+        """Which instances have no solution, ``(B,)``."""
+        return is_absent(self.codes)
+
+    @property
+    def whole(self) -> Part:
+        """The batch as one part.
+
+        Raises:
+            ValueError: it is in several.
+        """
+        if len(self.parts) != 1 or len(self.parts[0].rows) != len(self.codes):
+            raise ValueError(
+                "expected a batch that is solved as a whole, got one with invalid instances or in chunks "
+                "(it does not fit into memory); use a smaller one"
+            )
+        return self.parts[0]
+
+    def record(self, seconds: float) -> ForwardRecord:
+        """The record of the pass."""
+        records = [(part.rows, ForwardRecord.of(part.solution, seconds)) for part in self.parts]
+        return ForwardRecord.joined(records, self.codes, seconds)
+
+
+def joined_gradients(
+    pieces: Sequence[tuple[Tensor, DataGradients]], solved: Solved, entries: Entries
+) -> DataGradients:
+    """The gradients of a batch from those of its pieces: which instances, and theirs; zero for the rest."""
+    if len(pieces) == 1 and len(pieces[0][0]) == len(solved.codes):
+        return pieces[0][1]
+    p, v = torch.zeros_like(solved.x), torch.zeros_like(solved.y)
+    for rows, data in pieces:
+        p[rows], v[rows] = data.p, data.v
+    return DataGradients(p, v, solved.x, solved.y, entries)
