@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from cvxfold.backward import Entries, Folded, Optimum, SplittingLinearization
-from cvxfold.diagnosis import error_of_step
 from cvxfold.fold.adjoint import estimate_rate
 from cvxfold.forward.splitting import Splitting
+from cvxfold.gradient_error import error_of_step
 
 _MOST = 5_000  # iterations that are measured
 _FLOOR = 1e-13  # below it rounding excites modes that have no part in what is measured

@@ -1,6 +1,6 @@
 """The methods by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from cvxfold.fold.least_squares import LeastSquares
 from cvxfold.fold.lfpi import LFPI
 from cvxfold.fold.linearization import Linearization
 
+_KRYLOV_ITERS = 200  # what preconditioned GMRES has not solved by then has no solution
 _LARGEST_GROWTH = 1e8  # ‖w‖/‖ū‖ beyond this means that I − Φ is singular to working precision
 
 
@@ -25,20 +26,26 @@ class Auto:
 
     An adjoint that only a singular system could make so large is no derivative: such an instance gets the
     least-norm least-squares adjoint, whose residual tells that there is none.
+
+    Args:
+        least_norm: whether to go on to least squares.
     """
 
+    least_norm: bool = True
     exact: ClassVar[bool] = True
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Each method for the instances that the one before left unsolved."""
         first = Direct().solve(phi, rhs, settings)
         w, history, used = first.w, first.history, first.method
-        for method in (GMRES(preconditioned=True), LeastSquares()):
+        few = replace(settings, max_iters=min(settings.max_iters or _KRYLOV_ITERS, _KRYLOV_ITERS))
+        rest = [(GMRES(preconditioned=True), few), (LeastSquares(), settings)]
+        for method, limits in rest if self.least_norm else rest[:1]:
             rows = (~(_excess(phi, w, rhs) <= settings.tol)).nonzero().squeeze(-1)
             if not len(rows):
                 break
             part, part_rhs = phi.take(rows), rhs[rows]
-            attempt = method.solve(part, part_rhs, settings)
+            attempt = method.solve(part, part_rhs, limits)
             better = _excess(part, attempt.w, part_rhs) < _excess(part, w[rows], part_rhs)
             w[rows] = torch.where(better.unsqueeze(-1), attempt.w, w[rows])
             more = attempt.history

@@ -8,6 +8,7 @@ from cvxfold.program import ConeProgram
 
 BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
 RANGE = (1e-8, 1e8)
+_SOLVED = 1e-10  # what is left of residuals below this says nothing of the balance
 
 
 def first_penalty(program: ConeProgram) -> Tensor:
@@ -25,4 +26,5 @@ def imbalance(residual: Residuals) -> Tensor:
     primal = residual.primal / residual.primal_scale.clamp_min(tiny)
     dual = residual.dual / residual.dual_scale.clamp_min(tiny)
     ratio = (primal.clamp_min(tiny) / dual.clamp_min(tiny)).sqrt()
+    ratio = torch.where(residual.worst() > _SOLVED, ratio, torch.ones_like(ratio))
     return ratio.nan_to_num(1.0).clamp(1e-2, 1e2)
