@@ -178,6 +178,29 @@ def analyze(
         _stop(error)
 
 
+@app.command(epilog="Example: cvxfold fuzz --count 1000 --seed 1 --workers 2")
+def fuzz(
+    count: Annotated[int, typer.Option(min=1, help="Instances.")] = 240,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the programs.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Instances of each problem.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each on one thread.")] = 1,
+    time_limit: Annotated[
+        float | None, typer.Option(min=1e-3, help="Seconds for each forward pass.", show_default="none")
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many wrong answers to list.")] = 20,
+    as_json: _Json = False,
+) -> None:
+    """Look for answers that are silently wrong, on random cone programs of known solution.
+
+    Programs over all cones, badly scaled, degenerate, infeasible, unbounded and with values that are not
+    finite go through the layer in mixed batches; solutions and gradients are checked against an independent
+    reference. Each wrong answer is listed with what reproduces it. Exit status 1 where any is silently wrong.
+    """
+    from cvxfold.commands.fuzz import run
+
+    raise typer.Exit(0 if run(count, seed, batch, workers, time_limit, show, as_json) else 1)
+
+
 def _stop(error: Exception) -> NoReturn:
     """End with the message alone, for what the user can put right."""
     typer.echo(f"Error: {error}", err=True)

@@ -6,7 +6,8 @@ tolerances, Newton's method finishes on the KKT conditions written in (x, u) wit
     E(x, u) = (P x + q + Aᵀy,  A x + s − b) = 0,      E' = [[P, Aᵀ(D − I)], [A, D]],  D = DΠ(u),
 
 and the adjoint solves E'ᵀ(λ, ν) = ∂loss/∂(x, u) with the same dense matrix. Dense factorizations, residuals
-in long double, least squares where E' is singular. Nothing here is shared with cvxfold.
+in long double, least squares where E' is singular. Nothing here is shared with cvxfold, but for the
+projections in numpy that its fuzzer has as well.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import scipy.linalg as sl
 import scipy.sparse as sp
 import torch
 
+from cvxfold.fuzz.cones import cones_of
 from families import Family
-from reference_cones import clarabel_order, cones_of
+from reference_cones import clarabel_cones, clarabel_order
 
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to pyright
 lapack: Any = sl.lapack
@@ -68,7 +70,8 @@ class Reference:
         self.parameters, self.variables = list(parameters), list(variables)
         self.n = self.tensors.x.size
         self.m = self.tensors.constr_size
-        self.cones = cones_of(self.tensors.cone_dims, self.m)
+        self.cones = cones_of(self.tensors.cone_dims)
+        assert (self.cones[-1].rows.stop if self.cones else 0) == self.m, "other cones are not handled here"
         self.row_order = clarabel_order(self.tensors.cone_dims, self.m)
         assert chain is not None
         ids = {old: new[0] for old, new in chain.compose_param_id_map().items()}
@@ -137,7 +140,7 @@ class Reference:
 
     def clarabel(self, data: Data) -> tuple[Array, Array]:
         """Clarabel at the tightest tolerances it may reach; (x, u = s − y)."""
-        cones = [kind.clarabel() for kind in self.cones]
+        cones = clarabel_cones(self.tensors.cone_dims)
         order = self.row_order
         settings = clarabel.DefaultSettings()
         settings.verbose = False

@@ -1,202 +1,29 @@
-"""Projections for the reference, one cone at a time, in plain numpy: Π(u), its Jacobian, and its kinks.
-
-The roots are bisected in long double and the Jacobians come from the optimality conditions of the projection
-problem, so nothing here is shared with cvxfold.
-"""
+"""Clarabel's cones and row order for the reference; the projections are those of ``cvxfold.fuzz.cones``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from cvxfold.fuzz.cones import Array, triangle
+
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to pyright
 
-Array = np.ndarray
-Projection = tuple[Array, Array, float]  # Π(u), DΠ(u), about how far u is from a kink
-Wide = np.longdouble
 
-
-def project_zero(u: Array) -> Projection:
-    """{0}."""
-    return np.zeros_like(u), np.zeros((len(u), len(u))), np.inf
-
-
-def project_orthant(u: Array) -> Projection:
-    """{s ≥ 0}."""
-    return np.maximum(u, 0), np.diag((u > 0).astype(float)), float(np.abs(u).min(initial=np.inf))
-
-
-def project_second_order(u: Array) -> Projection:
-    """{(t, z) : ‖z‖ ≤ t}."""
-    t, z, n = u[0], u[1:], len(u)
-    r = np.linalg.norm(z)
-    margin = float(min(abs(t - r), abs(t + r)) / np.sqrt(2))
-    if r <= t:
-        return u, np.eye(n), margin
-    if r <= -t:
-        return np.zeros_like(u), np.zeros((n, n)), margin
-    e = z / r
-    D = np.empty((n, n))
-    D[0, 0], D[0, 1:], D[1:, 0] = 1.0, e, e
-    D[1:, 1:] = (1 + t / r) * np.eye(n - 1) - (t / r) * np.outer(e, e)
-    return 0.5 * (t + r) * np.append(1.0, e), 0.5 * D, margin
-
-
-def triangle(order: int) -> tuple[Array, Array]:
-    """Rows and columns of the lower triangle, column by column."""
-    columns, rows = np.triu_indices(order)
-    return rows, columns
-
-
-def project_semidefinite(u: Array) -> Projection:
-    """Symmetric matrices ⪰ 0 as lower triangles, column by column, off-diagonals times √2."""
-    order = int((np.sqrt(8 * len(u) + 1) - 1) / 2)
-    rows, columns = triangle(order)
-    scale = np.where(rows == columns, 1.0, np.sqrt(2.0))
-    basis = np.zeros((len(u), order, order))
-    basis[np.arange(len(u)), rows, columns] = basis[np.arange(len(u)), columns, rows] = 1 / np.where(
-        rows == columns, 1.0, np.sqrt(2.0)
-    )
-    X = np.tensordot(u, basis, 1)
-    values, Q = np.linalg.eigh(X)
-    plus = np.maximum(values, 0)
-    s = (Q * plus) @ Q.T
-    ratio = np.array([
-        [(b - a) / (j - i) if (i > 0) != (j > 0) else float(i > 0) for j, b in zip(values, plus, strict=True)]
-        for i, a in zip(values, plus, strict=True)
-    ])  # fmt: skip
-    turned = Q.T @ basis @ Q
-    D = np.einsum("aij,ij,bij->ab", turned, ratio, turned)
-    return s[rows, columns] * scale, D, float(np.abs(values).min())
-
-
-def _bisect(increasing: Callable[[Wide], Wide], low: Wide, high: Wide) -> Wide:
-    for _ in range(300):
-        middle = (low + high) / 2
-        low, high = (middle, high) if increasing(middle) < 0 else (low, middle)
-    return (low + high) / 2
-
-
-def _jacobian(gradient: Array, hessian: Array, multiplier: float) -> Array:
-    """dp/du from p + ν∇c(p) = u, c(p) = 0."""
-    kkt = np.zeros((4, 4))
-    kkt[:3, :3] = np.eye(3) + multiplier * hessian
-    kkt[:3, 3] = kkt[3, :3] = gradient
-    return np.linalg.inv(kkt)[:3, :3]
-
-
-def project_exponential(u: Array) -> Projection:
-    """cl{(x, y, z) : y > 0, y exp(x/y) ≤ z}."""
-    r, s, t = (Wide(v) for v in u)
-    if (s > 0 and s * np.exp(r / s) <= t) or (r <= 0 and s == 0 and t >= 0):
-        return u, np.eye(3), float(np.inf if s == 0 else t - s * np.exp(r / s))
-    if (r > 0 and r * np.exp(s / r - 1) <= -t) or (r == 0 and s <= 0 and t <= 0):
-        return np.zeros(3), np.zeros((3, 3)), float(np.linalg.norm(u))
-    if r <= 0 and s <= 0:
-        margin = float(min(abs(r), abs(s), abs(t)))
-        return np.array([float(r), 0, max(float(t), 0)]), np.diag([1.0, 0.0, float(t > 0)]), margin
-
-    def third(rho: Wide) -> Wide:
-        """The last coordinate's equation, times something positive."""
-        return ((rho - 1) * r + s) * np.exp(rho) - (r - rho * s) * np.exp(-rho) - t * (rho * rho - rho + 1)
-
-    low = 1 - s / r if r > 0 else None
-    high = r / s if s > 0 else None
-    step = Wide(1)
-    if low is None:
-        assert high is not None
-        while third(high - step) > 0:
-            step *= 2
-        low = high - step
-    if high is None:
-        while third(low + step) < 0:
-            step *= 2
-        high = low + step
-    rho = _bisect(third, low, high)
-    mu = (r - rho * s) / (rho * rho - rho + 1) * np.exp(-rho)
-    if rho < 0:
-        y = ((rho - 1) * r + s) / (rho * rho - rho + 1)
-        z = y * np.exp(rho)
-    else:
-        z = t + mu
-        y = z * np.exp(-rho)
-    p = np.array([rho * y, y, z]).astype(float)
-    rho, y, mu = float(rho), float(y), float(mu)
-    gradient = np.array([np.exp(rho), (1 - rho) * np.exp(rho), -1.0])
-    bend = np.array([[1.0, -rho, 0], [-rho, rho * rho, 0], [0, 0, 0]])
-    D = _jacobian(gradient, np.exp(rho) / y * bend, mu)
-    return p, D, float(min(np.linalg.norm(p), np.linalg.norm(p - u)))
-
-
-def project_power(u: Array, alpha: float) -> Projection:
-    """{(x, y, z) : x^α y^(1−α) ≥ |z|, x, y ≥ 0}."""
-    beta = 1 - alpha
-    a, b, c = (Wide(v) for v in u)
-    length = abs(c)
-    if a >= 0 and b >= 0 and a**alpha * b**beta >= length:
-        return u, np.eye(3), float(a**alpha * b**beta - length)
-    if a <= 0 and b <= 0 and (-a / alpha) ** alpha * (-b / beta) ** beta >= length:
-        return np.zeros(3), np.zeros((3, 3)), float(np.linalg.norm(u))
-    assert length > 0, "on a face: the derivative is not looked for here"
-
-    def root(v: Wide, k: Wide) -> Wide:
-        square = np.sqrt(v * v + 4 * k)
-        return (v + square) / 2 if v >= 0 else 2 * k / (square - v)
-
-    def point(r: Wide) -> tuple[Wide, Wide]:
-        k = r * (length - r)
-        return root(a, alpha * k), root(b, beta * k)
-
-    def excess(r: Wide) -> Wide:
-        x, y = point(r)
-        return r - x**alpha * y**beta
-
-    r = _bisect(excess, Wide(0), length)
-    x, y = (float(v) for v in point(r))
-    sign = float(np.sign(c))
-    height = float(r)
-    p = np.array([x, y, sign * height])
-    if min(x, y) == 0:
-        return p, np.full((3, 3), np.nan), 0.0
-    gradient = np.array([-alpha * height / x, -beta * height / y, sign])
-    bend = np.array([[1 / x**2, -1 / (x * y), 0], [-1 / (x * y), 1 / y**2, 0], [0, 0, 0]])
-    D = _jacobian(gradient, alpha * beta * height * bend, float(length - r))
-    return p, D, float(min(np.linalg.norm(p), np.linalg.norm(p - u)))
-
-
-@dataclass(frozen=True)
-class Cone:
-    """One cone: its rows, its projection, and Clarabel's object for it."""
-
-    rows: slice
-    project: Callable[[Array], Projection]
-    clarabel: Callable[[], Any]
-
-
-def cones_of(dims: Any, m: int) -> list[Cone]:
-    """The cones of a problem in SCS's order, from cvxpy's dimensions."""
-    kinds: list[tuple[int, Callable[[Array], Projection], Callable[[], Any]]] = []
+def clarabel_cones(dims: Any) -> list[Any]:
+    """Clarabel's objects for the cones of a problem, in SCS's order, from cvxpy's dimensions."""
+    kinds: list[Any] = []
     if dims.zero:
-        kinds.append((dims.zero, project_zero, lambda: clarabel.ZeroConeT(dims.zero)))
+        kinds.append(partial(clarabel.ZeroConeT, dims.zero))
     if dims.nonneg:
-        kinds.append((dims.nonneg, project_orthant, lambda: clarabel.NonnegativeConeT(dims.nonneg)))
-    kinds += [(size, project_second_order, partial(clarabel.SecondOrderConeT, size)) for size in dims.soc]
-    for order in dims.psd:
-        kind = partial(clarabel.PSDTriangleConeT, order)
-        kinds.append((order * (order + 1) // 2, project_semidefinite, kind))
-    kinds += [(3, project_exponential, clarabel.ExponentialConeT)] * dims.exp
-    kinds += [(3, partial(project_power, alpha=a), partial(clarabel.PowerConeT, a)) for a in dims.p3d]
-    ends = np.cumsum([0, *(size for size, _, _ in kinds)])
-    assert ends[-1] == m, "other cones are not handled here"
-    return [
-        Cone(slice(start, stop), project, clarabel_cone)
-        for (start, stop), (_, project, clarabel_cone) in zip(pairwise(ends), kinds, strict=True)
-    ]
+        kinds.append(partial(clarabel.NonnegativeConeT, dims.nonneg))
+    kinds += [partial(clarabel.SecondOrderConeT, size) for size in dims.soc]
+    kinds += [partial(clarabel.PSDTriangleConeT, order) for order in dims.psd]
+    kinds += [clarabel.ExponentialConeT] * dims.exp
+    kinds += [partial(clarabel.PowerConeT, alpha) for alpha in dims.p3d]
+    return [kind() for kind in kinds]
 
 
 def clarabel_order(dims: Any, m: int) -> Array:

@@ -51,7 +51,7 @@ def dense_phi(layer: CvxpyLayer, params: list[Tensor]) -> Tensor:
     arguments, values, _ = layer.program(*params)
     with torch.no_grad():
         solved = layer.core.look(values, Call(layer.core, arguments.batch or 1, layer.options, False))
-    splitting, u = solved.at.splitting, solved.at.u
+    splitting, u = solved.whole.at.splitting, solved.whole.at.u
     u = u.clone().requires_grad_()
     following = splitting.run(u, 1)
     rows = [torch.autograd.grad(following[:, i].sum(), u, retain_graph=True)[0] for i in range(u.shape[1])]

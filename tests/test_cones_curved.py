@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.cones import Exponential, Power, Semidefinite
-from reference_cones import project_exponential, project_power, project_semidefinite
+from cvxfold.fuzz.cones import project_exponential, project_power, project_semidefinite
 
 
 def scaled(count: int, decades: float, seed: int) -> Tensor:

@@ -15,6 +15,7 @@ and no others, κ being the derivative of λ along ê.
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class FrameDerivative:
     def apply(self, f: SpectralFunction, v: Tensor) -> Tensor:
         """f(D) v for ``v`` of shape ``(B, 3·cones)`` or ``(B, 3·cones, k)``."""
         batch, cones = self.frame.shape[:2]
-        w = v.reshape(v.shape[0], cones, 3, -1)
+        w = v.reshape(v.shape[0], cones, 3, prod(v.shape[2:]))
         out = self.frame @ (f(self.eigenvalues).unsqueeze(-1) * (self.frame.mT @ w))
         return out.reshape(batch, *v.shape[1:])
 

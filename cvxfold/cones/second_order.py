@@ -17,6 +17,7 @@ and ξ orthogonal to ẑ, differentiating twice leaves, with c = t/n,
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class SecondOrderDerivative:
     def apply(self, f: SpectralFunction, v: Tensor) -> Tensor:
         """f(D) v for ``v`` of shape ``(B, cones·size)`` or ``(B, cones·size, k)``."""
         batch, cones, tail = self.direction.shape
-        w = v.reshape(v.shape[0], cones, tail + 1, -1)
+        w = v.reshape(v.shape[0], cones, tail + 1, prod(v.shape[2:]))
         on_a, on_c, rest = f(self.eigenvalues).unsqueeze(-1).unbind(-2)
         head, z = w[:, :, 0], w[:, :, 1:]
         along = (self.direction.unsqueeze(-1) * z).sum(-2)

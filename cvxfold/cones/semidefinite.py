@@ -38,10 +38,11 @@ class SemidefiniteDerivative:
         """f(D) v for ``v`` of shape ``(B, rows)`` or ``(B, rows, l)``."""
         batch, cones, order, _ = self.Q.shape
         columns = v if v.ndim == 3 else v.unsqueeze(-1)
-        V = _matrices(columns.mT.reshape(v.shape[0], -1, cones, order * (order + 1) // 2), order)
+        entries = order * (order + 1) // 2
+        V = _matrices(columns.mT.reshape(v.shape[0], columns.shape[2], cones, entries), order)
         Q = self.Q.unsqueeze(1)
         rotated = f(self.eigenvalues).unsqueeze(1) * (Q.mT @ V @ Q)
-        out = _triangles(Q @ rotated @ Q.mT).reshape(batch, columns.shape[2], -1).mT
+        out = _triangles(Q @ rotated @ Q.mT).reshape(batch, columns.shape[2], cones * entries).mT
         return out.reshape(batch, *v.shape[1:])
 
     def take(self, index: Tensor) -> "SemidefiniteDerivative":

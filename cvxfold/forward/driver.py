@@ -2,9 +2,11 @@
 
 1. Apply F a few times to every instance, from the penalty that worked last time to one that balances
    the residuals of the batch.
-2. Finish (Newton, then the method of multipliers for what Newton did not reach).
-3. Give what is left to another solver, an interior-point method, and finish its points.
-4. What is still left runs on alone, in longer rounds: each instance's penalty follows its own residuals,
+2. Finish by Newton steps. What these do not reach: test the steps of F as certificates.
+3. Give what is left, if it is not too much, to another solver, an interior-point method on the CPU, and
+   finish its points by Newton steps.
+4. Finish by the method of multipliers, from the better of what there is.
+5. What is still left runs on alone, in longer rounds: each instance's penalty follows its own residuals,
    its steps are tested as certificates, and the finish is tried again from time to time, until it stalls.
 """
 
@@ -25,6 +27,7 @@ from cvxfold.program import ConeProgram
 
 _ROUND = 50
 _MULTIPLIER_STEPS, _BEFORE_RESCUE = 200, 60
+_FEW = 256  # instances that another solver is asked for before the method of multipliers, not after it
 _MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
 _BALANCING_ROUNDS = 4
 _FINISH_GROWTH = 4  # the finish is tried again after 4 times as many iterations
@@ -138,17 +141,12 @@ class _Run(Working):
             done = self.done
             if self.settings.refine and done >= next_finish:
                 next_finish = max(_FINISH_GROWTH * done, FIRST_ROUND)
-                self._finish(_BEFORE_RESCUE if self.rescuer else _MULTIPLIER_STEPS)
-                if self.rescuer and len(self.index) and not self.deadline.passed:
-                    self._rescue(self.rescuer)
-                    self.rescuer = None
+                self._finish()
                 self._give_up()
             else:
                 self.settle("F")
             if len(self.index) and done > FIRST_ROUND:
-                now = self.splitting.evaluate(self.u)
-                ahead = self.splitting.evaluate(self.u + self.splitting.alpha * now.g)
-                self.certify(ahead.x - now.x, ahead.y - now.y)
+                self._certify_steps(self.u)
             if len(self.index) and done >= next_adaptation and self.settings.penalty is None:
                 next_adaptation = int(1.5 * done) + _ROUND
                 self._adapt()
@@ -156,12 +154,27 @@ class _Run(Working):
                 self.store(self.splitting.evaluate(self.u), self.everyone())
                 return
 
-    def _finish(self, multiplier_steps: int) -> None:
-        """Newton from the iterates, then from the method of multipliers where that was not enough."""
+    def _finish(self) -> None:
+        """All that is not the iteration: Newton, another solver once, the method of multipliers."""
+        before = self.u
         self.u = self.newton(self.everyone())
-        self.settle("newton", polished=True)
-        if not len(self.index) or self.deadline.passed:
-            return
+        left = self.settle("newton", polished=True, accept=False)
+        if len(self.index):
+            self._certify_steps(before[left])
+        steps = _MULTIPLIER_STEPS
+        if self.rescuer and 0 < len(self.index) <= _FEW:
+            self._rescue()
+        elif self.rescuer:
+            steps = _BEFORE_RESCUE
+        if len(self.index) and not self.deadline.passed:
+            self._multipliers(steps)
+        if self.rescuer and len(self.index):
+            self._rescue()
+        if len(self.index):
+            self.settle("finished", polished=True)
+
+    def _multipliers(self, steps: int) -> None:
+        """The method of multipliers, then Newton."""
         fallback = self.u
         point, before = self.check("multipliers")
         came_to = multipliers(
@@ -171,7 +184,7 @@ class _Run(Working):
             point.y,
             _MULTIPLIER_START * self.splitting.penalty.expand(len(self.index)),
             _MULTIPLIER_TOLERANCE * self.settings.eps_rel,
-            multiplier_steps,
+            steps,
             self.deadline,
         )
         self.newton_steps[self.index] += came_to.steps
@@ -179,23 +192,33 @@ class _Run(Working):
         self.u = self.newton(self.everyone())
         _, after = self.check("newton")
         self._keep_better(fallback, before.worst(), after.worst())
-        left = self.settle("finished", polished=True)
+        left = self.settle("finished", polished=True, accept=False)
         if len(self.index):
             self.certify(came_to.dx[left], came_to.dy[left])
 
-    def _rescue(self, rescue: Rescue) -> None:
-        """Another solver's points, or certificates, for the instances at work; finished like our own."""
+    def _rescue(self) -> None:
+        """Another solver's points, or certificates, for the instances at work; then Newton."""
+        rescue, self.rescuer = self.rescuer, None
+        if rescue is None or self.deadline.passed:
+            return
         start = rescue(self.index, self.deadline)
         self.rescued[self.index] = True
+        left = self.certify(*self._directions(start))
+        if not len(left):
+            return
         fallback = self.u
         _, before = self.check("rescue")
-        self.u = self.splitting.state(*self.scaling.equilibrated(start.s, start.y))
-        _, after = self.check("rescue")
-        dx, dy = self._directions(start)
+        self.u = self.splitting.state(*self.scaling.equilibrated(start.s[left], start.y[left]))
+        self.u = self.newton(self.everyone())
+        _, after = self.check("newton")
         self._keep_better(fallback, before.worst(), after.worst())
-        self.certify(dx, dy)
-        if len(self.index):
-            self._finish(_BEFORE_RESCUE)
+        self.settle("rescued", polished=True, accept=False)
+
+    def _certify_steps(self, u: Tensor) -> None:
+        """Test the step of F from ``u`` ``(b, m)`` as a certificate."""
+        now = self.splitting.evaluate(u)
+        ahead = self.splitting.evaluate(u + self.splitting.alpha * now.g)
+        self.certify(ahead.x - now.x, ahead.y - now.y)
 
     def _directions(self, start: Start) -> tuple[Tensor, Tensor]:
         """A start as directions dx and dy, in the units of the equilibrated program."""

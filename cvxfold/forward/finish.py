@@ -11,7 +11,7 @@ from cvxfold.forward.solution import ForwardSettings
 from cvxfold.forward.splitting import Splitting
 
 _FLOOR = 1e-14  # nothing to gain below this relative residual
-_POLISHED = 1e-11  # at a relative residual below this a step that does not halve it is the last
+POLISHED = 1e-11  # at a relative residual below this a step that does not halve it is the last
 _PATIENCE = 2  # steps without progress before an instance is given up
 _DIVERGED = 1e3
 
@@ -56,7 +56,7 @@ def newton_finish(
         g = point.g
         halved = error < 0.5 * previous
         stalls[active] = torch.where(halved, 0, stalls[active] + 1)
-        enough = good & ~halved & ((error <= _POLISHED) | (stalls[active] >= _PATIENCE))
+        enough = good & ~halved & ((error <= POLISHED) | (stalls[active] >= _PATIENCE))
         lost = ~(error < _DIVERGED * best_error[active])
         done = (error <= _FLOOR) | enough | lost
         if step >= _PATIENCE:

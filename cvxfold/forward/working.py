@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cvxfold.deadline import Deadline
 from cvxfold.forward.certificates import infeasibility, unboundedness
-from cvxfold.forward.finish import newton_finish
+from cvxfold.forward.finish import POLISHED, newton_finish
 from cvxfold.forward.residuals import Residuals, residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, ForwardSettings, Solution, Status
@@ -98,14 +98,21 @@ class Working:
         """Residuals of a point in original units."""
         return residuals(program, scaling, point.x, point.s, point.y)
 
-    def settle(self, stage: str, polished: bool = False) -> Tensor:
+    def settle(self, stage: str, polished: bool = False, accept: bool = True) -> Tensor:
         """Retire the instances within tolerance, first polishing them if that is wanted and not yet done.
+
+        Args:
+            stage: for the log.
+            polished: whether Newton steps were taken already.
+            accept: whether the tolerance suffices; otherwise only what is solved to rounding is retired.
 
         Returns:
             Positions of the instances that were at work and remain.
         """
         point, residual = self.check(stage)
         solved = residual.within(self.settings.eps_abs, self.settings.eps_rel)
+        if not accept:
+            solved &= residual.worst() <= POLISHED
         if self.settings.refine and not polished and bool(solved.any()):
             rows = solved.nonzero().squeeze(-1)
             self.u[rows] = self.newton(rows)
@@ -145,8 +152,12 @@ class Working:
         self.newton_steps[self.index[rows]] += steps
         return best
 
-    def certify(self, dx: Tensor, dy: Tensor) -> None:
-        """Retire the instances that a direction, ``(b, n)`` or ``(b, m)``, proves to have no solution."""
+    def certify(self, dx: Tensor, dy: Tensor) -> Tensor:
+        """Retire the instances that a direction, ``(b, n)`` or ``(b, m)``, proves to have no solution.
+
+        Returns:
+            Positions of the instances that were at work and remain.
+        """
         program, eps = self.splitting.program, self.settings.eps_infeasible
         primal = infeasibility(program, self.scaling, dy)
         dual = unboundedness(program, self.scaling, dx)
@@ -155,4 +166,4 @@ class Working:
             infeasible, primal, torch.where(unbounded, dual, self.certificate[self.index])
         )
         kinds = torch.where(infeasible, INFEASIBLE, UNBOUNDED)
-        self.retire(self.splitting.evaluate(self.u), infeasible | unbounded, kinds)
+        return self.retire(self.splitting.evaluate(self.u), infeasible | unbounded, kinds)

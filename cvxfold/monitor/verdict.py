@@ -138,7 +138,8 @@ def complaints(
         complain(
             _ILL_CONDITIONED,
             f"{_instances(rows)} may be off by up to {float(diagnosis.adjoint_error[rows].amax()):.1e} "
-            "(relative) because their systems are ill-conditioned; scale the problem, or regularize the "
+            f"(relative): what is left of the adjoint systems ({float(residual[rows].amax()):.1e}) is "
+            "magnified by their conditioning; lower backward_tol, scale the problem, or regularize the "
             "gradient (proximal=…)",
         )
     return found

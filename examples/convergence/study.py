@@ -86,7 +86,7 @@ def arguments(name: str, description: str | None, argv: Sequence[str] | None = N
 def optimum(layer: CvxpyLayer, params: Sequence[Tensor]) -> Optimum:
     """Where the layer's derivative is taken: the fixed points, and their operator F."""
     given, values, _ = layer.program(*params)
-    return layer.core.look(values, Call(layer.core, given.batch or 1, layer.options, False)).at
+    return layer.core.look(values, Call(layer.core, given.batch or 1, layer.options, False)).whole.at
 
 
 def reached_radius(layer: CvxpyLayer, truth: Case) -> Tensor:

@@ -1,0 +1,1 @@
+"""Fuzzing: random cone programs whose solutions are known, to find answers that are silently wrong."""

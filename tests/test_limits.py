@@ -1,0 +1,250 @@
+"""Time, memory, threads, interruptions: where a limit is met, what is there stays right and is told."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+import cvxfold
+import cvxfold.core
+from cases import said
+from cvxfold.torch import CvxpyLayer
+from families import FAMILIES
+
+HUGE, TINY = 1_000_000, 1e-300
+
+
+def quadratic(**options: Any) -> Any:
+    """A dense QP in 5 variables with 6 parameters."""
+    family = FAMILIES["dense_qp5"]()
+    return CvxpyLayer(family.problem, family.parameters, family.variables, **options)
+
+
+def sample(batch: int, seed: int = 0) -> list[Tensor]:
+    """Parameters of that; the matrix of the objective is shared by the batch."""
+    L, *rest = FAMILIES["dense_qp5"]().sample(batch, seed)
+    return [p.requires_grad_() for p in (L[0].clone(), *rest)]
+
+
+def answers(layer: Any, params: list[Tensor]) -> list[Tensor]:
+    """Outputs, and the gradients of a loss in them."""
+    outputs = layer(*params)
+    loss = torch.stack([(v.nan_to_num() * v.nan_to_num().cos()).sum() for v in outputs]).sum()
+    return [*(v.detach() for v in outputs), *torch.autograd.grad(loss, params)]
+
+
+def run_here(code: str, interruption: signal.Signals | None = None) -> tuple[str, str]:
+    """What a new process says; it is interrupted half a second after its first line."""
+    command, pipe, here = [sys.executable, "-c", code], subprocess.PIPE, Path(__file__).parent
+    with subprocess.Popen(command, cwd=here, stdout=pipe, stderr=pipe, text=True) as process:
+        first = process.stdout.readline() if interruption and process.stdout else ""
+        if interruption:
+            time.sleep(0.5)
+            process.send_signal(interruption)
+        out, err = process.communicate(timeout=120)
+    return first + out, err
+
+
+def assert_close(found: list[Tensor], exact: list[Tensor], tol: float) -> None:
+    for one, other in zip(found, exact, strict=True):
+        scale = 1 + float(other.nan_to_num().abs().amax())
+        torch.testing.assert_close(one, other, rtol=tol, atol=tol * scale, equal_nan=True)
+
+
+def test_time_limit_of_the_forward_pass() -> None:
+    layer = quadratic(refine=False, tol=TINY, max_iters=HUGE, time_limit=0.3)
+    with pytest.warns(cvxfold.ConvergenceWarning, match="time_limit"):
+        layer(*sample(2))
+    assert layer.report.forward.instances(cvxfold.Status.UNCONVERGED) == [0, 1]
+    assert all(25 < iterations < HUGE for iterations in layer.report.forward.iterations.tolist())
+
+
+def test_time_limit_of_the_backward_pass() -> None:
+    params = sample(2)
+    layer = quadratic(backward="lfpi", backward_tol=TINY, backward_max_iters=HUGE, time_limit=0.5)
+    (x,) = layer(*params)
+    with pytest.warns(cvxfold.ConvergenceWarning, match="backward pass"):
+        (found,) = torch.autograd.grad(x.sum(), params[:1])
+    backward = layer.report.backward
+    assert len(backward.history) < HUGE
+    assert not backward.converged.any()
+    (exact,) = torch.autograd.grad(quadratic()(*params)[0].sum(), params[:1])
+    assert_close([found], [exact], 1e-6)  # it had come far enough by then
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("limit", [1, 24, 25, 26, 77, 130])
+def test_max_iters_is_kept_exactly(limit: int, refine: bool) -> None:
+    layer = quadratic(refine=refine, tol=TINY, max_iters=limit, on_unconverged="ignore")
+    layer(*sample(3))
+    assert layer.report.forward.iterations.tolist() == [limit] * 3
+
+
+@pytest.mark.parametrize("method", ["gmres", "bicgstab", "anderson", "lfpi", "least_squares"])
+@pytest.mark.parametrize("limit", [1, 3])
+def test_backward_max_iters_is_kept_exactly(method: Any, limit: int) -> None:
+    layer = quadratic(backward=method, backward_tol=TINY, backward_max_iters=limit, on_unconverged="ignore")
+    answers(layer, sample(3))
+    assert layer.report.backward.iterations.tolist() == [limit] * 3
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> list[int]:
+    """Let a function of the core run out of memory above ``most`` instances; the batches it is asked for."""
+    original, asked = getattr(cvxfold.core, name), []
+
+    def limited(*args: Any, **more: Any) -> Any:
+        asked.append(len(args[2]) if name == "fold" else args[0].batch)
+        if asked[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GB")
+        return original(*args, **more)
+
+    monkeypatch.setattr(cvxfold.core, name, limited)
+    return asked
+
+
+INFEASIBLE = [1, 5]
+
+
+def partly_infeasible(batch: int) -> list[Tensor]:
+    """Parameters of which instances 1 and 5 contradict themselves: a row 0ᵀx = 1."""
+    *others, A, b = (p.detach() for p in sample(batch))
+    A[INFEASIBLE], b[INFEASIBLE] = 0.0, 1.0
+    return [p.requires_grad_() for p in (*others, A, b)]
+
+
+@pytest.mark.parametrize("options", [{}, {"refine": False, "penalty": 1.0, "tol": 1e-9}], ids=str)
+@pytest.mark.parametrize("name", ["solve", "fold"])
+def test_halves_of_a_batch_are_the_batch(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, how = partly_infeasible(11), {"on_unsolvable": "nan", "on_unconverged": "ignore"}
+    whole, parts = quadratic(**options, **how), quadratic(**options, **how)
+    exact = answers(whole, params)
+    asked = crowded(monkeypatch, name, 3)
+    assert_close(answers(parts, params), exact, 1e-12)
+    assert asked[0] > 3
+    assert sum(size for size in asked if size <= 3) == (11 if name == "solve" else 9)
+    assert parts.report.forward.status == whole.report.forward.status
+    assert parts.report.forward.instances(cvxfold.Status.INFEASIBLE) == INFEASIBLE
+    assert parts.report.backward.verdict == whole.report.backward.verdict
+    if "penalty" in options:  # then each instance goes its own way, to a residual of its own
+        assert parts.report.forward.iterations.tolist() == whole.report.forward.iterations.tolist()
+        for kind in ("residual", "primal_residual", "dual_residual"):
+            found, known = (getattr(r.forward, kind) for r in (parts.report, whole.report))
+            torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-14, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["solve", "fold"])
+def test_an_instance_that_does_not_fit_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, params = quadratic(), sample(3)
+    with monkeypatch.context() as patched:
+        crowded(patched, name, 0)
+        with pytest.raises(cvxfold.OutOfMemoryError) as error:
+            answers(layer, params)
+    said(error, "n = 5", "m = 6", "GiB")
+    assert_close(answers(layer, params), answers(quadratic(), params), 1e-9)  # and the layer goes on
+
+
+def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def messages(layer: Any, params: list[Tensor]) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            answers(layer, params)
+        return [str(warning.message) for warning in caught]
+
+    params = sample(9)
+    options = {"refine": False, "penalty": 1.0, "max_iters": 60, "backward": "lfpi", "backward_max_iters": 40}
+    expected = messages(quadratic(**options), params)
+    assert len(expected) == 2
+    crowded(monkeypatch, "solve", 2)
+    crowded(monkeypatch, "fold", 1)
+    assert messages(quadratic(**options), params) == expected
+    with pytest.raises(cvxfold.InfeasibleError) as error:
+        quadratic()(*partly_infeasible(9))
+    assert error.value.indices == INFEASIBLE
+
+
+LARGE = """
+import resource, torch, cvxfold.core
+from test_limits import CvxpyLayer, FAMILIES
+torch.set_num_threads(1)
+family = FAMILIES["constant_qp"]()
+layer, other = (CvxpyLayer(family.problem, family.parameters, family.variables) for _ in range(2))
+(few,) = family.sample(8, 0)
+exact, many = other(few)[0].repeat(500, 1), few.repeat(500, 1)
+original, asked = cvxfold.core.solve, []
+cvxfold.core.solve = lambda program, *args: (asked.append(program.batch), original(program, *args))[1]
+status = open("/proc/self/status").read().splitlines()
+size = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) * 1024
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (size + 50 * 2**20, before[1]))  # the whole takes about 80 MiB
+(found,) = layer(many)
+resource.setrlimit(resource.RLIMIT_AS, before)
+torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+print("ok" if asked[0] == 4000 and len(asked) > 2 else asked)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux'")
+def test_a_batch_that_does_not_fit_is_solved_in_halves() -> None:
+    out, err = run_here(LARGE)
+    assert out == "ok\n", err[-2_000:]
+
+
+def test_threads_have_their_own_answers_and_reports() -> None:
+    layer, together = quadratic(), threading.Barrier(8)
+    jobs = [sample(1 + seed, seed) for seed in range(8)]
+
+    def job(params: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        together.wait()
+        found = answers(layer, params)
+        together.wait()
+        return found, [len(layer.report.forward.status), len(layer.report.backward.verdict)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for params, (found, sizes) in zip(jobs, pool.map(job, jobs), strict=True):
+            assert sizes == [len(params[1])] * 2
+            assert_close(found, answers(quadratic(), params), 1e-9)
+
+
+PLACES = ["forward.splitting.Splitting.run", "forward.finish.NewtonSystem.at", "forward.driver.multipliers"]
+PLACES += ["core.Optimum", "core.fold", "backward.solve_adjoint", "core.diagnose"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_interrupted_pass_leaves_no_trace(place: str) -> None:
+    layer, params = quadratic(), sample(11, 2)
+    answers(layer, sample(4, 1))
+    interruption = mock.patch(f"cvxfold.{place}", side_effect=KeyboardInterrupt)
+    with interruption, pytest.raises(KeyboardInterrupt):
+        answers(layer, sample(11))
+    assert_close(answers(layer, params), answers(quadratic(), params), 1e-9)
+
+
+INTERRUPTED = """
+import torch
+from test_limits import answers, assert_close, quadratic, sample
+torch.set_num_threads(1)
+layer, params = quadratic(refine=False, penalty=1.0), sample(3)
+print("ready", flush=True)
+try:
+    layer(*params, solver_args={"eps": 1e-300, "max_iters": 1_000_000})
+except KeyboardInterrupt:
+    assert_close(answers(layer, params), answers(quadratic(), params), 1e-5)
+    print("ok")
+"""
+
+
+def test_control_c() -> None:
+    out, err = run_here(INTERRUPTED, signal.SIGINT)
+    assert out == "ready\nok\n", err[-2_000:]
