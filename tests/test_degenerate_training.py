@@ -108,27 +108,28 @@ def test_proximal_is_refused_where_the_gradient_is_unrolled() -> None:
 
 
 def scaled_program(**options: Any) -> Any:
-    """cᵀx over Gx ≤ h, x ≥ 0, Σx ≤ 1000, rows of G between 1e-3 and 1e3."""
+    """cᵀx + t‖x‖² over Gx ≤ h, x ≥ 0, Σx ≤ 1000, rows of G between 1e-3 and 1e3."""
     n, rng = 20, np.random.default_rng(1)
-    x, c, h = cp.Variable(n), cp.Parameter(n), cp.Parameter(n)
+    x, c, h, t = cp.Variable(n), cp.Parameter(n), cp.Parameter(n), cp.Parameter(nonneg=True)
     G = rng.integers(-2, 3, (n, n)) * 10.0 ** rng.integers(-3, 4, (n, 1))
-    return CvxpyLayer(minimize(c @ x, G @ x <= h, x >= 0, cp.sum(x) <= 1e3), [c, h], [x], **options)
+    problem = minimize(c @ x + t * cp.sum_squares(x), G @ x <= h, x >= 0, cp.sum(x) <= 1e3)
+    return CvxpyLayer(problem, [c, h, t], [x], **options)
 
 
 def test_the_same_bits_each_time() -> None:
     rng = np.random.default_rng(3)
     costs, h = rng.integers(-3, 4, (8, 20)) * 1.0, rng.integers(0, 3, (8, 20)) * 1.0
     costs[:4] *= 10 ** rng.uniform(0, 6, (4, 20))
+    costs[5], h[5] = rng.uniform(1, 2, 20), 0.0  # at x = 0 more rows than 20 are active
+    costs[6:], h[6:], t = rng.uniform(-2, 2, (2, 20)), 1.0, np.repeat([0.0, 1.0], [6, 2])  # two are easy
     runs = []
     for layer in (scaled_program(on_unconverged="ignore"), scaled_program(on_unconverged="ignore")):
         run = []
         for _ in range(5):
-            params = [torch.from_numpy(value).requires_grad_() for value in (costs, h)]
+            params = [torch.from_numpy(value).requires_grad_() for value in (costs, h, t)]
             (x,) = layer(*params)
-            run += [x.detach(), *torch.autograd.grad(x.square().sum(), params)]
-        rescued = layer.report.forward.rescued
-        assert rescued.any()
-        assert not rescued.all()
+            run += [x.detach(), *torch.autograd.grad((x + x.square()).sum(), params)]
+        assert layer.report.forward.rescued.any()
         assert layer.report.backward.degenerate.any()
         runs.append(run)
     assert all(torch.equal(mine, other) for mine, other in zip(*runs, strict=True))

@@ -34,25 +34,26 @@ def infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor) -> Tensor:
     return _ratio(_norm(program.A.rmv(dy) / scaling.columns), -support)
 
 
-def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor) -> Tensor:
+def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, *, endless: bool = True) -> Tensor:
     """The residual of ``dx`` ``(B, n)`` as a direction along which a feasible objective falls forever.
 
     Args:
         program: equilibrated. scaling: how.
         dx: in its units, of any length.
+        endless: whether a direction along which the objective has a minimum that is in reach proves nothing.
 
     Returns:
         The larger of ‖Pδx‖ and ‖Aδx + δs‖ where qᵀδx = −1, ``(B,)``; infinite where the objective does not
-        fall, or where it has a minimum along δx that is in reach.
+        fall.
     """
     descent = (program.q * dx).sum(-1)
     Adx, Pdx = program.A.mv(dx), program.P.mv(dx)
     recession = _norm((Adx + program.cone.project(-Adx)) / scaling.rows)
     curvature = _norm(Pdx / scaling.columns)
     # The objective's minimum along dx, at −descent/dxᵀPdx, must be out of reach and not only far.
-    endless = dx.norm(dim=-1) * -descent >= _OUT_OF_REACH * (dx * Pdx).sum(-1)
+    far = dx.norm(dim=-1) * -descent >= _OUT_OF_REACH * (dx * Pdx).sum(-1)
     residual = _ratio(torch.maximum(recession, curvature), -descent)
-    return torch.where(endless, residual, torch.inf)
+    return torch.where(far, residual, torch.inf) if endless else residual
 
 
 def _ratio(violation: Tensor, gain: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from cvxfold.forward.working import INFEASIBLE, UNBOUNDED, UNCONVERGED, Working
 from cvxfold.program import ConeProgram
 
 _ROUND = 50
-_MULTIPLIER_STEPS, _BEFORE_RESCUE = 200, 60
+_ALONE, _BESIDE_RESCUE = 200, 60  # steps of the method of multipliers
 _FEW = 256  # instances that another solver is asked for before the method of multipliers, not after it
 _MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
 _BALANCING_ROUNDS = 4
@@ -161,14 +161,12 @@ class _Run(Working):
         left = self.settle("newton", polished=True, accept=False)
         if len(self.index):
             self._certify_steps(before[left])
-        steps = _MULTIPLIER_STEPS
-        if self.rescuer and 0 < len(self.index) <= _FEW:
+        alone = self.rescuer is None
+        if 0 < len(self.index) <= _FEW:
             self._rescue()
-        elif self.rescuer:
-            steps = _BEFORE_RESCUE
         if len(self.index) and not self.deadline.passed:
-            self._multipliers(steps)
-        if self.rescuer and len(self.index):
+            self._multipliers(_ALONE if alone else _BESIDE_RESCUE)
+        if len(self.index):
             self._rescue()
         if len(self.index):
             self.settle("finished", polished=True)
@@ -194,7 +192,9 @@ class _Run(Working):
         self._keep_better(fallback, before.worst(), after.worst())
         left = self.settle("finished", polished=True, accept=False)
         if len(self.index):
-            self.certify(came_to.dx[left], came_to.dy[left])
+            again = self.certify(came_to.dx[left], came_to.dy[left])
+            if len(again):
+                self.certify_polished(came_to.dx[left][again], came_to.dy[left][again])
 
     def _rescue(self) -> None:
         """Another solver's points, or certificates, for the instances at work; then Newton."""
@@ -203,7 +203,10 @@ class _Run(Working):
             return
         start = rescue(self.index, self.deadline)
         self.rescued[self.index] = True
-        left = self.certify(*self._directions(start))
+        dx, dy = self._directions(start)
+        left = self.certify(dx, dy)
+        if len(left):
+            left = left[self.certify_polished(dx[left], dy[left])]
         if not len(left):
             return
         fallback = self.u
@@ -212,7 +215,7 @@ class _Run(Working):
         self.u = self.newton(self.everyone())
         _, after = self.check("newton")
         self._keep_better(fallback, before.worst(), after.worst())
-        self.settle("rescued", polished=True, accept=False)
+        self.settle("rescued", polished=True)
 
     def _certify_steps(self, u: Tensor) -> None:
         """Test the step of F from ``u`` ``(b, m)`` as a certificate."""

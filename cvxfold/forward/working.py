@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.deadline import Deadline
+from cvxfold.forward.certificate_polish import polished_multiplier, polished_ray
 from cvxfold.forward.certificates import infeasibility, unboundedness
 from cvxfold.forward.finish import POLISHED, newton_finish
 from cvxfold.forward.residuals import Residuals, residuals
@@ -14,6 +15,7 @@ from cvxfold.monitor.log import IterationLog
 from cvxfold.program import ConeProgram
 
 _NEWTON_STEPS = 8
+_PROMISING = 10.0  # residual of a direction that may become a certificate
 
 SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED = (
     CODES.index(status) for status in (Status.SOLVED, Status.UNCONVERGED, Status.INFEASIBLE, Status.UNBOUNDED)
@@ -151,6 +153,18 @@ class Working:
         )
         self.newton_steps[self.index[rows]] += steps
         return best
+
+    def certify_polished(self, dx: Tensor, dy: Tensor) -> Tensor:
+        """:meth:`certify`, after Newton steps that make approximate certificates accurate."""
+        program, scaling = self.splitting.program, self.scaling
+        for residual, direction, polished in (
+            (unboundedness(program, scaling, dx, endless=False), dx, polished_ray),
+            (infeasibility(program, scaling, dy), dy, polished_multiplier),
+        ):
+            rows = (residual <= _PROMISING).nonzero().squeeze(-1)
+            if len(rows):
+                direction[rows] = polished(program.take(rows), direction[rows])
+        return self.certify(dx, dy)
 
     def certify(self, dx: Tensor, dy: Tensor) -> Tensor:
         """Retire the instances that a direction, ``(b, n)`` or ``(b, m)``, proves to have no solution.
