@@ -222,11 +222,20 @@ class Core:
         good: Tensor,
         options: Options,
         settings: AdjointSettings,
+        only: Tensor | None = None,
     ) -> list["_Piece"]:
-        """Fold the instances ``rows`` ``(b,)`` together, or in halves where memory does not suffice."""
+        """Fold the instances ``rows`` ``(b,)`` together, or in halves where memory does not suffice.
+
+        Args:
+            only: the positions among them, and among the other arguments', to fold; all if None.
+        """
         method = options.backward
         assert not isinstance(method, Unrolled)
+        given = (rows, at, x_bar, y_bar, good)
         try:
+            if only is not None:
+                rows, x_bar, y_bar, good = rows[only], x_bar[only], y_bar[only], good[only]
+                at = at.take(only)
             folded = fold(at, at.phi, x_bar, y_bar, method, settings)
             adjoint = folded.adjoint
             diagnosis = diagnose(at, self.entries, x_bar, y_bar, folded, settings.deadline)
@@ -240,22 +249,20 @@ class Core:
             if not is_out_of_memory(error):
                 raise
             message = str(error)
+        rows, at, x_bar, y_bar, good = given
+        at.__dict__.pop("phi", None)  # the factor it keeps for the next backward pass
         release(rows.device)
-        if len(rows) == 1:
-            raise too_large(at.splitting.program.q.shape[1], at.splitting.program.cone.dim, message)
-        everyone, middle = torch.arange(len(rows), device=rows.device), len(rows) // 2
-        halves = [
-            self._fold_in_parts(rows[h], at.take(h), x_bar[h], y_bar[h], good[h], options, settings)
-            for h in (everyone[:middle], everyone[middle:])
+        if only is None:
+            only = torch.arange(len(rows), device=rows.device)
+        if len(only) == 1:
+            program = at.splitting.program
+            raise too_large(program.q.shape[1], program.cone.dim, message)
+        middle = len(only) // 2
+        return [
+            piece
+            for half in (only[:middle], only[middle:])
+            for piece in self._fold_in_parts(rows, at, x_bar, y_bar, good, options, settings, half)
         ]
-        return [piece for half in halves for piece in half]
-
-    def __deepcopy__(self, _: dict[int, Any]) -> "Core":
-        """A copy that remembers nothing yet."""
-        return Core(self.structure, self.moving)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Core, (self.structure, self.moving)
 
 
 @dataclass(frozen=True)

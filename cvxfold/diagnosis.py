@@ -32,9 +32,10 @@ _KINK = 1e-9  # a margin below this, relative to the data, cannot be told from z
 _LARGEST_KINK = 1e-6  # nor one below the error of u; but beyond this margin the sides can be told apart
 _SIDES_AGREE = 1e-5  # relative difference of the gradients on both sides that still counts as none
 _SUSPECT, _SINGULAR = 1e-2, 1e-9  # ‖J w‖/‖w‖ that calls for a closer look, and that of a null vector
+_LARGEST_SINGULAR = 1e-6  # where u is not accurate, neither is J
 _INVERSE_ITERATIONS = (1, 2)  # between looks; one alone leaves a null vector hidden among hundreds of rows
 _PURIFICATIONS = 4
-_SAFETY, _ROUNDING = 10.0, 1e-14  # calibrated: docs/robustness.md
+_SAFETY, _ROUNDING = 30.0, 3e-14  # calibrated: docs/robustness.md
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def diagnose(
     on_kink = margin <= reach
     felt = _felt(at, folded)
     kinked = (on_kink & (felt > FELT)).any(-1)
-    bound, singular = _null_direction(at, phi, entries, x_bar, y_bar, folded)
+    doubt = (100 * du.abs().amax(-1) / size).clamp(_SINGULAR, _LARGEST_SINGULAR)
+    bound, singular = _null_direction(at, phi, entries, x_bar, y_bar, folded, doubt)
     if bool(on_kink.any()):
         aside = 4 * reach * on_kink * at.splitting.program.cone.interior(u)
         rows = kinked.nonzero().squeeze(-1)
@@ -127,7 +129,7 @@ def diagnose(
         if len(rows):
             part, bars = at.take(rows), (x_bar[rows], y_bar[rows])
             active = SplittingLinearization.at(part.splitting, part.u - aside[rows])
-            kinked[rows] = _null_direction(part, active, entries, *bars, None)[1]
+            kinked[rows] = _null_direction(part, active, entries, *bars, None, doubt[rows])[1]
     if folded is None:
         magnified, strength = 0 * bound, torch.ones_like(bound)
     else:
@@ -188,6 +190,7 @@ def _null_direction(
     x_bar: Tensor,
     y_bar: Tensor,
     folded: Folded | None,
+    doubt: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """An upper bound of J's smallest singular value, and where J is singular in a way that matters.
 
@@ -201,19 +204,25 @@ def _null_direction(
     for steps in _INVERSE_ITERATIONS:
         for _ in range(steps):
             w = _normalized(phi.newton.solve(w))
-        found = _examine(at, phi, w, entries, x_bar, y_bar)
+        found = _examine(at, phi, w, entries, x_bar, y_bar, doubt)
         bound, singular = torch.minimum(bound, found[0]), singular | found[1]
     if folded is not None:
         rows = (~(folded.adjoint.residual <= _SIDES_AGREE) & ~singular).nonzero().squeeze(-1)
         if len(rows):
             part, left = at.take(rows), _normalized(folded.r[rows])
-            found = _examine(part, phi.take(rows), left, entries, x_bar[rows], y_bar[rows])
+            found = _examine(part, phi.take(rows), left, entries, x_bar[rows], y_bar[rows], doubt[rows])
             bound[rows], singular[rows] = torch.minimum(bound[rows], found[0]), found[1]
     return bound, singular
 
 
 def _examine(
-    at: Optimum, phi: SplittingLinearization, w: Tensor, entries: Entries, x_bar: Tensor, y_bar: Tensor
+    at: Optimum,
+    phi: SplittingLinearization,
+    w: Tensor,
+    entries: Entries,
+    x_bar: Tensor,
+    y_bar: Tensor,
+    doubt: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """‖J w‖ for w of length 1, ``(b,)``, and where w leads to a null vector that matters, ``(b,)``.
 
@@ -230,7 +239,7 @@ def _examine(
         Jw = part.splitting.jacobian(part.D, w)
     bound[rows] = torch.minimum(Jw.norm(dim=-1), bound[rows])
     matters = _matters(at.take(rows), part, w, entries, x_bar[rows], y_bar[rows])
-    singular[rows] = (bound[rows] <= _SINGULAR) & matters
+    singular[rows] = (bound[rows] <= doubt[rows]) & matters
     return bound, singular
 
 

@@ -140,7 +140,7 @@ class Options:
         _require_choice("on_unsolvable", on_unsolvable, OnUnsolvable)
         if on_degenerate is not None:
             _require_choice("on_degenerate", on_degenerate, OnUnconverged)
-        if proximal:
+        if proximal or isinstance(proximal, bool):
             _require_positive("proximal", proximal)
             if isinstance(method, Unrolled):
                 raise ValueError("proximal: expected 0 where the gradient is unrolled, not folded")

@@ -21,6 +21,7 @@ from cvxfold.forward.splitting import Splitting
 from cvxfold.linear.cholesky import Cholesky
 
 DELTA = 1e-7
+_SMALL = 1e-6  # H may vanish, where nothing is active; M never does
 
 
 def _inverse(d: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ class NewtonSystem:
         D = D or program.cone.derivative(u)
         gram = splitting.equality_gram / DELTA + program.gram(program.A.values, D, _weight)
         H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
-        return cls(splitting, D, Cholesky.factor(H))
+        return cls(splitting, D, Cholesky.factor(H, _SMALL * splitting.size))
 
     def solve(self, g: Tensor) -> Tensor:
         """The step du with J du ≈ g, ``(B, m)``."""

@@ -7,7 +7,7 @@ from cvxfold.forward.residuals import Residuals
 from cvxfold.program import ConeProgram
 
 BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
-RANGE = (1e-8, 1e8)
+RANGE = (1e-5, 1e5)  # of equilibrated programs; beyond it M loses digits
 _SOLVED = 1e-10  # what is left of residuals below this says nothing of the balance
 
 

@@ -79,6 +79,12 @@ class Splitting:
         self._factor = Cholesky.factor(self._M)
         self._inverse = pseudoinverse(self._M) if self._factor.shifted else None
 
+    @property
+    def size(self) -> Tensor:
+        """The largest diagonal entry of M, ``(1|B,)``."""
+        diagonal = self._M.diagonal(dim1=-2, dim2=-1)
+        return diagonal.amax(-1) if diagonal.shape[-1] else diagonal.new_ones(len(diagonal))
+
     def solve_normal(self, rhs: Tensor) -> Tensor:
         """M⁻¹ rhs, ``(B, n)``; where [P; A] lacks full column rank, the least-norm solution M⁺ rhs."""
         return self._factor.solve(rhs) if self._inverse is None else self._inverse.mv(rhs)

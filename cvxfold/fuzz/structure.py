@@ -101,6 +101,8 @@ def draw_structure(seed: int, number: int) -> Structure:
     n = int(min(MOST_VARIABLES, rng.geometric(rng.choice([0.4, 0.15, 0.05]))))
     dims = _dims(rng, n)
     quadratic = Quadratic(rng.choice([kind.value for kind in Quadratic], p=[0.35, 0.3, 0.2, 0.15]))
+    if quadratic is Quadratic.NONE and not dims.m:  # cvxpy takes no linear function on all of Rⁿ
+        quadratic = Quadratic.FACTOR
     defect = Defect(rng.choice([kind.value for kind in Defect], p=[0.6, 0.08, 0.08, 0.08, 0.08, 0.08]))
     if (
         (defect is Defect.DUPLICATE_ROWS and dims.nonneg < 2)

@@ -25,15 +25,18 @@ class Cholesky:
     shift: Tensor
 
     @classmethod
-    def factor(cls, S: Tensor) -> "Cholesky":
+    def factor(cls, S: Tensor, scale: Tensor | None = None) -> "Cholesky":
         """Factor ``S`` ``(1|B, n, n)``, adding a small multiple of I where that is needed.
+
+        It is small beside the largest diagonal entry, or beside ``scale`` ``(1|B,)`` where that is larger.
 
         An instance whose entries are not finite yields NaN, and leaves the others as they are.
         """
         lower, info = torch.linalg.cholesky_ex(S)
         shift = S.new_zeros(S.shape[0])
         diagonal = S.diagonal(dim1=-2, dim2=-1)
-        scale = diagonal.abs().amax(-1).clamp_min(torch.finfo(S.dtype).tiny) if S.shape[-1] else shift
+        largest = diagonal.abs().amax(-1).clamp_min(torch.finfo(S.dtype).tiny) if S.shape[-1] else shift
+        scale = largest if scale is None else torch.maximum(largest, scale)
         pivots = lower.diagonal(dim1=-2, dim2=-1).square()
         tiny = 4 * S.shape[-1] * torch.finfo(S.dtype).eps
         singular = (info != 0) | (pivots < tiny * diagonal).any(-1)
