@@ -37,7 +37,7 @@ _MEANINGLESS = frozenset({
     "mode", "n_jobs_backward", "warm_start", "warm_starts", "raise_on_error", "lsqr_args",
 })  # fmt: skip
 _OF_OTHER_SOLVERS = frozenset({
-    "n_jobs_forward", "acceleration_lookback", "acceleration_interval", "use_indirect",
+    "n_jobs_forward", "acceleration_interval", "use_indirect",
 })  # fmt: skip
 _FORWARD = {
     "eps": ("eps_abs", "eps_rel"),
@@ -55,7 +55,11 @@ _FORWARD = {
     "max_iter": ("max_iters",),
     "time_limit": ("time_limit",),
     "time_limit_secs": ("time_limit",),
+    "acceleration_lookback": ("acceleration",),
 }
+
+
+_ITS_OWN = {"max_iters", "max_iter", "time_limit", "time_limit_secs", "acceleration_lookback"}
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Options:
         proximal: float = 0.0,
         rescue: bool = True,
         time_limit: float | None = None,
+        acceleration: int = 8,
     ) -> "Options":
         """Check a layer's keyword arguments.
 
@@ -164,6 +169,7 @@ class Options:
             penalty=None if penalty is None else float(penalty),
             relaxation=float(relaxation),
             time_limit=None if time_limit is None else float(time_limit),
+            acceleration=_require_count("acceleration", acceleration, 0),
         )
         if max_iters is not None:
             forward = replace(forward, max_iters=int(max_iters))
@@ -196,7 +202,7 @@ class Options:
             solver = replace(solver, given={**solver.given, **rest}, workers=workers)
             _ = solver.arguments  # a key that the solver does not know is an error now, not in a call
             # Its tolerances say what counts as solved; its iterations are not ours.
-            rest = {key: rest[key] for key in rest.keys() & _FORWARD.keys() - {"max_iters", "max_iter"}}
+            rest = {key: rest[key] for key in rest.keys() & _FORWARD.keys() - _ITS_OWN}
         forward = _changed(self.forward, rest)
         if ignored:
             warnings.warn(
@@ -233,6 +239,8 @@ def _changed(settings: ForwardSettings, given: Mapping[str, Any]) -> ForwardSett
             )
         if _FORWARD[key] == ("max_iters",):
             _require_count(f"solver_args[{key!r}]", value)
+        elif _FORWARD[key] == ("acceleration",):
+            _require_count(f"solver_args[{key!r}]", value, 0)
         elif key != "verbose":
             _require_positive(f"solver_args[{key!r}]", value)
         changes |= dict.fromkeys(_FORWARD[key], value)
@@ -256,7 +264,7 @@ def _require_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
-def _require_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+def _require_count(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
     return value

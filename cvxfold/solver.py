@@ -105,8 +105,8 @@ class FoldedSolver(SolverInterface):
     Args:
         solver: of the forward pass, as the layer's.
         backward, refine, tol, max_iters, backward_tol, backward_max_iters, on_unconverged, on_unsolvable,
-            on_degenerate, proximal, rescue, time_limit, verbose, penalty, relaxation: likewise, but for
-            ``backward="unrolled"``.
+            on_degenerate, proximal, rescue, time_limit, acceleration, verbose, penalty, relaxation: likewise,
+            but for ``backward="unrolled"``.
 
     Raises:
         ValueError: an option is unknown or out of range.
@@ -135,6 +135,7 @@ class FoldedSolver(SolverInterface):
         proximal: float = 0.0,
         rescue: bool = True,
         time_limit: float | None = None,
+        acceleration: int = 8,
         verbose: bool = False,
         penalty: float | None = None,
         relaxation: float = RELAXATION,
@@ -156,6 +157,7 @@ class FoldedSolver(SolverInterface):
             proximal=proximal,
             rescue=rescue,
             time_limit=time_limit,
+            acceleration=acceleration,
         )
         if isinstance(self._options.backward, Unrolled):
             raise ValueError("backward: 'unrolled' needs a layer of cvxfold's own, cvxfold.torch.CvxpyLayer")

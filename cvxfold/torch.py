@@ -86,6 +86,7 @@ class CvxpyLayer(torch.nn.Module):
             cvxfold's own method does not reach at once, before it goes on.
         time_limit: seconds for the forward pass, and again for the backward pass; instances that do not
             finish are reported as unconverged, gradients by their residual. A step under way is not cut off.
+        acceleration: memory of the Anderson acceleration of the splitting iteration; 0 for none.
         penalty: ρ of the splitting iteration, for all instances; None lets it follow their residuals.
         relaxation: α of the splitting iteration, between 0 and 2.
 
@@ -126,6 +127,7 @@ class CvxpyLayer(torch.nn.Module):
         proximal: float = 0.0,
         rescue: bool = True,
         time_limit: float | None = None,
+        acceleration: int = 8,
         penalty: float | None = None,
         relaxation: float = RELAXATION,
     ) -> None:
@@ -147,6 +149,7 @@ class CvxpyLayer(torch.nn.Module):
             proximal=proximal,
             rescue=rescue,
             time_limit=time_limit,
+            acceleration=acceleration,
         ).updated(solver_args)
         self._canonical = canonicalize(
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend

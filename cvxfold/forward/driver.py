@@ -6,8 +6,9 @@
 3. Give what is left, if it is not too much, to another solver, an interior-point method on the CPU, and
    finish its points by Newton steps.
 4. Finish by the method of multipliers, from the better of what there is.
-5. What is still left runs on alone, in longer rounds: each instance's penalty follows its own residuals,
-   its steps are tested as certificates, and the finish is tried again from time to time, until it stalls.
+5. What is still left runs on alone, in longer, accelerated rounds: each instance's penalty follows its
+   own residuals, its steps are tested as certificates, and the finish is tried again from time to time,
+   until it stalls.
 """
 
 from collections.abc import Callable
@@ -150,7 +151,7 @@ class _Run(Working):
             if len(self.index) and done >= next_adaptation and self.settings.penalty is None:
                 next_adaptation = int(1.5 * done) + _ROUND
                 self._adapt()
-            if len(self.index) and not self.advance(_ROUND):
+            if len(self.index) and not self.advance(_ROUND, fast=True):
                 self.store(self.splitting.evaluate(self.u), self.everyone())
                 return
 

@@ -55,6 +55,7 @@ class ForwardSettings:
         penalty: ρ for all of the batch; None lets it follow the residuals.
         relaxation: α in (0, 2).
         time_limit: seconds at most; None for no limit.
+        acceleration: memory of Anderson acceleration in the later rounds; 0 for none.
     """
 
     eps_abs: float = 1e-8
@@ -66,6 +67,7 @@ class ForwardSettings:
     penalty: float | None = None
     relaxation: float = RELAXATION
     time_limit: float | None = None
+    acceleration: int = 8
 
     @property
     def bare(self) -> bool:

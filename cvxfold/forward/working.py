@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.deadline import Deadline
+from cvxfold.forward.acceleration import accelerated
 from cvxfold.forward.certificate_polish import polished_multiplier, polished_ray
 from cvxfold.forward.certificates import infeasibility, unboundedness
 from cvxfold.forward.finish import POLISHED, newton_finish
@@ -74,12 +75,15 @@ class Working:
         middle = float(solved.log().median().exp()) if len(solved) else start
         return start if 0.2 < middle / start < 5.0 else middle
 
-    def advance(self, steps: int) -> bool:
-        """Apply F to the instances at work; False where a limit forbids it."""
+    def advance(self, steps: int, *, fast: bool = False) -> bool:
+        """Apply F to the instances at work, accelerated if ``fast``; False where a limit forbids it."""
         steps = min(steps, self.settings.max_iters - self.done)
         if steps <= 0 or self.deadline.passed:
             return False
-        self.u = self.splitting.run(self.u, steps)
+        if fast and self.settings.acceleration:
+            self.u = accelerated(self.splitting, self.u, steps, self.settings.acceleration)
+        else:
+            self.u = self.splitting.run(self.u, steps)
         self.done += steps
         self.iterations[self.index] += steps
         return True
