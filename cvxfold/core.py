@@ -264,6 +264,13 @@ class Core:
             for piece in self._fold_in_parts(rows, at, x_bar, y_bar, good, options, settings, half)
         ]
 
+    def __deepcopy__(self, _: dict[int, Any]) -> "Core":
+        """A copy that remembers nothing yet."""
+        return Core(self.structure, self.moving)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Core, (self.structure, self.moving)
+
 
 @dataclass(frozen=True)
 class _Piece:

@@ -209,8 +209,10 @@ def _null_direction(
     if folded is not None:
         rows = (~(folded.adjoint.residual <= _SIDES_AGREE) & ~singular).nonzero().squeeze(-1)
         if len(rows):
-            part, left = at.take(rows), _normalized(folded.r[rows])
-            found = _examine(part, phi.take(rows), left, entries, x_bar[rows], y_bar[rows], doubt[rows])
+            everyone = len(rows) == len(at.u)
+            part, there = (at, phi) if everyone else (at.take(rows), phi.take(rows))
+            left = _normalized(folded.r[rows])
+            found = _examine(part, there, left, entries, x_bar[rows], y_bar[rows], doubt[rows])
             bound[rows], singular[rows] = torch.minimum(bound[rows], found[0]), found[1]
     return bound, singular
 
@@ -233,13 +235,15 @@ def _examine(
     rows = (~(bound >= _SUSPECT)).nonzero().squeeze(-1)
     if not len(rows):
         return bound, singular
-    part, w, Jw = phi.take(rows), w[rows], Jw[rows]
+    if len(rows) < len(w):
+        at, phi, w, Jw, doubt, x_bar, y_bar = (
+            at.take(rows), phi.take(rows), *(v[rows] for v in (w, Jw, doubt, x_bar, y_bar))
+        )  # fmt: skip
     for _ in range(_PURIFICATIONS):
-        w = _normalized(w - part.newton.solve(Jw))
-        Jw = part.splitting.jacobian(part.D, w)
+        w = _normalized(w - phi.newton.solve(Jw))
+        Jw = phi.splitting.jacobian(phi.D, w)
     bound[rows] = torch.minimum(Jw.norm(dim=-1), bound[rows])
-    matters = _matters(at.take(rows), part, w, entries, x_bar[rows], y_bar[rows])
-    singular[rows] = (bound[rows] <= doubt[rows]) & matters
+    singular[rows] = (bound[rows] <= doubt) & _matters(at, phi, w, entries, x_bar, y_bar)
     return bound, singular
 
 

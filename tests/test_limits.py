@@ -140,7 +140,8 @@ def test_halves_of_a_batch_are_the_batch(
     if "penalty" in options:  # then each instance goes its own way, to a residual of its own
         assert parts.report.forward.iterations.tolist() == whole.report.forward.iterations.tolist()
         for kind in ("residual", "primal_residual", "dual_residual"):
-            found, known = (getattr(r.forward, kind) for r in (parts.report, whole.report))
+            solved = whole.report.forward.codes == 0  # the others wander, and their rounding with them
+            found, known = (getattr(r.forward, kind)[solved] for r in (parts.report, whole.report))
             torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-14, equal_nan=True)
 
 

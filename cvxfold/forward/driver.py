@@ -19,7 +19,7 @@ from torch import Tensor
 from cvxfold.deadline import Deadline
 from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.multipliers import multipliers
-from cvxfold.forward.penalty import BALANCED, RANGE, first_penalty, imbalance
+from cvxfold.forward.penalty import BALANCED, balance_of, first_penalty, imbalance, limits
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import FIRST_ROUND, ForwardSettings, Solution
 from cvxfold.forward.splitting import Splitting
@@ -99,6 +99,7 @@ class _Run(Working):
         rescue: Rescue | None,
     ) -> None:
         super().__init__(splitting, scaling, settings, deadline)
+        self.range = limits(splitting.program)
         self.rescuer = rescue if settings.refine else None
 
     def certify_freely(self) -> None:
@@ -129,8 +130,7 @@ class _Run(Working):
             ratio = float(imbalance(residual).median())
             if self.settings.penalty is not None or 1 / BALANCED < ratio < BALANCED:
                 return
-            low, high = RANGE
-            self.all = self.all.with_penalty((self.all.penalty * ratio).clamp(low, high))
+            self.all = self.all.with_penalty((self.all.penalty * ratio).clamp(*self.range))
             self.splitting = self.all if len(self.index) == len(self.status) else self.all.take(self.index)
             self.penalty = self.all.penalty.expand_as(self.penalty).clone()
             self.u = self.splitting.state(point.s, point.y)
@@ -210,9 +210,13 @@ class _Run(Working):
             left = left[self.certify_polished(dx[left], dy[left])]
         if not len(left):
             return
-        fallback = self.u
-        _, before = self.check("rescue")
-        self.u = self.splitting.state(*self.scaling.equilibrated(start.s[left], start.y[left]))
+        point, before = self.check("rescue")
+        s, y = self.scaling.equilibrated(start.s[left], start.y[left])
+        if self.settings.penalty is None:
+            penalty = balance_of(s, y, self.splitting.penalty).clamp(*self.range)
+            self.splitting = self.splitting.with_penalty(penalty)
+        fallback = self.splitting.state(point.s, point.y)
+        self.u = self.splitting.state(s, y)
         self.u = self.newton(self.everyone())
         _, after = self.check("newton")
         self._keep_better(fallback, before.worst(), after.worst())
@@ -254,5 +258,5 @@ class _Run(Working):
         if not bool(move.any()):
             return
         penalty = torch.where(move, self.splitting.penalty * ratio, self.splitting.penalty)
-        self.splitting = self.splitting.with_penalty(penalty.clamp(*RANGE))
+        self.splitting = self.splitting.with_penalty(penalty.clamp(*self.range))
         self.u = self.splitting.state(point.s, point.y)

@@ -13,11 +13,33 @@ _SOLVED = 1e-10  # what is left of residuals below this says nothing of the bala
 
 def first_penalty(program: ConeProgram) -> Tensor:
     """A first guess, ``(1,)``: the dual's size over the primal's, as far as q and b tell, by the median."""
+    return _natural(program).clamp(1e-4, 1e4).reshape(1)
+
+
+def limits(program: ConeProgram) -> tuple[float, float]:
+    """How far the penalty may go: :data:`RANGE` about 1, widened to hold as much about what is natural."""
+    low, high = RANGE
+    natural = float(_natural(program))
+    return min(low, low * natural), max(high, high * natural)
+
+
+def _natural(program: ConeProgram) -> Tensor:
     if not program.cone.dim or not program.q.shape[1]:
-        return program.q.new_ones(1)
+        return program.q.new_ones(())
     dual, primal = program.q.abs().amax(-1), program.b.abs().amax(-1)
-    guess = torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual))
-    return guess.median().clamp(1e-4, 1e4).reshape(1)
+    return torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual)).median()
+
+
+def balance_of(s: Tensor, y: Tensor, otherwise: Tensor) -> Tensor:
+    """The penalty under which s and R⁻¹y of a solution, ``(B, m)``, are alike in size, ``(B,)``.
+
+    Where one of them vanishes, ``otherwise`` ``(1|B,)``.
+    """
+    if not s.shape[1]:
+        return otherwise.expand(len(s))
+    primal, dual = s.abs().amax(-1), y.abs().amax(-1)
+    usable = (primal > 0) & (dual > 0) & primal.isfinite() & dual.isfinite()
+    return torch.where(usable, dual / torch.where(usable, primal, 1.0), otherwise)
 
 
 def imbalance(residual: Residuals) -> Tensor:

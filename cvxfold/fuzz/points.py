@@ -41,7 +41,11 @@ def draw_point(rng: Generator, dims: Dims, n: int, curved: bool, kind: str) -> A
         # Where x is held already, more constraints would make its multipliers many.
         full = kind != "vertex" and held >= n and rng.random() < 0.95
         u[cone.rows] = _block(rng, name, cone, kind, inside=full)
-        slopes = np.linalg.eigvalsh(cone.project(u[cone.rows])[1])
+        D = cone.project(u[cone.rows])[1]
+        while not np.isfinite(D).all():  # a corner that the reference's formulas do not reach
+            u[cone.rows] = _block(rng, name, cone, kind, inside=full)
+            D = cone.project(u[cone.rows])[1]
+        slopes = np.linalg.eigvalsh(D)
         if held + (slopes < 1e-6).sum() > n and kind != "vertex" and name != "zero":
             u[cone.rows] = _block(rng, name, cone, kind, inside=True)
             slopes = np.ones(1)
