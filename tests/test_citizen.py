@@ -155,8 +155,10 @@ def test_data_loader_workers(start: str) -> None:
 
 
 def _train_one_half(rank: int, port: int, found: str, features: Tensor, state: dict[str, Tensor]) -> None:
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
     torch.set_num_threads(1)
-    store = torch.distributed.TCPStore("localhost", port, is_master=False)
+    store = TCPStore("localhost", port, is_master=False)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     model = Model()
     model.load_state_dict(state)
@@ -171,10 +173,12 @@ def _train_one_half(rank: int, port: int, found: str, features: Tensor, state: d
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_distributed_data_parallel(tmp_path: Path) -> None:
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
     model, features = Model(), torch.randn(6, 3, dtype=torch.float64)
     gradients = str(tmp_path / "gradients")
     # This process keeps the store: a file's is removed by the first child that ends, under the other's feet.
-    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     arguments = (store.port, gradients, features, model.state_dict())
     start_processes(_train_one_half, arguments, nprocs=2, start_method="spawn")
     model(features).square().sum(1).mean().backward()

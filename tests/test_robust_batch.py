@@ -7,7 +7,7 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
-from cvxpylayers.torch import CvxpyLayer as UpstreamLayer
+from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
 import cvxfold
 from cases import said

@@ -206,8 +206,6 @@ class _Run(Working):
         self.rescued[self.index] = True
         dx, dy = self._directions(start)
         left = self.certify(dx, dy)
-        if len(left):
-            left = left[self.certify_polished(dx[left], dy[left])]
         if not len(left):
             return
         point, before = self.check("rescue")
@@ -220,7 +218,9 @@ class _Run(Working):
         self.u = self.newton(self.everyone())
         _, after = self.check("newton")
         self._keep_better(fallback, before.worst(), after.worst())
-        self.settle("rescued", polished=True)
+        left = left[self.settle("rescued", polished=True)]
+        if len(left):
+            self.certify_polished(dx[left], dy[left])
 
     def _certify_steps(self, u: Tensor) -> None:
         """Test the step of F from ``u`` ``(b, m)`` as a certificate."""
