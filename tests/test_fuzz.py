@@ -230,12 +230,16 @@ def test_gradients_at_kinks_and_answers_without_a_solution_are_judged(cases: lis
 
 
 def test_nothing_is_silently_wrong() -> None:
-    outcomes = fuzz(240, seed=1, time_limit=5.0)
+    outcomes = fuzz(240, seed=1)
     assert len(outcomes) == 240
     assert [figures.reproduction(one) for one in figures.wrong(outcomes)] == []
     numbers = figures.figures(outcomes)
-    assert numbers["nondegenerate_solved_well"] > 0.95
-    assert numbers["unsolvable_certified"] > 0.9
+    assert (
+        numbers["nondegenerate_solved_well"] > 0.97
+    )  # few instances: one is half a percent
+    assert numbers["unsolvable_certified"] > 0.95
+    assert numbers["estimate_covers_error"] > 0.96
+    assert numbers["estimate_within_100"] > 0.9
 
 
 def test_workers_find_the_same() -> None:
