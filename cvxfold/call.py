@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cvxfold.deadline import NEVER
 from cvxfold.errors import (
     ConvergenceError,
     ConvergenceWarning,
@@ -42,6 +43,7 @@ class Call:
         self.options = options
         self.warm_start = warm_start
         self.invalid = invalid
+        self.deadline = NEVER  # of the forward pass, once it has begun
         self.report: Report | None = None
         self.solved: Solved | None = None
         self.flattened: Call | None = None  # the call that served this one under torch.func.vmap

@@ -20,7 +20,7 @@ from cvxfold.forward.black_box import named
 from cvxfold.forward.driver import Rescue, solve
 from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.prepare import Preparation, Prepared
-from cvxfold.forward.solution import ForwardSettings, is_absent
+from cvxfold.forward.solution import ForwardSettings
 from cvxfold.latest import Latest
 from cvxfold.memory_limits import is_out_of_memory, release, too_large
 from cvxfold.monitor.report import BackwardRecord, Report
@@ -84,6 +84,7 @@ class Core:
         """The forward pass, without derivatives; fills in the call's report."""
         started = time.perf_counter()
         rows = torch.arange(call.batch, device=values.q.device)
+        call.deadline = Deadline.after(call.options.forward.time_limit)
         if call.invalid is not None:
             rows = rows[~call.invalid]
         parts = self._solve_in_parts(values, call, rows) if len(rows) else []
@@ -141,6 +142,7 @@ class Core:
             known := self._memory,
             self._start(values, program, prepared, call, known),
             self._rescue(values, prepared) if call.options.rescue else None,
+            call.deadline,
         )
         point = solution.point
         x, _, y = scaling.original(point.x, point.s, point.y)
@@ -181,7 +183,7 @@ class Core:
         if solver is None:
             return memory.start(program) if call.warm_start and memory else None
         start = solver.black_box.solve_batch(
-            self.structure, values, program.batch, solver.arguments, solver.workers
+            self.structure, values, program.batch, solver.arguments, solver.workers, call.deadline
         )
         return prepared.reduced.start(start)
 
@@ -189,10 +191,9 @@ class Core:
         """An interior-point method for what our own does not reach."""
 
         def rescue(index: Tensor, deadline: Deadline) -> Start:
-            arguments = dict(_RESCUE_ARGUMENTS)
-            if deadline.left is not None:
-                arguments["time_limit"] = deadline.left
-            start = named(_RESCUER).solve_batch(self.structure, values.take(index), len(index), arguments)
+            start = named(_RESCUER).solve_batch(
+                self.structure, values.take(index), len(index), _RESCUE_ARGUMENTS, None, deadline
+            )
             return prepared.reduced.start(start)
 
         return rescue
@@ -206,7 +207,7 @@ class Core:
             rows, at = part.present
             if len(rows):
                 bars = (x_bar, y_bar) if len(rows) == call.batch else (x_bar[rows], y_bar[rows])
-                good = part.solution.solved[~is_absent(part.solution.status)]
+                good = part.solution.solved[part.kept]
                 pieces += self._fold_in_parts(rows, at, *bars, good, call.options, settings)
         seconds = time.perf_counter() - started
         records = [(piece.rows, piece.record) for piece in pieces]

@@ -109,7 +109,8 @@ def diagnose(
     u, phi = at.u, at.phi
     if not u.shape[-1]:
         ones, no = u.new_ones(len(u)), torch.zeros(len(u), dtype=torch.bool, device=u.device)
-        return Diagnosis(torch.inf * ones, ones, no, no, 0 * ones, 0 * ones, ones)
+        unseen, share = _unseen(at, folded, ones)
+        return Diagnosis(torch.inf * ones, ones, no, unseen, 0 * ones, share, ones)
     du, size = phi.newton.solve(at.point.g), _size(at)
     margin = at.splitting.program.cone.margin(u)
     error = torch.minimum(10 * du.abs().amax(-1), _LARGEST_KINK * size)
@@ -134,6 +135,8 @@ def diagnose(
         magnified, strength = 0 * bound, torch.ones_like(bound)
     else:
         magnified, strength = adjoint_error(at, entries, folded)
+        unseen, share = _unseen(at, folded, bound)
+        singular, magnified = singular | unseen, torch.maximum(magnified, share)
     return Diagnosis(
         margin=margin.amin(-1) / size,
         smallest=bound,
@@ -245,6 +248,23 @@ def _examine(
     bound[rows] = torch.minimum(Jw.norm(dim=-1), bound[rows])
     singular[rows] = (bound[rows] <= doubt) & _matters(at, phi, w, entries, x_bar, y_bar)
     return bound, singular
+
+
+def _unseen(at: Optimum, folded: Folded | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the loss looks at a direction that neither P nor A sees, ``(B,)``, and how much of it is lost.
+
+    No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is.
+    """
+    if folded is None or not at.splitting.rank_deficient:
+        return torch.zeros_like(like, dtype=torch.bool), torch.zeros_like(like)
+    program, t = at.splitting.program, folded.t
+    lost = _ratio_of_norms(t, t + program.P.mv(folded.p) + program.A.rmv(folded.v))
+    unseen = ~(lost <= _SIDES_AGREE)
+    return unseen, torch.where(unseen, lost, 0.0)
+
+
+def _ratio_of_norms(part: Tensor, whole: Tensor) -> Tensor:
+    return part.norm(dim=-1) / whole.norm(dim=-1).clamp_min(torch.finfo(part.dtype).tiny)
 
 
 def _normalized(w: Tensor) -> Tensor:

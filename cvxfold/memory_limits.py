@@ -6,7 +6,7 @@ import torch
 
 from cvxfold.errors import OutOfMemoryError
 
-_SIGNS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_SIGNS = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 # n × n and m × n matrices of an instance that live at once in a Newton step: P, M, its factor, the Gram
 # matrices, H and its factor; A, its weighted rows.
 _SQUARE, _TALL = 8, 3
@@ -38,8 +38,8 @@ def bytes_needed(n: int, m: int, instances: int = 1) -> int:
 
 def too_large(n: int, m: int, error_message: str) -> OutOfMemoryError:
     """What to raise where not even a single instance fits."""
-    gigabytes = bytes_needed(n, m) / 2**30
+    gigabytes, words = bytes_needed(n, m) / 2**30, [*error_message.splitlines(), "nothing"][0]
     return OutOfMemoryError(
         f"out of memory: one instance alone (n = {n:,} variables, m = {m:,} rows) needs about "
-        f"{gigabytes:.3g} GiB, and there is less; the allocator said: {error_message.splitlines()[0]}"
+        f"{gigabytes:.3g} GiB, and there is less; the allocator said: {words}"
     )

@@ -33,12 +33,23 @@ class Part:
     prepared: Prepared
 
     @cached_property
+    def broken(self) -> Tensor:
+        """Instances whose numbers went beyond what can be represented, ``(b,)``."""
+        at = self.at
+        finite = [value.isfinite().all(-1) for value in (at.x, at.y, at.u)]
+        return ~torch.stack(finite).all(0)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """The instances, of this part, that can be differentiated, ``(b,)``."""
+        return ~(is_absent(self.solution.status) | self.broken)
+
+    @cached_property
     def present(self) -> tuple[Tensor, Optimum]:
-        """The instances that have a solution: which of the batch, and where it is."""
-        absent = is_absent(self.solution.status)
-        if not bool(absent.any()):
+        """The same: which of the batch, and where their solutions are."""
+        if bool(self.kept.all()):
             return self.rows, self.at
-        keep = (~absent).nonzero().squeeze(-1)
+        keep = self.kept.nonzero().squeeze(-1)
         return self.rows[keep], self.at.take(keep)
 
 
@@ -48,7 +59,7 @@ class Solved:
 
     Args:
         parts: what was solved together.
-        x: ``(B, n)``, zero where there is no solution.
+        x: ``(B, n)``, zero where there is no solution, NaN where the numbers went out of range.
         y: ``(B, m)``, likewise.
         codes: statuses, ``(B,)``.
     """
@@ -67,6 +78,8 @@ class Solved:
             rows, at = part.present
             x[rows], y[rows] = at.x, at.y
             codes[part.rows] = part.solution.status
+            broken = part.rows[part.broken & ~is_absent(part.solution.status)]
+            x[broken], y[broken] = torch.nan, torch.nan
         return cls(parts, x, y, codes)
 
     @property
@@ -103,4 +116,4 @@ def joined_gradients(
     p, v = torch.zeros_like(solved.x), torch.zeros_like(solved.y)
     for rows, data in pieces:
         p[rows], v[rows] = data.p, data.v
-    return DataGradients(p, v, solved.x, solved.y, entries)
+    return DataGradients(p, v, solved.x.nan_to_num(), solved.y.nan_to_num(), entries)

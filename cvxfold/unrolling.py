@@ -23,6 +23,7 @@ from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, Solution, Status
 from cvxfold.forward.splitting import Splitting
 from cvxfold.monitor.report import BackwardRecord, ForwardRecord
+from cvxfold.monitor.verdict import NO_SOLUTION
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.transforms import is_mapped
@@ -73,7 +74,9 @@ def solve_unrolled(values: ProgramValues, call: Call, method: Unrolled) -> tuple
     b = core.right_hand_side(values)
     program, scaling = on_tape.program(values.q, b, batch)
     splitting = Splitting(program, operator.penalty, operator.alpha)
-    backward = _Backward(core, call, method)
+    if invalid is not None and call.report is not None:
+        call.report.forward.codes[invalid] = CODES.index(Status.INVALID)
+    backward = _Backward(core, call, method, absent)
     tape = Tape(method.iterations, backward.ended)
     u = unroll(lambda u: splitting.run(u, 1), tape.begin(u, list(values)), method, tape)
     point = splitting.evaluate(u)
@@ -118,8 +121,8 @@ def _solution(
 class _Backward:
     """What is to be known when the gradient has gone back through the tape."""
 
-    def __init__(self, core: "Core", call: Call, method: Unrolled) -> None:
-        self._core, self._call, self._method = core, call, method
+    def __init__(self, core: "Core", call: Call, method: Unrolled, absent: Tensor) -> None:
+        self._core, self._call, self._method, self._absent = core, call, method, absent
         self._at: Optimum | None = None
         self._solved: Tensor | None = None
         self._bars: dict[str, Tensor] = {}
@@ -146,16 +149,16 @@ class _Backward:
         y_bar = self._bars.get("y", torch.zeros_like(at.y))
         diagnosis = diagnose(at, self._core.entries, x_bar, y_bar, None)
         path = torch.cat([descent.history, descent.residual.unsqueeze(0)])
-        self._call.ended(
-            BackwardRecord.of(
-                str(self._method),
-                descent.history,
-                descent.residual,
-                estimate_rate(path),
-                descent.seconds + time.perf_counter() - started,
-                diagnosis,
-                solved,
-                self._call.options.adjoint.tol,
-                approximate=False,
-            )
+        record = BackwardRecord.of(
+            str(self._method),
+            descent.history,
+            descent.residual,
+            estimate_rate(path),
+            descent.seconds + time.perf_counter() - started,
+            diagnosis,
+            solved,
+            self._call.options.adjoint.tol,
+            approximate=False,
         )
+        record.codes[self._absent] = NO_SOLUTION
+        self._call.ended(record)

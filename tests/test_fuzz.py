@@ -234,9 +234,7 @@ def test_nothing_is_silently_wrong() -> None:
     assert len(outcomes) == 240
     assert [figures.reproduction(one) for one in figures.wrong(outcomes)] == []
     numbers = figures.figures(outcomes)
-    assert (
-        numbers["nondegenerate_solved_well"] > 0.97
-    )  # few instances: one is half a percent
+    assert numbers["nondegenerate_solved_well"] > 0.97  # few instances: one is half a percent
     assert numbers["unsolvable_certified"] > 0.95
     assert numbers["estimate_covers_error"] > 0.96
     assert numbers["estimate_within_100"] > 0.9

@@ -198,3 +198,41 @@ def test_reports_and_summaries_count_them() -> None:
         assert flat["verdict/degenerate"] == 1
     assert numbers["forward/primal_residual_max"] < 1e-10  # of the others
     assert sum(monitor.verdicts.values()) == 64
+
+
+@pytest.mark.parametrize("mode", ["raise", "nan"])
+def test_numbers_out_of_range_stay_with_their_instance(mode: Any) -> None:
+    problem, parameters, x = _problem(cone=False)
+    layer = CvxpyLayer(problem, parameters, [x], on_unsolvable=mode, on_unconverged="ignore")
+    q, A, b = _data(batch=3)
+    A[1] *= 1e200
+    shift = torch.zeros(6, dtype=F64, requires_grad=True)
+    (out,) = layer(q + shift, A, b)
+    (found,) = torch.autograd.grad(out[[0, 2]].sum(), shift)
+    assert out[1].isnan().all()
+    (alone,) = layer(q[[0, 2]] + shift, A[[0, 2]], b[[0, 2]])
+    (expected,) = torch.autograd.grad(alone.sum(), shift)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_unrolling_tells_what_is_absent() -> None:
+    problem, parameters, x = _problem(cone=False)
+    layer = CvxpyLayer(
+        problem, parameters, [x], on_unsolvable="nan", on_unconverged="ignore", backward="unrolled"
+    )
+    values = [value.requires_grad_() for value in _spoiled(_data())]
+    (out,) = layer(*values)
+    torch.autograd.grad(out.nansum(), values)
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    assert [str(layer.report.forward.status[i]) for i in BAD[:3]] == ["infeasible", "unbounded", "invalid"]
+    assert [str(layer.report.backward.verdict[i]) for i in BAD[:3]] == ["no solution"] * 3
+
+
+def test_what_nothing_sees_is_degenerate() -> None:
+    x, a, b = cp.Variable(2), cp.Parameter(2), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.square(a @ x - b))), [a, b], [x], on_degenerate="raise")
+    value = torch.tensor([1.0, 0.5], dtype=F64, requires_grad=True)
+    (out,) = layer(value, torch.tensor(1.0, dtype=F64))
+    with pytest.raises(cvxfold.DegenerateError):
+        out[0].backward()

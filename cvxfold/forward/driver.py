@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cvxfold.deadline import Deadline
+from cvxfold.deadline import NEVER, Deadline
 from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.multipliers import multipliers
 from cvxfold.forward.penalty import BALANCED, balance_of, first_penalty, imbalance, limits
@@ -46,6 +46,7 @@ def solve(
     memory: Memory | None = None,
     start: Start | None = None,
     rescue: Rescue | None = None,
+    deadline: Deadline = NEVER,
 ) -> tuple[Solution, Memory]:
     """Solve a batch of cone programs.
 
@@ -56,11 +57,11 @@ def solve(
         start: a point to start from. Where it is another solver's solution it is finished, and iterated
             on only where that fails; without ``settings.refine`` it is taken as it is.
         rescue: for the instances that the first finish does not reach.
+        deadline: of the pass.
 
     Returns:
         The solution, with a status for every instance, and the memory for the next call.
     """
-    deadline = Deadline.after(settings.time_limit)
     run = _Run(_operator(program, settings, memory), scaling, settings, deadline, rescue)
     if start is not None:
         run.u = run.splitting.state(*scaling.equilibrated(start.s, start.y))

@@ -89,6 +89,11 @@ class Splitting:
         """M⁻¹ rhs, ``(B, n)``; where [P; A] lacks full column rank, the least-norm solution M⁺ rhs."""
         return self._factor.solve(rhs) if self._inverse is None else self._inverse.mv(rhs)
 
+    @property
+    def rank_deficient(self) -> bool:
+        """Whether M of any instance is singular: something that neither P nor A sees."""
+        return self._inverse is not None
+
     def free_descent(self) -> Tensor | None:
         """−q on the null space of M, ``(B, n)``: where it is not zero the objective falls forever along it.
 

@@ -21,7 +21,8 @@ class Index:
     def on(self, device: torch.device) -> Tensor:
         """The array as a tensor on ``device``."""
         if device not in self._on:
-            self._on[device] = torch.as_tensor(self.array, device=device)
+            with torch.inference_mode(False):  # made under it they could not serve a backward pass later
+                self._on[device] = torch.as_tensor(self.array, device=device)
         return self._on[device]
 
     def __len__(self) -> int:

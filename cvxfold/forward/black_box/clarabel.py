@@ -13,6 +13,7 @@ from cvxfold.forward.solution import Status
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to type checkers
 
 NAMES = frozenset(name for name in dir(clarabel.DefaultSettings()) if not name.startswith("_")) - {"default"}
+TIME_LIMIT = "time_limit"
 ALIASES = {
     "eps": ("tol_gap_abs", "tol_gap_rel", "tol_feas"),
     "eps_abs": ("tol_gap_abs", "tol_feas"),

@@ -13,6 +13,7 @@ NAMES = frozenset({
     "eps_rel", "log_csv_filename", "max_iters", "normalize", "rho_x", "scale", "time_limit_secs",
     "use_indirect", "verbose", "write_data_filename",
 })  # fmt: skip
+TIME_LIMIT = "time_limit_secs"
 ALIASES = {
     "eps": ("eps_abs", "eps_rel"),
     "tol_gap_abs": ("eps_abs",),

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.deadline import NEVER, Deadline
 from cvxfold.forward.black_box import through_cvxpy
 from cvxfold.forward.black_box.instance import Instance, Outcome, instances
 from cvxfold.forward.memory import Start
-from cvxfold.forward.solution import CODES
+from cvxfold.forward.solution import CODES, Status
 from cvxfold.parametrize import ProgramValues
 from cvxfold.structure import Structure
 
@@ -32,12 +33,14 @@ class BlackBox:
         solve: for one instance.
         names: its arguments, or None where only the solver itself can tell.
         aliases: other names for them.
+        time_limit: the name of its limit on seconds; None if it has none that we know.
     """
 
     name: str
     solve: Callable[[Instance, dict[str, Any]], Outcome]
     names: frozenset[str] | None
     aliases: Mapping[str, tuple[str, ...]]
+    time_limit: str | None = None
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The solver's own arguments for those given.
@@ -62,6 +65,7 @@ class BlackBox:
         batch: int,
         arguments: dict[str, Any],
         workers: int | None = None,
+        deadline: Deadline = NEVER,
     ) -> Start:
         """Solve a batch, each instance on its own, in threads.
 
@@ -70,6 +74,7 @@ class BlackBox:
             batch: B.
             arguments: of the solver.
             workers: threads; as many as there are processors if None.
+            deadline: after which no instance is begun, and which those under way are told of.
 
         Returns:
             Where it came to, in the units and the rows of the structure, on the values' device. Entries that
@@ -78,7 +83,7 @@ class BlackBox:
         pool = ThreadPoolExecutor(min(workers or os.cpu_count() or 1, batch))
         try:
             problems = instances(structure, values, batch)
-            outcomes = list(pool.map(lambda problem: self.solve(problem, arguments), problems))
+            outcomes = list(pool.map(lambda one: self._before(deadline, one, arguments), problems))
         finally:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody waits for the rest
         device = values.q.device
@@ -93,6 +98,18 @@ class BlackBox:
             torch.tensor([CODES.index(outcome.status) for outcome in outcomes], device=device),
             torch.tensor([outcome.iterations for outcome in outcomes], device=device),
         )
+
+    def _before(self, deadline: Deadline, instance: Instance, arguments: dict[str, Any]) -> Outcome:
+        """Solve one instance in the time that is left."""
+        left = deadline.left
+        if left is None:
+            return self.solve(instance, arguments)
+        if left == 0:
+            x, s, y = (np.zeros(len(v)) for v in (instance.q, instance.b, instance.b))
+            return Outcome(x, s, y, Status.UNCONVERGED, 0)
+        if self.time_limit is not None:
+            arguments = {**arguments, self.time_limit: min(left, arguments.get(self.time_limit, left))}
+        return self.solve(instance, arguments)
 
 
 def available() -> list[str]:
@@ -124,7 +141,7 @@ def named(name: Any, method: str | None = None) -> BlackBox:
         from cvxfold.forward.black_box import clarabel as adapter
     else:
         return BlackBox(wanted, partial(through_cvxpy.solve, wanted), None, {})
-    return BlackBox(wanted, adapter.solve, adapter.NAMES, adapter.ALIASES)
+    return BlackBox(wanted, adapter.solve, adapter.NAMES, adapter.ALIASES, adapter.TIME_LIMIT)
 
 
 def _conic_solvers() -> list[str]:
