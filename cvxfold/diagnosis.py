@@ -26,6 +26,7 @@ from torch import Tensor
 from cvxfold.backward import DataGradients, Entries, Folded, Optimum, SplittingLinearization, fold
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.fold import AdjointSettings, Auto
+from cvxfold.fold.adjoint import relative_norm
 from cvxfold.gradient_error import FELT, adjoint_error, forward_error, gradient_floor
 
 _KINK = 1e-9  # a margin below this, relative to the data, cannot be told from zero
@@ -258,13 +259,9 @@ def _unseen(at: Optimum, folded: Folded | None, like: Tensor) -> tuple[Tensor, T
     if folded is None or not at.splitting.rank_deficient:
         return torch.zeros_like(like, dtype=torch.bool), torch.zeros_like(like)
     program, t = at.splitting.program, folded.t
-    lost = _ratio_of_norms(t, t + program.P.mv(folded.p) + program.A.rmv(folded.v))
+    lost = relative_norm(t, t + program.P.mv(folded.p) + program.A.rmv(folded.v))
     unseen = ~(lost <= _SIDES_AGREE)
     return unseen, torch.where(unseen, lost, 0.0)
-
-
-def _ratio_of_norms(part: Tensor, whole: Tensor) -> Tensor:
-    return part.norm(dim=-1) / whole.norm(dim=-1).clamp_min(torch.finfo(part.dtype).tiny)
 
 
 def _normalized(w: Tensor) -> Tensor:

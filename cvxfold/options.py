@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from cvxfold.fold import METHODS, AdjointMethod, AdjointSettings
+from cvxfold.fold.adjoint import require_count, require_positive
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.forward.black_box import BlackBox, named
 from cvxfold.forward.solution import ForwardSettings
@@ -146,19 +147,20 @@ class Options:
         if on_degenerate is not None:
             _require_choice("on_degenerate", on_degenerate, OnUnconverged)
         if proximal or isinstance(proximal, bool):
-            _require_positive("proximal", proximal)
+            require_positive("proximal", proximal)
             if isinstance(method, Unrolled):
                 raise ValueError("proximal: expected 0 where the gradient is unrolled, not folded")
         if time_limit is not None:
-            _require_positive("time_limit", time_limit)
+            require_positive("time_limit", time_limit)
         for name, value in (("tol", tol), ("backward_tol", backward_tol)):
-            _require_positive(name, value)
+            require_positive(name, value)
         for name, limit in (("max_iters", max_iters), ("backward_max_iters", backward_max_iters)):
             if limit is not None:
-                _require_count(name, limit)
+                require_count(name, limit)
         if penalty is not None:
-            _require_positive("penalty", penalty)
-        _require_positive("relaxation", relaxation)
+            require_positive("penalty", penalty)
+        require_positive("relaxation", relaxation)
+        require_count("acceleration", acceleration, 0)
         if relaxation >= 2:
             raise ValueError(f"relaxation: expected a number between 0 and 2, got {relaxation!r}")
         forward = ForwardSettings(
@@ -169,7 +171,7 @@ class Options:
             penalty=None if penalty is None else float(penalty),
             relaxation=float(relaxation),
             time_limit=None if time_limit is None else float(time_limit),
-            acceleration=_require_count("acceleration", acceleration, 0),
+            acceleration=acceleration,
         )
         if max_iters is not None:
             forward = replace(forward, max_iters=int(max_iters))
@@ -198,7 +200,9 @@ class Options:
         rest = {key: value for key, value in rest.items() if key not in ignored}
         if solver is not None:
             workers = rest.pop("n_jobs_forward", solver.workers or -1)
-            workers = None if workers in (None, -1) else _require_count("n_jobs_forward", workers)
+            workers = None if workers == -1 else workers
+            if workers is not None:
+                require_count("n_jobs_forward", workers)
             solver = replace(solver, given={**solver.given, **rest}, workers=workers)
             _ = solver.arguments  # a key that the solver does not know is an error now, not in a call
             # Its tolerances say what counts as solved; its iterations are not ours.
@@ -238,11 +242,11 @@ def _changed(settings: ForwardSettings, given: Mapping[str, Any]) -> ForwardSett
                 f"accepted without effect {sorted(_MEANINGLESS | _OF_OTHER_SOLVERS)}"
             )
         if _FORWARD[key] == ("max_iters",):
-            _require_count(f"solver_args[{key!r}]", value)
+            require_count(f"solver_args[{key!r}]", value)
         elif _FORWARD[key] == ("acceleration",):
-            _require_count(f"solver_args[{key!r}]", value, 0)
+            require_count(f"solver_args[{key!r}]", value, 0)
         elif key != "verbose":
-            _require_positive(f"solver_args[{key!r}]", value)
+            require_positive(f"solver_args[{key!r}]", value)
         changes |= dict.fromkeys(_FORWARD[key], value)
     return replace(settings, **changes)
 
@@ -257,14 +261,3 @@ def _by_method(method: Any) -> BlackBox:
 def _require_choice(name: str, value: Any, choices: Any) -> None:
     if value not in get_args(choices):
         raise ValueError(f"{name}: expected one of {list(get_args(choices))}, got {value!r}")
-
-
-def _require_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-
-
-def _require_count(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    return value

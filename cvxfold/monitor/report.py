@@ -58,8 +58,8 @@ class ForwardRecord:
         if len(records) == 1 and len(records[0][0]) == len(codes):
             return records[0][1]
         iterations, steps = torch.zeros_like(codes), torch.zeros_like(codes)
-        unknown = [torch.full(codes.shape, torch.nan, dtype=torch.float64, device=codes.device)] * 5
-        primal, dual, gap, residual, certificate = (each.clone() for each in unknown)
+        unknown = torch.full((5, len(codes)), torch.nan, dtype=torch.float64, device=codes.device)
+        primal, dual, gap, residual, certificate = unknown.unbind()
         no = torch.zeros_like(codes, dtype=torch.bool)
         whole = cls(codes, iterations, steps, primal, dual, gap, residual, certificate, no, seconds)
         for rows, record in records:
