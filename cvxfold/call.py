@@ -25,6 +25,8 @@ from cvxfold.solved import Solved
 if TYPE_CHECKING:
     from cvxfold.core import Core
 
+_SPARE = "; with on_unsolvable='nan' they return NaN and the other instances their solutions"
+
 
 class Call:
     """One call: what was asked, and what came of it.
@@ -68,9 +70,9 @@ def judge_forward(record: ForwardRecord, options: Options) -> None:
     if options.on_unsolvable == "raise":
         if infeasible:
             also = f"; instances {unbounded} are unbounded" if unbounded else ""
-            raise InfeasibleError(f"instances {infeasible} are infeasible{also}", infeasible)
+            raise InfeasibleError(f"instances {infeasible} are infeasible{also}{_SPARE}", infeasible)
         if unbounded:
-            raise UnboundedError(f"instances {unbounded} are unbounded", unbounded)
+            raise UnboundedError(f"instances {unbounded} are unbounded{_SPARE}", unbounded)
     missed = record.instances(Status.UNCONVERGED)
     if missed:
         worst = float(record.residual[missed].nan_to_num(torch.inf).amax())

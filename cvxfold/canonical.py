@@ -19,6 +19,11 @@ from cvxfold.cones import ConeDims
 from cvxfold.domains import NAMES
 from cvxfold.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 
+_TWO_ROLES = (
+    "parameters: one of them is both a factor and an exponent of the geometric program, which its canonical "
+    "form cannot tell apart; use a parameter for each and call the layer with the same tensor for both"
+)
+
 
 def canonicalize(
     problem: cp.Problem,
@@ -68,7 +73,12 @@ def canonicalize(
         _cone_dual(variable, recovery, problem) or _output(recovery, gp)
         for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)
     )
-    return Canonical(structure, _parameter_specs(context), outputs, P, q, A, b)
+    specs = _parameter_specs(context)
+    if (columns := q.shape[1] - 1) != (
+        known := sum(spec.columns.stop - spec.columns.start for spec in specs)
+    ):
+        raise ValueError(_TWO_ROLES if gp else f"problem: expected {known} parameter entries, got {columns}")
+    return Canonical(structure, specs, outputs, P, q, A, b)
 
 
 def as_it_was(reduced: Any) -> tuple[Any, IndexArray | None]:

@@ -77,11 +77,12 @@ def demo(
 
     from cvxfold.demo import show
     from cvxfold.demo.train import Settings, compare
+    from cvxfold.plot_path import check_plot
 
     settings = Settings(epochs=epochs, batch=batch, seed=seed, weeks=weeks)
     console = Console(stderr=as_json, highlight=False)
     try:
-        show.check_plot(output)
+        check_plot(output)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
     except ModuleNotFoundError as error:
@@ -109,15 +110,15 @@ def compare(
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Of the values, the loss and the directions.")
     ] = 0,
-    rtol: Annotated[float, typer.Option(min=0.0, help="What counts as agreement.")] = 1e-4,
+    rtol: Annotated[float, typer.Option(help="What counts as agreement, a positive number.")] = 1e-4,
     finite_differences: Annotated[
         int, typer.Option(min=0, help="Random directions of finite differences, as the arbiter.")
     ] = 0,
     upstream: Annotated[
         list[str] | None,
         typer.Option(
-            help="A mode of cvxpylayers: default, tight, dense or 'tight, dense'. May be repeated.",
-            show_default="all four",
+            help="A mode of cvxpylayers: default, tight, dense, 'tight, dense' or clarabel. May be repeated.",
+            show_default="all but clarabel",
         ),
     ] = None,
     gp: _Gp = False,
@@ -127,8 +128,8 @@ def compare(
     """Compare gradients with cvxpylayers' on a problem of yours, and tell who is right.
 
     The loss is a random linear function of the outputs. Prints differences, the residual of each one's own
-    adjoint system, time and memory. Exit status 1 where cvxpylayers and cvxfold do not agree, 2 for errors in
-    what was asked.
+    adjoint system, time and memory. Exit status 0 where all answers agree, 1 where they do not or where there
+    is nothing to compare because the values have no solution, 2 for errors in what was asked.
     """
     from cvxfold.commands.compare import run
     from cvxfold.commands.request import Request, UsageError

@@ -201,6 +201,7 @@ class Core:
     def backward(self, solved: Solved, x_bar: Tensor, y_bar: Tensor, call: Call) -> DataGradients:
         """The backward pass from loss gradients on x and y; fills in the call's report."""
         started = time.perf_counter()
+        solved.note(x_bar, y_bar)
         settings = replace(call.options.adjoint, deadline=Deadline.after(call.options.forward.time_limit))
         pieces: list[_Piece] = []
         for part in solved.parts:

@@ -4,7 +4,7 @@ A batch is one part, unless its parameters were not all valid or it had to be so
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -62,12 +62,18 @@ class Solved:
         x: ``(B, n)``, zero where there is no solution, NaN where the numbers went out of range.
         y: ``(B, m)``, likewise.
         codes: statuses, ``(B,)``.
+        bars: the loss gradients on x and y of the last backward pass; None before the first.
     """
 
     parts: Sequence[Part]
     x: Tensor
     y: Tensor
     codes: Tensor
+    bars: tuple[Tensor, Tensor] | None = field(default=None, init=False)
+
+    def note(self, x_bar: Tensor, y_bar: Tensor) -> None:
+        """Remember the loss gradients of a backward pass."""
+        object.__setattr__(self, "bars", (x_bar, y_bar))
 
     @classmethod
     def of(cls, parts: Sequence[Part], like: Tensor, batch: int, n: int, m: int) -> "Solved":

@@ -3,8 +3,11 @@
 import importlib
 import importlib.util
 import inspect
+import os
 import random
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_LIBRARIES = (  # where the names of files begin whose lines are not the user's
+    *{f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    f"{Path(__file__).parent}{os.sep}",
+    "<",  # frozen modules
+)
 _EXPECTED = "a tuple (problem, parameters, variables, sampler)"
 
 
@@ -63,7 +71,7 @@ class Target:
             drawn = list(self.sampler(*arguments))
             values = [torch.as_tensor(value).to(device=device, dtype=dtype) for value in drawn]
         except Exception as error:
-            raise TargetError(f"{call} raised {type(error).__name__}: {error}") from error
+            raise TargetError(f"{call} raised {_described(error)}") from error
         if len(values) != len(self.parameters):
             raise TargetError(
                 f"{call}: expected one array for each of {len(self.parameters)} parameters, got {len(values)}"
@@ -100,7 +108,7 @@ def load_target(name: str) -> Target:
     try:
         found = function()
     except Exception as error:
-        raise TargetError(f"{name}: {attribute}() raised {type(error).__name__}: {error}") from error
+        raise TargetError(f"{name}: {attribute}() raised {_described(error)}") from error
     return _checked(name, found)
 
 
@@ -115,7 +123,7 @@ def _from_module(name: str, place: str) -> ModuleType:
             raise TargetError(f"{name}: there is no module {missing!r} here") from error
         raise TargetError(f"{name}: {place} needs the module {missing!r}, which is not installed") from error
     except Exception as error:
-        raise TargetError(f"{name}: importing {place} raised {type(error).__name__}: {error}") from error
+        raise TargetError(f"{name}: importing {place} raised {_described(error)}") from error
 
 
 def _from_file(name: str, path: Path) -> ModuleType:
@@ -132,7 +140,9 @@ def _from_file(name: str, path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise TargetError(f"{name}: running {path} raised {type(error).__name__}: {error}") from error
+        if sys.modules.get(path.stem) is module:  # as import does with what failed
+            del sys.modules[path.stem]
+        raise TargetError(f"{name}: running {path} raised {_described(error)}") from error
     return module
 
 
@@ -150,6 +160,14 @@ def _checked(name: str, found: Any) -> Target:
     if not callable(sampler):
         raise TargetError(f"{name}: expected {_EXPECTED}; the sampler is {type(sampler).__name__}")
     return Target(name, problem, list(parameters), list(variables), sampler)
+
+
+def _described(error: Exception) -> str:
+    """An error, and the innermost line of the user's own code that it came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _takes_two(sampler: Callable[..., Any]) -> bool:

@@ -6,15 +6,18 @@ from the fixed point give exactly the gradient of K steps of LFPI.
 """
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from cvxfold.backward import Optimum
+from cvxfold.backward import Optimum, fold
 from cvxfold.call import Call
 from cvxfold.diagnosis import diagnose
-from cvxfold.fold.adjoint import estimate_rate
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, estimate_rate
+from cvxfold.fold.linearization import Linearization
 from cvxfold.fold.unrolled import Descent, Tape, Unrolled, unroll
 from cvxfold.forward.penalty import first_penalty
 from cvxfold.forward.prepare import Prepared
@@ -32,13 +35,19 @@ if TYPE_CHECKING:
     from cvxfold.core import Core
 
 
-def solve_unrolled(values: ProgramValues, call: Call, method: Unrolled) -> tuple[Tensor, Tensor, Tensor]:
+def solve_unrolled(
+    values: ProgramValues,
+    call: Call,
+    method: Unrolled,
+    ended: Callable[[Descent], None] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Solve by unrolling, differentiably in the values, once or twice.
 
     Args:
         values: each ``(1|B, ·)``, float64.
         call: what is asked, for a batch of B ≥ 1; its report is filled in.
         method: how to unroll.
+        ended: told when the gradient has gone back through the tape, in place of the call.
 
     Returns:
         x ``(B, n)`` and y ``(B, m)`` after the iterations, and which instances have no solution, ``(B,)``.
@@ -77,7 +86,7 @@ def solve_unrolled(values: ProgramValues, call: Call, method: Unrolled) -> tuple
     if invalid is not None and call.report is not None:
         call.report.forward.codes[invalid] = CODES.index(Status.INVALID)
     backward = _Backward(core, call, method, absent)
-    tape = Tape(method.iterations, backward.ended)
+    tape = Tape(method.iterations, ended or backward.ended)
     u = unroll(lambda u: splitting.run(u, 1), tape.begin(u, list(values)), method, tape)
     point = splitting.evaluate(u)
     x, _, y = scaling.original(point.x, point.s, point.y)
@@ -118,6 +127,23 @@ def _solution(
     )
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The adjoint that a tape amounts to, as a method, so that its residual is measured like any other's.
+
+    From the solution that is what arrives at the first state. From a cold start it also has in it that the
+    tape's iterations were not all at the last one's derivative.
+    """
+
+    w: Tensor
+    history: Tensor
+    exact: ClassVar[bool] = True
+
+    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
+        """The adjoint as it is."""
+        return Attempt(self.w, self.history, "unrolled")
+
+
 class _Backward:
     """What is to be known when the gradient has gone back through the tape."""
 
@@ -147,17 +173,19 @@ class _Backward:
         started = time.perf_counter()
         x_bar = self._bars.get("x", torch.zeros_like(at.x))
         y_bar = self._bars.get("y", torch.zeros_like(at.y))
-        diagnosis = diagnose(at, self._core.entries, x_bar, y_bar, None)
-        path = torch.cat([descent.history, descent.residual.unsqueeze(0)])
+        settings = self._call.options.adjoint
+        w = descent.w / at.scaling.size.unsqueeze(-1)  # of loss gradients in the units of x and y
+        folded = fold(at, at.phi, x_bar, y_bar, _Found(w, descent.history), settings)
+        diagnosis = diagnose(at, self._core.entries, x_bar, y_bar, folded)
         record = BackwardRecord.of(
             str(self._method),
-            descent.history,
-            descent.residual,
-            estimate_rate(path),
+            descent.history[:-1],
+            folded.adjoint.residual,
+            estimate_rate(descent.history),
             descent.seconds + time.perf_counter() - started,
             diagnosis,
             solved,
-            self._call.options.adjoint.tol,
+            settings.tol,
             approximate=False,
         )
         record.codes[self._absent] = NO_SOLUTION

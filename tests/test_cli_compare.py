@@ -26,6 +26,14 @@ def declared():
     w = cp.Variable(5)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(w - mu)))
     return problem, [mu], [w], lambda batch, seed: [-np.ones((batch, 5))]
+
+def infeasible():
+    x, a = cp.Variable(2), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [cp.sum(x) == a, x >= 0])
+    return problem, [a], [x], lambda batch, seed: [-np.ones(batch)]
+
+def failing():
+    raise RuntimeError('on purpose')
 """
 
 
@@ -54,9 +62,49 @@ def test_modes_of_cvxpylayers_can_be_chosen(target: str) -> None:
     assert [row["name"] for row in json.loads(done.stdout)["rows"] if "cvxpylayers" in row["name"]] == [
         "cvxpylayers tight, dense"
     ]
-    done = CliRunner().invoke(app, ["compare", target, "--batch", "2", "--upstream", "sparse"])
+    done = CliRunner().invoke(app, ["compare", target, "--batch", "2", "--upstream", "clarabel", "--json"])
+    assert json.loads(done.stdout)["rows"][-1]["name"] == "cvxpylayers clarabel"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        (
+            "--upstream",
+            "sparse",
+            "['default', 'tight', 'dense', 'tight, dense', 'clarabel'], got 'sparse'",
+        ),
+        ("--rtol", "0", "rtol: expected a positive number, got 0.0"),
+        ("--rtol", "nan", "rtol: expected a positive number, got nan"),
+    ],
+)
+def test_a_bad_option_is_blamed_itself(option: str, value: str, words: str, target: str) -> None:
+    done = CliRunner().invoke(app, ["compare", target, option, value], env={"COLUMNS": "200"})
     assert done.exit_code == 2
-    assert "sparse" in done.output
+    assert f"Invalid value for {option}" in done.output
+    assert words in done.output
+    assert "Invalid value for MODULE:FUNCTION" not in done.output
+
+
+def test_values_without_solution_exit_with_1(target: str) -> None:
+    done = CliRunner().invoke(app, ["compare", target.replace(":portfolio", ":infeasible"), "--batch", "2"])
+    assert done.exit_code == 1
+    assert "nothing to compare with" in " ".join(done.stdout.split())
+    shown = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"})
+    assert "nothing to compare because the values have no solution" in " ".join(shown.stdout.split())
+
+
+def test_an_error_of_the_users_has_a_place(target: str) -> None:
+    failing = target.replace(":portfolio", ":failing")
+    done = CliRunner().invoke(app, ["compare", failing], env={"COLUMNS": "300"})
+    assert done.exit_code == 2
+    line = PROBLEM.splitlines().index("    raise RuntimeError('on purpose')") + 1
+    assert f"RuntimeError: on purpose (problems.py:{line})" in done.output
+
+
+def test_commands_do_without_the_demo() -> None:
+    code = "import sys, cvxfold.commands.compare\nassert not any('cvxfold.demo' in m for m in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_json(target: str) -> None:

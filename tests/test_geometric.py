@@ -86,3 +86,15 @@ def test_exponents_may_have_any_sign() -> None:
     a, b, c = draw(2)
     (x, y, _) = box()(a, b, -c)
     assert (x >= y ** (-c) - 1e-9).all()
+
+
+def test_a_parameter_that_is_factor_and_exponent_is_refused() -> None:
+    """cvxpylayers' canonical form has one slot for the two, and would be solved for another problem."""
+    u, v = cp.Variable(pos=True), cp.Variable(pos=True)
+    b, other = cp.Parameter(pos=True), cp.Parameter(pos=True)
+    power: Any = cp.power(v, b)
+    with pytest.raises(ValueError, match="both a factor and an exponent"):
+        CvxpyLayer(minimize(u + v, u >= b * power, v >= 2), [b], [u, v], gp=True)
+    layer = CvxpyLayer(minimize(u + v, u >= other * power, v >= 2), [b, other], [u, v], gp=True)
+    value = torch.tensor(1.7, dtype=torch.float64)
+    torch.testing.assert_close(layer(value, value)[0], value * 2**value, rtol=1e-9, atol=0)

@@ -33,6 +33,16 @@ def wrong_number():
     problem, parameters, variables, _ = least_squares()
     return problem, parameters, variables, lambda batch, seed: (np.zeros(3),)
 
+def helper(batch):
+    return np.ones(3) + np.ones(batch + 4)
+
+def broken_sampler():
+    problem, parameters, variables, _ = least_squares()
+    return problem, parameters, variables, lambda batch, seed: helper(batch)
+
+def broken_problem():
+    cp.Variable(3) + cp.Variable(4)
+
 def failing_sampler():
     problem, parameters, variables, _ = least_squares()
     return problem, parameters, variables, lambda batch, seed: 1 / 0
@@ -131,3 +141,29 @@ def test_bad_samples_are_named(name: str, words: str, here: Path) -> None:
     with pytest.raises(TargetError) as error:
         load_target(f"my_targets:{name}").sample(2)
     assert words in str(error.value)
+
+
+def line_of(text: str) -> int:
+    return next(number for number, line in enumerate(GOOD.splitlines(), 1) if text in line)
+
+
+def test_an_error_has_the_place_in_the_users_file(here: Path) -> None:
+    """Also where the error comes from a library, deeper down."""
+    with pytest.raises(TargetError) as error:
+        load_target("my_targets:failing")
+    place = f"(my_targets.py:{line_of('on purpose')})"
+    assert str(error.value) == f"my_targets:failing: failing() raised RuntimeError: on purpose {place}"
+    with pytest.raises(TargetError) as error:
+        load_target("my_targets.py:broken_problem")
+    assert str(error.value).endswith(f" (my_targets.py:{line_of('cp.Variable(3) + cp.Variable(4)')})")
+    for name, text in (("failing_sampler", "1 / 0"), ("broken_sampler", "np.ones(batch + 4)")):
+        with pytest.raises(TargetError) as error:
+            load_target(f"my_targets:{name}").sample(2)
+        assert str(error.value).endswith(f" (my_targets.py:{line_of(text)})")
+
+
+@pytest.mark.parametrize("name", ["raising_target:f", "raising_target.py:f"])
+def test_an_error_at_import_has_its_place(name: str, here: Path) -> None:
+    with pytest.raises(TargetError) as error:
+        load_target(name)
+    assert str(error.value).endswith("raised ValueError: at import (raising_target.py:1)")

@@ -234,7 +234,7 @@ def test_the_forward_error_is_estimated(name: str, tol: float) -> None:
 
 def test_an_inexact_forward_pass_is_warned_of_with_its_remedy() -> None:
     c = case("dense_qp20", 4)
-    with pytest.warns(cvxfold.ConvergenceWarning, match="forward pass stopped early.*refine=True"):
+    with pytest.warns(cvxfold.ConvergenceWarning, match="not accurate enough.*refine=True"):
         evaluate(make_layer(c, refine=False, tol=1e-3), c)
 
 

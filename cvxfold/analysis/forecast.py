@@ -1,22 +1,29 @@
 """How many iterations each method will need, from the projection H of Φᵀ on the Krylov space of ū.
 
-With Φᵀ V = V H and ū = ‖ū‖ V e₁:
+With Φᵀ V = V H, V orthonormal and ū = ‖ū‖ V e₁, the iterates of a method that knows Φᵀ by its products alone
+are V z, and z takes the same steps for H and e₁. So LFPI (and unrolling) leaves the residual
 
-    LFPI and unrolling   residual after k steps      ‖Hᵏ e₁‖                       tends to ρ(Φ)ᵏ
-    GMRES                residual after k steps      min over z of ‖e₁ − (I − H)ₖ z‖
+    ‖Hᵏ e₁‖        after k steps, which tends to ρ(Φ)ᵏ,
 
-with (I − H)ₖ the leading (k + 1) × k part. Both are exact where the space is invariant.
+and any other method can be tried on H. This is exact where the space is invariant, and up to its dimension
+where it was cut off.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cvxfold.analysis.spectrum import Krylov
+from cvxfold.fold import AdjointMethod, AdjointSettings
 
 _DOUBLINGS = 40  # 2⁴⁰ iterations are more than anybody will do
 _CONTRACTING = 1 - 1e-12
-_SINGULAR = 1e-11
+_TRIED = 600  # iterations that are tried; what is missing then is extrapolated
+_PROGRESS = 1 - 1e-6  # of the residual over half of these, or it will not get there
 
 Array = np.ndarray
 
@@ -43,33 +50,70 @@ def lfpi_iterations(krylov: Krylov, radius: float, tol: float) -> float:
     return float(taken + 2)
 
 
-def gmres_iterations(krylov: Krylov, restart: int, tol: float) -> float:
-    """Iterations of GMRES with restarts; where a cycle is not enough the next ones gain as much as it did."""
-    residuals = gmres_residuals(krylov)[: restart + 1]
+def tried_iterations(
+    method: AdjointMethod, products: int, krylovs: Sequence[Krylov], radii: Array, tol: float
+) -> Array:
+    """The same for a method that is tried on the projections, ``(B,)``.
+
+    Args:
+        method: one that needs no approximate inverse.
+        products: with Φᵀ that it takes an iteration.
+        krylovs: one for each instance.
+        radii: their spectral radii, ``(B,)``; at 1 the system is singular and has no solution.
+        tol: on the residual.
+    """
+    size = max((len(krylov.square) for krylov in krylovs), default=0)
+    if not size:
+        return np.ones(len(krylovs))
+    H = torch.zeros(len(krylovs), size, size, dtype=torch.float64)
+    start = torch.zeros(len(krylovs), size, dtype=torch.float64)
+    for own, first, krylov in zip(H, start, krylovs, strict=True):
+        reach = len(krylov.square)
+        own[:reach, :reach] = torch.from_numpy(krylov.square)
+        first[:1] = float(reach > 0)
+    history = method.solve(_Projection(H), start, AdjointSettings(tol, _TRIED)).history.numpy()
+    found = np.ones(len(krylovs))
+    for i, (krylov, radius) in enumerate(zip(krylovs, radii, strict=True)):
+        reach = len(krylov.square)
+        if not radius < _CONTRACTING:
+            found[i] = math.inf
+        elif reach:
+            known = _TRIED if krylov.complete else max(1, (reach - 1) // products)
+            found[i] = _extended(history[:, i], min(known, _TRIED), tol)
+    return found
+
+
+def _extended(history: Array, known: int, tol: float) -> float:
+    """The first step that meets ``tol``; after those that are ``known`` at the pace of their second half."""
+    residuals = np.minimum.accumulate(history[np.isfinite(history)][:known])
     met = np.flatnonzero(residuals <= tol)
     if len(met):
-        return float(max(met[0], 1))
-    if len(residuals) <= restart and (krylov.complete or len(residuals) <= krylov.H.shape[1]):
-        return math.inf  # the space is exhausted and the residual is still there: no solution
-    gain = float(residuals[-1])
-    if not 0 < gain < 1:
-        return math.inf
-    return float(math.ceil((len(residuals) - 1) * math.log(tol) / math.log(gain)))
+        return float(met[0] + 1)
+    half = len(residuals) // 2
+    if len(residuals) < known or not residuals[-1] < _PROGRESS * residuals[half]:
+        return math.inf  # the method has given up, or stands still
+    pace = math.log(residuals[-1] / residuals[half]) / (len(residuals) - 1 - half)
+    return float(len(residuals) + math.ceil(math.log(tol / residuals[-1]) / pace))
 
 
-def gmres_residuals(krylov: Krylov) -> Array:
-    """The relative residual after k = 0, 1, … steps of one cycle, by Givens rotations."""
-    H, size = krylov.H, krylov.H.shape[1]
-    S = np.eye(size + 1, size) - H
-    rhs = np.eye(size + 1, 1).ravel()
-    found = [1.0]
-    for k in range(size):
-        length = math.hypot(S[k, k], S[k + 1, k])
-        if length <= _SINGULAR:
-            return np.array(found)  # nothing can be gained along this direction, or any later one
-        c, s = S[k, k] / length, S[k + 1, k] / length
-        rotation = np.array([[c, s], [-s, c]])
-        S[k : k + 2] = rotation @ S[k : k + 2]
-        rhs[k : k + 2] = rotation @ rhs[k : k + 2]
-        found.append(abs(float(rhs[k + 1])))
-    return np.array(found)
+@dataclass(frozen=True)
+class _Projection:
+    """Φᵀ on the Krylov spaces of a batch: H ``(B, k, k)``, zero beyond each one's space."""
+
+    H: Tensor
+
+    def vjp(self, w: Tensor) -> Tensor:
+        """Φᵀ w for ``w`` ``(B, k)``."""
+        return (self.H @ w.unsqueeze(-1)).squeeze(-1)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """Not to be had: what Φ v is outside of the space is not known."""
+        raise NotImplementedError("a projection of Φᵀ knows no products with Φ")
+
+    def solve(self, r: Tensor) -> Tensor:
+        """Not to be had."""
+        raise NotImplementedError("a projection of Φᵀ has no approximate inverse")
+
+    def take(self, index: Tensor) -> "_Projection":
+        """Keep the instances ``index`` ``(b,)``."""
+        return _Projection(self.H[index])

@@ -51,7 +51,8 @@ def draw(analysis: Analysis, path: Any = None) -> Any:
     axes.set_xlabel("iterations of LFPI, or depth of unrolling from the solution")
     axes.set_ylabel("relative residual of the adjoint system")
     axes.set_title("Backward convergence (solid) and the slope of the spectral radius (dashed)", fontsize=11)
-    axes.legend(fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
     if path is not None:
         figure.savefig(path, dpi=120)
     return figure

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console, Group
@@ -16,7 +16,15 @@ from cvxfold.monitor.verdict import Verdict
 
 _CLEARLY = 2.0  # short runs on a busy machine tell smaller factors badly
 _COARSEST = 1e-3  # no forward tolerance above this is recommended
+_WIDTH = 80  # of the text
 _UNITS = ("B", "kB", "MB", "GB", "TB")
+
+LossOrigin = Literal["given", "last", "random"]
+_LOSSES: dict[LossOrigin, str] = {
+    "given": "the loss that was given",
+    "last": "the loss of the last backward pass",
+    "random": "random losses",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,9 @@ class Forecast:
         return float(self.iterations.amax())
 
     def seconds(self, iterations: float | None = None) -> float:
-        """Wall time of the backward pass of the batch; for "unrolled" of the whole call.
+        """Wall time of the backward pass of the batch, but for the parameters' own map.
+
+        For "unrolled" with that of putting the iterations on the tape. Infinite where it does not get there.
 
         Args:
             iterations: those of the slowest instance unless given.
@@ -48,7 +58,7 @@ class Forecast:
         return math.nan if self.cost is None else self.cost.seconds.at(_given(iterations, self.most))
 
     def bytes(self, iterations: float | None = None) -> float:
-        """Bytes of tensors at the peak of the same, above those before."""
+        """Bytes of tensors at the peak of the same, above those before; for "unrolled" of the whole call."""
         return math.nan if self.cost is None else self.cost.bytes.at(_given(iterations, self.most))
 
 
@@ -59,6 +69,7 @@ class Analysis:
     Args:
         rows: m of the reduced program. variables: n of it. device: of the analysis.
         tol: the accuracy that the forecasts are for.
+        loss: which one they are for: "given", the "last" that was differentiated, or "random" ones.
         penalty: ρ. relaxation: α of the operator.
         spectral_radius: ρ(Φ) on the subspace that the loss gradient reaches.
         eigenvalues: the leading ones there, complex, ``(B, k)``; NaN where there are fewer.
@@ -71,13 +82,14 @@ class Analysis:
         forward_error: the relative error of the gradient that the forward residual alone causes.
         verdict: on the gradient that ``backward="auto"`` gives.
         forward_tol: the relative forward residual that costs the gradient no more than ``tol``.
-        forecasts: for unrolling, LFPI, GMRES and the default method.
+        forecasts: for unrolling, LFPI, Anderson acceleration, GMRES, BiCGSTAB and the default method.
     """
 
     rows: int
     variables: int
     device: str
     tol: float
+    loss: LossOrigin
     penalty: Tensor
     relaxation: float
     spectral_radius: Tensor
@@ -133,7 +145,9 @@ class Analysis:
             "smallest_singular_value", "forward_error", "forward_tol",
         )  # fmt: skip
         plain: dict[str, Any] = {name: _plain(getattr(self, name).tolist()) for name in numbers}
-        plain |= {name: getattr(self, name) for name in ("rows", "variables", "device", "tol", "relaxation")}
+        plain |= {
+            name: getattr(self, name) for name in ("rows", "variables", "device", "tol", "loss", "relaxation")
+        }
         plain["exact"] = self.exact.tolist()
         plain["eigenvalues"] = [
             [[value.real, value.imag] for value in row if value == value] for row in self.eigenvalues.tolist()
@@ -173,9 +187,9 @@ class Analysis:
     def __rich__(self) -> Group:
         counted = Counter(self.verdict)
         verdicts = ", ".join(f"{counted[kind]} {kind}" for kind in Verdict if counted[kind])
-        convergence = Table(
-            title=f"{len(self.verdict)} instances ({verdicts}), {self.rows} rows, {self.device}"
-        )
+        size = len(self.verdict)
+        batch = f"{size} instance{'s' * (size > 1)} ({verdicts})"
+        convergence = Table(title=f"{batch}, {self.rows} rows, {self.device}")
         for column in ("", "median", "worst"):
             convergence.add_column(column, justify="right" if column else "left")
         for name, values, low in (
@@ -188,8 +202,8 @@ class Analysis:
         ):
             known = values[~values.isnan()]
             worst = (known.amin() if low else known.amax()) if len(known) else torch.tensor(math.nan)
-            convergence.add_row(name, f"{float(values.nanmedian()):.4g}", f"{float(worst):.4g}")
-        costs = Table(title=f"to a relative residual of {self.tol:.0e}, forecast")
+            convergence.add_row(name, _number(float(values.nanmedian())), _number(float(worst)))
+        costs = Table(title=f"forecast to {self.tol:.2g} for {_LOSSES[self.loss]}")
         for column in ("method", "iterations, median", "most", "time", "memory"):
             costs.add_column(column, justify="left" if column == "method" else "right")
         for one in self.forecasts:
@@ -202,11 +216,13 @@ class Analysis:
             if math.isfinite(self.unroll_depth)
             else "no depth of unrolling serves every instance"
         )
-        choice = f"backward={self.recommended_method!r}, tol {self.recommended_tol:.0e} without refine"
+        choice = f"backward={self.recommended_method!r}"
+        if not math.isnan(self.recommended_tol):
+            choice += f", tol {self.recommended_tol:.0e} without refine"
         return Group(convergence, costs, f"recommended: {choice}; {depth}")
 
     def __str__(self) -> str:
-        out = Console(file=StringIO(), width=100)
+        out = Console(file=StringIO(), width=_WIDTH)
         out.print(self)
         return out.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
@@ -222,6 +238,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf"
     return value
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4g}"
 
 
 def _count(iterations: float) -> str:

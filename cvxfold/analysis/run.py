@@ -9,23 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.analysis.cost import Cost, of_iterating, of_solving, of_unrolling
-from cvxfold.analysis.forecast import gmres_iterations, lfpi_iterations
+from cvxfold.analysis.forecast import lfpi_iterations, tried_iterations
 from cvxfold.analysis.measures import (
     backward_history,
     forward_rate,
     forward_tolerance,
     smallest_singular_value,
 )
-from cvxfold.analysis.result import Analysis, Forecast
+from cvxfold.analysis.result import Analysis, Forecast, LossOrigin
 from cvxfold.analysis.spectrum import Krylov, arnoldi
-from cvxfold.backward import Optimum, SplittingLinearization, fold, right_hand_side
+from cvxfold.analysis.trial import Trial
+from cvxfold.backward import Optimum, fold, right_hand_side
 from cvxfold.call import Call, judge_forward
 from cvxfold.core import Core
 from cvxfold.diagnosis import diagnose
-from cvxfold.fold import GMRES, LFPI, AdjointSettings, Auto
+from cvxfold.fold import METHODS, AdjointSettings, Auto
 from cvxfold.fold.adjoint import estimate_rate
-from cvxfold.fold.unrolled import Unrolled
 from cvxfold.forward.solution import Solution
 from cvxfold.loss import Loss, RandomLinear
 from cvxfold.monitor.progress import Progress
@@ -33,11 +32,11 @@ from cvxfold.monitor.report import BackwardRecord
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.torch import CvxpyLayer
-from cvxfold.unrolling import solve_unrolled
 
 _VISIBLE = 1e-9  # a mode with a smaller share of ū is below any tolerance before it shows
 _SHOWN = 6  # leading eigenvalues
-_LOSSES = 5  # random ones, where none is given: the iterations vary with the loss by some ten percent
+_LOSSES = 5  # random ones, where none is known: the iterations vary with the loss by some ten percent
+_PRODUCTS = {"anderson": 1, "gmres": 1, "bicgstab": 2}  # with Φᵀ, an iteration
 
 
 def analyze(
@@ -58,7 +57,8 @@ def analyze(
         layer: a cvxfold layer.
         *params: as in a call of the layer: one tensor each, ``(*shape)`` or ``(B, *shape)``. Where some
             require gradients, the memory of unrolling is forecast for those.
-        loss: a scalar function of the layer's outputs. None for random linear ones, of which the forecasts
+        loss: a scalar function of the layer's outputs. None for the one whose gradient was taken of the last
+            call's solution, if that is what is analyzed; else for random linear ones, of which the forecasts
             are the median: the spectral radius hardly depends on the loss, the iterations do a little.
         tol: the accuracy of the gradient to make forecasts for, as a residual of the adjoint system.
         seed: of the random losses.
@@ -75,7 +75,27 @@ def analyze(
     if not isinstance(tol, int | float) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
     tell = progress or (lambda *_: None)
-    options = replace(layer.options, on_unconverged="ignore", on_unsolvable="raise")
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is under
+        given = [_usable(value) for value in params]
+        return _analyze(layer, given, loss, float(tol), seed, costs, tell)
+
+
+def _usable(value: Tensor) -> Tensor:
+    """Something that autograd takes: arrays become tensors, tensors of inference mode ordinary ones."""
+    value = torch.as_tensor(value)
+    return value.clone() if value.is_inference() else value
+
+
+def _analyze(
+    layer: CvxpyLayer,
+    params: Sequence[Tensor],
+    loss: Loss | None,
+    tol: float,
+    seed: int,
+    costs: bool,
+    tell: Progress,
+) -> Analysis:
+    options = replace(layer.options, on_unconverged="ignore", on_unsolvable="raise", on_degenerate=None)
     tell("solving", 0, 4)
     arguments, values, recoveries = layer.program(*params)
     if arguments.batch == 0:
@@ -91,17 +111,33 @@ def analyze(
         found = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
         return [value.squeeze(0) for value in found] if arguments.batch is None else found
 
-    losses = [RandomLinear(seed + number) for number in range(_LOSSES)] if loss is None else [loss]
     tell("spectrum", 1, 4)
-    bars = [_loss_gradients(at, outputs, one) for one in losses]
+    if loss is not None:
+        origin, bars = "given", [_loss_gradients(at, outputs, loss)]
+    elif solved.bars is not None:
+        origin, bars = "last", [solved.bars]
+    else:
+        origin = "random"
+        bars = [_loss_gradients(at, outputs, RandomLinear(seed + number)) for number in range(_LOSSES)]
     with torch.no_grad():
-        case = _Case.of(layer.core, solution, at, bars, tol)
+        case = _Case.of(layer.core, solution, at, origin, bars, tol)
         tell("rates", 2, 4)
         found = case.analysis(options)
     if not costs:
         return found
     tell("costs", 3, 4)
-    return replace(found, forecasts=_with_costs(found.forecasts, case, layer.core, values, batch, options))
+    twin = copy.deepcopy(layer.core)  # has no memory, and listens to nobody
+    wanted = [value.requires_grad for value in params]
+
+    def program() -> ProgramValues:
+        leaves = [
+            p.detach().requires_grad_(w or not any(wanted)) for p, w in zip(params, wanted, strict=True)
+        ]
+        return layer.program(*leaves)[1]
+
+    trial = Trial(twin, batch, program, options, solved, case.x_bar, case.y_bar, case.u_bar, tol)
+    known = trial.costs()
+    return replace(found, forecasts=[replace(one, cost=known.get(one.method)) for one in found.forecasts])
 
 
 @dataclass(frozen=True)
@@ -115,6 +151,7 @@ class _Case:
     core: Core
     solution: Solution
     at: Optimum
+    origin: LossOrigin
     x_bar: Tensor
     y_bar: Tensor
     u_bar: Tensor
@@ -123,11 +160,17 @@ class _Case:
 
     @classmethod
     def of(
-        cls, core: Core, solution: Solution, at: Optimum, bars: list[tuple[Tensor, Tensor]], tol: float
+        cls,
+        core: Core,
+        solution: Solution,
+        at: Optimum,
+        origin: LossOrigin,
+        bars: list[tuple[Tensor, Tensor]],
+        tol: float,
     ) -> "_Case":
         u_bars = [right_hand_side(at, at.phi, *each)[-1] for each in bars]
         krylovs = [arnoldi(at.phi, u_bar) for u_bar in u_bars]
-        return cls(core, solution, at, *bars[0], u_bars[0], krylovs, tol)
+        return cls(core, solution, at, origin, *bars[0], u_bars[0], krylovs, tol)
 
     def analysis(self, options: Options) -> Analysis:
         """All but the costs."""
@@ -149,6 +192,7 @@ class _Case:
             variables=at.splitting.program.q.shape[1],
             device=str(at.u.device),
             tol=self.tol,
+            loss=self.origin,
             penalty=at.splitting.penalty.expand(len(at.u)),
             relaxation=at.splitting.alpha,
             spectral_radius=_tensor(radii, at.u),
@@ -173,14 +217,16 @@ class _Case:
             np.median([lfpi_iterations(krylov, float(radius), self.tol) for krylov in krylovs])
             for krylovs, radius in zip(instances, radii, strict=True)
         ]
-        gmres = [
-            np.median([gmres_iterations(krylov, GMRES().restart, self.tol) for krylov in krylovs])
-            for krylovs in instances
-        ]
+        tried = {
+            name: np.median(
+                [tried_iterations(METHODS[name], each, one, radii, self.tol) for one in self.krylovs], axis=0
+            )
+            for name, each in _PRODUCTS.items()
+        }
         return [
             Forecast("unrolled", _tensor(lfpi, like)),
             Forecast("lfpi", _tensor(lfpi, like)),
-            Forecast("gmres", _tensor(gmres, like)),
+            *(Forecast(name, _tensor(iterations, like)) for name, iterations in tried.items()),
             Forecast("auto", direct.to(like.dtype)),
         ]
 
@@ -200,54 +246,6 @@ def _loss_gradients(
         for gradient, of in zip(gradients, (x, y), strict=True)
     )
     return x_bar, y_bar
-
-
-def _wanted(values: ProgramValues, core: Core) -> list[bool]:
-    """Which data a gradient is wanted for: as the parameters say, or all that any of them reaches."""
-    asked = [value.requires_grad for value in values]
-    return asked if any(asked) else [len(moving) > 0 for moving in core.entries.moving]
-
-
-def _with_costs(
-    forecasts: list[Forecast], case: _Case, core: Core, values: ProgramValues, batch: int, options: Options
-) -> list[Forecast]:
-    """The forecasts with seconds and bytes."""
-    at, device = case.at, case.at.u.device
-    twin = copy.deepcopy(core)  # has no memory, and listens to nobody
-    quiet = replace(options, forward=replace(options.forward, penalty=float(at.splitting.penalty[0])))
-    on_tape = ProgramValues(
-        *(
-            value.detach().clone().requires_grad_(wanted)
-            for value, wanted in zip(values, _wanted(values, core), strict=True)
-        )
-    )
-
-    def unrolled(count: int) -> Tensor:
-        method = Unrolled(count)
-        call = Call(twin, batch, replace(quiet, backward=method), warm_start=False)
-        x, y, _ = solve_unrolled(on_tape, call, method)
-        return (case.x_bar * x).sum() + (case.y_bar * y).sum()
-
-    def solve() -> object:
-        with torch.no_grad():
-            return twin.forward(
-                ProgramValues(*(value.detach() for value in values)),
-                Call(twin, batch, options, warm_start=False),
-            )
-
-    def run(method: LFPI | GMRES) -> Callable[[int], Tensor]:
-        return lambda count: method.solve(at.phi, case.u_bar, AdjointSettings(1e-300, count)).w
-
-    def direct() -> object:
-        phi = SplittingLinearization.at(at.splitting, at.u)
-        return fold(at, phi, case.x_bar, case.y_bar, Auto(), AdjointSettings(case.tol))
-
-    found: dict[str, Cost] = {"unrolled": of_unrolling(unrolled, solve, device)}
-    with torch.no_grad():
-        found["lfpi"] = of_iterating(run(LFPI()), device)
-        found["gmres"] = of_iterating(run(GMRES()), device, ceiling=GMRES().restart)
-        found["auto"] = of_solving(direct, device)
-    return [replace(forecast, cost=found[forecast.method]) for forecast in forecasts]
 
 
 def _radius(eigenvalues: np.ndarray) -> float:

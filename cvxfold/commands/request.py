@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from cvxfold.plot_path import check_plot
 from cvxfold.targets import Target, TargetError, load_target
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -44,6 +45,7 @@ class Request:
 
         Raises:
             UsageError: naming the argument.
+            ModuleNotFoundError: a plot needs matplotlib, which is missing; the message says how to get it.
         """
         device, dtype = _device(self.device), _DTYPES.get(self.dtype)
         if dtype is None:
@@ -90,8 +92,6 @@ def _device(name: str) -> torch.device:
 def _check_plot(path: Path | None) -> None:
     if path is None:
         return
-    from cvxfold.demo.show import check_plot
-
     try:
         check_plot(path)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import cvxpy as cp
@@ -12,6 +12,7 @@ from torch import Tensor
 from cvxfold.comparison.question import LossError, Question
 from cvxfold.comparison.recorder import Recorder
 from cvxfold.monitor.measure import measure, timed
+from cvxfold.monitor.verdict import Verdict
 from cvxfold.torch import CvxpyLayer, Source
 
 MODES: dict[str, dict[str, Any]] = {
@@ -19,8 +20,12 @@ MODES: dict[str, dict[str, Any]] = {
     "tight": {"eps": 1e-10},
     "dense": {"mode": "dense"},
     "tight, dense": {"eps": 1e-10, "mode": "dense"},
+    "clarabel": {"solve_method": "Clarabel"},
 }
-"""cvxpylayers' arguments: its tolerances, and how diffcp solves the adjoint system (LSQR, or dense)."""
+"""cvxpylayers' arguments: tolerances, how diffcp solves the adjoint system (LSQR, or dense), the solver."""
+
+USUAL_MODES = ("default", "tight", "dense", "tight, dense")
+"""Those asked unless others are named."""
 
 Evaluate = Callable[..., Sequence[Tensor]]
 """From parameter tensors to output tensors."""
@@ -35,6 +40,7 @@ class Answer:
         residual: of the adjoint system, ``(B,)``; None where it could not be had.
         forward_seconds, backward_seconds: of the second call; the first one warms up.
         peak_bytes: of that call, forward and backward, as :class:`cvxfold.monitor.measure.Measured` has it.
+        verdicts: its own on the gradient of each instance, B of them; None where it gives none.
     """
 
     outputs: list[Tensor]
@@ -43,6 +49,7 @@ class Answer:
     forward_seconds: float
     backward_seconds: float
     peak_bytes: int | None
+    verdicts: list[Verdict] | None = None
 
 
 class Contestant(Protocol):
@@ -81,7 +88,10 @@ class Folded:
         options: dict[str, Any] = {"on_unconverged": "ignore"} | dict(self.options)
         layer = CvxpyLayer(s.problem, s.parameters, s.variables, gp=s.gp, backward=self.method, **options)
         _pass(layer, question)
-        return _measured(layer, question, lambda: layer.report and layer.report.backward)
+        answer = _measured(layer, question, lambda: layer.report and layer.report.backward)
+        assert layer.report is not None
+        record = layer.report.backward
+        return answer if record is None else replace(answer, verdicts=record.verdict)
 
 
 @dataclass(frozen=True)
@@ -92,11 +102,12 @@ class Upstream:
     :mod:`cvxfold.comparison.recorder`), which also warms up.
 
     Args:
-        source: the problem. mode: one of :data:`MODES`.
+        source: the problem. mode: a name for its arguments. arguments: its ``solver_args``.
     """
 
     source: Source
     mode: str
+    arguments: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -105,13 +116,13 @@ class Upstream:
 
     def answer(self, question: Question) -> Answer:
         """Solve and differentiate, without the warnings of diffcp and SCS."""
-        recorder, arguments = Recorder(), MODES[self.mode]
+        recorder = Recorder()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            layer = self._layer(None, arguments)
+            layer = self._layer(None, self.arguments)
             try:
                 recording = self._layer(recorder, {})
-                _pass(_on_cpu(recording, solver_args=arguments), question)
+                _pass(_on_cpu(recording, solver_args=self.arguments), question)
             except LossError:
                 raise
             except Exception:  # if that is not the recorder's fault, the layer itself says so next
@@ -131,6 +142,24 @@ class Upstream:
             gp=s.gp,
             solver_args=dict(arguments),
         )
+
+
+def modes(asked: str | Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """cvxpylayers' ``solver_args`` by the name of the mode.
+
+    Args:
+        asked: one of :data:`MODES` or several, or arguments by names of one's own.
+
+    Raises:
+        ValueError: there is no such mode; the message lists those there are.
+    """
+    if isinstance(asked, Mapping):
+        return dict(asked)
+    names = [asked] if isinstance(asked, str) else list(asked)
+    for name in names:
+        if name not in MODES:
+            raise ValueError(f"upstream: expected some of {list(MODES)}, got {name!r}")
+    return {name: MODES[name] for name in names}
 
 
 def _on_cpu(layer: UpstreamLayer, **call: Any) -> Evaluate:

@@ -6,33 +6,21 @@ show little. Each derivative is extrapolated from four step sizes; the table tel
 "Accurate computation of F'(x) and F'(x)F''(x)", Advances in Engineering Software 4 (1982).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cvxfold.comparison.question import Question
+from cvxfold.comparison.moves import Move, kept_at_the_edge, moves
+from cvxfold.comparison.question import NEGLIGIBLE, Question
+from cvxfold.errors import SolverError
 from cvxfold.forward.black_box import available
-from cvxfold.structure import ParameterSpec
 from cvxfold.torch import CvxpyLayer, Source
 
-LARGEST_STEP, SHRINK, LEVELS = 1e-2, 4.0, 4  # of steps along a direction of length 1 relative to the values
+LARGEST_STEP, SHRINK, LEVELS = 1e-2, 4.0, 4  # of steps along a move of length 1 relative to the values
 
 Solve = Callable[..., Sequence[Tensor]]
-
-
-@dataclass(frozen=True)
-class Move:
-    """A direction in the space of the parameters.
-
-    Args:
-        parts: by parameter, ``(1|B, *shape)``, or None where the parameter stays.
-        shared: whether the shared parameters move, all instances with them; else each instance moves alone.
-    """
-
-    parts: list[Tensor | None]
-    shared: bool
 
 
 @dataclass(frozen=True)
@@ -44,12 +32,18 @@ class FiniteDifferences:
         moves: k for the instances, then k for the shared parameters, if there are any.
         slopes: ``(U, k)`` with U = B, or B + 1 where parameters are shared.
         uncertainty: how far off these may be, ``(U, k)``.
+        floor: what the norm of the slopes counts for at least, ``(U,)``: 1e-4 of what the most influential
+            output (:meth:`cvxfold.comparison.question.Question.influence`) would give in a move of this
+            length. Without it, where the gradient is zero, right answers would be off by rounding over 0.
+        notes: sentences on what was not moved.
     """
 
     solver: str
     moves: list[Move]
     slopes: Tensor
     uncertainty: Tensor
+    floor: Tensor
+    notes: tuple[str, ...] = ()
 
     @property
     def directions(self) -> int:
@@ -66,7 +60,7 @@ class FiniteDifferences:
         along: list[list[Tensor]] = [[], []]
         for move in self.moves:
             rows = [
-                (gradient.double() * part).reshape(part.shape[0], -1).sum(1)
+                (gradient.double() * part.slope).reshape(part.slope.shape[0], -1).sum(1)
                 for gradient, part in zip(gradients, move.parts, strict=True)
                 if part is not None
             ]
@@ -76,7 +70,7 @@ class FiniteDifferences:
 
     def _relative(self, errors: Tensor) -> Tensor:
         worst = errors.amax(1)
-        return torch.where(worst == 0, worst, worst / self.slopes.norm(dim=1))
+        return torch.where(worst == 0, worst, worst / torch.maximum(self.slopes.norm(dim=1), self.floor))
 
 
 def finite_differences(source: Source, question: Question, directions: int, seed: int) -> FiniteDifferences:
@@ -87,7 +81,7 @@ def finite_differences(source: Source, question: Question, directions: int, seed
         directions: k, how many for each instance. seed: of the directions.
 
     Raises:
-        SolverError: a problem nearby has no solution.
+        SolverError: a problem nearby has no solution; the message names the instances.
     """
     solver = "CLARABEL" if "CLARABEL" in available() else None
     layer = CvxpyLayer(
@@ -98,60 +92,65 @@ def finite_differences(source: Source, question: Question, directions: int, seed
         solver=solver,
         on_unconverged="ignore",
     )
-    generator = torch.Generator().manual_seed(seed)
-    moves = list(_moves(question, directions, generator))
-    groups = [[move for move in moves if move.shared == shared] for shared in (False, True)]
-    tables = [[_slopes(layer, question, move) for move in group] for group in groups if group]
-    slopes = torch.cat([torch.stack([slope for slope, _ in table], 1) for table in tables]).cpu()
-    doubts = torch.cat([torch.stack([doubt for _, doubt in table], 1) for table in tables]).cpu()
-    return FiniteDifferences(solver or "cvxfold", moves, slopes, doubts)
+    found = list(moves(question, directions, torch.Generator().manual_seed(seed)))
+    slopes: list[Tensor] = []
+    doubts: list[Tensor] = []
+    floors: list[Tensor] = []
+    for shared in (False, True):
+        group = [_along(layer, question, move) for move in found if move.shared == shared]
+        if group:
+            columns = [torch.stack(column, 1).cpu() for column in zip(*group, strict=True)]
+            slopes.append(columns[0])
+            doubts.append(columns[1])
+            floors.append(columns[2].amax(1))
+    return FiniteDifferences(
+        solver or "cvxfold",
+        found,
+        torch.cat(slopes),
+        torch.cat(doubts),
+        torch.cat(floors),
+        kept_at_the_edge(question),
+    )
 
 
-def _moves(question: Question, count: int, generator: torch.Generator) -> Iterator[Move]:
-    """Directions of length 1 in what moves, each entry relative to its parameter's size."""
-    alone = [number for number in range(len(question.specs)) if not question.shared(number)]
-    for numbers, shared in ((alone, False), (sorted({*range(len(question.specs))} - {*alone}), True)):
-        for _ in range(count if numbers else 0):
-            parts: list[Tensor | None] = [None] * len(question.specs)
-            for number in numbers:
-                value = question.tensors[number]
-                noise = torch.randn(value.shape, dtype=torch.float64, generator=generator).to(value.device)
-                parts[number] = _direction(question.specs[number], value, noise)
-            entries = sum(question.tensors[number][0].numel() for number in numbers)
-            yield Move([None if part is None else part / entries**0.5 for part in parts], shared)
+def _along(solve: Solve, question: Question, move: Move) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss's derivatives along a move, their uncertainty, and the floor under their size.
 
-
-def _direction(spec: ParameterSpec, value: Tensor, noise: Tensor) -> Tensor:
-    """A random direction along which the parameter stays where it is declared to be, ``(1|B, *shape)``."""
-    if spec.log or spec.domain in ("nonneg", "pos", "nonpos", "neg"):
-        return noise * value
-    if spec.domain in ("PSD", "NSD"):  # the derivative of (I + tZ) V (I + tZ)ᵀ
-        return (noise @ value + value @ noise.mT) / value.shape[-1] ** 0.5
-    size = value.reshape(len(value), -1).square().mean(1).sqrt()
-    size = torch.where(size > 0, size, 1.0).view(-1, *(1,) * (value.ndim - 1))
-    if spec.domain == "symmetric":
-        noise = (noise + noise.mT) / 2**0.5
-    return noise * size
-
-
-def _slopes(solve: Solve, question: Question, move: Move) -> tuple[Tensor, Tensor]:
-    """The loss's derivatives along a move and their uncertainty, ``(B,)``, or ``(1,)`` for a shared one."""
+    Each is ``(B,)``, or ``(1,)`` for a shared move.
+    """
     sizes = [LARGEST_STEP / SHRINK**level for level in range(LEVELS)]
-    steps = [sign * size for size in sizes for sign in (1.0, -1.0)]
+    outputs = _outputs(solve, question, move, [0.0, *(sign * size for size in sizes for sign in (1.0, -1.0))])
+    base, moved = [output[0] for output in outputs], [output[1:] for output in outputs]
+    with torch.no_grad():
+        losses = torch.stack([
+            torch.stack(_losses(question, base, [output[step] for output in moved], move.shared))
+            for step in range(2 * LEVELS)
+        ])  # fmt: skip
+    plain = (losses[0::2] - losses[1::2]) / (2 * losses.new_tensor(sizes).unsqueeze(1))
+    influence = question.influence(base if question.batch is not None else [output[0] for output in base])
+    if move.shared:
+        influence = influence.amax().reshape(1)
+    return *_extrapolated(plain), NEGLIGIBLE * influence / move.entries**0.5
+
+
+def _outputs(solve: Solve, question: Question, move: Move, steps: Sequence[float]) -> list[Tensor]:
+    """The outputs at each step of a move, ``(steps, B, *shape)``, all solved at once.
+
+    Raises:
+        SolverError: there is no solution; the message names the instances.
+    """
     B = question.instances
     points = []
     for value, part in zip(question.tensors, move.parts, strict=True):
-        full = value.expand(B, *value.shape[1:])
-        points.append(torch.cat([full, *(full if part is None else full + step * part for step in steps)]))
-    with torch.no_grad():
-        outputs = [output.reshape(-1, B, *output.shape[1:]) for output in solve(*points)]
-        base, moved = [output[0] for output in outputs], [output[1:] for output in outputs]
-        losses = torch.stack([
-            torch.stack(_losses(question, base, [output[step] for output in moved], move.shared))
-            for step in range(len(steps))
-        ])  # fmt: skip
-    plain = (losses[0::2] - losses[1::2]) / (2 * losses.new_tensor(sizes).unsqueeze(1))
-    return _extrapolated(plain)
+        at = [value if part is None else part.at(step) for step in steps]
+        points.append(torch.cat([each.expand(B, *value.shape[1:]) for each in at]))
+    try:
+        with torch.no_grad():
+            return [output.reshape(-1, B, *output.shape[1:]) for output in solve(*points)]
+    except SolverError as error:
+        instances = sorted({row % B for row in error.indices})
+        message = f"the problem has no solution at or near the values of instances {instances}"
+        raise type(error)(message, instances) from error
 
 
 def _losses(question: Question, base: list[Tensor], moved: list[Tensor], shared: bool) -> list[Tensor]:

@@ -11,9 +11,9 @@ from cvxfold.arguments import prepare
 from cvxfold.loss import Loss, RandomLinear
 from cvxfold.structure import ParameterSpec
 
-# A parameter's gradient counts for no less than this share of the most influential one's: below it lies what
-# rounding makes of a gradient that is zero.
-_NEGLIGIBLE = 1e-4
+NEGLIGIBLE = 1e-4
+"""A gradient counts for no less than this share of the most influential one: below lies what rounding makes
+of a gradient that is zero."""
 _ZERO = 1e-8
 
 
@@ -47,8 +47,10 @@ class Question:
         """Check the values; without a loss take a random linear one.
 
         Raises:
-            ValueError, ParameterTypeError: as the layer's call does, or an empty batch.
+            ValueError, ParameterTypeError: as the layer's call does, or an empty batch, or no parameters.
         """
+        if not specs:
+            raise ValueError("parameters: there is nothing to differentiate: the problem has no parameters")
         given = tuple(torch.as_tensor(value).detach() for value in values)
         arguments = prepare(given, specs)
         if arguments.batch == 0:
@@ -62,7 +64,7 @@ class Question:
     @property
     def device(self) -> torch.device:
         """Where the values are."""
-        return self.values[0].device if self.values else torch.device("cpu")
+        return self.values[0].device
 
     @property
     def instances(self) -> int:
@@ -99,11 +101,27 @@ class Question:
             raise LossError("loss: does not depend on the outputs, so there is no gradient to compare")
         return torch.autograd.grad(total, list(at), allow_unused=True, materialize_grads=True)
 
+    def influence(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The largest ‖loss gradient‖ ‖value‖ of the outputs, ``(B,)``; a value of 0 counts as 1.
+
+        Args:
+            outputs: where to take it; NaN, where there is no solution, counts as 0.
+        """
+        ends = [output.detach().requires_grad_() for output in outputs]
+        found = []
+        for gradient, end in zip(self.gradients(ends, ends), ends, strict=True):
+            bar, value = (self._rows(t.detach(), self.batch is None).nan_to_num(0.0) for t in (gradient, end))
+            found.append(bar.norm(dim=1) * _or_one(value.norm(dim=1)))
+        return torch.stack(found).amax(0)
+
     def solution_difference(self, found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
-        """‖found − exact‖/‖exact‖ over all outputs of each instance, ``(B,)``; absolute where exact is 0."""
+        """‖found − exact‖/‖exact‖ over all outputs of each instance, ``(B,)``; absolute where exact is 0.
+
+        NaN, which stands for no solution, differs from numbers only.
+        """
         f, e = (torch.cat([self._rows(t, self.batch is None) for t in ts], 1) for ts in (found, exact))
-        scale = e.norm(dim=1)
-        return (f - e).norm(dim=1) / torch.where(scale > _ZERO, scale, 1.0)
+        off = torch.where(f.isnan() & e.isnan(), 0.0, f - e)
+        return off.norm(dim=1) / _or_one(e.nan_to_num(0.0).norm(dim=1))
 
     def gradient_difference(
         self, found: Sequence[Tensor], exact: Sequence[Tensor], outputs: Sequence[Tensor]
@@ -117,27 +135,29 @@ class Question:
             found: the contestant's gradients. exact: the reference's.
             outputs: of the reference.
         """
-        ends = [output.detach().requires_grad_() for output in outputs]
-        bars = self.gradients(ends, ends)
-        alone = self.batch is None
-        pairs = [tuple(self._rows(each, alone) for each in pair) for pair in zip(bars, ends, strict=True)]
-        for number, gradient in enumerate(exact):
-            rows = self._rows(gradient, alone or self.shared(number))
-            pairs.append((rows, self.tensors[number].reshape(rows.shape)))
-        influences = [gradient.norm(dim=1) * value.detach().norm(dim=1) for gradient, value in pairs]
-        largest = torch.stack([each.expand(self.instances) for each in influences]).amax(0)
+        alone = [self.batch is None or self.shared(number) for number in range(len(self.specs))]
+        exact_rows = [self._rows(gradient, one) for gradient, one in zip(exact, alone, strict=True)]
+        sizes = [
+            value.reshape(rows.shape).norm(dim=1)
+            for value, rows in zip(self.tensors, exact_rows, strict=True)
+        ]
+        influences = [rows.norm(dim=1) * size for rows, size in zip(exact_rows, sizes, strict=True)]
+        influences = [self.influence(outputs), *(each.expand(self.instances) for each in influences)]
+        largest = torch.stack(influences).amax(0)
         differences: dict[str, Tensor] = {}
         for number, (name, gradient) in enumerate(zip(self.names, found, strict=True)):
-            e, value = pairs[len(outputs) + number]
-            f = self._rows(gradient, alone or self.shared(number))
-            size = value.norm(dim=1)
+            e, size = exact_rows[number], sizes[number]
             floor = largest if len(size) == len(largest) else largest.amax().reshape(1)
-            floor = _NEGLIGIBLE * floor / torch.where(size > 0, size, 1.0)
+            floor = NEGLIGIBLE * floor / torch.where(size > 0, size, 1.0)
+            difference = (self._rows(gradient, alone[number]) - e).norm(dim=1)
             scale = torch.maximum(e.norm(dim=1), floor)
-            difference = (f - e).norm(dim=1)
             differences[name] = torch.where(difference == 0, difference, difference / scale)
         return differences
 
     def _rows(self, tensor: Tensor, alone: bool) -> Tensor:
         """Flattened by instance, float64: ``(B, size)``, or ``(1, size)`` for a tensor without batch."""
         return tensor.double().reshape(1 if alone else self.instances, -1)
+
+
+def _or_one(sizes: Tensor) -> Tensor:
+    return torch.where(sizes > _ZERO, sizes, 1.0)

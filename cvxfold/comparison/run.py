@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cvxpy as cp
+import torch
 from torch import Tensor
 
-from cvxfold.comparison.contestants import MODES, Answer, Contestant, Folded, Upstream
+from cvxfold.comparison.contestants import USUAL_MODES, Answer, Contestant, Folded, Upstream, modes
 from cvxfold.comparison.differences import FiniteDifferences, finite_differences
+from cvxfold.comparison.inherited import merged, solve_options
 from cvxfold.comparison.question import LossError, Question
 from cvxfold.comparison.result import Comparison, Row
 from cvxfold.errors import SolverError
+from cvxfold.fold.adjoint import require_positive
 from cvxfold.loss import Loss
 from cvxfold.monitor.progress import Progress
 from cvxfold.torch import CvxpyLayer, Source
@@ -23,7 +26,7 @@ def compare(
     values: Sequence[Any] | None = None,
     *,
     methods: Sequence[Any] = ("auto", "lfpi"),
-    upstream: Sequence[str] = tuple(MODES),
+    upstream: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = USUAL_MODES,
     loss: Loss | None = None,
     finite_differences: int = 0,
     rtol: float = 1e-4,
@@ -34,56 +37,64 @@ def compare(
     """Solve and differentiate one problem by cvxpylayers and by cvxfold, and tell who is right.
 
     Either ``compare(problem, parameters, variables, values)`` or ``compare(layer, values)``. The problem is
-    left as it was found.
+    left as it was found. It makes no difference whether gradients are enabled where this is called.
 
     Args:
-        problem: a DPP-compliant problem, or a :class:`cvxfold.torch.CvxpyLayer`, whose problem is taken.
+        problem: a DPP-compliant problem, or a :class:`cvxfold.torch.CvxpyLayer`, whose problem is taken and
+            which cvxfold's methods solve as it does (``tol``, ``refine``, ``solver``, ``proximal``, …).
         parameters: the problem's; after a layer, the values. variables: to return, as for the layer.
         values: one tensor for each parameter, of its shape or ``(B, *shape)``.
         methods: cvxfold's, each what the layer's ``backward`` takes. The others are compared to the first.
         upstream: cvxpylayers' modes: "default"; "tight", the forward pass to 1e-10; "dense", the adjoint
-            system by a dense factorization in place of LSQR; "tight, dense", both.
+            system by a dense factorization in place of LSQR; "tight, dense", both; "clarabel", by that
+            solver. Or a mapping from names of one's own to ``solver_args`` of cvxpylayers.
         loss: of the outputs, one argument each; a random linear function unless given.
         finite_differences: how many random directions of the parameters' space to take finite differences
             of the loss in, for each instance, as the arbiter; 0 for none.
         rtol: what counts as agreement, in solutions and gradients.
         seed: of the random loss and directions.
-        layer_options: more options of cvxfold's layers, and ``gp`` for all.
+        layer_options: more options of cvxfold's layers, which hold before those of a layer given, and ``gp``
+            for all.
         progress: what to call before each step.
 
     Raises:
-        ValueError: values, names or the loss are not what they should be, or the layer does not remember its
-            problem because it came from a file or another process.
+        ValueError: values, names, options or the loss are not what they should be, the problem has no
+            parameters, or the layer does not remember its problem because it came from a file or another
+            process.
 
     Example:
         >>> print(cvxfold.compare(problem, [A, b], [x], [A_batch, b_batch], finite_differences=3))
     """
+    require_positive("rtol", rtol)
+    if not isinstance(finite_differences, int) or finite_differences < 0:
+        raise ValueError(f"finite_differences: expected how many directions, got {finite_differences!r}")
+    arguments = modes(upstream)
+    methods = [methods] if isinstance(methods, str) else list(methods)
+    if not methods:
+        raise ValueError("methods: expected at least one, which the others are compared to")
     options = dict(layer_options or {})
+    if "backward" in options:
+        raise ValueError("layer_options: backward is what the methods are; give methods=[…]")
     if isinstance(problem, CvxpyLayer):
         given = [value for value in (parameters, values) if value is not None]
         if len(given) != 1 or variables is not None:
             raise ValueError("compare: expected compare(layer, values): the layer knows its parameters")
         (values,) = given
         source = _source_of(problem)
+        if options.pop("gp", source.gp) != source.gp:
+            raise ValueError(f"layer_options: gp: the layer was made with gp={source.gp}")
+        options = merged(solve_options(problem), options)
     elif parameters is None or variables is None or values is None:
         raise ValueError("compare: expected compare(problem, parameters, variables, values)")
     else:
         source = Source(problem, tuple(parameters), tuple(variables), bool(options.pop("gp", False)))
-    methods = [methods] if isinstance(methods, str) else list(methods)
-    upstream = [upstream] if isinstance(upstream, str) else list(upstream)
-    if not methods:
-        raise ValueError("methods: expected at least one, which the others are compared to")
-    for mode in upstream:
-        if mode not in MODES:
-            raise ValueError(f"upstream: expected some of {list(MODES)}, got {mode!r}")
-    if not isinstance(finite_differences, int) or finite_differences < 0:
-        raise ValueError(f"finite_differences: expected how many directions, got {finite_differences!r}")
-    # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
-    layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **options) for m in methods]
-    question = Question.of(layers[0]._canonical.parameters, _listed(values), loss, seed)
-    contestants: list[Contestant] = [Folded(source, method, options) for method in methods]
-    contestants += [Upstream(source, mode) for mode in upstream]
-    return _Run(source, question, contestants, finite_differences, rtol, seed, progress).result()
+    with torch.inference_mode(False), torch.enable_grad():
+        # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
+        layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **options) for m in methods]
+        question = Question.of(layers[0]._canonical.parameters, _listed(values), loss, seed)
+        contestants: list[Contestant] = [Folded(source, method, options) for method in methods]
+        contestants += [Upstream(source, name, each) for name, each in arguments.items()]
+        return _Run(source, question, contestants, finite_differences, rtol, seed, progress).result()
 
 
 class _Run:
@@ -111,11 +122,12 @@ class _Run:
             self._progress(contestant.name, done, total)
             answers.append(self._ask(contestant))
         differences: FiniteDifferences | None = None
-        notes = []
+        notes: list[str] = []
         if self._directions:
             self._progress("finite differences", total - 1, total)
             try:
                 differences = finite_differences(self._source, self._question, self._directions, self._seed)
+                notes.extend(differences.notes)
             except SolverError as error:
                 notes.append(f"No finite differences: {_described(error)}.")
         self._progress("", total, total)
@@ -161,6 +173,7 @@ class _Run:
             answer.backward_seconds,
             answer.peak_bytes,
             None if differences is None else differences.error(q, answer.gradients),
+            answer.verdicts,
         )
 
 

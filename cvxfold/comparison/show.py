@@ -1,7 +1,6 @@
-"""A comparison as a table and as a plot."""
+"""A comparison as a table."""
 
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -10,16 +9,22 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from cvxfold.comparison.result import Comparison
+    from cvxfold.comparison.result import Comparison, Row
 
-_WIDTH = 100
-_FLOOR = 1e-17  # of the plot: what is exactly zero has no logarithm
-_COLOURS = {True: "#00798c", False: "#d1495b"}  # cvxfold, cvxpylayers
+_WIDTH = 80
+_NARROWEST = len("cvxpylayers")  # of the column of names
 
 
 def table(comparison: "Comparison") -> Table:
-    """One line for each contestant: the largest figures over the batch."""
+    """One line for each contestant: the largest figures over the batch.
+
+    Names are folded where there is no room for them; numbers never are, and on a narrow console the table is
+    wider than that (print it with ``crop=False``).
+    """
     judged = comparison.finite_differences is not None
+    headings = ["value\ndiff.", "grad.\ndiff.", "adjoint\nresid.", *(["finite\ndiff."] if judged else [])]
+    headings += ["forw.\nms", "back\nms", "peak\nMB"]
+    lines = [(row, _cells(row, judged)) for row in comparison.rows]
     found = Table(
         title=f"{_counted(comparison.batch)}, differences from {comparison.reference.name}",
         title_justify="left",
@@ -28,20 +33,11 @@ def table(comparison: "Comparison") -> Table:
         show_edge=False,
         pad_edge=False,
     )
-    found.add_column("", no_wrap=True)
-    headings = ["value\ndiff.", "grad.\ndiff.", "adjoint\nresid.", *(["finite\ndiff."] if judged else [])]
-    for heading in [*headings, "forw.\nms", "back\nms", "peak\nMB"]:
-        found.add_column(heading, justify="right")
-    for row in comparison.rows:
-        if row.error is not None:
-            found.add_row(escape(row.name), "fails")
-            continue
-        error = row.finite_difference_error
-        figures = (row.solution_difference, row.gradient_difference, row.adjoint_residual)
-        cells = [_e(figure) for figure in figures]
-        cells += [_e(None if error is None else float(error.max()))] if judged else []
-        megabytes = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f}"
-        cells += [_ms(row.forward_seconds), _ms(row.backward_seconds), megabytes]
+    found.add_column("", overflow="fold", min_width=_NARROWEST)
+    for place, heading in enumerate(headings):
+        cells = [*heading.splitlines(), *(cells[place] for _, cells in lines if place < len(cells))]
+        found.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, cells)))
+    for row, cells in lines:
         found.add_row(escape(row.name), *cells)
     return found
 
@@ -55,36 +51,15 @@ def text(comparison: "Comparison") -> str:
     return buffer.getvalue().rstrip()
 
 
-def save_plot(comparison: "Comparison", path: Path) -> None:
-    """Bars, one for each contestant: gradient difference, adjoint residual, error by finite differences."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = [row for row in comparison.rows if row.error is None]
-    panels = {
-        f"Gradient: difference from {comparison.reference.name}": [row.gradient_difference for row in rows],
-        "Residual of its own adjoint system": [row.adjoint_residual for row in rows],
-    }
-    if comparison.finite_differences is not None:
-        panels["Gradient: error by finite differences"] = [
-            None if row.finite_difference_error is None else float(row.finite_difference_error.max())
-            for row in rows
-        ]
-    figure = Figure(figsize=(4.6 * len(panels), 0.45 * len(rows) + 1.6), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    for ax, (title, values) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
-        for place, (row, value) in enumerate(zip(rows, values, strict=True)):
-            if value is not None:
-                ax.barh(place, max(value, _FLOOR), color=_COLOURS[row.folded], height=0.6)
-                ax.text(max(value, _FLOOR), place, f" {value:.0e}", va="center")
-        ax.axvline(comparison.rtol, color="#8d99ae", ls="--", lw=1.2)
-        ax.set(title=title, xscale="log", xlabel="relative, largest over the batch")
-        ax.set_xlim(left=_FLOOR)
-        ax.margins(x=0.2)
-        ax.set_yticks(range(len(rows)), [row.name for row in rows])
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].invert_yaxis()
-    canvas.print_figure(path, dpi=150)
+def _cells(row: "Row", judged: bool) -> list[str]:
+    if row.error is not None:
+        return ["fails"]
+    error = row.finite_difference_error
+    figures = [row.solution_difference, row.gradient_difference, row.adjoint_residual]
+    if judged:
+        figures.append(None if error is None else float(error.max()))
+    megabytes = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f}"
+    return [*map(_e, figures), _ms(row.forward_seconds), _ms(row.backward_seconds), megabytes]
 
 
 def _counted(batch: int) -> str:

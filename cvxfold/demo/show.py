@@ -1,6 +1,5 @@
 """The demo's output: a progress bar, a table side by side, one plot, and JSON."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +12,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cvxfold.demo.data import missing
 from cvxfold.demo.train import REFERENCE, Result, Run, Settings, Step
 
 if TYPE_CHECKING:
@@ -21,27 +19,6 @@ if TYPE_CHECKING:
 
 SHOWN_EPOCHS = 6  # rows of the table
 THEIRS, OURS, NEUTRAL = "#d1495b", "#00798c", "#8d99ae"
-
-
-def check_plot(path: Path) -> None:
-    """Find out before the training whether the plot can be saved after it.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed; the message says how to get it.
-        ValueError: the folder does not exist, the file cannot be written, or matplotlib does not write files
-            of this kind.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ModuleNotFoundError as error:
-        raise missing(error) from error
-    kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
-    if path.suffix.lstrip(".").lower() not in kinds:
-        raise ValueError(f"{path}: the name must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.absolute().parent}")
-    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise ValueError(f"{path}: cannot be written")
 
 
 @contextmanager

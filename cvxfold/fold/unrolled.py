@@ -3,8 +3,9 @@
 It is the baseline that folding is measured against: plain automatic differentiation of F, nothing solved.
 Started at a fixed point, K steps give exactly K steps of the linear fixed-point iteration: the gradient
 that arrives at the start of the tape is (Φᵀ)ᴷ ū, which is the residual ū − (I − Φᵀ) w of that adjoint
-(Kotary, Christopher, Dinh and Fioretto, arXiv 2312.17394, sections 4 and 5). So the tape is watched: the
-norm of the gradient at each state is the residual history, for nothing.
+(Kotary, Christopher, Dinh and Fioretto, arXiv 2312.17394, sections 4 and 5), and w is the sum of the
+gradients at the states after it. So the tape is watched: the norms of the gradients at the states are the
+residual history, and their sum is the adjoint, for nothing.
 """
 
 import time
@@ -63,13 +64,13 @@ class Descent:
     """What a backward pass through the tape saw.
 
     Args:
-        history: ‖(Φᵀ)ᵏ ū‖/‖ū‖ for k = 0, …, K − 1, ``(K, B)``.
-        residual: the same for k = K, ``(B,)``.
+        w: the adjoint that this amounts to, ``(B, m)``.
+        history: ‖(Φᵀ)ᵏ ū‖/‖ū‖ for k = 0, …, K, ``(K + 1, B)``.
         seconds: wall time of the pass.
     """
 
+    w: Tensor
     history: Tensor
-    residual: Tensor
     seconds: float
 
 
@@ -83,6 +84,7 @@ class Tape:
 
     def __init__(self, iterations: int, ended: Callable[[Descent], None]) -> None:
         self._norms: list[Tensor | None] = [None] * (iterations + 1)
+        self._w: Tensor | None = None
         self._ended = ended
         self._started = 0.0
         self._over = False
@@ -97,24 +99,27 @@ class Tape:
             u.register_hook(lambda gradient: self.note(gradient, number))
 
     def note(self, gradient: Tensor | None, number: int) -> None:
-        """Record the norm of a gradient ``(B, m)``; the last state's comes first, the first one's last."""
+        """Take in a gradient ``(B, m)``; the last state's comes first, the first one's last."""
         if self._over or gradient is None or is_mapped(gradient) or is_legacy_mapped(gradient):
             return
         last = len(self._norms) - 1
         if number == last:
-            self._norms = [None] * (last + 1)
+            self._norms, self._w = [None] * (last + 1), None
             self._started = time.perf_counter()
-        self._norms[number] = gradient.detach().norm(dim=-1)
+        gradient = gradient.detach()
+        if number > 0 and self._norms[number] is None:
+            self._w = gradient.clone() if self._w is None else self._w.add_(gradient)
+        self._norms[number] = gradient.norm(dim=-1)
         if number == 0:
             self._end()
 
     def _end(self) -> None:
         norms = [norm for norm in reversed(self._norms) if norm is not None]
-        if len(norms) < len(self._norms):
+        if len(norms) < len(self._norms) or self._w is None:
             return  # a pass that did not begin at the last state
         self._over = True
         relative = torch.stack([torch.where(norm == 0, norm, norm / norms[0]) for norm in norms])
-        self._ended(Descent(relative[:-1], relative[-1], time.perf_counter() - self._started))
+        self._ended(Descent(self._w, relative, time.perf_counter() - self._started))
 
 
 def unroll(step: Callable[[Tensor], Tensor], u: Tensor, method: Unrolled, tape: Tape) -> Tensor:

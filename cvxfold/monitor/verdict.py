@@ -10,6 +10,7 @@ from torch import Tensor
 from cvxfold.diagnosis import Diagnosis
 
 _ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
+_MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
 _CANCELS = 1e-10  # nor does an error below this fraction of the terms that make the gradient
 _HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
 _MANY = 20
@@ -72,13 +73,16 @@ def judge(
         verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
     share = diagnosis.forward_error
     # Of the two errors the larger one is what to do something about.
-    inexact = (~solved & ~missed) | (~(share <= max(tol, _ACCURACY)) & ~(share < residual))
+    inexact = ~(share <= max(tol, _ACCURACY)) & ~(share < residual)
     error = diagnosis.adjoint_error
     # Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own.
-    magnified = ~(error <= max(tol, _ACCURACY)) & ~(error * diagnosis.strength <= _CANCELS) & ~missed
+    large = ~(error <= max(_MAGNIFIED * tol, _ACCURACY))
+    magnified = large & ~(error * diagnosis.strength <= _CANCELS) & ~missed
     verdicts = torch.where(magnified, _ILL_CONDITIONED, verdicts)
     verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
-    return torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
+    verdicts = torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
+    # Where there is no solution yet, that comes first: whatever else is seen there may go with it.
+    return torch.where(~solved & residual.isfinite(), _FORWARD_INEXACT, verdicts)
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,8 @@ def complaints(
             _SLOW,
             f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
             f"residual up to {worst:.1e}, contracting by {slowest:.4g} an iteration: about {more:,} more "
-            "iterations are needed); raise backward_max_iters, or the depth of unrolling, or choose "
-            "backward='auto'",
+            "iterations are needed); raise backward_max_iters, or the depth of unrolling"
+            f"{_or_auto(method)}",
         )
     if len(rows := _rows(codes, _DEGENERATE)):
         kinked = int(diagnosis.kinked[rows].sum())
@@ -121,8 +125,8 @@ def complaints(
     if len(rows := _rows(codes, _FORWARD_INEXACT)):
         complain(
             _FORWARD_INEXACT,
-            f"{_instances(rows)} may be off by up to {float(diagnosis.forward_error[rows].amax()):.1e} "
-            "(relative) because the forward pass stopped early; use refine=True, a smaller tol or more "
+            f"{_instances(rows)} are taken at solutions that are not accurate enough (estimated error up to "
+            f"{float(diagnosis.error[rows].amax()):.1e}, relative); use refine=True, a smaller tol or more "
             "max_iters (of an unrolled cold start, more iterations)",
         )
     if len(rows := _rows(codes, _FAILED)):
@@ -130,17 +134,23 @@ def complaints(
             _FAILED,
             f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
             f"residual up to {float(residual[rows].nan_to_num(torch.inf).amax()):.1e}) and the method "
-            "stopped making progress; choose backward='auto'",
+            "stopped making progress; scale the problem, regularize the gradient (proximal=…)"
+            f"{_or_auto(method)}",
         )
     if len(rows := _rows(codes, _ILL_CONDITIONED)):
         complain(
             _ILL_CONDITIONED,
-            f"{_instances(rows)} may be off by up to {float(diagnosis.adjoint_error[rows].amax()):.1e} "
+            f"{_instances(rows)} may be off by up to {float(diagnosis.error[rows].amax()):.1e} "
             f"(relative): what is left of the adjoint systems ({float(residual[rows].amax()):.1e}) is "
             "magnified by their conditioning; lower backward_tol, scale the problem, or regularize the "
             "gradient (proximal=…)",
         )
     return found
+
+
+def _or_auto(method: str) -> str:
+    """The remedy that is left, unless it was the default that failed; that begins with the direct method."""
+    return "" if method.startswith("direct") else ", or choose backward='auto'"
 
 
 def _rows(codes: Tensor, code: int) -> Tensor:
