@@ -57,28 +57,43 @@ def canonicalize(
             raise ValueError(
                 f"variable {variable.name()}: diag, sparse and complex variables are not supported"
             )
-    context = parse_args(
-        # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
-        cp.Problem(problem.objective, problem.constraints),
-        _as_list(variables),
-        _as_list(parameters),
-        None,
-        gp=gp,
-        verbose=verbose,
-        canon_backend=canon_backend,
-        custom_solver=_Canonicalizer(),
-    )
+    try:
+        context = parse_args(
+            # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
+            cp.Problem(problem.objective, problem.constraints),
+            _as_list(variables),
+            _as_list(parameters),
+            None,
+            gp=gp,
+            verbose=verbose,
+            canon_backend=canon_backend,
+            custom_solver=_Canonicalizer(),
+        )
+    except ValueError as error:
+        hint = _broken_rule(problem, gp) if str(error).startswith("Problem must be DPP") else ""
+        raise ValueError(f"{error}{hint}") from error
     structure, P, q, A, b = maps_of(context)
     outputs = tuple(
         _cone_dual(variable, recovery, problem) or _output(recovery, gp)
         for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)
     )
     specs = _parameter_specs(context)
-    if (columns := q.shape[1] - 1) != (
-        known := sum(spec.columns.stop - spec.columns.start for spec in specs)
-    ):
+    vector: Any = context.q  # of the parameter vector with a trailing 1
+    columns, known = vector.shape[1] - 1, sum(spec.columns.stop - spec.columns.start for spec in specs)
+    if columns != known:
         raise ValueError(_TWO_ROLES if gp else f"problem: expected {known} parameter entries, got {columns}")
     return Canonical(structure, specs, outputs, P, q, A, b)
+
+
+def _broken_rule(problem: cp.Problem, gp: bool) -> str:
+    """What is wrong with a problem that is not DPP, as far as cvxpy's other rules tell."""
+    if gp:
+        return "" if problem.is_dgp() else " It is no geometric program by cvxpy's rules (DGP)."
+    if problem.is_dcp():
+        return " It is convex by cvxpy's rules (DCP), but a parameter stands where it may not (DPP)."
+    if problem.is_dgp():
+        return " It is a geometric program: give gp=True (on the command line --gp)."
+    return " It is not convex by cvxpy's rules (DCP)."
 
 
 def as_it_was(reduced: Any) -> tuple[Any, IndexArray | None]:

@@ -66,7 +66,13 @@ class Core:
         self._reports.set(report)
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
-        """Call ``callback`` with the report after each pass, until the function returned is called."""
+        """Call ``callback`` with the report after each pass, until the function returned is called.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback: expected a function of a report, got {type(callback).__name__}")
         key = next(self._keys)
         self._listeners[key] = callback
 

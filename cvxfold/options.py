@@ -159,6 +159,9 @@ class Options:
                 require_count(name, limit)
         if penalty is not None:
             require_positive("penalty", penalty)
+        for name, flag in (("refine", refine), ("rescue", rescue)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name}: expected True or False, got {flag!r}")
         require_positive("relaxation", relaxation)
         require_count("acceleration", acceleration, 0)
         if relaxation >= 2:
@@ -166,7 +169,7 @@ class Options:
         forward = ForwardSettings(
             eps_abs=float(tol),
             eps_rel=float(tol),
-            refine=bool(refine),
+            refine=refine,
             verbose=bool(verbose),
             penalty=None if penalty is None else float(penalty),
             relaxation=float(relaxation),
@@ -179,7 +182,7 @@ class Options:
         other = None if solver is None else ForwardSolver(named(solver), {"verbose": bool(verbose)})
         return cls(
             forward, adjoint, method, on_unconverged, other, on_unsolvable, on_degenerate,
-            float(proximal), bool(rescue),
+            float(proximal), rescue,
         )  # fmt: skip
 
     def updated(self, solver_args: Mapping[str, Any] | None) -> "Options":

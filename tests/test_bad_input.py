@@ -220,3 +220,39 @@ def test_diagonal_variables_are_refused() -> None:
     problem = cp.Problem(cp.Minimize(cp.sum_squares(cp.diag(X) - q)))
     with pytest.raises(ValueError, match="diag"):
         CvxpyLayer(problem, [q], [X])
+
+
+def test_what_is_wrong_with_a_problem_that_is_not_dpp() -> None:
+    x, a, b = cp.Variable(pos=True), cp.Parameter(pos=True), cp.Parameter(pos=True)
+    free = cp.Variable()
+    geometric: Any = cp.power(x, -1)
+    for problem, word in (
+        (minimize(cp.sqrt(free) - a), "not convex"),
+        (minimize(x, a * geometric * cp.power(x, 0.5) <= 1), "gp=True"),
+        (minimize(cp.square(x - a * b)), "DPP"),
+    ):
+        with pytest.raises(ValueError, match=f"must be DPP.*{word}"):
+            CvxpyLayer(problem, problem.parameters(), problem.variables())
+    with pytest.raises(ValueError, match="no geometric program"):
+        CvxpyLayer(minimize(cp.square(x - a)), [a], [x], gp=True)
+
+
+@pytest.mark.parametrize("name", ["refine", "rescue"])
+def test_flags_are_true_or_false(name: str) -> None:
+    x, a = cp.Variable(), cp.Parameter()
+    options: dict[str, Any] = {name: "no"}
+    with pytest.raises(ValueError, match=f"{name}: expected True or False, got 'no'"):
+        CvxpyLayer(minimize(cp.square(x - a)), [a], [x], **options)
+
+
+def test_a_callback_that_cannot_be_called() -> None:
+    x, a = cp.Variable(), cp.Parameter()
+    with pytest.raises(TypeError, match="callback: expected a function of a report, got int"):
+        CvxpyLayer(minimize(cp.square(x - a)), [a], [x]).on_report(3)  # type: ignore[arg-type]
+
+
+def test_errors_about_instances_without_a_solution_name_the_way_around_them() -> None:
+    x, a = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(minimize(cp.square(x), x >= a, x <= 0), [a], [x])
+    with pytest.raises(cvxfold.InfeasibleError, match=r"\[1\] are infeasible.*on_unsolvable='nan'"):
+        layer(torch.tensor([-1.0, 1.0]))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from cvxfold.analysis.result import Analysis
+from cvxfold.plot_path import without_matplotlib
 
 _CURVES = 8
 _DEEPEST = 1e-13
@@ -26,9 +27,7 @@ def draw(analysis: Analysis, path: Any = None) -> Any:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plots need matplotlib: pip install 'cvxfold[examples]'", name="matplotlib"
-        ) from error
+        raise without_matplotlib(error) from error
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     history = analysis.backward_history.cpu().numpy()
