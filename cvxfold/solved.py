@@ -72,8 +72,8 @@ class Solved:
     bars: tuple[Tensor, Tensor] | None = field(default=None, init=False)
 
     def note(self, x_bar: Tensor, y_bar: Tensor) -> None:
-        """Remember the loss gradients of a backward pass."""
-        object.__setattr__(self, "bars", (x_bar, y_bar))
+        """Remember the loss gradients of a backward pass, without the graph that holds this solution."""
+        object.__setattr__(self, "bars", (x_bar.detach(), y_bar.detach()))
 
     @classmethod
     def of(cls, parts: Sequence[Part], like: Tensor, batch: int, n: int, m: int) -> "Solved":

@@ -1,5 +1,6 @@
 """What analyze() forecasts, against what then happens: iterations, time, memory, the depth of unrolling."""
 
+import gc
 import math
 import os
 import subprocess
@@ -15,6 +16,7 @@ from cases import case, evaluate, make_layer
 from cvxfold import Verdict
 from cvxfold.fold import GMRES, Unrolled
 from cvxfold.monitor.allocations import peak_bytes
+from cvxfold.solved import Solved
 from cvxfold.torch import CvxpyLayer
 from families import FAMILIES, minimize
 from test_analysis import ALL, NAMES, layer_of
@@ -222,3 +224,22 @@ def test_memory_of_unrolling_is_what_the_process_grows_by() -> None:
     family = FAMILIES["dense_qp20"]()
     forecast = cvxfold.analyze(layer_of(family), *family.sample(1024, 0))["unrolled"]
     assert forecast.bytes(100) == pytest.approx(int(done.stdout), rel=0.2)
+
+
+def test_remembering_the_loss_keeps_nothing_alive() -> None:
+    """Also where the loss gradients have a graph of their own, which leads back to the solution."""
+    c = case("portfolio", 4)
+    layer = make_layer(c)
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(o) is Solved for o in gc.get_objects())
+
+    before = kept()
+    inputs = [p.clone().requires_grad_() for p in c.params]
+    outputs = layer(*inputs)
+    loss = torch.stack([o.square().sum() for o in outputs]).sum()
+    gradients = torch.autograd.grad(loss, inputs, create_graph=True)
+    assert kept() == before + 1
+    del inputs, outputs, loss, gradients
+    assert kept() == before

@@ -88,16 +88,17 @@ class Monitor:
         return flat
 
     def __str__(self) -> str:
-        """Three lines."""
+        """Four lines."""
         worst = {name: _known(value) for name, value in self._worst.items()}
         return "\n".join([
-            f"forward   {self.forward_calls} calls, {sum(self.statuses.values())} instances: "
+            f"forward   {self.forward_calls:,} calls, {sum(self.statuses.values()):,} instances: "
             f"{_listed(self.statuses, Status)} in {self._seconds[0]:.3g} s",
-            f"backward  {self.backward_calls} calls, {sum(self.verdicts.values())} gradients: "
+            f"backward  {self.backward_calls:,} calls, {sum(self.verdicts.values()):,} gradients: "
             f"{_listed(self.verdicts, Verdict)} in {self._seconds[1]:.3g} s",
             f"          residual {_shown(self._median())} (median), {_shown(worst['residual'])} (worst); "
-            f"rate up to {_shown(worst['rate'])}; error up to {_shown(worst['error'])} (estimated), "
-            f"forward's share of it {_shown(worst['forward_error'])}",
+            f"rate up to {_shown(worst['rate'])}",
+            f"          error estimate up to {_shown(worst['error'])}, forward's share up to "
+            f"{_shown(worst['forward_error'])}",
         ])  # fmt: skip
 
     def __enter__(self) -> "Monitor":
