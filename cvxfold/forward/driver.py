@@ -2,7 +2,8 @@
 
 1. Apply F a few times to every instance, from the penalty that worked last time to one that balances
    the residuals of the batch.
-2. Finish by Newton steps. What these do not reach: test the steps of F as certificates.
+2. Finish by Newton steps. What these do not reach: test the steps of F as certificates. Where the penalty
+   of the last call leaves more than it did then, the rest begins again as without a memory.
 3. Give what is left, if it is not too much, to another solver, an interior-point method on the CPU, and
    finish its points by Newton steps.
 4. Finish by the method of multipliers, from the better of what there is.
@@ -11,19 +12,18 @@
    until it stalls.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.forward.memory import Memory, Start
 from cvxfold.forward.multipliers import multipliers
-from cvxfold.forward.penalty import BALANCED, balance_of, first_penalty, imbalance, limits
+from cvxfold.forward.penalty import BALANCED, Balance, first_penalty
+from cvxfold.forward.rescue import Rescue, WithRescue
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import FIRST_ROUND, ForwardSettings, Solution
-from cvxfold.forward.splitting import Splitting
-from cvxfold.forward.working import INFEASIBLE, UNBOUNDED, UNCONVERGED, Working
+from cvxfold.forward.splitting import Iterate, Splitting
+from cvxfold.forward.working import INFEASIBLE, SOLVED, UNBOUNDED, UNCONVERGED
 from cvxfold.program import ConeProgram
 
 _ROUND = 50
@@ -32,11 +32,9 @@ _FEW = 256  # instances that another solver is asked for before the method of mu
 _MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
 _BALANCING_ROUNDS = 4
 _FINISH_GROWTH = 4  # the finish is tried again after 4 times as many iterations
+_MORE = 1.25  # the remembered penalty misleads where it leaves this many times what it left in the last call
 _STALLED = 0.5  # an instance whose residual a finish and the iterations before it did not reduce by this …
 _PATIENCE = 1_000  # … after this many iterations, is given up
-
-Rescue = Callable[[Tensor, Deadline], Start]
-"""Another solver's points for the instances of an index ``(b,)``, before a deadline."""
 
 
 def solve(
@@ -66,6 +64,8 @@ def solve(
     if start is not None:
         run.u = run.splitting.state(*scaling.equilibrated(start.s, start.y))
     if start is None or start.status is None:
+        if memory is not None and memory.penalty is not None and settings.penalty is None:
+            run.expected = memory.late
         run.certify_freely()
         run.balance()
         run.go()
@@ -75,20 +75,22 @@ def solve(
     solution = run.solution()
     point = solution.point
     _, s, y = scaling.original(point.x, point.s, point.y)
-    return solution, Memory(run.all, run.penalty_for_next_call(), s.nan_to_num(), y.nan_to_num())
+    return solution, Memory(run.all, run.penalty_for_next_call(), run.late, s.nan_to_num(), y.nan_to_num())
 
 
 def _operator(program: ConeProgram, settings: ForwardSettings, memory: Memory | None) -> Splitting:
     """F under the penalty that was asked for, or else what worked before, or else a guess."""
     penalty = settings.penalty
-    if penalty is None and memory is None:
+    if penalty is None and memory is not None:
+        penalty = memory.penalty
+    if penalty is None:
         return Splitting(program, first_penalty(program), settings.relaxation)
     if memory is None:
         return Splitting(program, program.q.new_tensor([penalty]), settings.relaxation)
-    return memory.operator(program, memory.penalty if penalty is None else penalty, settings.relaxation)
+    return memory.operator(program, penalty, settings.relaxation)
 
 
-class _Run(Working):
+class _Run(WithRescue):
     """One forward pass."""
 
     def __init__(
@@ -99,9 +101,8 @@ class _Run(Working):
         deadline: Deadline,
         rescue: Rescue | None,
     ) -> None:
-        super().__init__(splitting, scaling, settings, deadline)
-        self.range = limits(splitting.program)
-        self.rescuer = rescue if settings.refine else None
+        super().__init__(splitting, scaling, settings, deadline, rescue)
+        self.expected = 1.0  # share of the batch that a remembered penalty may leave to the later stages
 
     def certify_freely(self) -> None:
         """Retire the instances whose objective falls along a direction that nothing constrains."""
@@ -115,7 +116,7 @@ class _Run(Working):
         if start.iterations is not None:
             self.iterations = start.iterations.clone()
         if start.x is not None:  # it may be a certificate; then we can tell how good it is
-            self.certify(*self._directions(start))
+            self.certify(*self.directions(start))
         given = start.status[self.index]
         settled = (given == INFEASIBLE) | (given == UNBOUNDED)
         if not self.settings.refine:
@@ -127,13 +128,11 @@ class _Run(Working):
         for _ in range(_BALANCING_ROUNDS):
             if not len(self.index) or not self.advance(FIRST_ROUND):
                 return
-            point, residual = self.check("balance")
-            ratio = float(imbalance(residual).median())
+            point, balance = self._balance("balance")
+            ratio = float(balance.factor.median())
             if self.settings.penalty is not None or 1 / BALANCED < ratio < BALANCED:
                 return
-            self.all = self.all.with_penalty((self.all.penalty * ratio).clamp(*self.range))
-            self.splitting = self.all if len(self.index) == len(self.status) else self.all.take(self.index)
-            self.penalty = self.all.penalty.expand_as(self.penalty).clone()
+            self._share(balance.moved(self.splitting.penalty).median().reshape(1))
             self.u = self.splitting.state(point.s, point.y)
 
     def go(self, finish_first: bool = False) -> None:
@@ -142,8 +141,8 @@ class _Run(Working):
         while len(self.index):
             done = self.done
             if self.settings.refine and done >= next_finish:
-                next_finish = max(_FINISH_GROWTH * done, FIRST_ROUND)
                 self._finish()
+                next_finish = max(_FINISH_GROWTH * self.done, FIRST_ROUND)
                 self._give_up()
             else:
                 self.settle("F")
@@ -158,20 +157,43 @@ class _Run(Working):
 
     def _finish(self) -> None:
         """All that is not the iteration: Newton, another solver once, the method of multipliers."""
+        self._newton()
+        self._begin_again()
+        if self.early:
+            self.late = len(self.index) / len(self.status)
+            self.early = False
+        alone = self.rescuer is None
+        if 0 < len(self.index) <= _FEW:
+            self.rescue()
+        if len(self.index) and not self.deadline.passed:
+            self._multipliers(_ALONE if alone else _BESIDE_RESCUE)
+        if len(self.index):
+            self.rescue()
+        if len(self.index):
+            self.settle("finished", polished=True)
+
+    def _newton(self) -> None:
+        """Newton steps; where they fail, the last step of F as a certificate."""
         before = self.u
         self.u = self.newton(self.everyone())
         left = self.settle("newton", polished=True, accept=False)
         if len(self.index):
             self._certify_steps(before[left])
-        alone = self.rescuer is None
-        if 0 < len(self.index) <= _FEW:
-            self._rescue()
-        if len(self.index) and not self.deadline.passed:
-            self._multipliers(_ALONE if alone else _BESIDE_RESCUE)
+
+    def _begin_again(self) -> None:
+        """Where the penalty of the last call misleads more instances than it did then: as without a memory.
+
+        That costs what it costs a fresh layer; the stages that follow cost more.
+        """
+        misled = len(self.index) > _MORE * self.expected * len(self.status)
+        if not misled or self.deadline.passed or self.settings.max_iters - self.done < FIRST_ROUND:
+            return
+        self.expected = 1.0
+        self._share(first_penalty(self.splitting.program))
+        self.u = torch.zeros_like(self.u)
+        self.balance()
         if len(self.index):
-            self._rescue()
-        if len(self.index):
-            self.settle("finished", polished=True)
+            self._newton()
 
     def _multipliers(self, steps: int) -> None:
         """The method of multipliers, then Newton."""
@@ -191,53 +213,18 @@ class _Run(Working):
         self.u = self.splitting.state(came_to.s, came_to.y)
         self.u = self.newton(self.everyone())
         _, after = self.check("newton")
-        self._keep_better(fallback, before.worst(), after.worst())
+        self.keep_better(fallback, before.worst(), after.worst())
         left = self.settle("finished", polished=True, accept=False)
         if len(self.index):
             again = self.certify(came_to.dx[left], came_to.dy[left])
             if len(again):
                 self.certify_polished(came_to.dx[left][again], came_to.dy[left][again])
 
-    def _rescue(self) -> None:
-        """Another solver's points, or certificates, for the instances at work; then Newton."""
-        rescue, self.rescuer = self.rescuer, None
-        if rescue is None or self.deadline.passed:
-            return
-        start = rescue(self.index, self.deadline)
-        self.rescued[self.index] = True
-        dx, dy = self._directions(start)
-        left = self.certify(dx, dy)
-        if not len(left):
-            return
-        point, before = self.check("rescue")
-        s, y = self.scaling.equilibrated(start.s[left], start.y[left])
-        if self.settings.penalty is None:
-            penalty = balance_of(s, y, self.splitting.penalty).clamp(*self.range)
-            self.splitting = self.splitting.with_penalty(penalty)
-        fallback = self.splitting.state(point.s, point.y)
-        self.u = self.splitting.state(s, y)
-        self.u = self.newton(self.everyone())
-        _, after = self.check("newton")
-        self._keep_better(fallback, before.worst(), after.worst())
-        left = left[self.settle("rescued", polished=True)]
-        if len(left):
-            self.certify_polished(dx[left], dy[left])
-
     def _certify_steps(self, u: Tensor) -> None:
         """Test the step of F from ``u`` ``(b, m)`` as a certificate."""
         now = self.splitting.evaluate(u)
         ahead = self.splitting.evaluate(u + self.splitting.alpha * now.g)
         self.certify(ahead.x - now.x, ahead.y - now.y)
-
-    def _directions(self, start: Start) -> tuple[Tensor, Tensor]:
-        """A start as directions dx and dy, in the units of the equilibrated program."""
-        assert start.x is not None
-        return start.x / self.scaling.columns, start.y / self.scaling.rows
-
-    def _keep_better(self, fallback: Tensor, before: Tensor, after: Tensor) -> None:
-        """Go back to ``fallback`` where the state is not better."""
-        worse = ~(after < before)
-        self.u = torch.where(worse.unsqueeze(-1), fallback, self.u)
 
     def _give_up(self) -> None:
         """Retire the instances that are broken, or that neither iterations nor finishes move any more."""
@@ -253,11 +240,23 @@ class _Run(Working):
 
     def _adapt(self) -> None:
         """Move the penalties of instances whose primal and dual residuals are out of balance."""
-        point, residual = self.check("adapt")
-        ratio = imbalance(residual)
-        move = (ratio > BALANCED) | (ratio < 1 / BALANCED)
+        point, balance = self._balance("adapt")
+        move = (balance.factor > BALANCED) | (balance.factor < 1 / BALANCED)
         if not bool(move.any()):
             return
-        penalty = torch.where(move, self.splitting.penalty * ratio, self.splitting.penalty)
-        self.splitting = self.splitting.with_penalty(penalty.clamp(*self.range))
+        penalty = self.splitting.penalty
+        self.splitting = self.splitting.with_penalty(torch.where(move, balance.moved(penalty), penalty))
         self.u = self.splitting.state(point.s, point.y)
+
+    def _share(self, penalty: Tensor) -> None:
+        """One penalty ``(1,)`` for all at work; for the whole batch while none is solved under another."""
+        self.splitting = self.splitting.with_penalty(penalty)
+        if not bool((self.status == SOLVED).any()):
+            everyone = len(self.index) == len(self.status)
+            self.all = self.splitting if everyone else self.all.with_penalty(penalty)
+            self.penalty = penalty.expand_as(self.penalty).clone()
+
+    def _balance(self, stage: str) -> tuple[Iterate, Balance]:
+        """The points of the instances at work and what they say about the penalty; a line in the log."""
+        point, _ = self.check(stage)
+        return point, Balance.at(self.splitting.program, point.x, point.s, point.y)

@@ -32,12 +32,15 @@ class Memory:
 
     Args:
         splitting: with a penalty shared by the batch, and its M factored.
-        penalty: what worked, for the next call to start with.
+        penalty: under which instances were solved before the costly stages, for the next call to start with;
+            None where none was.
+        late: the share of the batch that came to the costly stages.
         s, y: the solutions, in original units, ``(B, m)``.
     """
 
     splitting: Splitting
-    penalty: float
+    penalty: float | None
+    late: float
     s: Tensor
     y: Tensor
 

@@ -1,52 +1,82 @@
-"""The penalty ρ: where it starts, what would balance the residuals, and how far it may go."""
+"""The penalty ρ: where it starts, what would balance the residuals, and how far it may go.
+
+Both are judged by the terms of the residuals (:func:`cvxfold.forward.residuals.terms`), never by their sums,
+in which terms may cancel: against the sums, rounding alone looks like a large residual, and the penalty
+follows it until M has lost its digits.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cvxfold.forward.residuals import Residuals
+from cvxfold.forward.residuals import terms
 from cvxfold.program import ConeProgram
 
 BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
-RANGE = (1e-5, 1e5)  # of equilibrated programs; beyond it M loses digits
+_RANGE = (1e-5, 1e5)  # about what is natural; beyond it M loses digits
+_NUMBERS = (1e-30, 1e30)  # for arithmetic's sake
+_NOTHING = 1e-13  # where the largest entry of q and b is one
 _SOLVED = 1e-10  # what is left of residuals below this says nothing of the balance
 
 
 def first_penalty(program: ConeProgram) -> Tensor:
     """A first guess, ``(1,)``: the dual's size over the primal's, as far as q and b tell, by the median."""
-    return _natural(program).clamp(1e-4, 1e4).reshape(1)
-
-
-def limits(program: ConeProgram) -> tuple[float, float]:
-    """How far the penalty may go: :data:`RANGE` about 1, widened to hold as much about what is natural."""
-    low, high = RANGE
-    natural = float(_natural(program))
-    return min(low, low * natural), max(high, high * natural)
-
-
-def _natural(program: ConeProgram) -> Tensor:
     if not program.cone.dim or not program.q.shape[1]:
-        return program.q.new_ones(())
+        return program.q.new_ones(1)
     dual, primal = program.q.abs().amax(-1), program.b.abs().amax(-1)
-    return torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual)).median()
+    guess = torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual))
+    return guess.median().clamp(1e-4, 1e4).reshape(1)
 
 
-def balance_of(s: Tensor, y: Tensor, otherwise: Tensor) -> Tensor:
-    """The penalty under which s and R⁻¹y of a solution, ``(B, m)``, are alike in size, ``(B,)``.
+@dataclass(frozen=True)
+class Balance:
+    """What a point says about the penalty.
 
-    Where one of them vanishes, ``otherwise`` ``(1|B,)``.
+    Args:
+        natural: the dual's size over the primal's, ``(B,)``: the penalty that its own terms ask for.
+        factor: the factor for ρ that balances relative primal and dual residuals, as OSQP does, ``(B,)``.
     """
-    if not s.shape[1]:
-        return otherwise.expand(len(s))
-    primal, dual = s.abs().amax(-1), y.abs().amax(-1)
+
+    natural: Tensor
+    factor: Tensor
+
+    @classmethod
+    def at(cls, program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> "Balance":
+        """Of a point ``(B, n)``, ``(B, m)``, ``(B, m)``."""
+        tiny = torch.finfo(x.dtype).tiny
+        primal_size, dual_size = (_largest(each).clamp_min(tiny) for each in terms(program, x, s, y))
+        primal = _largest(program.A.mv(x) + s - program.b)
+        dual = _largest(program.P.mv(x) + program.q + program.A.rmv(y))
+        ratio = (primal / primal_size).clamp_min(tiny) / (dual / dual_size).clamp_min(tiny)
+        # Where q = 0 or b = 0 terms may be rounding alone; so the data's size, which is one, counts too.
+        worst = torch.maximum(primal / (1 + primal_size), dual / (1 + dual_size))
+        factor = torch.where(worst > _SOLVED, ratio.sqrt(), torch.ones_like(ratio))
+        known = (torch.minimum(primal_size, dual_size) > _NOTHING) & (primal_size + dual_size).isfinite()
+        natural = torch.where(known, dual_size / primal_size, torch.ones_like(ratio))
+        return cls(natural, factor.nan_to_num(1.0).clamp(1e-2, 1e2))
+
+    def moved(self, penalty: Tensor) -> Tensor:
+        """``penalty`` ``(1|B,)`` times the factor, kept near what is natural; ``(B,)``."""
+        low, high = _RANGE
+        return (penalty * self.factor).clamp(low * self.natural, high * self.natural)
+
+
+def natural_penalty(program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    """:attr:`Balance.natural` of a point."""
+    return Balance.at(program, x, s, y).natural
+
+
+def balance_of(program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    """The penalty under which s and R⁻¹y of a solution are alike in size, ``(B,)``.
+
+    The natural one where one of them vanishes.
+    """
+    primal, dual = _largest(s), _largest(y)
     usable = (primal > 0) & (dual > 0) & primal.isfinite() & dual.isfinite()
-    return torch.where(usable, dual / torch.where(usable, primal, 1.0), otherwise)
+    ratio = (dual / torch.where(usable, primal, 1.0)).clamp(*_NUMBERS)
+    return torch.where(usable, ratio, natural_penalty(program, x, s, y))
 
 
-def imbalance(residual: Residuals) -> Tensor:
-    """The factor for ρ that balances relative primal and dual residuals (as OSQP does); ``(B,)``."""
-    tiny = torch.finfo(residual.primal.dtype).tiny
-    primal = residual.primal / residual.primal_scale.clamp_min(tiny)
-    dual = residual.dual / residual.dual_scale.clamp_min(tiny)
-    ratio = (primal.clamp_min(tiny) / dual.clamp_min(tiny)).sqrt()
-    ratio = torch.where(residual.worst() > _SOLVED, ratio, torch.ones_like(ratio))
-    return ratio.nan_to_num(1.0).clamp(1e-2, 1e2)
+def _largest(v: Tensor) -> Tensor:
+    return v.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0])

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.forward.scaling import Scaling
+from cvxfold.linear.matrix import Matrix
 from cvxfold.program import ConeProgram
+
+_ROUNDING = 1e-15  # relative to the terms that are added up
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,14 @@ class Residuals:
 
     def within(self, eps_abs: float, eps_rel: float) -> Tensor:
         """Which instances satisfy all three, each to eps_abs + eps_rel · size; ``(B,)``. NaN does not."""
+        return torch.stack(self.each_within(eps_abs, eps_rel)).all(0)
+
+    def each_within(self, eps_abs: float, eps_rel: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Which instances satisfy the first, the second and the third of them, each ``(B,)``."""
         return (
-            (self.primal <= eps_abs + eps_rel * self.primal_scale)
-            & (self.dual <= eps_abs + eps_rel * self.dual_scale)
-            & (self.gap <= eps_abs + eps_rel * self.gap_scale)
+            self.primal <= eps_abs + eps_rel * self.primal_scale,
+            self.dual <= eps_abs + eps_rel * self.dual_scale,
+            self.gap <= eps_abs + eps_rel * self.gap_scale,
         )
 
     def worst(self) -> Tensor:
@@ -72,6 +79,36 @@ def residuals(program: ConeProgram, scaling: Scaling, x: Tensor, s: Tensor, y: T
         dual_scale=size * _largest(Px / columns, Aty / columns, program.q / columns),
         gap_scale=size.square() * torch.stack([quadratic.abs(), linear.abs(), support.abs()]).amax(0),
         size=size,
+    )
+
+
+def terms(program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The sizes of what is added up in the primal residual, ``(B, m)``, and in the dual one, ``(B, n)``.
+
+    They are |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|. A residual over them is a backward error (Oettli
+    and Prager, "Compatibility of approximate solution of linear equations with given error bounds for
+    coefficients and right-hand sides", 1964). Where terms cancel, the sums that SCS measures against are
+    smaller: with x₁ = −x₂ = 10⁶ and A = [1 1], Ax is zero and its rounding error 10⁻¹⁰.
+    """
+    P, A = Matrix(program.P.values.abs()), Matrix(program.A.values.abs())
+    x, y = x.abs(), y.abs()
+    return A.mv(x) + s.abs() + program.b.abs(), P.mv(x) + A.rmv(y) + program.q.abs()
+
+
+def at_rounding(
+    program: ConeProgram, scaling: Scaling, x: Tensor, s: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whether primal and dual residuals are what rounding leaves of their terms; each ``(B,)``.
+
+    Takes what :func:`residuals` does.
+    """
+    primal, dual = terms(program, x, s, y)
+    g = program.A.mv(x) + s - program.b
+    h = program.P.mv(x) + program.q + program.A.rmv(y)
+    rows, columns = scaling.rows, scaling.columns
+    return (
+        _norm(g / rows) <= _ROUNDING * _norm(primal / rows),
+        _norm(h / columns) <= _ROUNDING * _norm(dual / columns),
     )
 
 

@@ -8,7 +8,7 @@ from cvxfold.forward.acceleration import accelerated
 from cvxfold.forward.certificate_polish import polished_multiplier, polished_ray
 from cvxfold.forward.certificates import infeasibility, unboundedness
 from cvxfold.forward.finish import POLISHED, newton_finish
-from cvxfold.forward.residuals import Residuals, residuals
+from cvxfold.forward.residuals import Residuals, at_rounding, residuals
 from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, ForwardSettings, Solution, Status
 from cvxfold.forward.splitting import Iterate, Splitting
@@ -47,6 +47,8 @@ class Working:
         self.newton_steps = torch.zeros_like(self.iterations)
         self.certificate = q.new_full((batch,), torch.nan)
         self.rescued = torch.zeros(batch, dtype=torch.bool, device=q.device)
+        self.soon = torch.zeros_like(self.rescued)  # solved before the costly stages
+        self.early, self.late = True, 0.0  # whether these are still ahead; the share that came to them
         # Of the instances at work:
         self.index = torch.arange(batch, device=q.device)
         self.splitting, self.scaling = splitting, scaling
@@ -66,14 +68,19 @@ class Working:
             self.certificate, self.rescued,
         )  # fmt: skip
 
-    def penalty_for_next_call(self) -> float:
-        """The geometric middle of the penalties that solved, if it is far from the batch's own."""
-        start = float(self.all.penalty[0])
+    def penalty_for_next_call(self) -> float | None:
+        """The geometric middle of the penalties under which instances were solved early; None if none was.
+
+        Where that is near the one that the whole batch began with, that one: its factor is known.
+        """
+        known = float(self.all.penalty[0])
         if self.settings.penalty is not None:
-            return start
-        solved = self.penalty[self.status == SOLVED]
-        middle = float(solved.log().median().exp()) if len(solved) else start
-        return start if 0.2 < middle / start < 5.0 else middle
+            return known
+        solved = self.penalty[self.soon]
+        if not len(solved):
+            return None
+        middle = float(solved.log().median().exp())
+        return known if 0.2 < middle / known < 5.0 else middle
 
     def advance(self, steps: int, *, fast: bool = False) -> bool:
         """Apply F to the instances at work, accelerated if ``fast``; False where a limit forbids it."""
@@ -116,7 +123,7 @@ class Working:
             Positions of the instances that were at work and remain.
         """
         point, residual = self.check(stage)
-        solved = residual.within(self.settings.eps_abs, self.settings.eps_rel)
+        solved = self._solved(point, residual)
         if not accept:
             solved &= residual.worst() <= POLISHED
         if self.settings.refine and not polished and bool(solved.any()):
@@ -124,6 +131,15 @@ class Working:
             self.u[rows] = self.newton(rows)
             point = self.splitting.evaluate(self.u)
         return self.retire(point, solved, torch.full_like(self.index, SOLVED))
+
+    def _solved(self, point: Iterate, residual: Residuals) -> Tensor:
+        """Which instances are within tolerance, or only kept from it by rounding; ``(B,)``."""
+        primal, dual, gap = residual.each_within(self.settings.eps_abs, self.settings.eps_rel)
+        solved = primal & dual & gap
+        if bool((~solved & gap & (residual.worst() <= POLISHED)).any()):
+            floors = at_rounding(self.splitting.program, self.scaling, point.x, point.s, point.y)
+            solved = gap & (primal | floors[0]) & (dual | floors[1])
+        return solved
 
     def retire(self, point: Iterate, mask: Tensor, status: Tensor) -> Tensor:
         """Take out the instances ``mask`` ``(b,)`` with their ``status`` ``(b,)``.
@@ -136,6 +152,7 @@ class Working:
         rows = mask.nonzero().squeeze(-1)
         self.store(point, rows)
         self.status[self.index[rows]] = status[rows]
+        self.soon[self.index[rows]] = (status[rows] == SOLVED) & self.early
         keep = (~mask).nonzero().squeeze(-1)
         self.index, self.u, self.reached = self.index[keep], self.u[keep], self.reached[keep]
         self.splitting, self.scaling = self.splitting.take(keep), self.scaling.take(keep)
