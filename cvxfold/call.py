@@ -92,8 +92,9 @@ def judge_backward(record: BackwardRecord, options: Options) -> None:
         degenerate = complaint.verdict is Verdict.DEGENERATE
         way = options.on_degenerate if degenerate and options.on_degenerate else options.on_unconverged
         by_way.setdefault(way, []).append(complaint)
-    for way, found in by_way.items():
-        error = DegenerateError if found[0].verdict is Verdict.DEGENERATE else ConvergenceError
+    for way, found in sorted(by_way.items(), reverse=True):  # what warns is said before what raises
+        degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in found)
+        error = DegenerateError if degenerate else ConvergenceError
         _complain(f"backward pass: {'; '.join(complaint.text for complaint in found)}", way, error)
 
 

@@ -248,8 +248,8 @@ class Core:
             adjoint = folded.adjoint
             diagnosis = diagnose(at, self.entries, x_bar, y_bar, folded, settings.deadline)
             record = BackwardRecord.of(
-                adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0, diagnosis,
-                good, options.adjoint.tol, approximate=not adjoint.exact,
+                adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0, adjoint.exhausted,
+                diagnosis, good, options.adjoint.tol, approximate=not adjoint.exact,
             )  # fmt: skip
             data = DataGradients(folded.lifted_p, folded.lifted_v, at.x, at.y, self.entries)
             return [_Piece(rows, data, record)]

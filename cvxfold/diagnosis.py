@@ -79,8 +79,12 @@ class Diagnosis:
 
     @property
     def error(self) -> Tensor:
-        """An estimate of the relative error of the gradient, all causes together, ``(B,)``."""
-        return _SAFETY * (self.forward_error + self.adjoint_error) + _ROUNDING
+        """An estimate of the relative error of the gradient, all causes together, ``(B,)``.
+
+        Infinite where there is no unique gradient to be off from.
+        """
+        estimate = _SAFETY * (self.forward_error + self.adjoint_error) + _ROUNDING
+        return torch.where(self.degenerate, torch.inf, estimate)
 
     @property
     def degenerate(self) -> Tensor:

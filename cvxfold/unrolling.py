@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.backward import Optimum, fold
+from cvxfold.backward import Optimum, fold, right_hand_side
 from cvxfold.call import Call
 from cvxfold.diagnosis import diagnose
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, estimate_rate
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, estimate_rate, relative_norm
 from cvxfold.fold.linearization import Linearization
 from cvxfold.fold.unrolled import Descent, Tape, Unrolled, unroll
 from cvxfold.forward.penalty import first_penalty
@@ -26,13 +26,14 @@ from cvxfold.forward.scaling import Scaling
 from cvxfold.forward.solution import CODES, Solution, Status
 from cvxfold.forward.splitting import Splitting
 from cvxfold.monitor.report import BackwardRecord, ForwardRecord
-from cvxfold.monitor.verdict import NO_SOLUTION
 from cvxfold.options import Options
 from cvxfold.parametrize import ProgramValues
 from cvxfold.transforms import is_mapped
 
 if TYPE_CHECKING:
     from cvxfold.core import Core
+
+_ANOTHER = 1e-6  # relative difference of what arrives at the last state from what the loss gradients give
 
 
 def solve_unrolled(
@@ -83,8 +84,6 @@ def solve_unrolled(
     b = core.right_hand_side(values)
     program, scaling = on_tape.program(values.q, b, batch)
     splitting = Splitting(program, operator.penalty, operator.alpha)
-    if invalid is not None and call.report is not None:
-        call.report.forward.codes[invalid] = CODES.index(Status.INVALID)
     backward = _Backward(core, call, method, absent)
     tape = Tape(method.iterations, ended or backward.ended)
     u = unroll(lambda u: splitting.run(u, 1), tape.begin(u, list(values)), method, tape)
@@ -93,7 +92,14 @@ def solve_unrolled(
     x, y = on_tape.reduced.lift(x, y, values.q, b)
     solution = _solution(operator, scaling, u.detach(), options, method)
     if method.start == "cold":
-        call.began(ForwardRecord.of(solution, time.perf_counter() - started))
+        record = ForwardRecord.of(solution, time.perf_counter() - started)
+    else:
+        assert call.report is not None
+        record = call.report.forward
+    if invalid is not None:
+        record.codes[invalid] = CODES.index(Status.INVALID)
+    if method.start == "cold":
+        call.began(record)
     backward.watch(
         Optimum(operator, scaling, prepared.reduced, solution.point, x.detach(), y.detach()),
         solution.solved,
@@ -141,11 +147,13 @@ class _Found:
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """The adjoint as it is."""
-        return Attempt(self.w, self.history, "unrolled")
+        return Attempt(
+            self.w, self.history, "unrolled", torch.ones(len(rhs), dtype=torch.bool, device=rhs.device)
+        )
 
 
 class _Backward:
-    """What is to be known when the gradient has gone back through the tape."""
+    """What is to be known when a gradient has gone back through the tape."""
 
     def __init__(self, core: "Core", call: Call, method: Unrolled, absent: Tensor) -> None:
         self._core, self._call, self._method, self._absent = core, call, method, absent
@@ -162,31 +170,35 @@ class _Backward:
 
     def _note(self, name: str, gradient: Tensor | None) -> None:
         if gradient is not None:
-            self._bars.setdefault(name, gradient.detach())
+            self._bars[name] = gradient.detach()
 
     @torch.no_grad()
     def ended(self, descent: Descent) -> None:
-        """Report."""
-        at, solved = self._at, self._solved
+        """Report, unless this was a second derivative on its way."""
+        at, solved, bars = self._at, self._solved, self._bars
+        self._bars = {}
         assert at is not None
         assert solved is not None
         started = time.perf_counter()
-        x_bar = self._bars.get("x", torch.zeros_like(at.x))
-        y_bar = self._bars.get("y", torch.zeros_like(at.y))
+        x_bar, y_bar = bars.get("x", torch.zeros_like(at.x)), bars.get("y", torch.zeros_like(at.y))
+        size = at.scaling.size.unsqueeze(-1)  # loss gradients are on x and y in the units of the program
+        u_bar = size * right_hand_side(at, at.phi, x_bar, y_bar)[-1]
+        if not bars or bool((relative_norm(descent.u_bar - u_bar, u_bar) > _ANOTHER).any()):
+            return
         settings = self._call.options.adjoint
-        w = descent.w / at.scaling.size.unsqueeze(-1)  # of loss gradients in the units of x and y
-        folded = fold(at, at.phi, x_bar, y_bar, _Found(w, descent.history), settings)
-        diagnosis = diagnose(at, self._core.entries, x_bar, y_bar, folded)
+        rows = (~self._absent).nonzero().squeeze(-1)
+        if not len(rows):
+            return
+        everyone = len(rows) == len(self._absent)
+        if not everyone:
+            at, x_bar, y_bar, solved, size = at.take(rows), x_bar[rows], y_bar[rows], solved[rows], size[rows]
+        w, history = (descent.w, descent.history) if everyone else (descent.w[rows], descent.history[:, rows])
+        folded = fold(at, at.phi, x_bar, y_bar, _Found(w / size, history), settings)
         record = BackwardRecord.of(
-            str(self._method),
-            descent.history[:-1],
-            folded.adjoint.residual,
-            estimate_rate(descent.history),
-            descent.seconds + time.perf_counter() - started,
-            diagnosis,
-            solved,
-            settings.tol,
-            approximate=False,
-        )
-        record.codes[self._absent] = NO_SOLUTION
-        self._call.ended(record)
+            str(self._method), history, folded.adjoint.residual, estimate_rate(history), 0.0,
+            folded.adjoint.exhausted, diagnose(at, self._core.entries, x_bar, y_bar, folded), solved,
+            settings.tol, approximate=False,
+        )  # fmt: skip
+        seconds = descent.seconds + time.perf_counter() - started
+        codes = torch.zeros_like(self._absent, dtype=torch.long)
+        self._call.ended(BackwardRecord.joined([(rows, record)], codes, seconds))

@@ -233,6 +233,8 @@ def test_bad_requests() -> None:
         cvxfold.analyze(layer, *c.params, tol=0.0)
     with pytest.raises(ValueError, match="loss: expected"):
         cvxfold.analyze(layer, *c.params, loss=lambda *outputs: outputs[0])
+    with pytest.raises(ValueError, match="loss: expected finite gradients"):
+        cvxfold.analyze(layer, *c.params, loss=lambda *outputs: (outputs[0] * math.nan).sum())
     with pytest.raises(ValueError, match="empty batch"):
         cvxfold.analyze(layer, *(p[:0] for p in c.params))
     with pytest.raises(KeyError, match="forecasts for"):

@@ -45,7 +45,7 @@ def test_forecasts_on_dense_matrices() -> None:
     gmres = GMRES().solve(phi, start, AdjointSettings(1e-8)).history
     for i, krylov in enumerate(arnoldi(phi, start)):
         own = lfpi[:, i][lfpi[:, i].isfinite()]
-        power = np.linalg.matrix_power(krylov.square, len(own) - 1)[:, 0]
+        power = np.linalg.matrix_power(krylov.square, len(own))[:, 0]
         np.testing.assert_allclose(np.linalg.norm(power), own[-1], rtol=1e-5)
         assert abs(lfpi_iterations(krylov, 0.97, 1e-8) - len(own)) <= 0.05 * len(own)
         own = gmres[:, i][gmres[:, i].isfinite()]

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::D
         (lambda x: 1.0, "expected a tensor of one number, got float"),
         (lambda x: torch.zeros(()), "does not depend on the outputs"),
         (lambda x: x.nothing, "loss: AttributeError"),
+        (lambda x: (x * math.nan).sum(), "expected a finite number, got nan"),
     ],
 )
 def test_a_bad_loss_is_an_error(loss: Any, words: str) -> None:

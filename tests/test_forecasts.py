@@ -104,7 +104,7 @@ def test_folding_costs_less_memory_than_unrolling_to_the_same_accuracy() -> None
     c = case("dense_qp20", 8)
     analysis = cvxfold.analyze(make_layer(c), *c.params)
     assert analysis["lfpi"].bytes() < 0.5 * analysis["unrolled"].bytes()
-    assert analysis["lfpi"].bytes(10_000) < 0.02 * analysis["unrolled"].bytes(10_000)
+    assert analysis["lfpi"].bytes(10_000) < 0.05 * analysis["unrolled"].bytes(10_000)
     assert analysis.recommended_method in {"auto", "gmres", "lfpi"}
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,15 +45,22 @@ def answers(layer: Any, params: list[Tensor]) -> list[Tensor]:
 
 
 def run_here(code: str, interruption: signal.Signals | None = None) -> tuple[str, str]:
-    """What a new process says; it is interrupted half a second after its first line."""
+    """What a new process says; it is interrupted half a second after its first line.
+
+    And again where that went unheard: Python drops what is raised while it collects garbage.
+    """
     command, pipe, here = [sys.executable, "-c", code], subprocess.PIPE, Path(__file__).parent
     with subprocess.Popen(command, cwd=here, stdout=pipe, stderr=pipe, text=True) as process:
         first = process.stdout.readline() if interruption and process.stdout else ""
-        if interruption:
-            time.sleep(0.5)
-            process.send_signal(interruption)
-        out, err = process.communicate(timeout=120)
-    return first + out, err
+        for patience in (20, 20, 20, 20, 120) if interruption else (120,):
+            if interruption:
+                time.sleep(0.5)
+                process.send_signal(interruption)
+            with suppress(subprocess.TimeoutExpired):
+                out, err = process.communicate(timeout=patience)
+                return first + out, err
+        process.kill()
+        raise AssertionError("the process did not end")
 
 
 def assert_close(found: list[Tensor], exact: list[Tensor], tol: float) -> None:

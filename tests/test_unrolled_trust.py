@@ -76,3 +76,47 @@ def test_before_there_is_a_solution_nothing_is_called_degenerate() -> None:
     assert layer.report.backward is not None
     assert layer.report.backward.verdict == [Verdict.FORWARD_INEXACT] * 2
     assert (layer.report.backward.error > 1e-2).all()
+
+
+@pytest.mark.parametrize("start", ["solution", "cold"])
+def test_every_backward_pass_is_judged(start: Any) -> None:
+    x, a = cp.Variable(3), cp.Parameter(3)
+    layer = CvxpyLayer(
+        minimize(cp.sum_squares(x - a), cp.norm(x) <= 0.7), [a], [x],
+        backward=Unrolled(6, start=start), on_unconverged="ignore",
+    )  # fmt: skip
+    seen = []
+    layer.on_report(lambda report: report.backward and seen.append(report.backward))
+    value = torch.tensor([[1.0, 0.5, -0.3]], dtype=torch.float64, requires_grad=True)
+    (out,) = layer(value)
+    out.sum().backward(retain_graph=True)
+    out[:, 1].sum().backward()
+    alone = CvxpyLayer(
+        minimize(cp.sum_squares(x - a), cp.norm(x) <= 0.7), [a], [x],
+        backward=Unrolled(6, start=start), on_unconverged="ignore",
+    )  # fmt: skip
+    alone(value)[0][:, 1].sum().backward()
+    assert len(seen) == 2
+    assert alone.report is not None
+    assert alone.report.backward is not None
+    torch.testing.assert_close(seen[1].residual, alone.report.backward.residual)
+    assert abs(float(seen[1].residual) / float(seen[0].residual) - 1) > 1e-3
+
+
+@pytest.mark.parametrize("start", ["solution", "cold"])
+def test_instances_without_a_solution_have_no_estimate(start: Any) -> None:
+    x, a = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(
+        minimize(cp.sum_squares(x - a), x >= 0), [a], [x],
+        backward=Unrolled(300, start=start), on_unsolvable="nan",
+    )  # fmt: skip
+    value = torch.tensor([[1.0, 0.5], [torch.nan, 1.0], [-1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    (out,) = layer(value)
+    out[[0, 2]].sum().backward()
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    assert [str(status) for status in layer.report.forward.status] == ["solved", "invalid", "solved"]
+    assert layer.report.backward.verdict == [Verdict.CONVERGED, Verdict.NO_SOLUTION, Verdict.CONVERGED]
+    assert layer.report.backward.error.isnan().tolist() == [False, True, False]
+    assert value.grad is not None
+    torch.testing.assert_close(value.grad, torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]).double())

@@ -10,9 +10,9 @@ import torch
 import cvxfold
 from cases import case, errors, evaluate, make_layer
 from cvxfold import Verdict
-from cvxfold.fold import LFPI
+from cvxfold.fold import LFPI, Unrolled
 from cvxfold.torch import CvxpyLayer
-from test_degenerate import projection, verdict
+from test_degenerate import backward, linear_program, projection, verdict
 
 
 @pytest.mark.parametrize("name", ["dense_qp20", "robust_portfolio", "semidefinite_program", "multi_label"])
@@ -132,3 +132,41 @@ def test_the_names_of_methods_are_those_that_are_typed() -> None:
 
     names = {name for part in get_args(BackwardMethod) for name in get_args(part)}
     assert names == {*METHODS, "unrolled"}
+
+
+def test_more_iterations_are_advised_only_where_they_would_help() -> None:
+    c = case("dense_qp20", 4)
+    for options, expected in (
+        ({"backward": "lfpi", "backward_max_iters": 1}, Verdict.SLOW),
+        ({"backward": Unrolled(1)}, Verdict.SLOW),
+        ({"backward": "direct", "backward_tol": 1e-17}, Verdict.FAILED),
+        ({"backward": "lfpi", "backward_tol": 1e-17, "backward_max_iters": 2_000}, Verdict.FAILED),
+    ):
+        layer = make_layer(c, on_unconverged="ignore", **options)
+        evaluate(layer, c)
+        assert layer.report.backward.verdict == [expected] * 4, options
+        assert (layer.report.backward.rate < 1).all()
+
+
+def test_there_is_no_error_where_there_is_no_gradient() -> None:
+    """An estimate would be read as one; summaries leave these instances to the verdicts."""
+    make, bad = linear_program, [torch.tensor([[1.0, 1.0], [1.0, 2.0]], dtype=torch.float64)]
+    layer, _ = backward(make, bad, on_unconverged="ignore")
+    report = layer.report
+    assert verdict(layer) == [Verdict.DEGENERATE, Verdict.CONVERGED]
+    assert report is not None
+    assert report.backward is not None
+    assert report.backward.error.isinf().tolist() == [True, False]
+    assert math.isfinite(report.to_dict()["backward/error_max"])
+
+
+def test_of_two_complaints_the_sharper_one_is_raised_and_both_are_heard() -> None:
+    bad = [torch.tensor([[1.0, 1.0], [1.0, 2.0]], dtype=torch.float64)]
+    both = {"backward": Unrolled(3), "backward_tol": 1e-12}
+    with pytest.raises(cvxfold.DegenerateError):
+        backward(linear_program, bad, on_unconverged="raise", on_degenerate="raise", **both)
+    with (
+        pytest.warns(cvxfold.ConvergenceWarning, match="degenerate"),
+        pytest.raises(cvxfold.ConvergenceError),
+    ):
+        backward(linear_program, bad, on_unconverged="raise", on_degenerate="warn", **both)

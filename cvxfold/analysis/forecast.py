@@ -29,10 +29,10 @@ Array = np.ndarray
 
 
 def lfpi_iterations(krylov: Krylov, radius: float, tol: float) -> float:
-    """Iterations until the residual is at most ``tol``; infinite where it will not be.
+    """The first iteration with a residual of at most ``tol``; infinite where there will be none.
 
-    By repeated squaring: 2ʲ steps are taken wherever the residual is still above ``tol`` after them. One
-    more iteration is counted, as the residual of w is known when the next w is.
+    By repeated squaring: 2ʲ steps are taken wherever the residual is still above ``tol`` after them. It may
+    have been below before and risen again; where the steps are few that is looked for one by one.
     """
     H = krylov.square
     if not len(H):
@@ -47,7 +47,12 @@ def lfpi_iterations(krylov: Krylov, radius: float, tol: float) -> float:
         ahead = powers[j] @ v
         if np.linalg.norm(ahead) > tol:
             v, taken = ahead, taken + 2**j
-    return float(taken + 2)
+    v = np.eye(len(H), 1).ravel()
+    for k in range(1, min(taken, _TRIED) + 1):
+        v = H @ v
+        if np.linalg.norm(v) <= tol:
+            return float(k)
+    return float(taken + 1)
 
 
 def tried_iterations(

@@ -183,7 +183,7 @@ class _Case:
         diagnosis = diagnose(at, self.core.entries, self.x_bar, self.y_bar, folded)
         adjoint = folded.adjoint
         record = BackwardRecord.of(
-            adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0,
+            adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0, adjoint.exhausted,
             diagnosis, self.solution.solved, options.adjoint.tol, approximate=False,
         )  # fmt: skip
         history = backward_history(phi, self.u_bar)
@@ -199,7 +199,7 @@ class _Case:
             eigenvalues=_padded(spectra, at.u),
             exact=torch.tensor([krylov.complete for krylov in self.krylovs[0]]),
             forward_rate=forward_rate(at.splitting, at.u),
-            backward_rate=estimate_rate(history),
+            backward_rate=estimate_rate(history[1:]),
             backward_history=history,
             margin=diagnosis.margin,
             smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
@@ -239,12 +239,11 @@ def _loss_gradients(
         x, y = at.x.detach().requires_grad_(), at.y.detach().requires_grad_()
         value = loss(*outputs(x, y))
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-            raise ValueError("loss: expected a function that returns a scalar tensor of the outputs")
-        gradients = torch.autograd.grad(value, (x, y), allow_unused=True)
-    x_bar, y_bar = (
-        torch.zeros_like(of) if gradient is None else gradient
-        for gradient, of in zip(gradients, (x, y), strict=True)
-    )
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"loss: expected a scalar tensor that depends on the outputs, got {got}")
+        x_bar, y_bar = torch.autograd.grad(value, (x, y), allow_unused=True, materialize_grads=True)
+    if not bool(x_bar.isfinite().all() & y_bar.isfinite().all()):
+        raise ValueError("loss: expected finite gradients on the outputs, got NaN or infinity")
     return x_bar, y_bar
 
 

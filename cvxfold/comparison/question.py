@@ -99,6 +99,8 @@ class Question:
         total = self.total(outputs)
         if not total.requires_grad:
             raise LossError("loss: does not depend on the outputs, so there is no gradient to compare")
+        if not bool(total.detach().isfinite()):
+            raise LossError(f"loss: expected a finite number, got {float(total.detach())}")
         return torch.autograd.grad(total, list(at), allow_unused=True, materialize_grads=True)
 
     def influence(self, outputs: Sequence[Tensor]) -> Tensor:

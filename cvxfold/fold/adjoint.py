@@ -20,7 +20,7 @@ class AdjointSettings:
         tol: on the relative residual ‖ū − (I − Φᵀ) w‖ / ‖ū‖ of each instance.
         max_iters: iterations at most, of one product with Φᵀ each, or of a pair of products (bicgstab, least
             squares); None leaves it to the method.
-        deadline: no iteration begins after it.
+        deadline: after it no iteration begins but a method's first.
     """
 
     tol: float = 1e-9
@@ -40,7 +40,8 @@ class Adjoint:
         rate: the factor by which one iteration reduced the residual, toward the end, ``(B,)``; NaN where
             there were too few iterations to tell.
         converged: whether the residual is within the tolerance, ``(B,)``.
-        history: relative residual by iteration, ``(K, B)``, NaN after an instance stopped.
+        history: relative residual after each iteration, ``(K, B)``, NaN after an instance stopped.
+        exhausted: instances whose iterations or time ran out; the others stopped by themselves, ``(B,)``.
         exact: whether the method tends to the solution; otherwise w is an approximation by design.
     """
 
@@ -51,6 +52,7 @@ class Adjoint:
     rate: Tensor
     converged: Tensor
     history: Tensor
+    exhausted: Tensor
     exact: bool = True
 
 
@@ -60,13 +62,15 @@ class Attempt:
 
     Args:
         w: ``(B, m)``.
-        history: its relative residuals by iteration, ``(K, B)``, NaN after an instance stopped.
+        history: its relative residuals after each iteration, ``(K, B)``, NaN after an instance stopped.
         method: what was used, as reports show it.
+        exhausted: instances whose iterations or time ran out, ``(B,)``.
     """
 
     w: Tensor
     history: Tensor
     method: str
+    exhausted: Tensor
 
 
 class AdjointMethod(Protocol):
@@ -92,7 +96,9 @@ def solve_adjoint(
     """
     attempt = method.solve(phi, rhs, settings)
     w, history = attempt.w, attempt.history
-    residual = relative_norm(rhs - (w - phi.vjp(w)), rhs)
+    size = rhs.abs().amax(-1, keepdim=True) if rhs.shape[1] else rhs.new_ones(len(rhs), 1)
+    size = torch.where(size > 0, size, 1.0)  # so that the squares in the norms neither vanish nor overflow
+    residual = relative_norm((rhs - (w - phi.vjp(w))) / size, rhs / size)
     return Adjoint(
         method=attempt.method,
         w=w,
@@ -101,6 +107,7 @@ def solve_adjoint(
         rate=estimate_rate(history),
         converged=residual <= settings.tol,
         history=history,
+        exhausted=attempt.exhausted,
         exact=method.exact,
     )
 

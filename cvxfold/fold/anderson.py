@@ -62,6 +62,7 @@ class Anderson:
         limit = settings.max_iters or _DEFAULT_ITERS
         every = interval(_CHECK_EVERY, self.preconditioned)
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
+        exhausted = torch.zeros(rhs.shape[0], dtype=torch.bool, device=rhs.device)
         index = torch.arange(rhs.shape[0], device=rhs.device)
         best, window = Best.zero(rhs), Window.empty(rhs, min(self.memory, max(rhs.shape[1], 1)))
         w, r, reached = best.w, best.r, torch.zeros_like(best.residual)
@@ -84,9 +85,10 @@ class Anderson:
                 continue
             out[index] = best.w
             left = ((best.residual > settings.tol) & residual.isfinite()).nonzero().squeeze(-1)
-            if len(left) == 0 or settings.deadline.passed:
-                break
             if len(left) < len(index):
                 index, w, r, rhs, reached = (t[left] for t in (index, w, r, rhs, reached))
                 best, window, phi = best.take(left), window.take(left), phi.take(left)
-        return Attempt(out, compact(history.stack(rhs)), label("anderson", self.preconditioned))
+            if len(left) == 0 or settings.deadline.passed:
+                break
+        exhausted[index] = True
+        return Attempt(out, compact(history.stack(out)), label("anderson", self.preconditioned), exhausted)

@@ -44,6 +44,7 @@ class BiCGSTAB:
         limit = settings.max_iters or _DEFAULT_ITERS
         every = interval(_CHECK_EVERY, self.preconditioned)
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
+        exhausted = torch.zeros(rhs.shape[0], dtype=torch.bool, device=rhs.device)
         index = torch.arange(rhs.shape[0], device=rhs.device)
         best, state = Best.zero(rhs), _State.at(rhs)
         recent = Best.zero(rhs)  # since the last look, by the updated residual
@@ -66,14 +67,15 @@ class BiCGSTAB:
             best.offer(state.w, r, residual)
             out[index] = best.w
             state.r, state.fresh = r, state.fresh | (drift > _DRIFT * residual)
-            recent = Best(state.w, r, residual)
+            recent = Best(state.w, r, residual, best.largest)
             left = (best.residual > settings.tol).nonzero().squeeze(-1)
-            if len(left) == 0 or settings.deadline.passed:
-                break
             if len(left) < len(index):
                 index, rhs, phi = index[left], rhs[left], phi.take(left)
                 best, recent, state = best.take(left), recent.take(left), state.take(left)
-        return Attempt(out, compact(history.stack(rhs)), label("bicgstab", self.preconditioned))
+            if len(left) == 0 or settings.deadline.passed:
+                break
+        exhausted[index] = True
+        return Attempt(out, compact(history.stack(out)), label("bicgstab", self.preconditioned), exhausted)
 
 
 @dataclass

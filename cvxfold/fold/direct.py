@@ -38,4 +38,5 @@ class Direct:
             going = going & halved & (residual > _FLOOR)
             if settings.deadline.passed or not bool(going.any()):
                 break
-        return Attempt(best, history.stack(rhs), "direct")
+        better = (best_residual < 1).unsqueeze(-1)  # than nothing
+        return Attempt(torch.where(better, best, 0.0), history.stack(rhs), "direct", going)

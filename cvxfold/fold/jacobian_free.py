@@ -7,6 +7,7 @@ one step of unrolling. An approximation of relative residual ‖Φᵀū‖/‖ū
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from cvxfold.fold.adjoint import AdjointSettings, Attempt, relative_norm
@@ -22,4 +23,5 @@ class JacobianFree:
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """ū itself, and its residual."""
         residual = relative_norm(phi.vjp(rhs), rhs)
-        return Attempt(rhs.clone(), residual.unsqueeze(0), "jacobian-free (approximation)")
+        no = torch.zeros_like(residual, dtype=torch.bool)
+        return Attempt(rhs.clone(), residual.unsqueeze(0), "jacobian-free (approximation)", no)

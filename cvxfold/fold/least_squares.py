@@ -16,7 +16,7 @@ from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 500
 _CHECK_EVERY = 10
-_STATIONARY = 1e-12  # of ‖Sᵀr‖ relative to ‖Sᵀū‖
+_STATIONARY = 1e-12  # of ‖Sᵀr‖ relative to ‖Sᵀū‖ and to ‖ū‖, as the former may itself be rounding
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class LeastSquares:
         everyone = torch.arange(rhs.shape[0], device=rhs.device)
         gradient = r - phi.jvp(r)
         direction = gradient
-        first = size = gradient.square().sum(-1)
-        going = torch.ones_like(size, dtype=torch.bool)
+        size = gradient.square().sum(-1)
+        floor = _STATIONARY**2 * torch.maximum(size, rhs.square().sum(-1))
+        going = size > floor
         for k in range(settings.max_iters or _DEFAULT_ITERS):
             image = direction - phi.vjp(direction)
             step = _ratio(size, image.square().sum(-1)) * going
@@ -43,10 +44,10 @@ class LeastSquares:
             gradient = r - phi.jvp(r)
             previous, size = size, gradient.square().sum(-1)
             direction = gradient + _ratio(size, previous).unsqueeze(-1) * direction
-            going = going & (residual > settings.tol) & (size > _STATIONARY**2 * first)
+            going = going & (residual > settings.tol) & (size > floor)
             if settings.deadline.passed or (k % _CHECK_EVERY == 0 and not bool(going.any())):
                 break
-        return Attempt(w, history.stack(rhs), "least squares")
+        return Attempt(w, history.stack(rhs), "least squares", going)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

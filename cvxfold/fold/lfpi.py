@@ -25,10 +25,12 @@ from cvxfold.fold.adjoint import (
     require_positive,
     until,
 )
+from cvxfold.fold.best import Best
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 50_000
 _CHECK_EVERY = 20
+_LOST = 1e8  # growth of the residual over the best one that was looked at: it diverges
 
 
 @dataclass(frozen=True)
@@ -48,32 +50,37 @@ class LFPI:
         require_positive("step", self.step)
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
-        """Iterate until each instance's residual is within the tolerance."""
+        """Iterate until each instance's residual is within the tolerance, or out of hand."""
         limit = settings.max_iters or _DEFAULT_ITERS
         every = interval(_CHECK_EVERY, self.preconditioned)
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
+        exhausted = torch.zeros(rhs.shape[0], dtype=torch.bool, device=rhs.device)
         index = torch.arange(rhs.shape[0], device=rhs.device)
-        w = torch.zeros_like(rhs)
+        best = Best.zero(rhs)
+        w, r, image = best.w, best.r, rhs
         for k in range(1, limit + 1):
-            image = phi.vjp(w) + rhs
-            r = image - w
+            w = self._step(phi, w, image, r)
+            pulled = phi.vjp(w)
+            image, r = pulled + rhs, rhs - (w - pulled)
             residual = relative_norm(r, rhs)
-            before, w = w, self._step(phi, w, image, r)
             history.append(residual, index)
             if k % every and k < limit and not settings.deadline.passed:
                 continue
-            # What was measured is the residual of the w before the last step.
-            out[index] = torch.where((residual <= settings.tol).unsqueeze(-1), before, w)
-            left = ((residual > settings.tol) & residual.isfinite()).nonzero().squeeze(-1)
+            sane = residual <= _LOST * best.residual
+            best.offer(w, r, residual)
+            out[index] = torch.where(sane.unsqueeze(-1), w, best.w)
+            left = (sane & (residual > settings.tol)).nonzero().squeeze(-1)
+            if len(left) < len(index):
+                index, w, r, image, rhs = (t[left] for t in (index, w, r, image, rhs))
+                best, phi = best.take(left), phi.take(left)
             if len(left) == 0 or settings.deadline.passed:
                 break
-            if len(left) < len(index):
-                index, w, rhs, phi = index[left], w[left], rhs[left], phi.take(left)
-        return Attempt(
-            out, compact(until(history.stack(rhs), settings.tol)), label("lfpi", self.preconditioned)
-        )
+        exhausted[index] = True
+        kept = compact(until(history.stack(out), settings.tol))
+        return Attempt(out, kept, label("lfpi", self.preconditioned), exhausted)
 
     def _step(self, phi: Linearization, w: Tensor, image: Tensor, r: Tensor) -> Tensor:
+        """The next w, from Φᵀw + ū and what that differs from w by."""
         if self.preconditioned:
             return w + self.step * phi.solve(r)
         return image if self.step == 1 else w + self.step * r

@@ -18,6 +18,7 @@ from cvxfold.fold.linearization import Linearization
 
 _KRYLOV_ITERS = 200  # what preconditioned GMRES has not solved by then has no solution
 _LARGEST_GROWTH = 1e8  # ‖w‖/‖ū‖ beyond this means that I − Φ is singular to working precision
+_AS_GOOD = 1 + 1e-6  # a residual within this factor is the same one, but for rounding
 
 
 @dataclass(frozen=True)
@@ -35,25 +36,38 @@ class Auto:
     exact: ClassVar[bool] = True
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
-        """Each method for the instances that the one before left unsolved."""
+        """Each method for the instances that the one before left unsolved, each with all iterations.
+
+        Of two adjoints that leave as much the smaller one counts: what the other has more of is a null
+        vector. The history is that of the method that counted.
+        """
         first = Direct().solve(phi, rhs, settings)
-        w, history, used = first.w, first.history, first.method
+        w, history, used, exhausted = first.w, first.history, first.method, first.exhausted
         few = replace(settings, max_iters=min(settings.max_iters or _KRYLOV_ITERS, _KRYLOV_ITERS))
         rest = [(GMRES(preconditioned=True), few), (LeastSquares(), settings)]
         for method, limits in rest if self.least_norm else rest[:1]:
             rows = (~(_excess(phi, w, rhs) <= settings.tol)).nonzero().squeeze(-1)
-            if not len(rows):
+            if not len(rows) or settings.deadline.passed:
                 break
             part, part_rhs = phi.take(rows), rhs[rows]
             attempt = method.solve(part, part_rhs, limits)
-            better = _excess(part, attempt.w, part_rhs) < _excess(part, w[rows], part_rhs)
-            w[rows] = torch.where(better.unsqueeze(-1), attempt.w, w[rows])
-            more = attempt.history
-            extended = history.new_full((more.shape[0], history.shape[1]), torch.nan)
-            extended[:, rows] = more
-            history = compact(torch.cat([history, extended]))
+            before, after = _excess(part, w[rows], part_rhs), _excess(part, attempt.w, part_rhs)
+            smaller = attempt.w.norm(dim=-1) < w[rows].norm(dim=-1)
+            counts = ((after < before) | ((after <= _AS_GOOD * before) & smaller)).nonzero().squeeze(-1)
+            taken = rows[counts]
+            w[taken], exhausted[taken] = attempt.w[counts], attempt.exhausted[counts]
+            history = _replaced(history, taken, attempt.history[:, counts])
             used = f"{used}; {attempt.method} for {len(rows)}"
-        return Attempt(w, history, used)
+        return Attempt(w, history, used, exhausted)
+
+
+def _replaced(history: Tensor, rows: Tensor, by: Tensor) -> Tensor:
+    """A history ``(K, B)`` with that of ``rows`` replaced by another, ``(k, len(rows))``."""
+    found = history.new_full((max(len(history), len(by)), history.shape[1]), torch.nan)
+    found[: len(history)] = history
+    found[:, rows] = torch.nan
+    found[: len(by), rows] = by
+    return compact(found)
 
 
 def _excess(phi: Linearization, w: Tensor, rhs: Tensor) -> Tensor:

@@ -64,30 +64,32 @@ class Descent:
     """What a backward pass through the tape saw.
 
     Args:
+        u_bar: the gradient at the last state, ``(B, m)``.
         w: the adjoint that this amounts to, ``(B, m)``.
-        history: ‖(Φᵀ)ᵏ ū‖/‖ū‖ for k = 0, …, K, ``(K + 1, B)``.
+        history: ‖(Φᵀ)ᵏ ū‖/‖ū‖ for k = 1, …, K, ``(K, B)``.
         seconds: wall time of the pass.
     """
 
+    u_bar: Tensor
     w: Tensor
     history: Tensor
     seconds: float
 
 
 class Tape:
-    """Watches the gradient on its way back through the states, once: a second derivative passes by as well.
+    """Watches gradients on their way back through the states, those of a second derivative as well.
 
     Args:
         iterations: K.
-        ended: called with what was seen when the gradient has arrived at the first state.
+        ended: called with what was seen when a gradient has arrived at the first state.
     """
 
     def __init__(self, iterations: int, ended: Callable[[Descent], None]) -> None:
         self._norms: list[Tensor | None] = [None] * (iterations + 1)
+        self._u_bar: Tensor | None = None
         self._w: Tensor | None = None
         self._ended = ended
         self._started = 0.0
-        self._over = False
 
     def begin(self, u: Tensor, data: Sequence[Tensor]) -> Tensor:
         """The first state; it hangs on the ``data``, so that the gradient arrives here whatever is asked."""
@@ -100,11 +102,11 @@ class Tape:
 
     def note(self, gradient: Tensor | None, number: int) -> None:
         """Take in a gradient ``(B, m)``; the last state's comes first, the first one's last."""
-        if self._over or gradient is None or is_mapped(gradient) or is_legacy_mapped(gradient):
+        if gradient is None or is_mapped(gradient) or is_legacy_mapped(gradient):
             return
         last = len(self._norms) - 1
         if number == last:
-            self._norms, self._w = [None] * (last + 1), None
+            self._norms, self._w, self._u_bar = [None] * (last + 1), None, gradient.detach()
             self._started = time.perf_counter()
         gradient = gradient.detach()
         if number > 0 and self._norms[number] is None:
@@ -115,11 +117,12 @@ class Tape:
 
     def _end(self) -> None:
         norms = [norm for norm in reversed(self._norms) if norm is not None]
-        if len(norms) < len(self._norms) or self._w is None:
+        u_bar, w = self._u_bar, self._w
+        self._u_bar = self._w = None
+        if len(norms) < len(self._norms) or u_bar is None or w is None:
             return  # a pass that did not begin at the last state
-        self._over = True
-        relative = torch.stack([torch.where(norm == 0, norm, norm / norms[0]) for norm in norms])
-        self._ended(Descent(self._w, relative, time.perf_counter() - self._started))
+        history = torch.stack([torch.where(norm == 0, norm, norm / norms[0]) for norm in norms[1:]])
+        self._ended(Descent(u_bar, w, history, time.perf_counter() - self._started))
 
 
 def unroll(step: Callable[[Tensor], Tensor], u: Tensor, method: Unrolled, tape: Tape) -> Tensor:

@@ -125,6 +125,7 @@ class BackwardRecord:
         residual: Tensor,
         rate: Tensor,
         seconds: float,
+        exhausted: Tensor,
         diagnosis: Diagnosis,
         solved: Tensor,
         tol: float,
@@ -133,10 +134,11 @@ class BackwardRecord:
         """The record of an adjoint, with its verdicts.
 
         Args:
+            exhausted: where the method's iterations or its time ran out, ``(B,)``.
             solved: whether the forward pass reached its tolerance, ``(B,)``.
             approximate: whether the method is an approximation by design.
         """
-        codes = judge(residual, rate, solved, diagnosis, tol, approximate)
+        codes = judge(residual, rate, exhausted, solved, diagnosis, tol, approximate)
         iterations = (~history.isnan()).sum(0)
         return cls(
             method, iterations, residual, rate, residual <= tol, history, seconds, codes, diagnosis, tol
@@ -193,6 +195,7 @@ class BackwardRecord:
         """An estimate of the relative error of the gradient, all causes together, ``(B,)``.
 
         It tends to be too large rather than too small; docs/robustness.md tells how it was calibrated.
+        Infinite where there is no unique gradient; summaries leave that out, as the verdict counts it.
         """
         return self.diagnosis.error
 
@@ -232,7 +235,7 @@ class Report:
             _row("residual", backward.residual[known], "e"),
             _row("contraction rate", backward.rate, "e"),
             _row("forward's share", backward.forward_error[known], "e"),
-            _row("error estimate", backward.error[known], "e"),
+            _row("error estimate", backward.error[known & ~backward.degenerate], "e"),
         ])  # fmt: skip
 
     def to_dict(self) -> dict[str, float]:
@@ -261,7 +264,7 @@ class Report:
         flat |= _spread("backward/residual", backward.residual[known])
         flat |= _spread("backward/rate", backward.rate)
         flat |= _spread("backward/forward_error", backward.forward_error[known])
-        flat |= _spread("backward/error", backward.error[known])
+        flat |= _spread("backward/error", backward.error[known & ~backward.degenerate])
         flat["backward/seconds"] = backward.seconds
         return flat
 

@@ -68,7 +68,7 @@ class Monitor:
         for name, values in (
             ("residual", backward.residual[known]),
             ("forward_error", backward.forward_error[known]),
-            ("error", backward.error[known]),
+            ("error", backward.error[known & ~backward.degenerate]),
             ("rate", backward.rate[~backward.rate.isnan()]),
         ):
             if values.numel():

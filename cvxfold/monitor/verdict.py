@@ -13,6 +13,7 @@ _ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward toleran
 _MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
 _CANCELS = 1e-10  # nor does an error below this fraction of the terms that make the gradient
 _HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
+_ROUNDING = 1e-14  # a residual below this is what the arithmetic leaves
 _MANY = 20
 
 
@@ -22,7 +23,7 @@ class Verdict(Enum):
     CONVERGED = "converged"
     """The adjoint system is solved to the tolerance, at an accurate solution."""
     SLOW = "slow"
-    """The method was still converging when it stopped: too few iterations for its rate."""
+    """The method was still converging when its iterations or its time ran out."""
     DEGENERATE = "degenerate"
     """There is no unique derivative: a kink, or a solution or multiplier that is not unique."""
     FORWARD_INEXACT = "forward inexact"
@@ -51,6 +52,7 @@ _CONVERGED, _SLOW, _DEGENERATE, _FORWARD_INEXACT, _APPROXIMATE, _FAILED, _ILL_CO
 def judge(
     residual: Tensor,
     rate: Tensor,
+    exhausted: Tensor,
     solved: Tensor,
     diagnosis: Diagnosis,
     tol: float,
@@ -61,6 +63,7 @@ def judge(
     Args:
         residual: of the adjoint system, relative, ``(B,)``.
         rate: of the method, ``(B,)``; NaN where unknown.
+        exhausted: where its iterations or time ran out, ``(B,)``.
         solved: whether the forward pass reached its tolerance, ``(B,)``.
         diagnosis: of the instances.
         tol: on the residual.
@@ -68,7 +71,8 @@ def judge(
     """
     missed = ~(residual <= tol)
     verdicts = torch.where(missed, _FAILED, _CONVERGED)
-    verdicts = torch.where(missed & (rate > 0) & (rate < _HOPELESS) & residual.isfinite(), _SLOW, verdicts)
+    helped = exhausted & (rate > 0) & (rate < _HOPELESS) & (residual > _ROUNDING) & residual.isfinite()
+    verdicts = torch.where(missed & helped, _SLOW, verdicts)  # by more iterations
     if approximate:
         verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
     share = diagnosis.forward_error
@@ -109,8 +113,7 @@ def complaints(
             _SLOW,
             f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
             f"residual up to {worst:.1e}, contracting by {slowest:.4g} an iteration: about {more:,} more "
-            "iterations are needed); raise backward_max_iters, or the depth of unrolling"
-            f"{_or_auto(method)}",
+            f"iterations are needed); {_deeper(method)}{_or_auto(method)}",
         )
     if len(rows := _rows(codes, _DEGENERATE)):
         kinked = int(diagnosis.kinked[rows].sum())
@@ -146,6 +149,12 @@ def complaints(
             "gradient (proximal=…)",
         )
     return found
+
+
+def _deeper(method: str) -> str:
+    """How to let a method go on."""
+    unrolled = method.startswith("unrolled")
+    return "raise the depth of unrolling" if unrolled else "raise backward_max_iters or time_limit"
 
 
 def _or_auto(method: str) -> str:
