@@ -217,6 +217,8 @@ class Analysis:
             else "no depth of unrolling serves every instance"
         )
         choice = f"backward={self.recommended_method!r}"
+        if self.recommended_method != "auto":
+            choice += f", backward_tol={self.tol:.2g}"
         if not math.isnan(self.recommended_tol):
             choice += f", tol {self.recommended_tol:.0e} without refine"
         return Group(convergence, costs, f"recommended: {choice}; {depth}")

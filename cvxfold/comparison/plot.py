@@ -34,8 +34,7 @@ def draw(comparison: Comparison, path: Any = None) -> Any:
     }
     if comparison.finite_differences is not None:
         panels["Gradient: error by finite differences"] = [
-            None if row.finite_difference_error is None else float(row.finite_difference_error.max())
-            for row in rows
+            comparison.finite_difference_error(row) for row in rows
         ]
     figure = Figure(figsize=(4.6 * len(panels), 0.45 * len(rows) + 1.6), layout="constrained")
     for ax, (title, values) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):

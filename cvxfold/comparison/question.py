@@ -94,12 +94,13 @@ class Question:
         """Gradients of the loss at tensors that the outputs were made from.
 
         Raises:
-            LossError: the loss does not depend on the outputs.
+            LossError: the loss does not depend on the outputs, or is NaN or infinite at finite ones.
         """
         total = self.total(outputs)
         if not total.requires_grad:
             raise LossError("loss: does not depend on the outputs, so there is no gradient to compare")
-        if not bool(total.detach().isfinite()):
+        known = torch.stack([output.detach().isfinite().all() for output in outputs]).all()
+        if bool(known) and not bool(total.detach().isfinite()):
             raise LossError(f"loss: expected a finite number, got {float(total.detach())}")
         return torch.autograd.grad(total, list(at), allow_unused=True, materialize_grads=True)
 

@@ -19,7 +19,7 @@ def of(comparison: "Comparison") -> dict[str, Any]:
         "degenerate": comparison.degenerate,
         "unsolvable": comparison.unsolvable,
         "verdict": comparison.verdict,
-        "rows": [_row(row) for row in comparison.rows],
+        "rows": [_row(comparison, row) for row in comparison.rows],
     }
     differences = comparison.finite_differences
     if differences is not None:
@@ -31,8 +31,7 @@ def of(comparison: "Comparison") -> dict[str, Any]:
     return record
 
 
-def _row(row: "Row") -> dict[str, Any]:
-    errors = row.finite_difference_error
+def _row(comparison: "Comparison", row: "Row") -> dict[str, Any]:
     return {
         "name": row.name,
         "error": row.error,
@@ -42,8 +41,8 @@ def _row(row: "Row") -> dict[str, Any]:
         "gradient_differences": row.gradients and {k: _numbers(v) for k, v in row.gradients.items()},
         "adjoint_residual": _number(row.adjoint_residual),
         "adjoint_residuals": _numbers(row.residual),
-        "finite_difference_error": None if errors is None else _number(float(errors.max())),
-        "finite_difference_errors": _numbers(errors),
+        "finite_difference_error": _number(comparison.finite_difference_error(row)),
+        "finite_difference_errors": _numbers(row.finite_difference_error),
         "verdicts": row.verdicts and [str(each) for each in row.verdicts],
         "forward_seconds": row.forward_seconds,
         "backward_seconds": row.backward_seconds,

@@ -204,6 +204,13 @@ class Comparison:
     def __str__(self) -> str:
         return show.text(self)
 
+    def finite_difference_error(self, row: Row) -> float | None:
+        """The largest of a row where finite differences judge; of all where they judge nothing."""
+        errors, judged = row.finite_difference_error, self.judged
+        if errors is None:
+            return None
+        return float((errors if judged is None else errors[judged]).max())
+
     def _instances(self, verdict: Verdict) -> list[int]:
         """Those of a verdict, by the first row that gives any."""
         reports = [row.verdicts for row in self.rows if row.verdicts is not None]

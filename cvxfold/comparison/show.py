@@ -24,7 +24,7 @@ def table(comparison: "Comparison") -> Table:
     judged = comparison.finite_differences is not None
     headings = ["value\ndiff.", "grad.\ndiff.", "adjoint\nresid.", *(["finite\ndiff."] if judged else [])]
     headings += ["forw.\nms", "back\nms", "peak\nMB"]
-    lines = [(row, _cells(row, judged)) for row in comparison.rows]
+    lines = [(row, _cells(comparison, row)) for row in comparison.rows]
     found = Table(
         title=f"{_counted(comparison.batch)}, differences from {comparison.reference.name}",
         title_justify="left",
@@ -51,13 +51,12 @@ def text(comparison: "Comparison") -> str:
     return buffer.getvalue().rstrip()
 
 
-def _cells(row: "Row", judged: bool) -> list[str]:
+def _cells(comparison: "Comparison", row: "Row") -> list[str]:
     if row.error is not None:
         return ["fails"]
-    error = row.finite_difference_error
     figures = [row.solution_difference, row.gradient_difference, row.adjoint_residual]
-    if judged:
-        figures.append(None if error is None else float(error.max()))
+    if comparison.finite_differences is not None:
+        figures.append(comparison.finite_difference_error(row))
     megabytes = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f}"
     return [*map(_e, figures), _ms(row.forward_seconds), _ms(row.backward_seconds), megabytes]
 

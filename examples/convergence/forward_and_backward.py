@@ -39,6 +39,7 @@ PROBLEMS = {
 QUICK = ("dense_qp20", "robust_portfolio")
 CURVED = ("robust_portfolio",)
 DIGITS = (1e-3, 1e-6)
+SHOWN = (50, 100, 150, 200, 250)  # depths at which the curved family's errors are set against ρ(Φ)ᴷ
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Curves:
             rates.append((k * log).sum() / k.square().sum())
         return torch.stack(rates).exp()
 
+    def over_rate(self, error: Tensor, instance: int, depth: float) -> float:
+        """An instance's error over ρ(Φ)ᴷ, at the depth nearest to the given one."""
+        at = int((self.depths - depth).abs().argmin())
+        return float(error[at, instance] / self.radius[instance] ** self.depths[at])
+
 
 def curves(truth: Case, penalty: float, deepest: int, points: int) -> Curves:
     """Solve and differentiate at growing depths."""
@@ -121,6 +127,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Curves]:
         ["problem", "depth to 1e-3", "to 1e-6", "gradient where x has 1e-3", "ρ(Φ)", "slopes"],
         rows,
     )
+    for name in CURVED:
+        c = found[name]
+        slowest = int(c.radius.argmax())
+        depths = [depth for depth in SHOWN if depth <= float(c.depths[-1])]
+        table(
+            f"{PROBLEMS[name][0]}, the slowest instance, ρ(Φ) = {float(c.radius[slowest]):.3f}",
+            ["error / ρ(Φ)ᴷ at K =", *map(str, depths)],
+            [
+                [what, *(f"{c.over_rate(error, slowest, depth):.2g}" for depth in depths)]
+                for what, error in (("solution", c.forward), ("gradient", c.backward))
+            ],
+        )
     draw(found, args.output)
     return found
 

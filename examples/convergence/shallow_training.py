@@ -62,11 +62,13 @@ class Course:
         exact: regret of the exact portfolios by step.
         seen: the loss that the training saw.
         cosine: between its first gradient and the exact one.
+        error: of its first gradient, relative.
     """
 
     exact: list[float]
     seen: list[float]
     cosine: float
+    error: float
 
 
 def make_task(seed: int, samples: int) -> Task:
@@ -99,7 +101,8 @@ def train(task: Task, method: Any, steps: int) -> Course:
     """Adam on the whole of the data, with one method's gradients."""
     layer, exact = task.layer(backward=method), task.layer()
     weights = task.first.clone().requires_grad_()
-    cosine = _cosine(gradient(task, layer, weights)[1], gradient(task, exact, weights)[1])
+    first, right = gradient(task, layer, weights)[1], gradient(task, exact, weights)[1]
+    cosine, error = _cosine(first, right), float((first - right).norm() / right.norm())
     optimizer = torch.optim.Adam([weights], lr=0.05)
     values, seen = [], []
     for _ in range(steps):
@@ -110,7 +113,7 @@ def train(task: Task, method: Any, steps: int) -> Course:
         optimizer.step()
     with torch.no_grad():
         values.append(float(task.regret(exact(task.features @ weights)[0])))
-    return Course(values, seen, cosine)
+    return Course(values, seen, cosine, error)
 
 
 def gradient(task: Task, layer: CvxpyLayer, weights: Tensor) -> tuple[float, Tensor]:
@@ -139,10 +142,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[Course]]:
             name, f"{statistics.mean(c.exact[0] for c in courses):.4f}", f"{statistics.mean(end):.4f}",
             f"{min(end):.4f} to {max(end):.4f}", f"{statistics.mean(c.seen[-1] for c in courses):.4f}",
             f"{statistics.mean(c.cosine for c in courses):.2f}",
+            f"{statistics.mean(c.error for c in courses):.0e}",
         ])  # fmt: skip
     table(
         f"regret after {steps} steps, {seeds} seeds",
-        ["gradient", "before", "after", "range", "loss as trained", "first cosine"],
+        ["gradient", "before", "after", "range", "loss as trained", "first cosine", "first error"],
         rows,
     )
     draw(found, args.output)
