@@ -77,7 +77,7 @@ def demo(
 
     from cvxfold.demo import show
     from cvxfold.demo.train import Settings, compare
-    from cvxfold.plot_path import check_plot
+    from cvxfold.plotting import check_plot
 
     settings = Settings(epochs=epochs, batch=batch, seed=seed, weeks=weeks)
     console = Console(stderr=as_json, highlight=False)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from cvxfold.analysis.result import Analysis
-from cvxfold.plot_path import without_matplotlib
+from cvxfold.plotting import new_figure
 
 _CURVES = 8
 _DEEPEST = 1e-13
@@ -24,11 +24,7 @@ def draw(analysis: Analysis, path: Any = None) -> Any:
     Raises:
         ModuleNotFoundError: matplotlib is missing; the message says how to get it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise without_matplotlib(error) from error
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = new_figure(figsize=(7.5, 4.5))
     axes = figure.subplots()
     history = analysis.backward_history.cpu().numpy()
     order = np.argsort(-analysis.spectral_radius.cpu().numpy())

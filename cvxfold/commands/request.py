@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
-from cvxfold.plot_path import check_plot
+from cvxfold.plotting import check_plot
 from cvxfold.targets import Target, TargetError, load_target
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from cvxfold.comparison.result import Comparison
-from cvxfold.plot_path import without_matplotlib
+from cvxfold.plotting import new_figure
 
 _FLOOR = 1e-17  # what is exactly zero has no logarithm
 _COLOURS = {True: "#00798c", False: "#d1495b"}  # cvxfold, cvxpylayers
@@ -23,10 +23,6 @@ def draw(comparison: Comparison, path: Any = None) -> Any:
     Raises:
         ModuleNotFoundError: matplotlib is missing; the message says how to get it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise without_matplotlib(error) from error
     rows = [row for row in comparison.rows if row.error is None]
     panels = {
         f"Gradient: difference from {comparison.reference.name}": [row.gradient_difference for row in rows],
@@ -36,7 +32,7 @@ def draw(comparison: Comparison, path: Any = None) -> Any:
         panels["Gradient: error by finite differences"] = [
             comparison.finite_difference_error(row) for row in rows
         ]
-    figure = Figure(figsize=(4.6 * len(panels), 0.45 * len(rows) + 1.6), layout="constrained")
+    figure = new_figure(figsize=(4.6 * len(panels), 0.45 * len(rows) + 1.6))
     for ax, (title, values) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         for place, (row, value) in enumerate(zip(rows, values, strict=True)):
             if value is None:

@@ -1,7 +1,21 @@
-"""Whether a plot can be saved, found out before the work that it is to show."""
+"""Figures to draw on, and whether they can be saved, found out before the work that they are to show."""
 
 import os
 from pathlib import Path
+from typing import Any
+
+
+def new_figure(**settings: Any) -> Any:
+    """A matplotlib figure that belongs to no window, laid out so that nothing overlaps.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed; the message says how to get it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise without_matplotlib(error) from error
+    return Figure(layout="constrained", **settings)
 
 
 def check_plot(path: Path) -> None:
