@@ -29,7 +29,7 @@ from cvxfold.fold import AdjointSettings, Auto
 from cvxfold.fold.adjoint import relative_norm
 from cvxfold.gradient_error import FELT, adjoint_error, forward_error, gradient_floor
 
-_KINK = 1e-9  # a margin below this, relative to the data, cannot be told from zero
+KINK = 1e-9  # a margin below this, relative to the data, cannot be told from zero
 _LARGEST_KINK = 1e-6  # nor one below the error of u; but beyond this margin the sides can be told apart
 _SIDES_AGREE = 1e-5  # relative difference of the gradients on both sides that still counts as none
 _SUSPECT, _SINGULAR = 1e-2, 1e-9  # ‖J w‖/‖w‖ that calls for a closer look, and that of a null vector
@@ -116,10 +116,10 @@ def diagnose(
         ones, no = u.new_ones(len(u)), torch.zeros(len(u), dtype=torch.bool, device=u.device)
         unseen, share = _unseen(at, folded, ones)
         return Diagnosis(torch.inf * ones, ones, no, unseen, 0 * ones, share, ones)
-    du, size = phi.newton.solve(at.point.g), _size(at)
+    du, size = phi.newton.solve(at.point.g), magnitude(at)
     margin = at.splitting.program.cone.margin(u)
     error = torch.minimum(10 * du.abs().amax(-1), _LARGEST_KINK * size)
-    reach = torch.maximum(_KINK * size, error).unsqueeze(-1)
+    reach = torch.maximum(KINK * size, error).unsqueeze(-1)
     on_kink = margin <= reach
     felt = _felt(at, folded)
     kinked = (on_kink & (felt > FELT)).any(-1)
@@ -153,7 +153,7 @@ def diagnose(
     )
 
 
-def _size(at: Optimum) -> Tensor:
+def magnitude(at: Optimum) -> Tensor:
     """What rounding is measured against, ``(B,)``: the largest of u, A x, b and what q moves A x by.
 
     u alone may be nothing but rounding, where every constraint is weakly active.

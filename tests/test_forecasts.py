@@ -62,6 +62,16 @@ def test_the_forward_tolerance_that_is_recommended_serves(name: str) -> None:
     assert tol > 1e-11, "a tolerance that is not of this world would serve as well"
 
 
+def test_a_kink_that_does_no_harm_asks_for_no_tolerance_of_its_own() -> None:
+    """x₂ ≥ 0 is weakly active, but nothing that c moves depends on it."""
+    x, c = cp.Variable(2), cp.Parameter()
+    layer = CvxpyLayer(minimize(cp.square(x[0] - c) + cp.square(x[1]), x >= 0), [c], [x])
+    analysis = cvxfold.analyze(layer, torch.tensor([1.0, 2.0], dtype=torch.float64), costs=False)
+    assert analysis.verdict == [Verdict.CONVERGED] * 2
+    assert analysis.margin.max() < 1e-9
+    assert 1e-9 < analysis.recommended_tol <= 1e-3
+
+
 @pytest.mark.parametrize(("name", "batch"), [("dense_qp20", 32), ("mpc", 8), ("nearest_correlation", 32)])
 def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:
     family = ALL[name]()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.backward import Entries, Folded, Optimum, SplittingLinearization
+from cvxfold.diagnosis import KINK, magnitude
 from cvxfold.fold.adjoint import estimate_rate
 from cvxfold.forward.splitting import Splitting
 from cvxfold.gradient_error import error_of_step
@@ -61,7 +62,8 @@ def forward_tolerance(
     """The relative forward residual that costs the gradient no more than ``tol`` to first order, ``(B,)``.
 
     A residual in a generic direction moves u by δu = J⁻¹g: its size is limited by what it does to the
-    gradient and by the kinks that it must not reach.
+    gradient and by the kinks that it must not reach. Those that u is on already do no harm, or else the
+    instance is degenerate, and there is no such tolerance.
     """
     u, tiny = at.u, torch.finfo(at.u.dtype).tiny
     if not u.shape[1]:
@@ -70,7 +72,9 @@ def forward_tolerance(
     places = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=u.dtype)
     direction = torch.cos(2.3 * places.square() + places)
     du = at.phi.newton.solve(size * direction / direction.norm())  # for a relative residual of one
-    reach = (at.splitting.program.cone.margin(u) / du.abs().clamp_min(tiny)).amin(-1)
+    margin = at.splitting.program.cone.margin(u)
+    margin = torch.where(margin > KINK * magnitude(at).unsqueeze(-1), margin, torch.inf)
+    reach = (margin / du.abs().clamp_min(tiny)).amin(-1)
     step = torch.minimum(0.1 * reach, torch.full_like(reach, _SMALL_STEP))
     error = error_of_step(at, entries, step.unsqueeze(-1) * du, x_bar, y_bar, folded)
     return torch.minimum(tol * step / error.clamp_min(tiny), 0.5 * reach)

@@ -15,7 +15,7 @@ from cvxfold.analysis.cost import Cost
 from cvxfold.monitor.verdict import Verdict
 
 _CLEARLY = 2.0  # short runs on a busy machine tell smaller factors badly
-_COARSEST = 1e-3  # no forward tolerance above this is recommended
+_FINEST, _COARSEST = 1e-14, 1e-3  # forward tolerances that can be reached, and that are recommended
 _WIDTH = 80  # of the text
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -123,10 +123,14 @@ class Analysis:
 
     @property
     def recommended_tol(self) -> float:
-        """The forward tolerance, without ``refine``, that serves all gradients that have a derivative."""
+        """The forward tolerance, without ``refine``, that serves all gradients that have a derivative.
+
+        NaN where there is none, or none that the arithmetic can reach.
+        """
         fine = torch.tensor([one is not Verdict.DEGENERATE for one in self.verdict])
         found = self.forward_tol.cpu()[fine]
-        return min(float(found.amin()), _COARSEST) if len(found) else math.nan
+        finest = float(found.amin()) if len(found) else math.nan
+        return min(finest, _COARSEST) if finest >= _FINEST else math.nan
 
     @property
     def recommended_method(self) -> str:
