@@ -16,6 +16,7 @@ from torch import Tensor
 from cvxfold.forward.scaling import Scaling
 from cvxfold.program import ConeProgram
 
+_ROUNDING = 1e-14  # relative to the terms that are added up
 _OUT_OF_REACH = 1e12  # relative to the size of q and b
 
 
@@ -27,11 +28,10 @@ def infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor) -> Tensor:
         dy: in its units, of any length.
 
     Returns:
-        ‖Aᵀδy‖ where bᵀδy = −1, ``(B,)``; infinite where bᵀδy ≥ 0, which proves nothing.
+        ‖Aᵀδy‖ where bᵀδy = −1, ``(B,)``; infinite where bᵀδy ≥ 0, or is rounding, which proves nothing.
     """
     dy = dy + program.cone.project(-dy)
-    support = (program.b * dy).sum(-1)
-    return _ratio(_norm(program.A.rmv(dy) / scaling.columns), -support)
+    return _ratio(_norm(program.A.rmv(dy) / scaling.columns), -_product(program.b, dy))
 
 
 def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, *, endless: bool = True) -> Tensor:
@@ -46,7 +46,7 @@ def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, *, endless
         The larger of ‖Pδx‖ and ‖Aδx + δs‖ where qᵀδx = −1, ``(B,)``; infinite where the objective does not
         fall.
     """
-    descent = (program.q * dx).sum(-1)
+    descent = _product(program.q, dx)
     Adx, Pdx = program.A.mv(dx), program.P.mv(dx)
     recession = _norm((Adx + program.cone.project(-Adx)) / scaling.rows)
     curvature = _norm(Pdx / scaling.columns)
@@ -54,6 +54,13 @@ def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, *, endless
     far = dx.norm(dim=-1) * -descent >= _OUT_OF_REACH * (dx * Pdx).sum(-1)
     residual = _ratio(torch.maximum(recession, curvature), -descent)
     return torch.where(far, residual, torch.inf) if endless else residual
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """aᵀb, ``(B,)``; zero where it is what rounding leaves of terms that cancel."""
+    terms = a * b
+    product, size = terms.sum(-1), terms.abs().sum(-1)
+    return torch.where(product.abs() > _ROUNDING * size, product, 0.0)
 
 
 def _ratio(violation: Tensor, gain: Tensor) -> Tensor:
