@@ -133,6 +133,7 @@ def test_an_unbounded_program_that_was_called_infeasible() -> None:
     case = replay(0, 772)
     layer = case.layer()
     layer(*case.values)
+    assert layer.report is not None
     for status, instance in zip(layer.report.forward.status, case.instances, strict=True):
         expected = {Ending.SOLUTION: "solved", Ending.UNBOUNDED: "unbounded"}[instance.ending]
         assert str(status) == expected
