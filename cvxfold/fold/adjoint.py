@@ -72,6 +72,13 @@ class Attempt:
     method: str
     exhausted: Tensor
 
+    @classmethod
+    def ended(cls, w: Tensor, history: Tensor, method: str, left: Tensor) -> "Attempt":
+        """One in which the instances ``left`` ``(b,)`` were still at work when iterations or time ran out."""
+        exhausted = torch.zeros(len(w), dtype=torch.bool, device=w.device)
+        exhausted[left] = True
+        return cls(w, history, method, exhausted)
+
 
 class AdjointMethod(Protocol):
     """A linear method for the adjoint system."""

@@ -62,7 +62,6 @@ class Anderson:
         limit = settings.max_iters or _DEFAULT_ITERS
         every = interval(_CHECK_EVERY, self.preconditioned)
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
-        exhausted = torch.zeros(rhs.shape[0], dtype=torch.bool, device=rhs.device)
         index = torch.arange(rhs.shape[0], device=rhs.device)
         best, window = Best.zero(rhs), Window.empty(rhs, min(self.memory, max(rhs.shape[1], 1)))
         w, r, reached = best.w, best.r, torch.zeros_like(best.residual)
@@ -90,5 +89,4 @@ class Anderson:
                 best, window, phi = best.take(left), window.take(left), phi.take(left)
             if len(left) == 0 or settings.deadline.passed:
                 break
-        exhausted[index] = True
-        return Attempt(out, compact(history.stack(out)), label("anderson", self.preconditioned), exhausted)
+        return Attempt.ended(out, compact(history.stack(out)), label("anderson", self.preconditioned), index)

@@ -44,7 +44,6 @@ class BiCGSTAB:
         limit = settings.max_iters or _DEFAULT_ITERS
         every = interval(_CHECK_EVERY, self.preconditioned)
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
-        exhausted = torch.zeros(rhs.shape[0], dtype=torch.bool, device=rhs.device)
         index = torch.arange(rhs.shape[0], device=rhs.device)
         best, state = Best.zero(rhs), _State.at(rhs)
         recent = Best.zero(rhs)  # since the last look, by the updated residual
@@ -74,8 +73,7 @@ class BiCGSTAB:
                 best, recent, state = best.take(left), recent.take(left), state.take(left)
             if len(left) == 0 or settings.deadline.passed:
                 break
-        exhausted[index] = True
-        return Attempt(out, compact(history.stack(out)), label("bicgstab", self.preconditioned), exhausted)
+        return Attempt.ended(out, compact(history.stack(out)), label("bicgstab", self.preconditioned), index)
 
 
 @dataclass

@@ -67,9 +67,7 @@ class GMRES:
             keep = (better & (relative_norm(r, rhs) > settings.tol)).nonzero().squeeze(-1)
             if len(keep) < len(index):
                 index, w, r, rhs, phi = index[keep], w[keep], r[keep], rhs[keep], phi.take(keep)
-        exhausted = torch.zeros(len(out), dtype=torch.bool, device=out.device)
-        exhausted[index] = True
-        return Attempt(out, compact(history.stack(out)), label("gmres", self.preconditioned), exhausted)
+        return Attempt.ended(out, compact(history.stack(out)), label("gmres", self.preconditioned), index)
 
     def _cycle(
         self, phi: Linearization, r: Tensor, rhs: Tensor, steps: int, settings: AdjointSettings

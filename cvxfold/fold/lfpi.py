@@ -54,7 +54,6 @@ class LFPI:
         limit = settings.max_iters or _DEFAULT_ITERS
         every = interval(_CHECK_EVERY, self.preconditioned)
         out, history = torch.zeros_like(rhs), History(rhs.shape[0])
-        exhausted = torch.zeros(rhs.shape[0], dtype=torch.bool, device=rhs.device)
         index = torch.arange(rhs.shape[0], device=rhs.device)
         best = Best.zero(rhs)
         w, r, image = best.w, best.r, rhs
@@ -75,9 +74,8 @@ class LFPI:
                 best, phi = best.take(left), phi.take(left)
             if len(left) == 0 or settings.deadline.passed:
                 break
-        exhausted[index] = True
         kept = compact(until(history.stack(out), settings.tol))
-        return Attempt(out, kept, label("lfpi", self.preconditioned), exhausted)
+        return Attempt.ended(out, kept, label("lfpi", self.preconditioned), index)
 
     def _step(self, phi: Linearization, w: Tensor, image: Tensor, r: Tensor) -> Tensor:
         """The next w, from Φᵀw + ū and what that differs from w by."""

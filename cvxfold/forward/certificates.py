@@ -13,6 +13,7 @@ where q and b are divided by their largest entry, so that the size of the data d
 import torch
 from torch import Tensor
 
+from cvxfold.forward.residuals import infinity_norm
 from cvxfold.forward.scaling import Scaling
 from cvxfold.program import ConeProgram
 
@@ -31,7 +32,7 @@ def infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor) -> Tensor:
         ‖Aᵀδy‖ where bᵀδy = −1, ``(B,)``; infinite where bᵀδy ≥ 0, or is rounding, which proves nothing.
     """
     dy = dy + program.cone.project(-dy)
-    return _ratio(_norm(program.A.rmv(dy) / scaling.columns), -_product(program.b, dy))
+    return _ratio(infinity_norm(program.A.rmv(dy) / scaling.columns), -_product(program.b, dy))
 
 
 def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, *, endless: bool = True) -> Tensor:
@@ -48,8 +49,8 @@ def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, *, endless
     """
     descent = _product(program.q, dx)
     Adx, Pdx = program.A.mv(dx), program.P.mv(dx)
-    recession = _norm((Adx + program.cone.project(-Adx)) / scaling.rows)
-    curvature = _norm(Pdx / scaling.columns)
+    recession = infinity_norm((Adx + program.cone.project(-Adx)) / scaling.rows)
+    curvature = infinity_norm(Pdx / scaling.columns)
     # The objective's minimum along dx, at −descent/dxᵀPdx, must be out of reach and not only far.
     far = dx.norm(dim=-1) * -descent >= _OUT_OF_REACH * (dx * Pdx).sum(-1)
     residual = _ratio(torch.maximum(recession, curvature), -descent)
@@ -66,7 +67,3 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 def _ratio(violation: Tensor, gain: Tensor) -> Tensor:
     tiny = torch.finfo(gain.dtype).tiny
     return torch.where(gain > 0, violation / gain.clamp_min(tiny), torch.inf)
-
-
-def _norm(v: Tensor) -> Tensor:
-    return v.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0])

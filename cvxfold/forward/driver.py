@@ -93,17 +93,6 @@ def _operator(program: ConeProgram, settings: ForwardSettings, memory: Memory | 
 class _Run(WithRescue):
     """One forward pass."""
 
-    def __init__(
-        self,
-        splitting: Splitting,
-        scaling: Scaling,
-        settings: ForwardSettings,
-        deadline: Deadline,
-        rescue: Rescue | None,
-    ) -> None:
-        super().__init__(splitting, scaling, settings, deadline, rescue)
-        self.expected = 1.0  # share of the batch that a remembered penalty may leave to the later stages
-
     def certify_freely(self) -> None:
         """Retire the instances whose objective falls along a direction that nothing constrains."""
         direction = self.splitting.free_descent()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.forward.residuals import terms
+from cvxfold.forward.residuals import infinity_norm, terms
 from cvxfold.program import ConeProgram
 
 BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
@@ -45,9 +45,9 @@ class Balance:
     def at(cls, program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> "Balance":
         """Of a point ``(B, n)``, ``(B, m)``, ``(B, m)``."""
         tiny = torch.finfo(x.dtype).tiny
-        primal_size, dual_size = (_largest(each).clamp_min(tiny) for each in terms(program, x, s, y))
-        primal = _largest(program.A.mv(x) + s - program.b)
-        dual = _largest(program.P.mv(x) + program.q + program.A.rmv(y))
+        primal_size, dual_size = (infinity_norm(each).clamp_min(tiny) for each in terms(program, x, s, y))
+        primal = infinity_norm(program.A.mv(x) + s - program.b)
+        dual = infinity_norm(program.P.mv(x) + program.q + program.A.rmv(y))
         ratio = (primal / primal_size).clamp_min(tiny) / (dual / dual_size).clamp_min(tiny)
         # Where q = 0 or b = 0 terms may be rounding alone; so the data's size, which is one, counts too.
         worst = torch.maximum(primal / (1 + primal_size), dual / (1 + dual_size))
@@ -72,11 +72,7 @@ def balance_of(program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> Tensor:
 
     The natural one where one of them vanishes.
     """
-    primal, dual = _largest(s), _largest(y)
+    primal, dual = infinity_norm(s), infinity_norm(y)
     usable = (primal > 0) & (dual > 0) & primal.isfinite() & dual.isfinite()
     ratio = (dual / torch.where(usable, primal, 1.0)).clamp(*_NUMBERS)
     return torch.where(usable, ratio, natural_penalty(program, x, s, y))
-
-
-def _largest(v: Tensor) -> Tensor:
-    return v.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0])

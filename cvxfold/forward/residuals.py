@@ -72,8 +72,8 @@ def residuals(program: ConeProgram, scaling: Scaling, x: Tensor, s: Tensor, y: T
     Px, Aty, Ax = program.P.mv(x), program.A.rmv(y), program.A.mv(x)
     quadratic, linear, support = (x * Px).sum(-1), (program.q * x).sum(-1), (program.b * y).sum(-1)
     return Residuals(
-        primal=size * _norm((Ax + s - program.b) / rows),
-        dual=size * _norm((Px + program.q + Aty) / columns),
+        primal=size * infinity_norm((Ax + s - program.b) / rows),
+        dual=size * infinity_norm((Px + program.q + Aty) / columns),
         gap=size.square() * (quadratic + linear + support).abs(),
         primal_scale=size * _largest(Ax / rows, s / rows, program.b / rows),
         dual_scale=size * _largest(Px / columns, Aty / columns, program.q / columns),
@@ -107,14 +107,15 @@ def at_rounding(
     h = program.P.mv(x) + program.q + program.A.rmv(y)
     rows, columns = scaling.rows, scaling.columns
     return (
-        _norm(g / rows) <= _ROUNDING * _norm(primal / rows),
-        _norm(h / columns) <= _ROUNDING * _norm(dual / columns),
+        infinity_norm(g / rows) <= _ROUNDING * infinity_norm(primal / rows),
+        infinity_norm(h / columns) <= _ROUNDING * infinity_norm(dual / columns),
     )
 
 
-def _norm(v: Tensor) -> Tensor:
+def infinity_norm(v: Tensor) -> Tensor:
+    """Of each instance's vector, ``(B,)``; zero where it has no entries."""
     return v.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0])
 
 
 def _largest(*vectors: Tensor) -> Tensor:
-    return torch.stack([_norm(v) for v in vectors]).amax(0)
+    return torch.stack([infinity_norm(v) for v in vectors]).amax(0)

@@ -49,6 +49,7 @@ class Working:
         self.rescued = torch.zeros(batch, dtype=torch.bool, device=q.device)
         self.soon = torch.zeros_like(self.rescued)  # solved before the costly stages
         self.early, self.late = True, 0.0  # whether these are still ahead; the share that came to them
+        self.expected = 1.0  # the share that a remembered penalty may leave to them
         # Of the instances at work:
         self.index = torch.arange(batch, device=q.device)
         self.splitting, self.scaling = splitting, scaling
