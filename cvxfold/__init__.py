@@ -8,8 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cvxfold.analysis import Analysis, analyze
-    from cvxfold.comparison import Comparison, compare
+    from cvxfold.engines.tensors.solution import Status
     from cvxfold.errors import (
         ConvergenceError,
         ConvergenceWarning,
@@ -20,10 +19,11 @@ if TYPE_CHECKING:
         SolverError,
         UnboundedError,
     )
-    from cvxfold.forward.solution import Status
-    from cvxfold.monitor.summary import Monitor
-    from cvxfold.monitor.verdict import Verdict
-    from cvxfold.solver import FoldedSolver
+    from cvxfold.gradient.verdict import Verdict
+    from cvxfold.report.summary import Monitor
+    from cvxfold.studies.analysis import Analysis, analyze
+    from cvxfold.studies.comparison import Comparison, compare
+    from cvxfold.upstream.plugin import FoldedSolver
 
 __version__ = "0.1.0"
 
@@ -53,13 +53,13 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     homes = {
-        "Status": "cvxfold.forward.solution",
-        "FoldedSolver": "cvxfold.solver",
-        "Monitor": "cvxfold.monitor.summary",
-        "Verdict": "cvxfold.monitor.verdict",
-        "Analysis": "cvxfold.analysis",
-        "analyze": "cvxfold.analysis",
-        "Comparison": "cvxfold.comparison",
-        "compare": "cvxfold.comparison",
+        "Status": "cvxfold.engines.tensors.solution",
+        "FoldedSolver": "cvxfold.upstream.plugin",
+        "Monitor": "cvxfold.report.summary",
+        "Verdict": "cvxfold.gradient.verdict",
+        "Analysis": "cvxfold.studies.analysis",
+        "analyze": "cvxfold.studies.analysis",
+        "Comparison": "cvxfold.studies.comparison",
+        "compare": "cvxfold.studies.comparison",
     }
     return getattr(import_module(homes.get(name, "cvxfold.errors")), name)

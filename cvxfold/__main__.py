@@ -1,5 +1,5 @@
 """``python -m cvxfold`` is the command line."""
 
-from cvxfold.cli import app
+from cvxfold.cli.app import app
 
 app(prog_name="cvxfold")

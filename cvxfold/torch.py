@@ -8,19 +8,19 @@ import cvxpy as cp
 import torch
 from torch import Tensor
 
-from cvxfold.arguments import Arguments, prepare
-from cvxfold.autograd import solve
-from cvxfold.call import Call
-from cvxfold.canonical import canonicalize
-from cvxfold.core import Core
+from cvxfold.engines.tensors.splitting import RELAXATION
 from cvxfold.fold.unrolled import Unrolled
-from cvxfold.forward.splitting import RELAXATION
-from cvxfold.monitor.report import Report
-from cvxfold.options import BackwardMethod, OnUnconverged, OnUnsolvable, Options
-from cvxfold.parametrize import Parametrization, ProgramValues
-from cvxfold.recover import Recovery
-from cvxfold.transforms import uncompiled
-from cvxfold.unrolling import solve_unrolled
+from cvxfold.layer.autograd import solve
+from cvxfold.layer.options import BackwardMethod, OnUnconverged, OnUnsolvable, Options
+from cvxfold.layer.request import Call
+from cvxfold.layer.session import Core
+from cvxfold.layer.transforms import uncompiled
+from cvxfold.layer.unrolling import solve_unrolled
+from cvxfold.problem.arguments import Arguments, prepare
+from cvxfold.problem.canonical import canonicalize
+from cvxfold.problem.parametrize import Parametrization, ProgramValues
+from cvxfold.problem.recover import Recovery
+from cvxfold.report.report import Report
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ Run with ``python examples/portfolio_training.py`` (needs ``pip install 'cvxfold
 
 import torch
 
-from cvxfold.demo.data import load, split
-from cvxfold.demo.model import Predictor, markowitz, regret, utility
+from cvxfold.studies.demo.data import load, split
+from cvxfold.studies.demo.model import Predictor, markowitz, regret, utility
 
 # from cvxpylayers.torch import CvxpyLayer
 from cvxfold.torch import CvxpyLayer  # the one line that changes

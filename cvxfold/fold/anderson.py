@@ -30,7 +30,7 @@ from cvxfold.fold.adjoint import (
 )
 from cvxfold.fold.best import Best
 from cvxfold.fold.linearization import Linearization
-from cvxfold.linear.window import Window
+from cvxfold.fold.window import Window
 
 _DEFAULT_ITERS = 10_000
 _CHECK_EVERY = 10

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cvxfold.fold.adjoint import require_count
-from cvxfold.transforms import is_legacy_mapped, is_mapped
+from cvxfold.layer.transforms import is_legacy_mapped, is_mapped
 
 UnrollStart = Literal["solution", "cold"]
 

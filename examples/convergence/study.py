@@ -19,8 +19,8 @@ from rich.table import Table
 from torch import Tensor
 
 from cvxfold import analyze
-from cvxfold.backward import Optimum
-from cvxfold.call import Call
+from cvxfold.gradient.adjoint import Optimum
+from cvxfold.layer.request import Call
 from cvxfold.torch import CvxpyLayer
 
 ROOT = Path(__file__).resolve().parents[2]

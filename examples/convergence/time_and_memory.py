@@ -17,7 +17,7 @@ from study import COLOURS, Case, arguments, axes, case, evaluate, finish, make_l
 
 from cvxfold.fold import GMRES, LFPI
 from cvxfold.fold.unrolled import Unrolled
-from cvxfold.monitor.allocations import peak_bytes
+from cvxfold.studies.allocations import peak_bytes
 
 PENALTY = 0.5
 LABELS = {

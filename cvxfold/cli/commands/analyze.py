@@ -1,0 +1,36 @@
+"""``cvxfold analyze``: what is asked, and how it is shown."""
+
+import json
+
+import typer
+from rich.console import Console
+
+from cvxfold.cli.commands.request import Request, progress_bar
+from cvxfold.errors import SolverError
+from cvxfold.studies.analysis.run import analyze
+from cvxfold.torch import CvxpyLayer
+
+
+def run(request: Request, tol: float, costs: bool, as_json: bool) -> None:
+    """Analyze, print, save the plot.
+
+    Raises:
+        UsageError: naming the argument.
+        SolverError: instances have no solution.
+        ModuleNotFoundError: matplotlib is missing; the message says how to get it.
+    """
+    target, values = request.load()
+    with progress_bar() as progress, request.blamed():
+        layer = CvxpyLayer(target.problem, target.parameters, target.variables, gp=request.gp)
+        try:
+            analysis = analyze(layer, *values, tol=tol, seed=request.seed, costs=costs, progress=progress)
+        except SolverError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps(analysis.to_dict(), indent=2))
+    else:
+        Console(highlight=False).print(analysis)
+    if request.plot is not None:
+        analysis.plot(request.plot)
+        typer.echo(f"Plot: {request.plot}", err=True)

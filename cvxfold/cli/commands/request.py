@@ -1,0 +1,98 @@
+"""What the commands that take a problem have in common: its values, the device, the progress bar."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+
+from cvxfold.cli.targets import Target, TargetError, load_target
+from cvxfold.studies.plotting import check_plot
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+class UsageError(ValueError):
+    """A request that cannot be met.
+
+    Args:
+        hint: the argument at fault.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Request:
+    """Arguments of a command, as they were given."""
+
+    target: str
+    batch: int
+    device: str
+    dtype: str
+    seed: int
+    gp: bool
+    plot: Path | None
+
+    def load(self) -> tuple[Target, list[Tensor]]:
+        """The problem and values of its parameters.
+
+        Raises:
+            UsageError: naming the argument.
+            ModuleNotFoundError: a plot needs matplotlib, which is missing; the message says how to get it.
+        """
+        device, dtype = _device(self.device), _DTYPES.get(self.dtype)
+        if dtype is None:
+            raise UsageError(f"expected one of {', '.join(_DTYPES)}, got {self.dtype!r}", "--dtype")
+        _check_plot(self.plot)
+        try:
+            target = load_target(self.target)
+            return target, target.sample(self.batch, self.seed, dtype, device)
+        except TargetError as error:
+            raise UsageError(str(error), "MODULE:FUNCTION") from error
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Errors of the problem or its values (not DPP, outside of what is declared, …) name the target."""
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{self.target}: {error}", "MODULE:FUNCTION") from error
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr; gives a function to be told what is being done, how much is done and of how much."""
+    columns = (TextColumn("{task.description:<25}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def advance(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield advance
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{name!r} cannot be used here: {reason}", "--device") from error
+    return device
+
+
+def _check_plot(path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        check_plot(path)
+    except ValueError as error:
+        raise UsageError(str(error), "--plot") from error

@@ -1,6 +1,0 @@
-"""Who is right: cvxpylayers' implicit differentiation and cvxfold's methods on the same values and loss."""
-
-from cvxfold.comparison.result import Comparison, Row
-from cvxfold.comparison.run import compare
-
-__all__ = ["Comparison", "Row", "compare"]

@@ -1,0 +1,94 @@
+"""What depends on P and A alone: presolve and equilibration, kept while their values stay the same."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.cones import ProductCone
+from cvxfold.engines.reduction.presolve import Presolve, Reduced
+from cvxfold.engines.reduction.scaling import Scaling, data_size, equilibrate
+from cvxfold.engines.tensors.linear.gram import InequalityGram
+from cvxfold.engines.tensors.linear.matrix import Matrix
+from cvxfold.engines.tensors.program import ConeProgram
+from cvxfold.problem.structure import Structure
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A reduced and equilibrated P and A.
+
+    Args:
+        P_values, A_values: the stored entries they were made from.
+        reduced: the presolve.
+        columns, rows: D and E, the equilibration of what it left.
+        P, A: the equilibrated matrices.
+        cone: of the reduced program. gram: of its inequality rows.
+        bare: whether the presolve was left out.
+    """
+
+    P_values: Tensor
+    A_values: Tensor
+    reduced: Reduced
+    columns: Tensor
+    rows: Tensor
+    P: Matrix
+    A: Matrix
+    cone: ProductCone
+    gram: InequalityGram
+    bare: bool
+
+    def fits(self, P_values: Tensor, A_values: Tensor, bare: bool) -> bool:
+        """Whether it was made from these values, in this way."""
+        return bare == self.bare and all(
+            old.device == new.device and torch.equal(old, new)
+            for old, new in ((self.P_values, P_values), (self.A_values, A_values))
+        )
+
+    def program(self, q: Tensor, b: Tensor, batch: int) -> tuple[ConeProgram, Scaling]:
+        """The reduced, equilibrated program for q ``(1|B, n)`` and b ``(1|B, m)`` of the original one."""
+        q, b = self.reduced.vectors(q, b)
+        q, b = (q * self.columns).expand(batch, -1), (b * self.rows).expand(batch, -1)
+        size = data_size(q.detach(), b.detach())
+        program = ConeProgram(
+            self.P, q / size.unsqueeze(-1), self.A, b / size.unsqueeze(-1), self.cone, self.gram
+        )
+        return program, Scaling(self.columns, self.rows, size)
+
+
+class Preparation:
+    """Makes :class:`Prepared` for programs of one structure.
+
+    Args:
+        structure: of the programs.
+        bare: whether to leave out the presolve.
+
+    Attributes:
+        columns, rows: n' and m', what the presolve leaves.
+    """
+
+    def __init__(self, structure: Structure, bare: bool = False) -> None:
+        self._bare = bare
+        self._presolve = Presolve(structure, bare)
+        dims = structure.cones.with_zero(self._presolve.equalities)
+        self.columns, self.rows = self._presolve.columns, dims.rows
+        self._cone = ProductCone(dims)
+        self._gram = InequalityGram(self._presolve.A_places, dims, self._presolve.columns)
+
+    def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
+        """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
+        reduced = self._presolve.reduce(P_values, A_values)
+        columns, rows = equilibrate(reduced.P, reduced.A, self._cone.blocks())
+        return self._scaled(P_values, A_values, reduced, columns, rows)
+
+    def on_tape(self, P_values: Tensor, A_values: Tensor, known: Prepared) -> Prepared:
+        """The same as ``known``, differentiable in the values; the equilibration is a constant."""
+        reduced = self._presolve.reduce(P_values, A_values)
+        return self._scaled(P_values, A_values, reduced, known.columns, known.rows)
+
+    def _scaled(
+        self, P_values: Tensor, A_values: Tensor, reduced: Reduced, columns: Tensor, rows: Tensor
+    ) -> Prepared:
+        P = reduced.P.scale(columns, columns)
+        A = reduced.A.scale(rows, columns)
+        return Prepared(P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram, self._bare)

@@ -1,0 +1,82 @@
+"""The semismooth Newton system of g(u) = 0: one n × n Cholesky factor for J and for its transpose.
+
+A step solves J du = g with J = (I − Φ)/α, the matrix of the backward pass. With a small δ (on equality
+rows larger in proportion to their penalty, so that δR⁻¹ρ is one number) and
+
+    W = R (I − D)(D + δI)⁻¹          H = P + AᵀWA
+    dx = H⁻¹ Aᵀ (W − R) g            du = (D + δI)⁻¹ (g − A dx)
+
+δ regularizes degenerate vertices and redundant rows; the error it makes is removed by repeating the step.
+The transposed system uses the same factor:
+
+    t = (D + δI)⁻¹ r                 w = t − (W − R) A H⁻¹ Aᵀ t
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cvxfold.cones import ProductDerivative
+from cvxfold.engines.tensors.linear.cholesky import Cholesky
+from cvxfold.engines.tensors.splitting import Splitting
+
+DELTA = 1e-7
+_SMALL = 1e-6  # H may vanish, where nothing is active; M never does
+
+
+def _inverse(d: Tensor) -> Tensor:
+    return 1 / (d + DELTA)
+
+
+def _weight(d: Tensor) -> Tensor:
+    return (1 - d) / (d + DELTA)
+
+
+@dataclass(frozen=True)
+class NewtonSystem:
+    """J at one state, factored.
+
+    Args:
+        splitting: the operator.
+        D: the derivative of the projection at the state.
+        factor: the factor of H.
+    """
+
+    splitting: Splitting
+    D: ProductDerivative
+    factor: Cholesky
+
+    @classmethod
+    def at(cls, splitting: Splitting, u: Tensor, D: ProductDerivative | None = None) -> "NewtonSystem":
+        """Build and factor H at the states ``u`` ``(B, m)``; D if it is known already."""
+        program = splitting.program
+        D = D or program.cone.derivative(u)
+        gram = splitting.equality_gram / DELTA + program.gram(program.A.values, D, _weight)
+        H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
+        return cls(splitting, D, Cholesky.factor(H, _SMALL * splitting.size))
+
+    def solve(self, g: Tensor) -> Tensor:
+        """The step du with J du ≈ g, ``(B, m)``."""
+        A = self.splitting.program.A
+        dx = self.factor.solve(A.rmv(self._excess(g)))
+        return self._regularized_inverse(g - A.mv(dx))
+
+    def solve_transposed(self, r: Tensor) -> Tensor:
+        """The adjoint w with Jᵀ w ≈ r, ``(B, m)``."""
+        A = self.splitting.program.A
+        t = self._regularized_inverse(r)
+        return t - self._excess(A.mv(self.factor.solve(A.rmv(t))))
+
+    def take(self, index: Tensor) -> "NewtonSystem":
+        """Keep the instances ``index`` ``(b,)``."""
+        return NewtonSystem(self.splitting.take(index), self.D.take(index), self.factor.take(index))
+
+    def _regularized_inverse(self, v: Tensor) -> Tensor:
+        """(D + δI)⁻¹ v, with δ times R/ρ on equality rows."""
+        splitting = self.splitting
+        return splitting.penalty.unsqueeze(-1) / splitting.R * self.D.apply(_inverse, v)
+
+    def _excess(self, v: Tensor) -> Tensor:
+        """(W − R) v."""
+        splitting = self.splitting
+        return splitting.penalty.unsqueeze(-1) * self.D.apply(_weight, v) - splitting.R * v

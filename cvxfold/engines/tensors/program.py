@@ -1,0 +1,43 @@
+"""The batched cone program.
+
+minimize    ½ xᵀP x + qᵀx
+subject to  A x + s = b,   s ∈ K
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cvxfold.cones import ProductCone
+from cvxfold.engines.tensors.linear.gram import InequalityGram
+from cvxfold.engines.tensors.linear.matrix import Matrix
+
+
+@dataclass(frozen=True)
+class ConeProgram:
+    """A batch of cone programs over one cone.
+
+    Args:
+        P: n × n, symmetric. A: m × n. Each shared by the batch or per instance.
+        q: ``(B, n)``. b: ``(B, m)``.
+        cone: K.
+        gram: forms AᵀWA over the inequality rows.
+    """
+
+    P: Matrix
+    q: Tensor
+    A: Matrix
+    b: Tensor
+    cone: ProductCone
+    gram: InequalityGram
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.q.shape[0]
+
+    def take(self, index: Tensor) -> "ConeProgram":
+        """Keep the instances ``index`` ``(b,)``."""
+        return ConeProgram(
+            self.P.take(index), self.q[index], self.A.take(index), self.b[index], self.cone, self.gram
+        )

@@ -1,0 +1,1 @@
+"""How far a gradient can be trusted: the adjoint, its diagnosis, its error and the verdict."""

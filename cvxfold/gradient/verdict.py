@@ -1,0 +1,172 @@
+"""The verdict on each gradient: may it be trusted, and if not, what would help."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from cvxfold.gradient.diagnosis import Diagnosis
+
+_ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
+_MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
+_CANCELS = 1e-10  # nor does an error below this fraction of the terms that make the gradient
+_HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
+_ROUNDING = 1e-14  # a residual below this is what the arithmetic leaves
+_MANY = 20
+
+
+class Verdict(Enum):
+    """How far the gradient of an instance can be trusted."""
+
+    CONVERGED = "converged"
+    """The adjoint system is solved to the tolerance, at an accurate solution."""
+    SLOW = "slow"
+    """The method was still converging when its iterations or its time ran out."""
+    DEGENERATE = "degenerate"
+    """There is no unique derivative: a kink, or a solution or multiplier that is not unique."""
+    FORWARD_INEXACT = "forward inexact"
+    """The forward pass is not accurate enough for this accuracy of the gradient."""
+    APPROXIMATE = "approximate"
+    """An approximation was asked for, and this is one."""
+    FAILED = "failed"
+    """The method stopped without reaching the tolerance, and not for want of iterations."""
+    ILL_CONDITIONED = "ill-conditioned"
+    """The residual is within the tolerance, but the system magnifies it to an error that is not small."""
+    NO_SOLUTION = "no solution"
+    """There was nothing to differentiate; the gradient is zero."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+VERDICTS = tuple(Verdict)
+"""A tensor of verdicts holds indices into this tuple."""
+
+_CONVERGED, _SLOW, _DEGENERATE, _FORWARD_INEXACT, _APPROXIMATE, _FAILED, _ILL_CONDITIONED, NO_SOLUTION = (
+    range(len(VERDICTS))
+)
+
+
+def judge(
+    residual: Tensor,
+    rate: Tensor,
+    exhausted: Tensor,
+    solved: Tensor,
+    diagnosis: Diagnosis,
+    tol: float,
+    approximate: bool,
+) -> Tensor:
+    """The verdicts on a batch, as indices into :data:`VERDICTS`, ``(B,)``.
+
+    Args:
+        residual: of the adjoint system, relative, ``(B,)``.
+        rate: of the method, ``(B,)``; NaN where unknown.
+        exhausted: where its iterations or time ran out, ``(B,)``.
+        solved: whether the forward pass reached its tolerance, ``(B,)``.
+        diagnosis: of the instances.
+        tol: on the residual.
+        approximate: whether the method is an approximation by design.
+    """
+    missed = ~(residual <= tol)
+    verdicts = torch.where(missed, _FAILED, _CONVERGED)
+    helped = exhausted & (rate > 0) & (rate < _HOPELESS) & (residual > _ROUNDING) & residual.isfinite()
+    verdicts = torch.where(missed & helped, _SLOW, verdicts)  # by more iterations
+    if approximate:
+        verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
+    share = diagnosis.forward_error
+    # Of the two errors the larger one is what to do something about.
+    inexact = ~(share <= max(tol, _ACCURACY)) & ~(share < residual)
+    error = diagnosis.adjoint_error
+    # Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own.
+    large = ~(error <= max(_MAGNIFIED * tol, _ACCURACY))
+    magnified = large & ~(error * diagnosis.strength <= _CANCELS) & ~missed
+    verdicts = torch.where(magnified, _ILL_CONDITIONED, verdicts)
+    verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
+    verdicts = torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
+    # Where there is no solution yet, that comes first: whatever else is seen there may go with it.
+    return torch.where(~solved & residual.isfinite(), _FORWARD_INEXACT, verdicts)
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """A sentence about one kind of gradient that is not to be trusted: which, how bad, and the remedy."""
+
+    verdict: Verdict
+    text: str
+
+
+def complaints(
+    codes: Tensor, method: str, residual: Tensor, rate: Tensor, diagnosis: Diagnosis, tol: float
+) -> list[Complaint]:
+    """What is to be said of a batch."""
+    found: list[Complaint] = []
+
+    def complain(code: int, text: str) -> None:
+        found.append(Complaint(VERDICTS[code], text))
+
+    if len(rows := _rows(codes, _SLOW)):
+        worst, slowest = float(residual[rows].amax()), float(rate[rows].amax())
+        more = math.ceil(float(((tol / residual[rows]).log() / rate[rows].log()).amax()))
+        complain(
+            _SLOW,
+            f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
+            f"residual up to {worst:.1e}, contracting by {slowest:.4g} an iteration: about {more:,} more "
+            f"iterations are needed); {_deeper(method)}{_or_auto(method)}",
+        )
+    if len(rows := _rows(codes, _DEGENERATE)):
+        kinked = int(diagnosis.kinked[rows].sum())
+        complain(
+            _DEGENERATE,
+            f"{_instances(rows)} are degenerate, so there is no unique derivative "
+            f"({kinked} on a kink, {int(diagnosis.singular[rows].sum())} with a solution or multiplier that "
+            "is not unique); one of several possible gradients is returned: make the solution unique (a "
+            "small sum_squares in the objective, no redundant constraints), regularize the gradient "
+            "(proximal=…) or leave these instances out",
+        )
+    if len(rows := _rows(codes, _FORWARD_INEXACT)):
+        complain(
+            _FORWARD_INEXACT,
+            f"{_instances(rows)} are taken at solutions that are not accurate enough (estimated error up to "
+            f"{float(diagnosis.error[rows].amax()):.1e}, relative); use refine=True, a smaller tol or more "
+            "max_iters (of an unrolled cold start, more iterations)",
+        )
+    if len(rows := _rows(codes, _FAILED)):
+        complain(
+            _FAILED,
+            f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
+            f"residual up to {float(residual[rows].nan_to_num(torch.inf).amax()):.1e}) and the method "
+            "stopped making progress; scale the problem, regularize the gradient (proximal=…)"
+            f"{_or_auto(method)}",
+        )
+    if len(rows := _rows(codes, _ILL_CONDITIONED)):
+        complain(
+            _ILL_CONDITIONED,
+            f"{_instances(rows)} may be off by up to {float(diagnosis.error[rows].amax()):.1e} "
+            f"(relative): what is left of the adjoint systems ({float(residual[rows].amax()):.1e}) is "
+            "magnified by their conditioning; lower backward_tol, scale the problem, or regularize the "
+            "gradient (proximal=…)",
+        )
+    return found
+
+
+def _deeper(method: str) -> str:
+    """How to let a method go on."""
+    unrolled = method.startswith("unrolled")
+    return "raise the depth of unrolling" if unrolled else "raise backward_max_iters or time_limit"
+
+
+def _or_auto(method: str) -> str:
+    """The remedy that is left, unless it was the default that failed; that begins with the direct method."""
+    return "" if method.startswith("direct") else ", or choose backward='auto'"
+
+
+def _rows(codes: Tensor, code: int) -> Tensor:
+    return (codes == code).nonzero().squeeze(-1)
+
+
+def _instances(rows: Tensor) -> str:
+    shown = ", ".join(map(str, rows[:_MANY].tolist()))
+    more = f", … ({len(rows)} in all)" if len(rows) > _MANY else ""
+    return f"the gradients of instances [{shown}{more}]"

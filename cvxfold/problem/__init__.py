@@ -1,0 +1,1 @@
+"""Between CVXPY and the stored entries of a cone program, both ways."""

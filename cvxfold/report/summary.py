@@ -1,0 +1,128 @@
+"""A summary over many calls: an epoch, a night of training."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from statistics import median
+from typing import Any, Protocol
+
+from cvxfold.engines.tensors.solution import Status
+from cvxfold.gradient.verdict import NO_SOLUTION, Verdict
+from cvxfold.report.report import Report, key
+
+
+class Reporting(Protocol):
+    """What calls back with a report after each pass: a layer."""
+
+    def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
+        """Call ``callback`` after each pass; returns what ends that."""
+        ...
+
+
+class Monitor:
+    """Counts statuses and verdicts and keeps the worst of all calls of a layer since the last :meth:`reset`.
+
+    Args:
+        layer: to listen to, until :meth:`close` or the end of a ``with`` block.
+
+    Example:
+        >>> monitor = cvxfold.Monitor(layer)
+        >>> for epoch in range(10):
+        ...     train_one_epoch()
+        ...     print(monitor)
+        ...     monitor.reset()
+    """
+
+    def __init__(self, layer: Reporting) -> None:
+        self.reset()
+        self.close = layer.on_report(self.note)
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self.forward_calls = 0
+        self.backward_calls = 0
+        self.statuses: Counter[Status] = Counter()
+        self.verdicts: Counter[Verdict] = Counter()
+        self.methods: Counter[str] = Counter()
+        self._worst: dict[str, float] = dict.fromkeys(
+            ("residual", "forward_error", "error", "rate"), -math.inf
+        )
+        self._residuals: list[float] = []
+        self._seconds = [0.0, 0.0]
+
+    def note(self, report: Report) -> None:
+        """Take a report in; called after each pass."""
+        backward = report.backward
+        if backward is None:
+            self.forward_calls += 1
+            self.statuses.update(report.forward.status)
+            self._seconds[0] += report.forward.seconds
+            return
+        self.backward_calls += 1
+        self.verdicts.update(backward.verdict)
+        self.methods[backward.method] += 1
+        self._seconds[1] += backward.seconds
+        known = backward.codes != NO_SOLUTION
+        if bool(known.any()):
+            self._residuals.append(float(backward.residual[known].detach().double().median()))
+        for name, values in (
+            ("residual", backward.residual[known]),
+            ("forward_error", backward.forward_error[known]),
+            ("error", backward.error[known & ~backward.degenerate]),
+            ("rate", backward.rate[~backward.rate.isnan()]),
+        ):
+            if values.numel():
+                self._worst[name] = _worse(self._worst[name], float(values.detach().double().amax()))
+
+    def to_dict(self) -> dict[str, float]:
+        """One flat dictionary of numbers, for a logger, once an epoch."""
+        flat: dict[str, float] = {
+            "calls/forward": float(self.forward_calls),
+            "calls/backward": float(self.backward_calls),
+        }
+        flat |= {f"forward/{kind}": float(self.statuses[kind]) for kind in Status}
+        flat |= {f"verdict/{key(kind)}": float(self.verdicts[kind]) for kind in Verdict}
+        flat["backward/residual_median"] = self._median()
+        flat |= {f"backward/{name}_max": _known(worst) for name, worst in self._worst.items()}
+        flat["forward/seconds"], flat["backward/seconds"] = self._seconds
+        return flat
+
+    def __str__(self) -> str:
+        """Four lines."""
+        worst = {name: _known(value) for name, value in self._worst.items()}
+        return "\n".join([
+            f"forward   {self.forward_calls:,} calls, {sum(self.statuses.values()):,} instances: "
+            f"{_listed(self.statuses, Status)} in {self._seconds[0]:.3g} s",
+            f"backward  {self.backward_calls:,} calls, {sum(self.verdicts.values()):,} gradients: "
+            f"{_listed(self.verdicts, Verdict)} in {self._seconds[1]:.3g} s",
+            f"          residual {_shown(self._median())} (median), {_shown(worst['residual'])} (worst); "
+            f"rate up to {_shown(worst['rate'])}",
+            f"          error estimate up to {_shown(worst['error'])}, forward's share up to "
+            f"{_shown(worst['forward_error'])}",
+        ])  # fmt: skip
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _median(self) -> float:
+        return median(self._residuals) if self._residuals else math.nan
+
+
+def _worse(known: float, new: float) -> float:
+    """The larger; a NaN that was measured stays."""
+    return math.nan if math.isnan(known) or math.isnan(new) else max(known, new)
+
+
+def _known(worst: float) -> float:
+    return math.nan if worst == -math.inf else worst
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1e}"
+
+
+def _listed(counted: Counter[Any], kinds: Any) -> str:
+    return ", ".join(f"{counted[kind]:,} {kind}" for kind in kinds if counted[kind]) or "none"

@@ -1,0 +1,1 @@
+"""Studies of layers: analysis, comparison, fuzzing, the demo."""

@@ -1,0 +1,264 @@
+"""``cvxfold.analyze``: how the backward pass of a layer converges on given values, and what that costs."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvxfold.engines.tensors.solution import Solution
+from cvxfold.fold import METHODS, AdjointSettings, Auto
+from cvxfold.fold.adjoint import estimate_rate
+from cvxfold.gradient.adjoint import Optimum, fold, right_hand_side
+from cvxfold.gradient.diagnosis import diagnose
+from cvxfold.layer.options import Options
+from cvxfold.layer.request import Call, judge_forward
+from cvxfold.layer.session import Core
+from cvxfold.problem.parametrize import ProgramValues
+from cvxfold.report.report import BackwardRecord
+from cvxfold.studies.analysis.forecast import lfpi_iterations, tried_iterations
+from cvxfold.studies.analysis.measures import (
+    backward_history,
+    forward_rate,
+    forward_tolerance,
+    smallest_singular_value,
+)
+from cvxfold.studies.analysis.result import Analysis, Forecast, LossOrigin
+from cvxfold.studies.analysis.spectrum import Krylov, arnoldi
+from cvxfold.studies.analysis.trial import Trial
+from cvxfold.studies.loss import Loss, RandomLinear
+from cvxfold.studies.progress import Progress
+from cvxfold.torch import CvxpyLayer
+
+_VISIBLE = 1e-9  # a mode with a smaller share of ū is below any tolerance before it shows
+_SHOWN = 6  # leading eigenvalues
+_LOSSES = 5  # random ones, where none is known: the iterations vary with the loss by some ten percent
+_PRODUCTS = {"anderson": 1, "gmres": 1, "bicgstab": 2}  # with Φᵀ, an iteration
+
+
+def analyze(
+    layer: CvxpyLayer,
+    *params: Tensor,
+    loss: Loss | None = None,
+    tol: float = 1e-6,
+    seed: int = 0,
+    costs: bool = True,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Analyze the backward pass of a layer at given parameter values.
+
+    Nothing that the layer remembers is changed, and its report stays that of its last call. Where that call
+    had the same values, its solution is what is analyzed.
+
+    Args:
+        layer: a cvxfold layer.
+        *params: as in a call of the layer: one tensor each, ``(*shape)`` or ``(B, *shape)``. Where some
+            require gradients, the memory of unrolling is forecast for those.
+        loss: a scalar function of the layer's outputs. None for the one whose gradient was taken of the last
+            call's solution, if that is what is analyzed; else for random linear ones, of which the forecasts
+            are the median: the spectral radius hardly depends on the loss, the iterations do a little.
+        tol: the accuracy of the gradient to make forecasts for, as a residual of the adjoint system.
+        seed: of the random losses.
+        costs: whether to measure time and memory; that takes some dozens of short runs.
+        progress: is told what is being done, how many steps are done, and of how many.
+
+    Raises:
+        ValueError, TypeError: bad parameter tensors, or a ``tol`` outside of (0, 1).
+        SolverError: instances without a solution; the message names them.
+    """
+    if not isinstance(layer, CvxpyLayer):
+        given = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {given}")
+    if not isinstance(tol, int | float) or not 0 < tol < 1:
+        raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
+    tell = progress or (lambda *_: None)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is under
+        given = [_usable(value) for value in params]
+        return _analyze(layer, given, loss, float(tol), seed, costs, tell)
+
+
+def _usable(value: Tensor) -> Tensor:
+    """Something that autograd takes: arrays become tensors, tensors of inference mode ordinary ones."""
+    value = torch.as_tensor(value)
+    return value.clone() if value.is_inference() else value
+
+
+def _analyze(
+    layer: CvxpyLayer,
+    params: Sequence[Tensor],
+    loss: Loss | None,
+    tol: float,
+    seed: int,
+    costs: bool,
+    tell: Progress,
+) -> Analysis:
+    options = replace(layer.options, on_unconverged="ignore", on_unsolvable="raise", on_degenerate=None)
+    tell("solving", 0, 4)
+    arguments, values, recoveries = layer.program(*params)
+    if arguments.batch == 0:
+        raise ValueError("params: expected at least one instance, got an empty batch")
+    batch = arguments.batch or 1
+    fixed = ProgramValues(*(value.detach() for value in values))
+    with torch.no_grad():
+        solved = layer.core.look(fixed, Call(layer.core, batch, options, warm_start=False))
+    judge_forward(solved.record(0.0), options)
+    at, solution = solved.whole.at, solved.whole.solution
+
+    def outputs(x: Tensor, y: Tensor) -> list[Tensor]:
+        found = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
+        return [value.squeeze(0) for value in found] if arguments.batch is None else found
+
+    tell("spectrum", 1, 4)
+    if loss is not None:
+        origin, bars = "given", [_loss_gradients(at, outputs, loss)]
+    elif solved.bars is not None:
+        origin, bars = "last", [solved.bars]
+    else:
+        origin = "random"
+        bars = [_loss_gradients(at, outputs, RandomLinear(seed + number)) for number in range(_LOSSES)]
+    with torch.no_grad():
+        case = _Case.of(layer.core, solution, at, origin, bars, tol)
+        tell("rates", 2, 4)
+        found = case.analysis(options)
+    if not costs:
+        return found
+    tell("costs", 3, 4)
+    twin = copy.deepcopy(layer.core)  # has no memory, and listens to nobody
+    wanted = [value.requires_grad for value in params]
+
+    def program() -> ProgramValues:
+        leaves = [
+            p.detach().requires_grad_(w or not any(wanted)) for p, w in zip(params, wanted, strict=True)
+        ]
+        return layer.program(*leaves)[1]
+
+    trial = Trial(twin, batch, program, options, solved, case.x_bar, case.y_bar, case.u_bar, tol)
+    known = trial.costs()
+    return replace(found, forecasts=[replace(one, cost=known.get(one.method)) for one in found.forecasts])
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A batch of adjoint systems, for the first loss, and what Arnoldi's process tells for all of them.
+
+    Args:
+        krylovs: for each loss one for each instance.
+    """
+
+    core: Core
+    solution: Solution
+    at: Optimum
+    origin: LossOrigin
+    x_bar: Tensor
+    y_bar: Tensor
+    u_bar: Tensor
+    krylovs: list[list[Krylov]]
+    tol: float
+
+    @classmethod
+    def of(
+        cls,
+        core: Core,
+        solution: Solution,
+        at: Optimum,
+        origin: LossOrigin,
+        bars: list[tuple[Tensor, Tensor]],
+        tol: float,
+    ) -> "_Case":
+        u_bars = [right_hand_side(at, at.phi, *each)[-1] for each in bars]
+        krylovs = [arnoldi(at.phi, u_bar) for u_bar in u_bars]
+        return cls(core, solution, at, origin, *bars[0], u_bars[0], krylovs, tol)
+
+    def analysis(self, options: Options) -> Analysis:
+        """All but the costs."""
+        at, phi = self.at, self.at.phi
+        by_loss = [[krylov.eigenvalues(_VISIBLE) for krylov in krylovs] for krylovs in self.krylovs]
+        # A mode that one loss hardly excites another one may.
+        spectra = [max(found, key=_radius) for found in zip(*by_loss, strict=True)]
+        radii = np.array([_radius(values) for values in spectra])
+        folded = fold(at, phi, self.x_bar, self.y_bar, Auto(), AdjointSettings())
+        diagnosis = diagnose(at, self.core.entries, self.x_bar, self.y_bar, folded)
+        adjoint = folded.adjoint
+        record = BackwardRecord.of(
+            adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0, adjoint.exhausted,
+            diagnosis, self.solution.solved, options.adjoint.tol, approximate=False,
+        )  # fmt: skip
+        history = backward_history(phi, self.u_bar)
+        return Analysis(
+            rows=at.u.shape[1],
+            variables=at.splitting.program.q.shape[1],
+            device=str(at.u.device),
+            tol=self.tol,
+            loss=self.origin,
+            penalty=at.splitting.penalty.expand(len(at.u)),
+            relaxation=at.splitting.alpha,
+            spectral_radius=_tensor(radii, at.u),
+            eigenvalues=_padded(spectra, at.u),
+            exact=torch.tensor([krylov.complete for krylov in self.krylovs[0]]),
+            forward_rate=forward_rate(at.splitting, at.u),
+            backward_rate=estimate_rate(history[1:]),
+            backward_history=history,
+            margin=diagnosis.margin,
+            smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
+            forward_error=diagnosis.forward_error,
+            verdict=record.verdict,
+            forward_tol=forward_tolerance(at, self.core.entries, self.x_bar, self.y_bar, folded, self.tol),
+            forecasts=self.forecasts(radii, torch.where(adjoint.converged, adjoint.iterations, math.inf)),
+        )
+
+    def forecasts(self, radii: np.ndarray, direct: Tensor) -> list[Forecast]:
+        """Iterations of each method, by instance."""
+        like = self.at.u
+        instances = list(zip(*self.krylovs, strict=True))
+        lfpi = [
+            np.median([lfpi_iterations(krylov, float(radius), self.tol) for krylov in krylovs])
+            for krylovs, radius in zip(instances, radii, strict=True)
+        ]
+        tried = {
+            name: np.median(
+                [tried_iterations(METHODS[name], each, one, radii, self.tol) for one in self.krylovs], axis=0
+            )
+            for name, each in _PRODUCTS.items()
+        }
+        return [
+            Forecast("unrolled", _tensor(lfpi, like)),
+            Forecast("lfpi", _tensor(lfpi, like)),
+            *(Forecast(name, _tensor(iterations, like)) for name, iterations in tried.items()),
+            Forecast("auto", direct.to(like.dtype)),
+        ]
+
+
+def _loss_gradients(
+    at: Optimum, outputs: Callable[[Tensor, Tensor], list[Tensor]], loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """x̄ and ȳ of the loss at the solution."""
+    with torch.enable_grad():
+        x, y = at.x.detach().requires_grad_(), at.y.detach().requires_grad_()
+        value = loss(*outputs(x, y))
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"loss: expected a scalar tensor that depends on the outputs, got {got}")
+        x_bar, y_bar = torch.autograd.grad(value, (x, y), allow_unused=True, materialize_grads=True)
+    if not bool(x_bar.isfinite().all() & y_bar.isfinite().all()):
+        raise ValueError("loss: expected finite gradients on the outputs, got NaN or infinity")
+    return x_bar, y_bar
+
+
+def _radius(eigenvalues: np.ndarray) -> float:
+    return float(abs(eigenvalues[0])) if len(eigenvalues) else 0.0
+
+
+def _padded(spectra: list[np.ndarray], like: Tensor) -> Tensor:
+    """The leading eigenvalues of each instance as one tensor, NaN where there are fewer."""
+    count = min(_SHOWN, max((len(values) for values in spectra), default=0))
+    out = np.full((len(spectra), count), complex(math.nan, math.nan))
+    for row, values in zip(out, spectra, strict=True):
+        row[: min(count, len(values))] = values[:count]
+    return torch.as_tensor(out, device=like.device)
+
+
+def _tensor(numbers: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
+    return torch.as_tensor(np.asarray(numbers, float), dtype=like.dtype, device=like.device)

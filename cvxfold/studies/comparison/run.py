@@ -1,0 +1,203 @@
+"""The comparison itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cvxpy as cp
+import torch
+from torch import Tensor
+
+from cvxfold.errors import SolverError
+from cvxfold.fold.adjoint import require_positive
+from cvxfold.studies.comparison.contestants import USUAL_MODES, Answer, Contestant, Folded, Upstream, modes
+from cvxfold.studies.comparison.differences import FiniteDifferences, finite_differences
+from cvxfold.studies.comparison.inherited import merged, solve_options
+from cvxfold.studies.comparison.question import LossError, Question
+from cvxfold.studies.comparison.result import Comparison, Row
+from cvxfold.studies.loss import Loss
+from cvxfold.studies.progress import Progress
+from cvxfold.torch import CvxpyLayer, Source
+
+
+def compare(
+    problem: cp.Problem | CvxpyLayer,
+    parameters: Sequence[Any] | None = None,
+    variables: Sequence[cp.Variable] | None = None,
+    values: Sequence[Any] | None = None,
+    *,
+    methods: Sequence[Any] = ("auto", "lfpi"),
+    upstream: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = USUAL_MODES,
+    loss: Loss | None = None,
+    finite_differences: int = 0,
+    rtol: float = 1e-4,
+    seed: int = 0,
+    layer_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Solve and differentiate one problem by cvxpylayers and by cvxfold, and tell who is right.
+
+    Either ``compare(problem, parameters, variables, values)`` or ``compare(layer, values)``. The problem is
+    left as it was found. It makes no difference whether gradients are enabled where this is called.
+
+    Args:
+        problem: a DPP-compliant problem, or a :class:`cvxfold.torch.CvxpyLayer`, whose problem is taken and
+            which cvxfold's methods solve as it does (``tol``, ``refine``, ``solver``, ``proximal``, …).
+        parameters: the problem's; after a layer, the values. variables: to return, as for the layer.
+        values: one tensor for each parameter, of its shape or ``(B, *shape)``.
+        methods: cvxfold's, each what the layer's ``backward`` takes. The others are compared to the first.
+        upstream: cvxpylayers' modes: "default"; "tight", the forward pass to 1e-10; "dense", the adjoint
+            system by a dense factorization in place of LSQR; "tight, dense", both; "clarabel", by that
+            solver. Or a mapping from names of one's own to ``solver_args`` of cvxpylayers.
+        loss: of the outputs, one argument each; a random linear function unless given.
+        finite_differences: how many random directions of the parameters' space to take finite differences
+            of the loss in, for each instance, as the arbiter; 0 for none.
+        rtol: what counts as agreement, in solutions and gradients.
+        seed: of the random loss and directions.
+        layer_options: more options of cvxfold's layers, which hold before those of a layer given, and ``gp``
+            for all.
+        progress: what to call before each step.
+
+    Raises:
+        ValueError: values, names, options or the loss are not what they should be, the problem has no
+            parameters, or the layer does not remember its problem because it came from a file or another
+            process.
+
+    Example:
+        >>> print(cvxfold.compare(problem, [A, b], [x], [A_batch, b_batch], finite_differences=3))
+    """
+    require_positive("rtol", rtol)
+    if not isinstance(finite_differences, int) or finite_differences < 0:
+        raise ValueError(f"finite_differences: expected how many directions, got {finite_differences!r}")
+    arguments = modes(upstream)
+    methods = [methods] if isinstance(methods, str) else list(methods)
+    if not methods:
+        raise ValueError("methods: expected at least one, which the others are compared to")
+    options = dict(layer_options or {})
+    if "backward" in options:
+        raise ValueError("layer_options: backward is what the methods are; give methods=[…]")
+    if isinstance(problem, CvxpyLayer):
+        given = [value for value in (parameters, values) if value is not None]
+        if len(given) != 1 or variables is not None:
+            raise ValueError("compare: expected compare(layer, values): the layer knows its parameters")
+        (values,) = given
+        source = _source_of(problem)
+        if options.pop("gp", source.gp) != source.gp:
+            raise ValueError(f"layer_options: gp: the layer was made with gp={source.gp}")
+        options = merged(solve_options(problem), options)
+    elif parameters is None or variables is None or values is None:
+        raise ValueError("compare: expected compare(problem, parameters, variables, values)")
+    else:
+        source = Source(problem, tuple(parameters), tuple(variables), bool(options.pop("gp", False)))
+    with torch.inference_mode(False), torch.enable_grad():
+        # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
+        layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **options) for m in methods]
+        question = Question.of(layers[0]._canonical.parameters, _listed(values), loss, seed)
+        contestants: list[Contestant] = [Folded(source, method, options) for method in methods]
+        contestants += [Upstream(source, name, each) for name, each in arguments.items()]
+        return _Run(source, question, contestants, finite_differences, rtol, seed, progress).result()
+
+
+class _Run:
+    """One comparison under way."""
+
+    def __init__(
+        self,
+        source: Source,
+        question: Question,
+        contestants: list[Contestant],
+        directions: int,
+        rtol: float,
+        seed: int,
+        progress: Progress | None,
+    ) -> None:
+        self._source, self._question, self._contestants = source, question, contestants
+        self._directions, self._rtol, self._seed = directions, rtol, seed
+        self._progress = progress or (lambda what, done, total: None)
+
+    def result(self) -> Comparison:
+        """Ask all, then the arbiter, then compare."""
+        total = len(self._contestants) + (self._directions > 0)
+        answers: list[Answer | str] = []
+        for done, contestant in enumerate(self._contestants):
+            self._progress(contestant.name, done, total)
+            answers.append(self._ask(contestant))
+        differences: FiniteDifferences | None = None
+        notes: list[str] = []
+        if self._directions:
+            self._progress("finite differences", total - 1, total)
+            try:
+                differences = finite_differences(self._source, self._question, self._directions, self._seed)
+                notes.extend(differences.notes)
+            except SolverError as error:
+                notes.append(f"No finite differences: {_described(error)}.")
+        self._progress("", total, total)
+        reference = answers[0] if isinstance(answers[0], Answer) else None
+        rows = [
+            self._row(contestant, answer, reference, differences)
+            for contestant, answer in zip(self._contestants, answers, strict=True)
+        ]
+        return Comparison(tuple(rows), self._rtol, self._question.instances, differences, tuple(notes))
+
+    def _ask(self, contestant: Contestant) -> Answer | str:
+        """The answer, or what went wrong."""
+        try:
+            return contestant.answer(self._question)
+        except LossError:
+            raise
+        except Exception as error:
+            return _described(error)
+
+    def _row(
+        self,
+        contestant: Contestant,
+        answer: Answer | str,
+        reference: Answer | None,
+        differences: FiniteDifferences | None,
+    ) -> Row:
+        folded = isinstance(contestant, Folded)
+        if isinstance(answer, str):
+            return Row(contestant.name, folded, error=answer)
+        q = self._question
+        solution, gradients = None, None
+        if reference is not None:
+            solution = q.solution_difference(answer.outputs, reference.outputs).cpu()
+            each = q.gradient_difference(answer.gradients, reference.gradients, reference.outputs)
+            gradients = {name: difference.cpu() for name, difference in each.items()}
+        return Row(
+            contestant.name,
+            folded,
+            solution,
+            gradients,
+            answer.residual,
+            answer.forward_seconds,
+            answer.backward_seconds,
+            answer.peak_bytes,
+            None if differences is None else differences.error(q, answer.gradients),
+            answer.verdicts,
+        )
+
+
+def _source_of(layer: CvxpyLayer) -> Source:
+    if layer.source is None:
+        raise ValueError(
+            "compare: this layer came from a file or another process and does not remember its problem; "
+            "call compare(problem, parameters, variables, values)"
+        )
+    return layer.source
+
+
+def _arguments(source: Source) -> tuple[cp.Problem, Sequence[cp.Parameter], Sequence[cp.Variable]]:
+    return source.problem, source.parameters, source.variables
+
+
+def _listed(values: Any) -> list[Any]:
+    if isinstance(values, Tensor) or not isinstance(values, Sequence):
+        raise ValueError(
+            f"values: expected a list with one tensor for each parameter, got {type(values).__name__}"
+        )
+    return list(values)
+
+
+def _described(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,73 @@
+"""A comparison as a table."""
+
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from cvxfold.studies.comparison.result import Comparison, Row
+
+_WIDTH = 80
+_NARROWEST = len("cvxpylayers")  # of the column of names
+
+
+def table(comparison: "Comparison") -> Table:
+    """One line for each contestant: the largest figures over the batch.
+
+    Names are folded where there is no room for them; numbers never are, and on a narrow console the table is
+    wider than that (print it with ``crop=False``).
+    """
+    judged = comparison.finite_differences is not None
+    headings = ["value\ndiff.", "grad.\ndiff.", "adjoint\nresid.", *(["finite\ndiff."] if judged else [])]
+    headings += ["forw.\nms", "back\nms", "peak\nMB"]
+    lines = [(row, _cells(comparison, row)) for row in comparison.rows]
+    found = Table(
+        title=f"{_counted(comparison.batch)}, differences from {comparison.reference.name}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
+    found.add_column("", overflow="fold", min_width=_NARROWEST)
+    for place, heading in enumerate(headings):
+        cells = [*heading.splitlines(), *(cells[place] for _, cells in lines if place < len(cells))]
+        found.add_column(heading, justify="right", no_wrap=True, min_width=max(map(len, cells)))
+    for row, cells in lines:
+        found.add_row(escape(row.name), *cells)
+    return found
+
+
+def text(comparison: "Comparison") -> str:
+    """The table and the verdict in plain characters."""
+    buffer = StringIO()
+    console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False)
+    console.print(table(comparison))
+    console.print(comparison.verdict)
+    return buffer.getvalue().rstrip()
+
+
+def _cells(comparison: "Comparison", row: "Row") -> list[str]:
+    if row.error is not None:
+        return ["fails"]
+    figures = [row.solution_difference, row.gradient_difference, row.adjoint_residual]
+    if comparison.finite_differences is not None:
+        figures.append(comparison.finite_difference_error(row))
+    megabytes = "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.1f}"
+    return [*map(_e, figures), _ms(row.forward_seconds), _ms(row.backward_seconds), megabytes]
+
+
+def _counted(batch: int) -> str:
+    return "1 instance" if batch == 1 else f"{batch} instances"
+
+
+def _e(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.1f}"

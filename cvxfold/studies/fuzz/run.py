@@ -1,0 +1,55 @@
+"""Many structures, in this process or in several."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+
+from cvxfold.studies.fuzz.judge import Outcome
+from cvxfold.studies.fuzz.solve import examine_structure
+
+Advance = Callable[[str, int, int], None]
+
+
+def fuzz(
+    count: int,
+    seed: int = 0,
+    batch: int = 8,
+    workers: int = 1,
+    time_limit: float | None = None,
+    progress: Advance | None = None,
+) -> list[Outcome]:
+    """The outcomes of ``count`` instances.
+
+    Args:
+        count: of instances; the last batch may be a smaller one.
+        seed: structure k of a seed depends on the two numbers only.
+        batch: instances of each structure.
+        workers: processes, each on one thread.
+        time_limit: seconds for each forward pass; what it leaves unsolved is flagged.
+        progress: told what is being done, how much is done, and of how much.
+
+    Example:
+        >>> outcomes = fuzz(240, seed=1)
+        >>> [outcome for outcome in outcomes if outcome.result == "silently wrong"]
+        []
+    """
+    sizes = [min(batch, count - start) for start in range(0, count, batch)]
+    outcomes: list[Outcome] = []
+    for found in _each(seed, sizes, workers, time_limit):
+        outcomes += found
+        if progress is not None:
+            wrong = sum(one.result in ("silently wrong", "crashed") for one in outcomes)
+            progress(f"{wrong} silently wrong", len(outcomes), count)
+    return outcomes
+
+
+def _each(seed: int, sizes: list[int], workers: int, time_limit: float | None) -> Iterator[list[Outcome]]:
+    numbers = range(len(sizes))
+    if workers == 1:
+        for number, size in zip(numbers, sizes, strict=True):
+            yield examine_structure(seed, number, size, time_limit)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield from pool.map(examine_structure, [seed] * len(sizes), numbers, sizes, [time_limit] * len(sizes))

@@ -1,0 +1,1 @@
+"""cvxfold as the solver of cvxpylayers' own layers."""
