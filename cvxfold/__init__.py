@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cvxfold.engines.tensors.solution import Status
+    from cvxfold.engines.outcome import Status
     from cvxfold.errors import (
         ConvergenceError,
         ConvergenceWarning,
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     homes = {
-        "Status": "cvxfold.engines.tensors.solution",
+        "Status": "cvxfold.engines.outcome",
         "FoldedSolver": "cvxfold.upstream.plugin",
         "Monitor": "cvxfold.report.summary",
         "Verdict": "cvxfold.gradient.verdict",

@@ -2,24 +2,25 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import cvxpy as cp
 import torch
 from torch import Tensor
 
-from cvxfold.engines.tensors.splitting import RELAXATION
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.autograd import solve
-from cvxfold.layer.options import BackwardMethod, OnUnconverged, OnUnsolvable, Options
-from cvxfold.layer.request import Call
-from cvxfold.layer.session import Core
+from cvxfold.layer.options import LayerOptions, Options, PluginOptions
+from cvxfold.layer.request import CallRequest
+from cvxfold.layer.session import Session
+from cvxfold.layer.solver_args import updated
 from cvxfold.layer.transforms import uncompiled
 from cvxfold.layer.unrolling import solve_unrolled
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize
-from cvxfold.problem.parametrize import Parametrization, ProgramValues
+from cvxfold.problem.parametrize import Parametrization
 from cvxfold.problem.recover import Recovery
+from cvxfold.problem.values import ProgramValues
 from cvxfold.report.report import Report
 
 
@@ -60,39 +61,13 @@ class CvxpyLayer(torch.nn.Module):
         solver_args: the solver's own arguments; each can be overridden in a call. For cvxfold's own method
             ``eps``, ``eps_abs``, ``eps_rel``, ``eps_infeas``, ``max_iters`` and ``verbose`` as in SCS, or
             Clarabel's names for them; and ``solve_method``, which names another solver.
-        backward: how the adjoint system is solved: "direct" (the factor of the Newton system, refined),
-            "gmres", "bicgstab", "anderson", "lfpi" (linear fixed-point iteration, as unrolling does), each of
-            these four also as "preconditioned_…" by that factor; "least_squares" (of least norm);
-            "jacobian_free" (one step, an approximation); or "auto" (direct; GMRES, then least squares,
-            where that is not enough). "unrolled" differentiates the iteration itself, and can be
-            differentiated again. A method with settings of its own is given as an object, such as
-            ``cvxfold.fold.LFPI(step=0.9)`` or ``cvxfold.fold.Unrolled(50, start="cold")``.
-        refine: whether to finish the splitting iteration by Newton steps, to machine precision.
-        tol: tolerance of the forward pass, absolute and relative, in SCS's definitions.
-        max_iters: iterations of the forward pass at most; Newton steps begin after the first 25.
-        backward_tol: tolerance on the relative residual of the adjoint system.
-        backward_max_iters: iterations of the adjoint method at most; None leaves it to the method.
-        on_unconverged: "warn" (a :class:`cvxfold.ConvergenceWarning`), "raise" (a
-            :class:`cvxfold.ConvergenceError`) or "ignore", where a solution or a gradient misses its
-            tolerance or there is no unique derivative.
-        on_unsolvable: "raise" (an error that names them) or "nan" for instances that are infeasible or
-            unbounded, or whose parameters are NaN, infinite or outside of their declared set: they return
-            NaN with a zero gradient, and the others are what they would have been without them.
-        on_degenerate: the same choices as ``on_unconverged`` for gradients that have no unique value; None
-            for the same answer. "raise" is a :class:`cvxfold.DegenerateError`.
-        proximal: ε ≥ 0: the gradient is that of the problem with (ε/2)‖x − x*‖² added about its solution
-            x*, held constant. The solution stays; where it is not unique the gradient becomes so.
-        rescue: whether an interior-point method (Clarabel, on the CPU) takes over the instances that
-            cvxfold's own method does not reach at once, before it goes on.
-        time_limit: seconds for the forward pass, and again for the backward pass; instances that do not
-            finish are reported as unconverged, gradients by their residual. A step under way is not cut off.
-        acceleration: memory of the Anderson acceleration of the splitting iteration; 0 for none.
-        penalty: ρ of the splitting iteration, for all instances; None lets it follow their residuals.
-        relaxation: α of the splitting iteration, between 0 and 2.
+        **options: ``backward``, ``tol`` and the others of :class:`cvxfold.layer.options.LayerOptions`, each
+            explained there.
 
     Raises:
         ValueError: the problem is not DPP, ``parameters`` are not the problem's, a variable is not the
-            problem's, or an option is unknown or out of range.
+            problem's, or an option is out of range.
+        TypeError: there is no option of a name that was given.
 
     Example:
         >>> x = cp.Variable(2)
@@ -114,48 +89,16 @@ class CvxpyLayer(torch.nn.Module):
         verbose: bool = False,
         canon_backend: str | None = None,
         solver_args: Mapping[str, Any] | None = None,
-        *,
-        backward: BackwardMethod = "auto",
-        refine: bool = True,
-        tol: float = 1e-8,
-        max_iters: int | None = None,
-        backward_tol: float = 1e-9,
-        backward_max_iters: int | None = None,
-        on_unconverged: OnUnconverged = "warn",
-        on_unsolvable: OnUnsolvable = "raise",
-        on_degenerate: OnUnconverged | None = None,
-        proximal: float = 0.0,
-        rescue: bool = True,
-        time_limit: float | None = None,
-        acceleration: int = 8,
-        penalty: float | None = None,
-        relaxation: float = RELAXATION,
+        **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__()
-        self._options = Options.create(
-            backward=backward,
-            refine=refine,
-            tol=tol,
-            max_iters=max_iters,
-            backward_tol=backward_tol,
-            backward_max_iters=backward_max_iters,
-            on_unconverged=on_unconverged,
-            verbose=verbose,
-            solver=solver,
-            penalty=penalty,
-            relaxation=relaxation,
-            on_unsolvable=on_unsolvable,
-            on_degenerate=on_degenerate,
-            proximal=proximal,
-            rescue=rescue,
-            time_limit=time_limit,
-            acceleration=acceleration,
-        ).updated(solver_args)
+        given = PluginOptions(solver=solver, verbose=verbose, **options)
+        self._options = updated(Options.of(given), solver_args)
         self._canonical = canonicalize(
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend
         )
         self.source: Source | None = Source(problem, tuple(parameters), tuple(variables), gp)
-        self._core = Core(self._canonical.structure, self._canonical.moving)
+        self._session = Session(self._canonical.structure, self._canonical.moving)
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
 
     @uncompiled
@@ -182,15 +125,15 @@ class CvxpyLayer(torch.nn.Module):
             SolverError: instances without a solution; the message names them.
             ConvergenceError: with ``on_unconverged="raise"``.
         """
-        options = self._options.updated(solver_args)
+        options = updated(self._options, solver_args)
         missing_is_error = options.on_unsolvable == "raise"
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
         batch = 1 if arguments.batch is None else arguments.batch
-        call = Call(self._core, batch, options, warm_start, arguments.invalid)
+        request = CallRequest(batch, options, warm_start, arguments.invalid)
         if isinstance(options.backward, Unrolled) and batch:
-            x, y, absent = solve_unrolled(values, call, options.backward)
+            x, y, absent = solve_unrolled(values, self._session, request, options.backward)
         else:
-            x, y, absent = solve(values, call)
+            x, y, absent = solve(values, self._session, request)
         outputs = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
         if not missing_is_error:
             outputs = [
@@ -208,9 +151,9 @@ class CvxpyLayer(torch.nn.Module):
         return arguments, parametrization(arguments.tensors), recoveries
 
     @property
-    def core(self) -> Core:
-        """What solves and differentiates the cone programs."""
-        return self._core
+    def session(self) -> Session:
+        """What solves and differentiates the cone programs, and lasts from call to call."""
+        return self._session
 
     @property
     def options(self) -> Options:
@@ -220,7 +163,7 @@ class CvxpyLayer(torch.nn.Module):
     @property
     def report(self) -> Report | None:
         """The record of the last call, also of one that raised an error; None before the first."""
-        return self._core.report
+        return self._session.report
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Have a function called with the report after each pass, forward and backward.
@@ -234,7 +177,7 @@ class CvxpyLayer(torch.nn.Module):
         Example:
             >>> end = layer.on_report(lambda report: report.backward and log(report.to_dict()))
         """
-        return self._core.on_report(callback)
+        return self._session.on_report(callback)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""

@@ -1,10 +1,11 @@
 """Cones: projections and their derivatives, one cone a file."""
 
 from cvxfold.cones.base import Cone, Derivative, SpectralFunction
+from cvxfold.cones.dims import ConeDims
 from cvxfold.cones.exponential import Exponential
 from cvxfold.cones.orthant import Nonnegative, Zero
 from cvxfold.cones.power import Power
-from cvxfold.cones.product import ConeDims, ProductCone, ProductDerivative
+from cvxfold.cones.product import ProductCone, ProductDerivative
 from cvxfold.cones.second_order import SecondOrder
 from cvxfold.cones.semidefinite import Semidefinite
 

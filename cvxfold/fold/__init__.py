@@ -1,6 +1,6 @@
-"""The fold engine: linear methods for the backward pass of any fixed-point iteration."""
+"""Folding: linear methods for the backward pass of any fixed-point iteration."""
 
-from cvxfold.fold.adjoint import Adjoint, AdjointMethod, AdjointSettings, solve_adjoint
+from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, AdjointSolution, solve_adjoint
 from cvxfold.fold.anderson import Anderson
 from cvxfold.fold.bicgstab import BiCGSTAB
 from cvxfold.fold.direct import Direct
@@ -16,9 +16,9 @@ __all__ = [
     "GMRES",
     "LFPI",
     "METHODS",
-    "Adjoint",
     "AdjointMethod",
     "AdjointSettings",
+    "AdjointSolution",
     "Anderson",
     "Auto",
     "BiCGSTAB",

@@ -1,15 +1,14 @@
 """The adjoint system (I − Φᵀ) w = ū: what is asked of a method and what it returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from cvxfold.deadline import NEVER, Deadline
+from cvxfold.fold.history import estimate_rate, relative_norm
 from cvxfold.fold.linearization import Linearization
-
-_FLOOR = 1e-14
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class AdjointSettings:
 
 
 @dataclass(frozen=True)
-class Adjoint:
+class AdjointSolution:
     """A solution of the adjoint system.
 
     Args:
@@ -54,6 +53,17 @@ class Adjoint:
     history: Tensor
     exhausted: Tensor
     exact: bool = True
+
+    def take(self, index: Tensor) -> "AdjointSolution":
+        """Keep the instances ``index`` ``(b,)``."""
+        return replace(
+            self,
+            history=self.history[:, index],
+            **{
+                name: getattr(self, name)[index]
+                for name in ("w", "iterations", "residual", "rate", "converged", "exhausted")
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class AdjointMethod(Protocol):
 
 def solve_adjoint(
     method: AdjointMethod, phi: Linearization, rhs: Tensor, settings: AdjointSettings
-) -> Adjoint:
+) -> AdjointSolution:
     """Solve the adjoint system and measure what came out, whatever the method says of itself.
 
     Args:
@@ -106,7 +116,7 @@ def solve_adjoint(
     size = rhs.abs().amax(-1, keepdim=True) if rhs.shape[1] else rhs.new_ones(len(rhs), 1)
     size = torch.where(size > 0, size, 1.0)  # so that the squares in the norms neither vanish nor overflow
     residual = relative_norm((rhs - (w - phi.vjp(w))) / size, rhs / size)
-    return Adjoint(
+    return AdjointSolution(
         method=attempt.method,
         w=w,
         iterations=(~history.isnan()).sum(0),
@@ -117,51 +127,6 @@ def solve_adjoint(
         exhausted=attempt.exhausted,
         exact=method.exact,
     )
-
-
-def relative_norm(r: Tensor, rhs: Tensor) -> Tensor:
-    """‖r‖/‖rhs‖ by instance, ``(B,)``; zero where both are zero."""
-    norm, scale = r.norm(dim=-1), rhs.norm(dim=-1)
-    return torch.where(norm == 0, norm, norm / scale)
-
-
-def estimate_rate(history: Tensor) -> Tensor:
-    """The factor per iteration toward the end of each residual history, ``(B,)``.
-
-    It is the slope of a least-squares line through the logarithms of the last half, because residuals
-    oscillate where the leading eigenvalues are complex. Residuals at the floor of the arithmetic are left
-    out, but for the first: that one, relative to the residual 1 of w = 0, is the rate of a method that needs
-    a single iteration.
-    """
-    if history.shape[0] == 0:
-        return history.new_full(history.shape[1:], torch.nan)
-    path = torch.cat([torch.ones_like(history[:1]), history])
-    usable = (path > _FLOOR) & path.isfinite()
-    usable[1] |= path[1].isfinite()
-    last = usable.long().cumprod(0).sum(0) - 1
-    k = torch.arange(len(path), device=path.device).unsqueeze(-1)
-    fitted = (k >= last // 2) & (k <= last)
-    k = torch.where(fitted, k - (last // 2 + last) / 2, 0.0).to(path.dtype)  # relative to their mean
-    slope = (k * torch.where(fitted, path, 1.0).log()).sum(0) / k.square().sum(0)
-    return torch.where(last > 0, slope.exp(), torch.nan)
-
-
-def until(history: Tensor, tol: float) -> Tensor:
-    """A history ``(K, B)`` up to where each instance first met the tolerance.
-
-    Steps that it took beyond, until the next check, cost time but were not needed.
-    """
-    met = (history <= tol).long().cumsum(0)
-    return torch.where((met > 1) | ((met == 1) & ~(history <= tol)), torch.nan, history)
-
-
-def compact(history: Tensor) -> Tensor:
-    """``(K, B)`` with each instance's entries moved up over its gaps, and no empty rows at the end."""
-    if history.numel() == 0:
-        return history
-    empty = history.isnan()
-    history = history.gather(0, empty.to(torch.uint8).argsort(dim=0, stable=True))
-    return history[: int((~empty).sum(0).amax())]
 
 
 def interval(every: int, preconditioned: bool) -> int:
@@ -175,37 +140,3 @@ def interval(every: int, preconditioned: bool) -> int:
 def label(name: str, preconditioned: bool) -> str:
     """A method's name in reports."""
     return f"{name}, preconditioned" if preconditioned else name
-
-
-def require_positive(name: str, value: float) -> None:
-    """Raise a ValueError unless ``value`` is a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-
-
-def require_count(name: str, value: int, least: int = 1) -> None:
-    """Raise a ValueError unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-
-
-@dataclass
-class History:
-    """Relative residuals by iteration, while instances drop out.
-
-    Args:
-        batch: B.
-    """
-
-    batch: int
-    _rows: list[Tensor] = field(default_factory=list)
-
-    def append(self, residual: Tensor, index: Tensor) -> None:
-        """Record ``residual`` ``(b,)`` of the instances ``index`` ``(b,)``."""
-        row = residual.new_full((self.batch,), torch.nan)
-        row[index] = residual
-        self._rows.append(row)
-
-    def stack(self, like: Tensor) -> Tensor:
-        """All of it, ``(K, B)``."""
-        return torch.stack(self._rows) if self._rows else like.new_empty(0, self.batch)

@@ -17,18 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import (
-    AdjointSettings,
-    Attempt,
-    History,
-    compact,
-    interval,
-    label,
-    relative_norm,
-    require_count,
-    require_positive,
-)
+from cvxfold.checks import require_count, require_positive
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
 from cvxfold.fold.best import Best
+from cvxfold.fold.history import History, compact, relative_norm
 from cvxfold.fold.linearization import Linearization
 from cvxfold.fold.window import Window
 
@@ -70,7 +62,9 @@ class Anderson:
             before, reached = reached, target.norm(dim=-1)
             stuck = ((reached - before).abs() <= _STILL * before).unsqueeze(-1)
             start, target = torch.where(stuck, w, start), torch.where(stuck, r, target)
-            following = start + self.step * (phi.solve(target) if self.preconditioned else target)
+            following = start + self.step * (
+                phi.inverse_transposed(target) if self.preconditioned else target
+            )
             image = rhs - (following - phi.vjp(following))
             going = best.residual > settings.tol
             residual = torch.where(going, relative_norm(image, rhs), torch.nan)

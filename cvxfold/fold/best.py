@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import relative_norm
+from cvxfold.fold.history import relative_norm
 
 _LARGEST_GROWTH = 1e14  # ‖w‖/‖ū‖ beyond this has no digits in float64, whatever its residual says
 

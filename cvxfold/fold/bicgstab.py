@@ -17,8 +17,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, compact, interval, label, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
 from cvxfold.fold.best import Best
+from cvxfold.fold.history import History, compact, relative_norm
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 10_000
@@ -105,12 +106,12 @@ class _State:
         beta = rho / self.rho * self.alpha / self.omega
         following = self.r + beta * (self.p - self.omega * self.v)
         p = torch.where(self.fresh.unsqueeze(-1) | orthogonal, self.r, following)
-        p_hat = phi.solve(p) if preconditioned else p
+        p_hat = phi.inverse_transposed(p) if preconditioned else p
         v = p_hat - phi.vjp(p_hat)
         overlap, broken = _dot(self.shadow, v)
         alpha = torch.where(broken | ~moving, 0.0, rho / overlap)
         s = self.r - alpha * v
-        s_hat = phi.solve(s) if preconditioned else s
+        s_hat = phi.inverse_transposed(s) if preconditioned else s
         t = s_hat - phi.vjp(s_hat)
         overlap, flat = _dot(t, s)
         omega = torch.where(flat | ~moving, 0.0, overlap / t.square().sum(-1, keepdim=True))

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt
+from cvxfold.fold.history import History, relative_norm
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 10
@@ -27,7 +28,7 @@ class Direct:
         going = torch.ones_like(best_residual, dtype=torch.bool)
         everyone = torch.arange(rhs.shape[0], device=rhs.device)
         for _ in range(settings.max_iters or _DEFAULT_ITERS):
-            w = w + phi.solve(r)
+            w = w + phi.inverse_transposed(r)
             r = rhs - (w - phi.vjp(w))
             residual = relative_norm(r, rhs)
             history.append(torch.where(going, residual, torch.nan), everyone)

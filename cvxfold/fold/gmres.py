@@ -11,16 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import (
-    AdjointSettings,
-    Attempt,
-    History,
-    compact,
-    interval,
-    label,
-    relative_norm,
-    require_count,
-)
+from cvxfold.checks import require_count
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
+from cvxfold.fold.history import History, compact, relative_norm
 from cvxfold.fold.krylov import orthogonalized
 from cvxfold.fold.linearization import Linearization
 
@@ -85,7 +78,7 @@ class GMRES:
         H = r.new_zeros(batch, steps + 1, steps)
         for k in range(steps):
             v = basis[:, k]
-            v = phi.solve(v) if self.preconditioned else v
+            v = phi.inverse_transposed(v) if self.preconditioned else v
             v = v - phi.vjp(v)
             before = v.norm(dim=-1)
             v, H[:, : k + 1, k] = orthogonalized(v, basis[:, : k + 1])
@@ -104,7 +97,7 @@ class GMRES:
         v = (triangle.solve(beta, enough).unsqueeze(-2) @ basis[:, :steps]).squeeze(-2)
         used = torch.arange(steps, device=r.device).unsqueeze(-1) < enough
         residuals = torch.where(used, residuals, torch.nan)
-        return (phi.solve(v) if self.preconditioned else v), residuals
+        return (phi.inverse_transposed(v) if self.preconditioned else v), residuals
 
 
 @dataclass(frozen=True)

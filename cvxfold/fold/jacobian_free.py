@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt
+from cvxfold.fold.history import relative_norm
 from cvxfold.fold.linearization import Linearization
 
 

@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, History, relative_norm
+from cvxfold.fold.adjoint import AdjointSettings, Attempt
+from cvxfold.fold.history import History, relative_norm
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 500

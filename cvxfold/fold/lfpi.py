@@ -14,18 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import (
-    AdjointSettings,
-    Attempt,
-    History,
-    compact,
-    interval,
-    label,
-    relative_norm,
-    require_positive,
-    until,
-)
+from cvxfold.checks import require_positive
+from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
 from cvxfold.fold.best import Best
+from cvxfold.fold.history import History, compact, relative_norm, until
 from cvxfold.fold.linearization import Linearization
 
 _DEFAULT_ITERS = 50_000
@@ -80,5 +72,5 @@ class LFPI:
     def _step(self, phi: Linearization, w: Tensor, image: Tensor, r: Tensor) -> Tensor:
         """The next w, from Φᵀw + ū and what that differs from w by."""
         if self.preconditioned:
-            return w + self.step * phi.solve(r)
+            return w + self.step * phi.inverse_transposed(r)
         return image if self.step == 1 else w + self.step * r

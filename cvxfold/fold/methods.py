@@ -6,11 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, Attempt, compact, relative_norm
+from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, Attempt
 from cvxfold.fold.anderson import Anderson
 from cvxfold.fold.bicgstab import BiCGSTAB
 from cvxfold.fold.direct import Direct
 from cvxfold.fold.gmres import GMRES
+from cvxfold.fold.history import compact, relative_norm
 from cvxfold.fold.jacobian_free import JacobianFree
 from cvxfold.fold.least_squares import LeastSquares
 from cvxfold.fold.lfpi import LFPI

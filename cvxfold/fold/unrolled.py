@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cvxfold.fold.adjoint import require_count
+from cvxfold.checks import require_count
 from cvxfold.layer.transforms import is_legacy_mapped, is_mapped
 
 UnrollStart = Literal["solution", "cold"]

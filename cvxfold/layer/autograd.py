@@ -1,23 +1,28 @@
 """The differentiable solve: stored entries of P, q, A, b → x and y, for autograd and for ``torch.func``."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvxfold.layer.request import Call
+from cvxfold.layer.answer import Answer
+from cvxfold.layer.request import CallRequest
+from cvxfold.layer.session import Session
 from cvxfold.layer.transforms import is_legacy_mapped, is_mapped
-from cvxfold.problem.parametrize import ProgramValues
-from cvxfold.report.report import ForwardRecord, Report
+from cvxfold.problem.values import ProgramValues
+from cvxfold.report.records import ForwardRecord
+from cvxfold.report.report import Report
 
 
-def solve(values: ProgramValues, call: Call) -> tuple[Tensor, Tensor, Tensor]:
+def solve(values: ProgramValues, session: Session, request: CallRequest) -> tuple[Tensor, Tensor, Tensor]:
     """Solve, differentiably in the values.
 
     Args:
         values: each ``(1|B, ·)``, float64.
-        call: what is asked, for a batch of B ≥ 0. Its report, and the core's, is filled in, also where this
-            raises; the report's ``backward`` by the backward pass.
+        session: of the layer. Its report is filled in, also where this raises; the report's ``backward`` by
+            the backward pass.
+        request: what is asked, for a batch of B ≥ 0.
 
     Returns:
         x ``(B, n)`` and y ``(B, m)``, zero for instances without a solution, and which these are, ``(B,)``.
@@ -26,29 +31,49 @@ def solve(values: ProgramValues, call: Call) -> tuple[Tensor, Tensor, Tensor]:
         InfeasibleError, UnboundedError: naming the instances that have no solution.
         ConvergenceError: an instance missed its tolerance and the options say so.
     """
-    if call.batch == 0:
-        core, nothing = call.core, torch.stack([value.sum() for value in values]).sum() * 0.0
-        core.report = Report(ForwardRecord.empty(nothing.device))
-        x, y = (nothing.expand(0, size) for size in (core.structure.n, core.structure.m))
-        return x, y, torch.zeros(0, dtype=torch.bool, device=nothing.device)  # zero gradients for all
-    return _Solve.apply(*values, call)
+    if request.batch == 0:
+        nothing = torch.stack([value.sum() for value in values]).sum() * 0.0
+        none = torch.zeros(0, dtype=torch.long, device=nothing.device)
+        session.announce(Report(ForwardRecord.blank(none, 0.0)))
+        structure = session.entries.structure
+        x, y = (nothing.expand(0, size) for size in (structure.n, structure.m))
+        return x, y, none > 0  # zero gradients for all
+    return _Solve.apply(*values, _Passes(session, request))
+
+
+class _Passes:
+    """The passes of one call: what the forward pass leaves for the backward pass.
+
+    Args:
+        session: that serves it. request: what is asked.
+
+    Attributes:
+        answer: of the forward pass, once it was made.
+        flattened: those that served this one under ``torch.func.vmap``.
+    """
+
+    def __init__(self, session: Session, request: CallRequest) -> None:
+        self.session, self.request = session, request
+        self.answer: Answer | None = None
+        self.flattened: _Passes | None = None
 
 
 class _Solve(torch.autograd.Function):
     """(P, q, A, b) → (x, y) and which instances have no solution, differentiated by folding."""
 
     @staticmethod
-    def forward(P: Tensor, q: Tensor, A: Tensor, b: Tensor, call: Call) -> tuple[Tensor, Tensor, Tensor]:
-        solved = call.solved = call.core.forward(ProgramValues(P, q, A, b), call)
+    def forward(P: Tensor, q: Tensor, A: Tensor, b: Tensor, passes: _Passes) -> tuple[Tensor, Tensor, Tensor]:
+        answer = passes.session.solve(ProgramValues(P, q, A, b), passes.request)
+        passes.answer = answer
         # Copies: an output that its own node holds would never be freed.
-        return solved.x.clone(), solved.y.clone(), solved.absent
+        return answer.x.clone(), answer.y.clone(), answer.absent
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        *values, call = inputs
-        ctx.call = call
+        *values, passes = inputs
+        ctx.passes = passes
         ctx.mark_non_differentiable(output[2])
-        ctx.shared = [value.shape[0] == 1 and call.batch > 1 for value in values]
+        ctx.shared = [value.shape[0] == 1 and passes.request.batch > 1 for value in values]
         ctx.save_for_backward(*values)
 
     @staticmethod
@@ -59,22 +84,21 @@ class _Solve(torch.autograd.Function):
                 "torch.autograd.functional.jacobian with vectorize=False"
             )
         wanted = ctx.needs_input_grad[:4]
-        gradients = _Adjoint.apply(*grad_outputs[:2], *ctx.saved_tensors, ctx.call, wanted, ctx.shared)
+        gradients = _Adjoint.apply(*grad_outputs[:2], *ctx.saved_tensors, ctx.passes, wanted, ctx.shared)
         return *gradients, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
         """The mapped dimension joins the batch."""
-        *values, call = inputs
-        lanes = info.batch_size
-        flat = Call(call.core, lanes * call.batch, call.options, warm_start=False)
-        joined = [
-            _joined(value, dim, lanes, call.batch) for value, dim in zip(values, in_dims[:4], strict=True)
-        ]
+        *values, passes = inputs
+        lanes, batch = info.batch_size, passes.request.batch
+        request = replace(passes.request, batch=lanes * batch, warm_start=False, invalid=None)
+        joined = [_joined(value, dim, lanes, batch) for value, dim in zip(values, in_dims[:4], strict=True)]
         _check_finite(joined)
+        flat = _Passes(passes.session, request)
         found = _Solve.apply(*joined, flat)
-        call.flattened = flat
-        return tuple(value.unflatten(0, (lanes, call.batch)) for value in found), (0, 0, 0)
+        passes.flattened = flat
+        return tuple(value.unflatten(0, (lanes, batch)) for value in found), (0, 0, 0)
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
@@ -95,12 +119,12 @@ class _Adjoint(torch.autograd.Function):
         q: Tensor,
         A: Tensor,
         b: Tensor,
-        call: Call,
+        passes: _Passes,
         wanted: tuple[bool, ...],
         shared: list[bool],
     ) -> tuple[Tensor | None, ...]:
-        assert call.solved is not None
-        data = call.core.backward(call.solved, x_bar, y_bar, call)
+        assert passes.answer is not None
+        data = passes.session.differentiate(passes.answer, x_bar, y_bar)
         on = (data.on_P, data.on_q, data.on_A, data.on_b)
         return tuple(one(s) if w else None for one, w, s in zip(on, wanted, shared, strict=True))
 
@@ -118,7 +142,7 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
         """One backward pass where the forward pass was mapped too, else one for each loss gradient."""
-        x_bar, y_bar, *values, call, wanted, shared = inputs
+        x_bar, y_bar, *values, passes, wanted, shared = inputs
         lanes = info.batch_size
         x_bar, y_bar = (
             _lanes_first(value, dim, lanes) for value, dim in zip((x_bar, y_bar), in_dims[:2], strict=True)
@@ -126,7 +150,7 @@ class _Adjoint(torch.autograd.Function):
         forward_was_mapped = any(dim is not None for dim in in_dims[2:6])  # by this very map
         if not forward_was_mapped:
             rows = [
-                _Adjoint.apply(x_bar[lane], y_bar[lane], *values, call, wanted, shared)
+                _Adjoint.apply(x_bar[lane], y_bar[lane], *values, passes, wanted, shared)
                 for lane in range(lanes)
             ]
             outs = [
@@ -135,7 +159,7 @@ class _Adjoint(torch.autograd.Function):
             ]
         else:
             flat = _Adjoint.apply(
-                x_bar.flatten(0, 1), y_bar.flatten(0, 1), *values, call.flattened, wanted, [False] * 4
+                x_bar.flatten(0, 1), y_bar.flatten(0, 1), *values, passes.flattened, wanted, [False] * 4
             )
             outs = [None if g is None else _split(g, lanes, s) for g, s in zip(flat, shared, strict=True)]
         return tuple(outs), tuple(None if out is None else 0 for out in outs)

@@ -1,15 +1,15 @@
-"""The options of a layer: its own keyword arguments and what upstream's ``solver_args`` mean here."""
+"""The options of a layer, each written once: its name, type, default and check in one table."""
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from difflib import get_close_matches
+from functools import partial
+from typing import Annotated, Any, Literal, TypedDict, cast, get_args, get_type_hints
 
-from cvxfold.engines.external import BlackBox, named
-from cvxfold.engines.tensors.solution import ForwardSettings
-from cvxfold.engines.tensors.splitting import RELAXATION
+from cvxfold.checks import require_choice, require_count, require_flag, require_positive
+from cvxfold.engines.choose import ExternalSolver, external_solver
+from cvxfold.engines.settings import RELAXATION, ForwardSettings
 from cvxfold.fold import METHODS, AdjointMethod, AdjointSettings
-from cvxfold.fold.adjoint import require_count, require_positive
 from cvxfold.fold.unrolled import Unrolled
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
@@ -34,33 +34,109 @@ BackwardMethod = (
     | Unrolled
 )
 
-_MEANINGLESS = frozenset({
-    "mode", "n_jobs_backward", "warm_start", "warm_starts", "raise_on_error", "lsqr_args",
-})  # fmt: skip
-_OF_OTHER_SOLVERS = frozenset({
-    "n_jobs_forward", "acceleration_interval", "use_indirect",
-})  # fmt: skip
-_FORWARD = {
-    "eps": ("eps_abs", "eps_rel"),
-    "eps_abs": ("eps_abs",),
-    "eps_rel": ("eps_rel",),
-    "eps_infeas": ("eps_infeasible",),
-    "max_iters": ("max_iters",),
-    "verbose": ("verbose",),
-    # Clarabel's names
-    "tol_gap_abs": ("eps_abs",),
-    "tol_gap_rel": ("eps_rel",),
-    "tol_feas": ("eps_abs", "eps_rel"),
-    "tol_infeas_abs": ("eps_infeasible",),
-    "tol_infeas_rel": ("eps_infeasible",),
-    "max_iter": ("max_iters",),
-    "time_limit": ("time_limit",),
-    "time_limit_secs": ("time_limit",),
-    "acceleration_lookback": ("acceleration",),
+
+@dataclass(frozen=True)
+class Option:
+    """What stands beside an option's type.
+
+    Args:
+        default: its value where it is not given.
+        check: raises a ValueError for a name and a value that are not as they should be; None for no check.
+    """
+
+    default: Any
+    check: Callable[[str, Any], None] | None = None
+
+
+def _optional(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    """A check that lets None pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _one_of(choices: Any) -> Callable[[str, Any], None]:
+    """A check for the values of a Literal."""
+    return partial(require_choice, choices=get_args(choices))
+
+
+def _require_relaxation(name: str, value: Any) -> None:
+    require_positive(name, value)
+    if value >= 2:
+        raise ValueError(f"{name}: expected a number between 0 and 2, got {value!r}")
+
+
+def _require_weight(name: str, value: Any) -> None:
+    if value or isinstance(value, bool):
+        require_positive(name, value)
+
+
+class LayerOptions(TypedDict, total=False):
+    """The options of a layer, as keyword arguments.
+
+    Args:
+        backward: how the adjoint system is solved: "direct" (the factor of the Newton system, refined),
+            "gmres", "bicgstab", "anderson", "lfpi" (linear fixed-point iteration, as unrolling does), each of
+            these four also as "preconditioned_…" by that factor; "least_squares" (of least norm);
+            "jacobian_free" (one step, an approximation); or "auto" (direct; GMRES, then least squares,
+            where that is not enough). "unrolled" differentiates the iteration itself, and can be
+            differentiated again. A method with settings of its own is given as an object, such as
+            ``cvxfold.fold.LFPI(step=0.9)`` or ``cvxfold.fold.Unrolled(50, start="cold")``.
+        refine: whether to finish the splitting iteration by Newton steps, to machine precision.
+        tol: tolerance of the forward pass, absolute and relative, in SCS's definitions.
+        max_iters: iterations of the forward pass at most; Newton steps begin after the first 25.
+        backward_tol: tolerance on the relative residual of the adjoint system.
+        backward_max_iters: iterations of the adjoint method at most; None leaves it to the method.
+        on_unconverged: "warn" (a :class:`cvxfold.ConvergenceWarning`), "raise" (a
+            :class:`cvxfold.ConvergenceError`) or "ignore", where a solution or a gradient misses its
+            tolerance or there is no unique derivative.
+        on_unsolvable: "raise" (an error that names them) or "nan" for instances that are infeasible or
+            unbounded, or whose parameters are NaN, infinite or outside of their declared set: they return
+            NaN with a zero gradient, and the others are what they would have been without them.
+        on_degenerate: the same choices as ``on_unconverged`` for gradients that have no unique value; None
+            for the same answer. "raise" is a :class:`cvxfold.DegenerateError`.
+        proximal: ε ≥ 0: the gradient is that of the problem with (ε/2)‖x − x*‖² added about its solution
+            x*, held constant. The solution stays; where it is not unique the gradient becomes so.
+        rescue: whether an interior-point method (Clarabel, on the CPU) takes over the instances that
+            cvxfold's own method does not reach at once, before it goes on.
+        time_limit: seconds for the forward pass, and again for the backward pass; instances that do not
+            finish are reported as unconverged, gradients by their residual. A step under way is not cut off.
+        acceleration: memory of the Anderson acceleration of the splitting iteration; 0 for none.
+        penalty: ρ of the splitting iteration, for all instances; None lets it follow their residuals.
+        relaxation: α of the splitting iteration, between 0 and 2.
+    """
+
+    backward: Annotated[BackwardMethod, Option("auto")]
+    refine: Annotated[bool, Option(True, require_flag)]
+    tol: Annotated[float, Option(1e-8, require_positive)]
+    max_iters: Annotated[int | None, Option(None, _optional(require_count))]
+    backward_tol: Annotated[float, Option(1e-9, require_positive)]
+    backward_max_iters: Annotated[int | None, Option(None, _optional(require_count))]
+    on_unconverged: Annotated[OnUnconverged, Option("warn", _one_of(OnUnconverged))]
+    on_unsolvable: Annotated[OnUnsolvable, Option("raise", _one_of(OnUnsolvable))]
+    on_degenerate: Annotated[OnUnconverged | None, Option(None, _optional(_one_of(OnUnconverged)))]
+    proximal: Annotated[float, Option(0.0, _require_weight)]
+    rescue: Annotated[bool, Option(True, require_flag)]
+    time_limit: Annotated[float | None, Option(None, _optional(require_positive))]
+    acceleration: Annotated[int, Option(8, partial(require_count, least=0))]
+    penalty: Annotated[float | None, Option(None, _optional(require_positive))]
+    relaxation: Annotated[float, Option(RELAXATION, _require_relaxation)]
+
+
+class PluginOptions(LayerOptions, total=False):
+    """The options of a layer, and what it takes by position, for cvxpylayers' own layers.
+
+    Args:
+        solver: of the forward pass: None, cvxfold's own method, or the name of one that cvxpy has installed.
+        verbose: whether to print a table of the iterations.
+    """
+
+    solver: Annotated[str | None, Option(None)]
+    verbose: Annotated[bool, Option(False)]
+
+
+OPTIONS: Mapping[str, Option] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(PluginOptions, include_extras=True).items()
 }
-
-
-_ITS_OWN = {"max_iters", "max_iter", "time_limit", "time_limit_secs", "acceleration_lookback"}
+"""The options by name."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +144,19 @@ class ForwardSolver:
     """Another solver as the forward pass.
 
     Args:
-        black_box: the solver.
+        external: the solver.
         given: its arguments, as the user wrote them.
         workers: threads that call it; None for as many as there are processors.
     """
 
-    black_box: BlackBox
+    external: ExternalSolver
     given: Mapping[str, Any]
     workers: int | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments under the solver's own names."""
-        return self.black_box.arguments(self.given)
+        return self.external.arguments(self.given)
 
 
 @dataclass(frozen=True)
@@ -88,136 +164,86 @@ class Options:
     """What a call should reach, may spend, and does when it falls short.
 
     Args:
+        given: the options by name, those left out with their defaults.
         forward: tolerances and limits of the forward pass.
         adjoint: tolerance and limit of the backward pass.
         backward: the adjoint method, or how to unroll.
-        on_unconverged: what to do where a solution or a gradient misses its tolerance.
         solver: of the forward pass; None is cvxfold's own method.
-        on_unsolvable: what to do with instances that have no solution or whose parameters are not valid.
-        on_degenerate: what to do where there is no unique derivative; None: as ``on_unconverged``.
-        proximal: weight of the proximal term that regularizes the gradient.
-        rescue: whether another solver takes over where our own method does not arrive.
+        on_unconverged, on_unsolvable, on_degenerate, proximal, rescue: as in :class:`LayerOptions`.
     """
 
+    given: Mapping[str, Any]
     forward: ForwardSettings
     adjoint: AdjointSettings
     backward: AdjointMethod | Unrolled
-    on_unconverged: str
-    solver: ForwardSolver | None = None
-    on_unsolvable: str = "raise"
-    on_degenerate: str | None = None
-    proximal: float = 0.0
-    rescue: bool = True
+    solver: ForwardSolver | None
+    on_unconverged: OnUnconverged
+    on_unsolvable: OnUnsolvable
+    on_degenerate: OnUnconverged | None
+    proximal: float
+    rescue: bool
 
     @classmethod
-    def create(
-        cls,
-        *,
-        backward: BackwardMethod,
-        refine: bool,
-        tol: float,
-        max_iters: int | None,
-        backward_tol: float,
-        backward_max_iters: int | None,
-        on_unconverged: str,
-        verbose: bool,
-        solver: str | None = None,
-        penalty: float | None = None,
-        relaxation: float = RELAXATION,
-        on_unsolvable: str = "raise",
-        on_degenerate: str | None = None,
-        proximal: float = 0.0,
-        rescue: bool = True,
-        time_limit: float | None = None,
-        acceleration: int = 8,
-    ) -> "Options":
+    def of(cls, arguments: PluginOptions) -> "Options":
         """Check a layer's keyword arguments.
 
         Raises:
+            TypeError: there is no such option; the message names the nearest one.
             ValueError: an unknown name or a number out of range; the message lists what is allowed.
         """
-        method = _method(backward)
+        given = _complete(arguments)
+        method, solver = _method(given["backward"]), given["solver"]
         if isinstance(method, Unrolled):
-            if backward_max_iters is not None:
-                raise ValueError("backward_max_iters: expected None: Unrolled(iterations=…) sets them")
-            if solver is not None and method.start == "cold":
-                raise ValueError(f"solver: expected None for an unrolled cold start, got {solver!r}")
-        _require_choice("on_unconverged", on_unconverged, OnUnconverged)
-        _require_choice("on_unsolvable", on_unsolvable, OnUnsolvable)
-        if on_degenerate is not None:
-            _require_choice("on_degenerate", on_degenerate, OnUnconverged)
-        if proximal or isinstance(proximal, bool):
-            require_positive("proximal", proximal)
-            if isinstance(method, Unrolled):
-                raise ValueError("proximal: expected 0 where the gradient is unrolled, not folded")
-        if time_limit is not None:
-            require_positive("time_limit", time_limit)
-        for name, value in (("tol", tol), ("backward_tol", backward_tol)):
-            require_positive(name, value)
-        for name, limit in (("max_iters", max_iters), ("backward_max_iters", backward_max_iters)):
-            if limit is not None:
-                require_count(name, limit)
-        if penalty is not None:
-            require_positive("penalty", penalty)
-        for name, flag in (("refine", refine), ("rescue", rescue)):
-            if not isinstance(flag, bool):
-                raise ValueError(f"{name}: expected True or False, got {flag!r}")
-        require_positive("relaxation", relaxation)
-        require_count("acceleration", acceleration, 0)
-        if relaxation >= 2:
-            raise ValueError(f"relaxation: expected a number between 0 and 2, got {relaxation!r}")
+            _check_unrolled(method, given)
+        for name, option in OPTIONS.items():
+            if option.check is not None:
+                option.check(name, given[name])
         forward = ForwardSettings(
-            eps_abs=float(tol),
-            eps_rel=float(tol),
-            refine=refine,
-            verbose=bool(verbose),
-            penalty=None if penalty is None else float(penalty),
-            relaxation=float(relaxation),
-            time_limit=None if time_limit is None else float(time_limit),
-            acceleration=acceleration,
+            eps_abs=float(given["tol"]),
+            eps_rel=float(given["tol"]),
+            refine=given["refine"],
+            verbose=bool(given["verbose"]),
+            penalty=_float(given["penalty"]),
+            relaxation=float(given["relaxation"]),
+            time_limit=_float(given["time_limit"]),
+            acceleration=given["acceleration"],
         )
-        if max_iters is not None:
-            forward = replace(forward, max_iters=int(max_iters))
-        adjoint = AdjointSettings(float(backward_tol), backward_max_iters)
-        other = None if solver is None else ForwardSolver(named(solver), {"verbose": bool(verbose)})
+        if given["max_iters"] is not None:
+            forward = replace(forward, max_iters=int(given["max_iters"]))
         return cls(
-            forward, adjoint, method, on_unconverged, other, on_unsolvable, on_degenerate,
-            float(proximal), rescue,
-        )  # fmt: skip
+            given=given,
+            forward=forward,
+            adjoint=AdjointSettings(float(given["backward_tol"]), given["backward_max_iters"]),
+            backward=method,
+            solver=None
+            if solver is None
+            else ForwardSolver(external_solver(solver), {"verbose": forward.verbose}),
+            on_unconverged=given["on_unconverged"],
+            on_unsolvable=given["on_unsolvable"],
+            on_degenerate=given["on_degenerate"],
+            proximal=float(given["proximal"]),
+            rescue=given["rescue"],
+        )
 
-    def updated(self, solver_args: Mapping[str, Any] | None) -> "Options":
-        """These options with upstream's ``solver_args`` on top.
 
-        ``solve_method`` names the solver of the forward pass, as it does upstream.
+def _complete(arguments: PluginOptions) -> dict[str, Any]:
+    """The options by name, those left out with their defaults."""
+    for name in arguments:
+        if name not in OPTIONS:
+            near = get_close_matches(name, OPTIONS, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"unknown option {name!r}{hint} Known are {sorted(OPTIONS)}")
+    return {name: option.default for name, option in OPTIONS.items()} | cast(dict[str, Any], arguments)
 
-        Raises:
-            ValueError: a key that neither cvxfold nor the solver knows, or a value out of range.
-        """
-        if not solver_args:
-            return self
-        rest = dict(solver_args)
-        solver = self.solver
-        if (method := rest.pop("solve_method", None)) is not None:
-            solver = ForwardSolver(_by_method(method), {"verbose": self.forward.verbose})
-        ignored = rest.keys() & (_MEANINGLESS if solver else _MEANINGLESS | _OF_OTHER_SOLVERS)
-        rest = {key: value for key, value in rest.items() if key not in ignored}
-        if solver is not None:
-            workers = rest.pop("n_jobs_forward", solver.workers or -1)
-            workers = None if workers == -1 else workers
-            if workers is not None:
-                require_count("n_jobs_forward", workers)
-            solver = replace(solver, given={**solver.given, **rest}, workers=workers)
-            _ = solver.arguments  # a key that the solver does not know is an error now, not in a call
-            # Its tolerances say what counts as solved; its iterations are not ours.
-            rest = {key: rest[key] for key in rest.keys() & _FORWARD.keys() - _ITS_OWN}
-        forward = _changed(self.forward, rest)
-        if ignored:
-            warnings.warn(
-                f"solver_args: {', '.join(sorted(ignored))}: no meaning for cvxfold's solver, ignored",
-                UserWarning,
-                stacklevel=3,
-            )
-        return replace(self, forward=forward, solver=solver)
+
+def _check_unrolled(method: Unrolled, given: Mapping[str, Any]) -> None:
+    """What cannot be had together with unrolling."""
+    if given["backward_max_iters"] is not None:
+        raise ValueError("backward_max_iters: expected None: Unrolled(iterations=…) sets them")
+    if given["solver"] is not None and method.start == "cold":
+        raise ValueError(f"solver: expected None for an unrolled cold start, got {given['solver']!r}")
+    if given["proximal"]:
+        raise ValueError("proximal: expected 0 where the gradient is unrolled, not folded")
 
 
 def _method(given: Any) -> AdjointMethod | Unrolled:
@@ -236,31 +262,5 @@ def _method(given: Any) -> AdjointMethod | Unrolled:
     )
 
 
-def _changed(settings: ForwardSettings, given: Mapping[str, Any]) -> ForwardSettings:
-    changes: dict[str, Any] = {}
-    for key, value in given.items():
-        if key not in _FORWARD:
-            raise ValueError(
-                f"solver_args: unknown key {key!r}; known are {sorted({*_FORWARD, 'solve_method'})}, and "
-                f"accepted without effect {sorted(_MEANINGLESS | _OF_OTHER_SOLVERS)}"
-            )
-        if _FORWARD[key] == ("max_iters",):
-            require_count(f"solver_args[{key!r}]", value)
-        elif _FORWARD[key] == ("acceleration",):
-            require_count(f"solver_args[{key!r}]", value, 0)
-        elif key != "verbose":
-            require_positive(f"solver_args[{key!r}]", value)
-        changes |= dict.fromkeys(_FORWARD[key], value)
-    return replace(settings, **changes)
-
-
-def _by_method(method: Any) -> BlackBox:
-    try:
-        return named(method)
-    except ValueError as error:
-        raise ValueError(f"solver_args['solve_method']: {error}") from None
-
-
-def _require_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name}: expected one of {list(get_args(choices))}, got {value!r}")
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)

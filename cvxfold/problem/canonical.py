@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from cvxpylayers.interfaces.base import SolverInterface
 from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_args
 
-from cvxfold.cones import ConeDims
+from cvxfold.cones.dims import ConeDims
 from cvxfold.problem.domains import NAMES
 from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 

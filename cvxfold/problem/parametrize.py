@@ -5,7 +5,6 @@ A datum that no batched parameter reaches keeps a leading dimension of 1, whatev
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,30 +13,9 @@ import torch
 from torch import Tensor
 
 from cvxfold.problem.structure import Canonical, ParameterSpec
+from cvxfold.problem.values import ProgramValues
 
 _DENSE = 0.1  # above this density one matrix product beats gathering the entries one by one
-
-
-@dataclass(frozen=True)
-class ProgramValues:
-    """Stored entries of a batch of cone programs; every leading dimension is 1 (shared) or B.
-
-    Args:
-        P: ``(1|B, nnz P)``. q: ``(1|B, n)``. A: ``(1|B, nnz A)``. b: ``(1|B, nnz b)``.
-    """
-
-    P: Tensor
-    q: Tensor
-    A: Tensor
-    b: Tensor
-
-    def __iter__(self):
-        """Iterate over P, q, A, b."""
-        return iter((self.P, self.q, self.A, self.b))
-
-    def take(self, index: Tensor) -> "ProgramValues":
-        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
-        return ProgramValues(*(value if value.shape[0] == 1 else value[index] for value in self))
 
 
 class Parametrization:
@@ -93,7 +71,7 @@ class _AffineMap:
         constant = np.asarray(by_column[:, [-1]].todense()).reshape(1, -1)
         self._constant = torch.as_tensor(constant, device=device)
         blocks = [(number, by_column[:, spec.columns]) for number, spec in enumerate(specs)]
-        self._blocks = [(number, _Block(block, device)) for number, block in blocks if block.nnz]
+        self._blocks = [(number, _ParameterBlock(block, device)) for number, block in blocks if block.nnz]
         self.parameters = [number for number, _ in self._blocks]
 
     def __call__(self, columns: Sequence[Tensor]) -> Tensor:
@@ -108,7 +86,7 @@ class _AffineMap:
         return sum(batched, start=total)
 
 
-class _Block:
+class _ParameterBlock:
     """One parameter's S: gathered entry by entry, or as a matrix where it is dense."""
 
     def __init__(self, block: Any, device: torch.device) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from cvxfold.cones import ConeDims
+from cvxfold.cones.dims import ConeDims
 
 IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any, Protocol
 
-from cvxfold.engines.tensors.solution import Status
+from cvxfold.engines.outcome import Status
 from cvxfold.gradient.verdict import NO_SOLUTION, Verdict
 from cvxfold.report.report import Report, key
 

@@ -2,14 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from cvxfold.upstream.plugin import FoldedSolver
+
+class JaxSolver(Protocol):
+    """What solves batches of JAX arrays: the plugin."""
+
+    def solve_jax_batch(
+        self, P: Any, q: Any, A: Any, dims: Any, solver_args: Mapping[str, Any], needs_grad: bool
+    ) -> tuple[Any, Any, Any]:
+        """x ``(B, n)``, y ``(B, m)`` and the state for the derivative."""
+        ...
+
+    def derivative_jax_batch(self, dprimal: Any, ddual: Any, saved_state: Any) -> tuple[Any, Any, Any]:
+        """Loss gradients on P, q and A."""
+        ...
 
 
 def to_torch(array: Any) -> Tensor:
@@ -50,7 +61,7 @@ class JaxBridge:
         solver: the plugin. dims: the cone dimensions of the layer.
     """
 
-    solver: "FoldedSolver"
+    solver: JaxSolver
     dims: Any
 
     def jax_to_data(self, P: Any, q: Any, A: Any) -> "JaxData":

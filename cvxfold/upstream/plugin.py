@@ -2,46 +2,47 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from cvxpylayers.interfaces.base import SolverInterface
 from torch import Tensor
 
-from cvxfold.engines.tensors.splitting import RELAXATION
 from cvxfold.fold.unrolled import Unrolled
-from cvxfold.gradient.adjoint import DataGradients
-from cvxfold.layer.answer import Solved
-from cvxfold.layer.options import BackwardMethod, OnUnconverged, OnUnsolvable, Options
-from cvxfold.layer.request import Call
-from cvxfold.layer.session import Core
+from cvxfold.layer.answer import Answer
+from cvxfold.layer.options import Options, PluginOptions
+from cvxfold.layer.request import CallRequest
+from cvxfold.layer.session import Session
+from cvxfold.layer.solver_args import updated
 from cvxfold.problem.canonical import as_it_was, maps_of
-from cvxfold.problem.parametrize import ProgramValues
+from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.structure import IndexArray, Moving
+from cvxfold.problem.values import ProgramValues
 from cvxfold.report.report import Report
+from cvxfold.upstream.jax_bridge import JaxBridge, to_jax, to_torch
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _SetUp:
     """A layer that the solver was set up for.
 
     Args:
         dims: the object that holds its cone dimensions: the only name that a call gives its layer.
-        core: of its structure.
+        session: of its structure.
         P_order, A_order: where the layer's vectors of P and [−A | b] hold our entries, if elsewhere.
     """
 
     dims: Any
-    core: Core
+    session: Session
     P_order: IndexArray | None
     A_order: IndexArray | None
 
     @classmethod
-    def of(cls, context: Any) -> "_Layer":
+    def of(cls, context: Any) -> "_SetUp":
         reduced_P, P_order = as_it_was(context.reduced_P)
         reduced_A, A_order = as_it_was(context.reduced_A)
         structure, *maps = maps_of(replace(context, reduced_P=reduced_P, reduced_A=reduced_A))
-        return cls(context.cone_dims, Core(structure, Moving.of(*maps)), P_order, A_order)
+        return cls(context.cone_dims, Session(structure, Moving.of(*maps)), P_order, A_order)
 
     def values(
         self, P: Tensor | None, q: Tensor, A: Tensor, invalid_is_error: bool
@@ -64,7 +65,7 @@ class _Layer:
             given = [torch.where(valid.unsqueeze(1), data, data[donor].nan_to_num()) for data in given]
             q, A, P = given[0], given[1], None if P is None else given[2]
         P = q.new_zeros(1, 0) if P is None else _picked(P, self.P_order)
-        A, split = _picked(A, self.A_order), self.core.structure.A_entries.shape[1]
+        A, split = _picked(A, self.A_order), self.session.entries.structure.A_entries.shape[1]
         parts = (value.detach().double() for value in (P, q[:, :-1], -A[:, :split], A[:, split:]))
         shared = (part[:1] if bool((part == part[:1]).all()) else part for part in parts)
         return ProgramValues(*shared), invalid
@@ -82,12 +83,11 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _State:
+class _Solved:
     """What a solve leaves for its derivative."""
 
-    layer: _Layer
-    call: Call
-    solved: Solved
+    layer: _SetUp
+    answer: Answer
     dtype: torch.dtype
 
 
@@ -103,13 +103,12 @@ class FoldedSolver(SolverInterface):
     dimension instead.
 
     Args:
-        solver: of the forward pass, as the layer's.
-        backward, refine, tol, max_iters, backward_tol, backward_max_iters, on_unconverged, on_unsolvable,
-            on_degenerate, proximal, rescue, time_limit, acceleration, verbose, penalty, relaxation: likewise,
-            but for ``backward="unrolled"``.
+        **options: of :class:`cvxfold.layer.options.PluginOptions`: those of the layer, but for
+            ``backward="unrolled"``, and ``solver`` and ``verbose``.
 
     Raises:
-        ValueError: an option is unknown or out of range.
+        ValueError: an option is out of range.
+        TypeError: there is no option of a name that was given.
 
     Example:
         >>> from cvxpylayers.torch import CvxpyLayer
@@ -119,50 +118,12 @@ class FoldedSolver(SolverInterface):
     canon_solver = "SCS"
     supports_quad_obj = True
 
-    def __init__(
-        self,
-        *,
-        solver: str | None = None,
-        backward: BackwardMethod = "auto",
-        refine: bool = True,
-        tol: float = 1e-8,
-        max_iters: int | None = None,
-        backward_tol: float = 1e-9,
-        backward_max_iters: int | None = None,
-        on_unconverged: OnUnconverged = "warn",
-        on_unsolvable: OnUnsolvable = "raise",
-        on_degenerate: OnUnconverged | None = None,
-        proximal: float = 0.0,
-        rescue: bool = True,
-        time_limit: float | None = None,
-        acceleration: int = 8,
-        verbose: bool = False,
-        penalty: float | None = None,
-        relaxation: float = RELAXATION,
-    ) -> None:
-        self._options = Options.create(
-            solver=solver,
-            backward=backward,
-            refine=refine,
-            tol=tol,
-            max_iters=max_iters,
-            backward_tol=backward_tol,
-            backward_max_iters=backward_max_iters,
-            on_unconverged=on_unconverged,
-            verbose=verbose,
-            penalty=penalty,
-            relaxation=relaxation,
-            on_unsolvable=on_unsolvable,
-            on_degenerate=on_degenerate,
-            proximal=proximal,
-            rescue=rescue,
-            time_limit=time_limit,
-            acceleration=acceleration,
-        )
+    def __init__(self, **options: Unpack[PluginOptions]) -> None:
+        self._options = Options.of(options)
         if isinstance(self._options.backward, Unrolled):
             raise ValueError("backward: 'unrolled' needs a layer of cvxfold's own, cvxfold.torch.CvxpyLayer")
-        self._layers: list[_Layer] = []
-        self._last: Core | None = None
+        self._layers: list[_SetUp] = []
+        self._last: Session | None = None
 
     @property
     def report(self) -> Report | None:
@@ -179,10 +140,8 @@ class FoldedSolver(SolverInterface):
             ValueError: another layer changed the canonical form on the Problem beyond recognition.
         """
         self._layers = [layer for layer in self._layers if layer.dims is not ctx.cone_dims]
-        self._layers.append(_Layer.of(ctx))
+        self._layers.append(_SetUp.of(ctx))
         if ctx.solver_ctx is None:  # the JAX layer of cvxpylayers 1.2 asks this for its solver
-            from cvxfold.upstream.jax_bridge import JaxBridge
-
             ctx.solver_ctx = JaxBridge(self, ctx.cone_dims)
 
     def solve_torch_batch(
@@ -211,15 +170,14 @@ class FoldedSolver(SolverInterface):
             ValueError: data that are not finite, unknown ``solver_args``, or a layer that was not set up.
         """
         layer = self._layer(dims)
-        core = self._last = layer.core
-        options = self._options.updated(solver_args)
+        session = self._last = layer.session
+        options = updated(self._options, solver_args)
         values, invalid = layer.values(P, q, A, options.on_unsolvable == "raise")
-        call = Call(core, len(q), options, warm_start=False, invalid=invalid)
         with torch.no_grad():
-            solved = core.forward(values, call)
-        state = _State(layer, call, solved, q.dtype) if needs_grad else None
-        absent = solved.absent.unsqueeze(-1)
-        x, y = (torch.where(absent, torch.nan, value).to(q.dtype) for value in (solved.x, solved.y))
+            answer = session.solve(values, CallRequest(len(q), options, invalid=invalid))
+        state = _Solved(layer, answer, q.dtype) if needs_grad else None
+        absent = answer.absent.unsqueeze(-1)
+        x, y = (torch.where(absent, torch.nan, value).to(q.dtype) for value in (answer.x, answer.y))
         return x, y, state
 
     def derivative_torch_batch(
@@ -234,31 +192,27 @@ class FoldedSolver(SolverInterface):
         Returns:
             Loss gradients on P, q and A, of the shapes and the dtype that they had there.
         """
-        state: _State = saved_state
-        call, dtype = state.call, state.dtype
+        state: _Solved = saved_state
+        session = state.layer.session
         with torch.no_grad():
-            data = call.core.backward(state.solved, dprimal.double(), ddual.double(), call)
-            P, q, A = (gradient.to(dtype) for gradient in state.layer.gradients(data))
+            data = session.differentiate(state.answer, dprimal.double(), ddual.double())
+            P, q, A = (gradient.to(state.dtype) for gradient in state.layer.gradients(data))
         return P if P.shape[1] else None, q, A
 
     def solve_jax_batch(
         self, P: Any, q: Any, A: Any, dims: Any, solver_args: Mapping[str, Any], needs_grad: bool
     ) -> tuple[Any, Any, Any]:
         """:meth:`solve_torch_batch` for JAX arrays."""
-        from cvxfold.upstream.jax_bridge import to_jax, to_torch
-
         given = None if P is None else to_torch(P)
         x, y, state = self.solve_torch_batch(given, to_torch(q), to_torch(A), dims, solver_args, needs_grad)
         return to_jax(x), to_jax(y), state
 
     def derivative_jax_batch(self, dprimal: Any, ddual: Any, saved_state: Any) -> tuple[Any, Any, Any]:
         """:meth:`derivative_torch_batch` for JAX arrays."""
-        from cvxfold.upstream.jax_bridge import to_jax, to_torch
-
         P, q, A = self.derivative_torch_batch(to_torch(dprimal), to_torch(ddual), saved_state)
         return None if P is None else to_jax(P), to_jax(q), to_jax(A)
 
-    def _layer(self, dims: Any) -> _Layer:
+    def _layer(self, dims: Any) -> _SetUp:
         for layer in self._layers:
             if layer.dims is dims:
                 return layer

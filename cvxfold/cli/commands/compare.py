@@ -5,8 +5,8 @@ import json
 import typer
 from rich.console import Console
 
+from cvxfold.checks import require_positive
 from cvxfold.cli.commands.request import Request, UsageError, progress_bar
-from cvxfold.fold.adjoint import require_positive
 from cvxfold.studies.comparison import show
 from cvxfold.studies.comparison.contestants import USUAL_MODES, modes
 from cvxfold.studies.comparison.run import compare

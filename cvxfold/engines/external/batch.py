@@ -16,16 +16,14 @@ from torch import Tensor
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.external import through_cvxpy
 from cvxfold.engines.external.instance import Instance, Outcome, instances
-from cvxfold.engines.tensors.memory import Start
-from cvxfold.engines.tensors.solution import CODES, Status
-from cvxfold.problem.parametrize import ProgramValues
-from cvxfold.problem.structure import Structure
+from cvxfold.engines.outcome import CODES, Start, Status
+from cvxfold.problem.program import Program
 
 _NATIVE = ("CLARABEL", "SCS")
 
 
 @dataclass(frozen=True)
-class BlackBox:
+class ExternalSolver:
     """A solver: how to call it, and which arguments it takes.
 
     Args:
@@ -60,9 +58,7 @@ class BlackBox:
 
     def solve_batch(
         self,
-        structure: Structure,
-        values: ProgramValues,
-        batch: int,
+        program: Program,
         arguments: dict[str, Any],
         workers: int | None = None,
         deadline: Deadline = NEVER,
@@ -70,8 +66,7 @@ class BlackBox:
         """Solve a batch, each instance on its own, in threads.
 
         Args:
-            structure: of the programs. values: their stored entries, each ``(1|B, ·)``.
-            batch: B.
+            program: B of them.
             arguments: of the solver.
             workers: threads; as many as there are processors if None.
             deadline: after which no instance is begun, and which those under way are told of.
@@ -80,13 +75,13 @@ class BlackBox:
             Where it came to, in the units and the rows of the structure, on the values' device. Entries that
             are not finite are zero.
         """
-        pool = ThreadPoolExecutor(min(workers or os.cpu_count() or 1, batch))
+        pool = ThreadPoolExecutor(min(workers or os.cpu_count() or 1, program.batch))
         try:
-            problems = instances(structure, values, batch)
+            problems = instances(program)
             outcomes = list(pool.map(lambda one: self._before(deadline, one, arguments), problems))
         finally:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody waits for the rest
-        device = values.q.device
+        device = program.values.q.device
 
         def stacked(vectors: Iterable[np.ndarray]) -> Tensor:
             return torch.as_tensor(np.nan_to_num(np.stack(list(vectors))), dtype=torch.float64).to(device)
@@ -118,7 +113,7 @@ def available() -> list[str]:
     return sorted(through | {name for name in _NATIVE if find_spec(name.lower())} | {"DIFFCP"})
 
 
-def named(name: Any, method: str | None = None) -> BlackBox:
+def named(name: Any, method: str | None = None) -> ExternalSolver:
     """The solver of a name, in upper or lower case.
 
     Args:
@@ -140,8 +135,8 @@ def named(name: Any, method: str | None = None) -> BlackBox:
     elif wanted == "CLARABEL":
         from cvxfold.engines.external import clarabel as adapter
     else:
-        return BlackBox(wanted, partial(through_cvxpy.solve, wanted), None, {})
-    return BlackBox(wanted, adapter.solve, adapter.NAMES, adapter.ALIASES, adapter.TIME_LIMIT)
+        return ExternalSolver(wanted, partial(through_cvxpy.solve, wanted), None, {})
+    return ExternalSolver(wanted, adapter.solve, adapter.NAMES, adapter.ALIASES, adapter.TIME_LIMIT)
 
 
 def _conic_solvers() -> list[str]:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from cvxfold.cones import ConeDims
+from cvxfold.cones.dims import ConeDims
 from cvxfold.engines.external.instance import Instance, Outcome
-from cvxfold.engines.tensors.solution import Status
+from cvxfold.engines.outcome import Status
 
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to type checkers
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from cvxfold.cones import ConeDims
-from cvxfold.engines.tensors.solution import Status
-from cvxfold.problem.parametrize import ProgramValues
-from cvxfold.problem.structure import Structure
+from cvxfold.cones.dims import ConeDims
+from cvxfold.engines.outcome import Status
+from cvxfold.problem.program import Program
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,12 @@ class Outcome:
     iterations: int
 
 
-def instances(structure: Structure, values: ProgramValues, batch: int) -> Iterator[Instance]:
-    """The instances of a batch.
-
-    Args:
-        structure: of the programs. values: their stored entries, each ``(1|B, ·)``.
-        batch: B.
-    """
-    P, q, A, b = (value.detach().cpu().numpy() for value in values)
+def instances(program: Program) -> Iterator[Instance]:
+    """The instances of a batch, one after the other."""
+    P, q, A, b = (value.detach().cpu().numpy() for value in program.values)
+    structure = program.structure
     n, m = structure.n, structure.m
-    for i in range(batch):
+    for i in range(program.batch):
         P_i, q_i, A_i, b_i = (value[i if len(value) > 1 else 0] for value in (P, q, A, b))
         stored = sp.coo_array((P_i, tuple(structure.P_entries)), shape=(n, n)).tocsc()
         dense_b = np.zeros(m)

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import scs
 
 from cvxfold.engines.external.instance import Instance, Outcome
-from cvxfold.engines.tensors.solution import Status
+from cvxfold.engines.outcome import Status
 
 NAMES = frozenset({
     "acceleration_interval", "acceleration_lookback", "adaptive_scale", "alpha", "eps_abs", "eps_infeas",

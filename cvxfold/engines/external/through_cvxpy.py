@@ -6,7 +6,7 @@ import cvxpy as cp
 import numpy as np
 
 from cvxfold.engines.external.instance import Instance, Outcome
-from cvxfold.engines.tensors.solution import Status
+from cvxfold.engines.outcome import Status
 
 _STATUS = {
     cp.OPTIMAL: Status.SOLVED,

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.engines.linear.matrix import Matrix
+from cvxfold.engines.outcome import Start
 from cvxfold.engines.reduction.elimination import Elimination, find_auxiliaries, find_fixed, nothing
-from cvxfold.engines.tensors.linear.matrix import Matrix
-from cvxfold.engines.tensors.memory import Start
 from cvxfold.problem.index import Index
 from cvxfold.problem.structure import IndexArray, Structure
 
@@ -65,7 +65,7 @@ class Presolve:
         return Reduced(P, A, tuple(one for one, elimination in used if len(elimination)))
 
 
-class _Block:
+class _MatrixBlock:
     """The entries of one block of a stored matrix: which they are and where in the block they go."""
 
     def __init__(
@@ -87,7 +87,7 @@ class _Block:
         return Matrix(torch.unflatten(out, 1, self.shape))
 
 
-class _Split:
+class _Partition:
     """An elimination as indices on any device, with the orders that undo it."""
 
     def __init__(self, elimination: Elimination) -> None:
@@ -109,14 +109,14 @@ class _Stage:
         P_places, A_places = structure.P_entries, structure.A_entries
         both_ways = np.concatenate([P_places, P_places[::-1]], axis=1)
         self.P_kk, self.P_ke, self.P_ee = (
-            _Block(both_ways, rows, columns, (n, n)) for rows, columns in ((k, k), (k, e), (e, e))
+            _MatrixBlock(both_ways, rows, columns, (n, n)) for rows, columns in ((k, k), (k, e), (e, e))
         )
         self.A_rk, self.A_ek, self.A_re = (
-            _Block(A_places, rows, columns, (m, n))
+            _MatrixBlock(A_places, rows, columns, (m, n))
             for rows, columns in ((rows_r, k), (rows_e, k), (rows_r, e))
         )
-        self._P_stored = _Block(P_places, k, k, (n, n)).entries
-        self._split = _Split(elimination)
+        self._P_stored = _MatrixBlock(P_places, k, k, (n, n)).entries
+        self._split = _Partition(elimination)
 
     def substitution(self, P_values: Tensor, A_values: Tensor) -> "Substitution":
         """How the eliminated variables follow, for stored values."""
@@ -145,14 +145,14 @@ class Substitution:
         P_ke, P_ee, A_re: the blocks of P and A that belong to them.
     """
 
-    split: _Split
+    split: _Partition
     T: Matrix
     P_ke: Matrix
     P_ee: Matrix
     A_re: Matrix
 
     def vectors(self, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Q' ``(1|B, n')`` and b' ``(1|B, m')`` for q ``(1|B, n)`` and b ``(1|B, m)``."""
+        """q′ ``(1|B, n')`` and b′ ``(1|B, m')`` for q ``(1|B, n)`` and b ``(1|B, m)``."""
         t = self._over_pivots(b[:, self._on(self.split.rows)])
         q_e = q[:, self._on(self.split.columns)]
         reduced = (
@@ -168,8 +168,16 @@ class Substitution:
         """The columns that are left of ``v`` ``(B, n)``."""
         return v[:, self._on(self.split.kept_columns)]
 
+    def spread_rows(self, v: Tensor) -> Tensor:
+        """``v`` on the rows that are left, zero on the others, ``(B, m)``."""
+        return self._join_rows(v, v.new_zeros(len(v), len(self.split.rows)))
+
+    def spread_columns(self, v: Tensor) -> Tensor:
+        """``v`` on the columns that are left, zero on the others, ``(B, n)``."""
+        return self._join(v, v.new_zeros(len(v), len(self.split.columns)))
+
     def lift(self, x: Tensor, y: Tensor, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """X ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
+        """x ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
         x_e = self.T.mv(x) + self._over_pivots(b[:, self._on(self.split.rows)])
         gradient = self.P_ke.rmv(x) + self.P_ee.mv(x_e) + q[:, self._on(self.split.columns)]
         y_e = -self._over_pivots(gradient + self.A_re.rmv(y))
@@ -218,7 +226,7 @@ class Reduced:
     stages: tuple[Substitution, ...]
 
     def vectors(self, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Q' ``(1|B, n')`` and b' ``(1|B, m')`` for q ``(1|B, n)`` and b ``(1|B, m)``."""
+        """q′ ``(1|B, n')`` and b′ ``(1|B, m')`` for q ``(1|B, n)`` and b ``(1|B, m)``."""
         for stage in self.stages:
             q, b = stage.vectors(q, b)
         return q, b
@@ -229,6 +237,18 @@ class Reduced:
             v = stage.rows(v)
         return v
 
+    def spread_rows(self, v: Tensor) -> Tensor:
+        """``v`` ``(B, m')`` among the rows of the original program, zero on the others; ``(B, m)``."""
+        for stage in reversed(self.stages):
+            v = stage.spread_rows(v)
+        return v
+
+    def spread_columns(self, v: Tensor) -> Tensor:
+        """``v`` ``(B, n')`` among the columns of the original program, zero on the others; ``(B, n)``."""
+        for stage in reversed(self.stages):
+            v = stage.spread_columns(v)
+        return v
+
     def start(self, start: Start) -> Start:
         """What is left of another solver's point or certificate of the original program."""
         x, s, y = start.x, self.rows(start.s), self.rows(start.y)
@@ -237,7 +257,7 @@ class Reduced:
         return replace(start, x=x, s=s, y=y)
 
     def lift(self, x: Tensor, y: Tensor, q: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """X ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
+        """x ``(B, n)`` and y ``(B, m)`` of the original program from those of the reduced one."""
         given = [(q, b)]
         for stage in self.stages:
             given.append(stage.vectors(*given[-1]))

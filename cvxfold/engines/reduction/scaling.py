@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.engines.tensors.linear.matrix import Matrix
+from cvxfold.engines.linear.matrix import Matrix
 
 _SWEEPS = 8
 _LIMIT = 1e4

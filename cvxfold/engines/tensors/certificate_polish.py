@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cvxfold.engines.tensors.linear.cholesky import Cholesky
+from cvxfold.engines.linear.cholesky import Cholesky
 from cvxfold.engines.tensors.program import ConeProgram
 
 _STEPS = 25

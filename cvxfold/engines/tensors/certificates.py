@@ -35,26 +35,33 @@ def infeasibility(program: ConeProgram, scaling: Scaling, dy: Tensor) -> Tensor:
     return _ratio(infinity_norm(program.A.rmv(dy) / scaling.columns), -_product(program.b, dy))
 
 
-def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor, *, endless: bool = True) -> Tensor:
+def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor) -> Tensor:
     """The residual of ``dx`` ``(B, n)`` as a direction along which a feasible objective falls forever.
 
     Args:
         program: equilibrated. scaling: how.
         dx: in its units, of any length.
-        endless: whether a direction along which the objective has a minimum that is in reach proves nothing.
 
     Returns:
-        The larger of ‖Pδx‖ and ‖Aδx + δs‖ where qᵀδx = −1, ``(B,)``; infinite where the objective does not
-        fall.
+        That of :func:`recession`; infinite too where the objective has a minimum along dx that is in reach.
     """
-    descent = _product(program.q, dx)
+    # That minimum, at −qᵀdx/dxᵀPdx, must be out of reach and not only far.
+    curvature = (dx * program.P.mv(dx)).sum(-1)
+    far = dx.norm(dim=-1) * -_product(program.q, dx) >= _OUT_OF_REACH * curvature
+    return torch.where(far, recession(program, scaling, dx), torch.inf)
+
+
+def recession(program: ConeProgram, scaling: Scaling, dx: Tensor) -> Tensor:
+    """The larger of ‖Pδx‖ and ‖Aδx + δs‖ where qᵀδx = −1, ``(B,)``; infinite where qᵀδx ≥ 0.
+
+    Args:
+        program: equilibrated. scaling: how.
+        dx: in its units, of any length, ``(B, n)``.
+    """
     Adx, Pdx = program.A.mv(dx), program.P.mv(dx)
-    recession = infinity_norm((Adx + program.cone.project(-Adx)) / scaling.rows)
+    outside = infinity_norm((Adx + program.cone.project(-Adx)) / scaling.rows)
     curvature = infinity_norm(Pdx / scaling.columns)
-    # The objective's minimum along dx, at −descent/dxᵀPdx, must be out of reach and not only far.
-    far = dx.norm(dim=-1) * -descent >= _OUT_OF_REACH * (dx * Pdx).sum(-1)
-    residual = _ratio(torch.maximum(recession, curvature), -descent)
-    return torch.where(far, residual, torch.inf) if endless else residual
+    return _ratio(torch.maximum(outside, curvature), -_product(program.q, dx))
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -1,73 +1,115 @@
-"""The finish: Newton steps from an iterate of F to machine precision, safeguarded per instance."""
+"""The finish of a batch: Newton steps from where the iteration came to, or from better points.
+
+1. Newton steps; where they fail, the last step of F is tested as a certificate.
+2. Another solver's points, or certificates, then Newton steps from those.
+3. The method of multipliers, then Newton steps; its last proximal steps are tested as certificates.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cvxfold.deadline import Deadline
-from cvxfold.engines.reduction.scaling import Scaling
-from cvxfold.engines.tensors.jacobian import NewtonSystem
-from cvxfold.engines.tensors.residuals import residuals
-from cvxfold.engines.tensors.solution import ForwardSettings
-from cvxfold.engines.tensors.splitting import Splitting
+from cvxfold.engines.outcome import Start
+from cvxfold.engines.tensors.batch import Batch
+from cvxfold.engines.tensors.certify import certify, certify_polished, certify_step
+from cvxfold.engines.tensors.multipliers import multipliers
+from cvxfold.engines.tensors.penalty import balance_of, natural_penalty
+from cvxfold.engines.tensors.program import ConeProgram
+from cvxfold.engines.tensors.settle import finished_states, retire_exact, retire_solved
 
-_FLOOR = 1e-14  # nothing to gain below this relative residual
-POLISHED = 1e-11  # at a relative residual below this a step that does not halve it is the last
-_PATIENCE = 2  # steps without progress before an instance is given up
-_DIVERGED = 1e3
+_MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
+
+Rescue = Callable[[Tensor, Deadline], Start]
+"""Another solver's points for the instances of an index ``(b,)``, before a deadline."""
+
+PenaltyRule = Callable[[ConeProgram, Tensor, Tensor, Tensor], Tensor]
+"""The penalty that x, s and y of a program ask for, ``(b,)``."""
 
 
-def newton_finish(
-    splitting: Splitting,
-    scaling: Scaling,
-    u: Tensor,
-    settings: ForwardSettings,
-    max_steps: int,
-    deadline: Deadline,
-) -> tuple[Tensor, Tensor]:
-    """Newton steps on g(u) = 0 for each instance, as long as they help.
+def finish_by_newton(batch: Batch) -> None:
+    """Newton steps; where they fail, the last step of F as a certificate."""
+    before = batch.u
+    batch.u = finished_states(batch, batch.everyone())
+    left = retire_exact(batch, "newton")
+    if len(batch):
+        certify_step(batch, before[left])
 
-    Full steps, without a line search: near a solution they converge superlinearly, and away from one the
-    caller has better means. The best state met is returned, so the finish never makes an instance worse.
+
+def finish_by_rescue(batch: Batch, rescue: Rescue) -> None:
+    """Another solver's points, or certificates, for the instances at work; then Newton."""
+    if not batch.may_go_on:
+        return
+    start = rescue(batch.index, batch.deadline)
+    batch.settled.rescued[batch.index] = True
+    dx, dy = directions(batch, start)
+    left = certify(batch, dx, dy)
+    if not len(left):
+        return
+    assert start.x is not None
+    x = start.x[left] / batch.scaling.columns / batch.scaling.size.unsqueeze(-1)
+    s, y = batch.scaling.equilibrated(start.s[left], start.y[left])
+    _newton_from(batch, x, s, y, balance_of)
+    kept = retire_solved(batch, "rescued")
+    if len(kept) and batch.settings.penalty is None:
+        u, penalty = batch.u, batch.splitting.penalty
+        _newton_from(batch, x[kept], s[kept], y[kept], natural_penalty)
+        again = retire_exact(batch, "rescued")
+        if len(again):
+            batch.u, batch.splitting = u[again], batch.splitting.with_penalty(penalty[again])
+        kept = kept[again]
+    if len(kept):
+        certify_polished(batch, dx[left[kept]], dy[left[kept]])
+
+
+def _newton_from(batch: Batch, x: Tensor, s: Tensor, y: Tensor, rule: PenaltyRule) -> None:
+    """Newton steps from another solver's points, under the penalties that a rule gives them.
 
     Args:
-        splitting: the operator, for the instances of ``u``.
-        scaling: of its program.
-        u: states, ``(B, m)``.
-        settings: tolerances.
-        max_steps: at most.
-        deadline: of the pass.
-
-    Returns:
-        The best states ``(B, m)`` and the steps taken ``(B,)``.
+        x, s, y: the points, equilibrated, ``(b, n')`` and ``(b, m')``.
+        rule: for the penalty.
     """
-    best, best_error = u.clone(), u.new_full((u.shape[0],), torch.inf)
-    taken = torch.zeros(u.shape[0], dtype=torch.long, device=u.device)
-    active = torch.arange(u.shape[0], device=u.device)
-    stalls = torch.zeros_like(taken)
-    previous = best_error.clone()
-    for step in range(max_steps + 1):
-        point = splitting.evaluate(u)
-        residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
-        error = residual.worst()
-        better = error < best_error[active]
-        best[active[better]] = u[better]
-        best_error[active[better]] = error[better]
-        good = residual.within(settings.eps_abs, settings.eps_rel)
-        g = point.g
-        halved = error < 0.5 * previous
-        stalls[active] = torch.where(halved, 0, stalls[active] + 1)
-        enough = good & ~halved & ((error <= POLISHED) | (stalls[active] >= _PATIENCE))
-        lost = ~(error < _DIVERGED * best_error[active])
-        done = (error <= _FLOOR) | enough | lost
-        if step >= _PATIENCE:
-            done |= ~good & ~halved & (error > best_error[active])
-        if step == max_steps or bool(done.all()) or deadline.passed:
-            break
-        if bool(done.any()):
-            keep = (~done).nonzero().squeeze(-1)
-            active, u, g, error = active[keep], u[keep], g[keep], error[keep]
-            splitting, scaling = splitting.take(keep), scaling.take(keep)
-        u = u + NewtonSystem.at(splitting, u).solve(g)
-        taken[active] += 1
-        previous = error
-    return best, taken
+    point, before = batch.check("rescue")
+    if batch.settings.penalty is None:
+        batch.splitting = batch.splitting.with_penalty(rule(batch.splitting.program, x, s, y))
+    fallback = batch.splitting.state(point.s, point.y)
+    batch.u = batch.splitting.state(s, y)
+    _newton_unless_worse(batch, fallback, before.worst())
+
+
+def finish_by_multipliers(batch: Batch, steps: int) -> None:
+    """The method of multipliers, then Newton."""
+    fallback = batch.u
+    point, before = batch.check("multipliers")
+    came_to = multipliers(
+        batch.splitting,
+        batch.scaling,
+        point,
+        _MULTIPLIER_START * batch.splitting.penalty.expand(len(batch)),
+        _MULTIPLIER_TOLERANCE * batch.settings.eps_rel,
+        steps,
+        batch.deadline,
+    )
+    batch.settled.newton_steps[batch.index] += came_to.steps
+    batch.u = batch.splitting.state(came_to.s, came_to.y)
+    _newton_unless_worse(batch, fallback, before.worst())
+    left = retire_exact(batch, "finished")
+    if len(batch):
+        again = certify(batch, came_to.dx[left], came_to.dy[left])
+        if len(again):
+            certify_polished(batch, came_to.dx[left][again], came_to.dy[left][again])
+
+
+def _newton_unless_worse(batch: Batch, fallback: Tensor, before: Tensor) -> None:
+    """Newton steps; back to the states ``fallback`` where the residual ``before`` was not reduced."""
+    batch.u = finished_states(batch, batch.everyone())
+    _, after = batch.check("newton")
+    worse = ~(after.worst() < before)
+    batch.u = torch.where(worse.unsqueeze(-1), fallback, batch.u)
+
+
+def directions(batch: Batch, start: Start) -> tuple[Tensor, Tensor]:
+    """A start as directions dx and dy, in the units of the equilibrated program."""
+    assert start.x is not None
+    return start.x / batch.scaling.columns, start.y / batch.scaling.rows

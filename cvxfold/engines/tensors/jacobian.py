@@ -1,7 +1,7 @@
-"""The semismooth Newton system of g(u) = 0: one n × n Cholesky factor for J and for its transpose.
+"""The Jacobian J of −g, factored: one n × n Cholesky factor serves J and its transpose.
 
-A step solves J du = g with J = (I − Φ)/α, the matrix of the backward pass. With a small δ (on equality
-rows larger in proportion to their penalty, so that δR⁻¹ρ is one number) and
+A semismooth Newton step on g(u) = 0 solves J du = g with J = (I − Φ)/α, the matrix of the backward pass. With
+a small δ (on equality rows larger in proportion to their penalty, so that δR⁻¹ρ is one number) and
 
     W = R (I − D)(D + δI)⁻¹          H = P + AᵀWA
     dx = H⁻¹ Aᵀ (W − R) g            du = (D + δI)⁻¹ (g − A dx)
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cvxfold.cones import ProductDerivative
-from cvxfold.engines.tensors.linear.cholesky import Cholesky
+from cvxfold.engines.linear.cholesky import Cholesky
 from cvxfold.engines.tensors.splitting import Splitting
 
 DELTA = 1e-7
@@ -33,7 +33,7 @@ def _weight(d: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NewtonSystem:
+class FactoredJacobian:
     """J at one state, factored.
 
     Args:
@@ -47,7 +47,7 @@ class NewtonSystem:
     factor: Cholesky
 
     @classmethod
-    def at(cls, splitting: Splitting, u: Tensor, D: ProductDerivative | None = None) -> "NewtonSystem":
+    def at(cls, splitting: Splitting, u: Tensor, D: ProductDerivative | None = None) -> "FactoredJacobian":
         """Build and factor H at the states ``u`` ``(B, m)``; D if it is known already."""
         program = splitting.program
         D = D or program.cone.derivative(u)
@@ -55,21 +55,21 @@ class NewtonSystem:
         H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
         return cls(splitting, D, Cholesky.factor(H, _SMALL * splitting.size))
 
-    def solve(self, g: Tensor) -> Tensor:
+    def inverse(self, g: Tensor) -> Tensor:
         """The step du with J du ≈ g, ``(B, m)``."""
         A = self.splitting.program.A
         dx = self.factor.solve(A.rmv(self._excess(g)))
         return self._regularized_inverse(g - A.mv(dx))
 
-    def solve_transposed(self, r: Tensor) -> Tensor:
+    def inverse_transposed(self, r: Tensor) -> Tensor:
         """The adjoint w with Jᵀ w ≈ r, ``(B, m)``."""
         A = self.splitting.program.A
         t = self._regularized_inverse(r)
         return t - self._excess(A.mv(self.factor.solve(A.rmv(t))))
 
-    def take(self, index: Tensor) -> "NewtonSystem":
+    def take(self, index: Tensor) -> "FactoredJacobian":
         """Keep the instances ``index`` ``(b,)``."""
-        return NewtonSystem(self.splitting.take(index), self.D.take(index), self.factor.take(index))
+        return FactoredJacobian(self.splitting.take(index), self.D.take(index), self.factor.take(index))
 
     def _regularized_inverse(self, v: Tensor) -> Tensor:
         """(D + δI)⁻¹ v, with δ times R/ρ on equality rows."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cvxfold.engines.tensors.residuals import Residuals
+from cvxfold.engines.tensors.residuals import MeasuredResiduals
 
 _HEADER = (
     f"{'stage':<12} {'iterations':>10} {'working':>8} {'primal':>9} {'dual':>9} {'gap':>9} {'penalty':>9}"
@@ -20,7 +20,7 @@ class IterationLog:
         self._enabled = enabled
         self._started = False
 
-    def row(self, stage: str, iterations: int, residual: Residuals, penalty: Tensor) -> None:
+    def row(self, stage: str, iterations: int, residual: MeasuredResiduals, penalty: Tensor) -> None:
         """Print a line, below the header if it is the first."""
         if not self._enabled:
             return

@@ -1,29 +1,15 @@
-"""What a forward pass may begin with: a point, and what the previous call left."""
+"""What one forward pass leaves for the next."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from cvxfold.engines.outcome import Start
+from cvxfold.engines.settings import ForwardSettings
+from cvxfold.engines.tensors.batch import Batch
+from cvxfold.engines.tensors.penalty import first_penalty
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.engines.tensors.splitting import Splitting
-
-
-@dataclass(frozen=True)
-class Start:
-    """A point to start from.
-
-    Args:
-        s, y: in original units, ``(B, m)``.
-        x: in original units, ``(B, n)``; None where it is not known.
-        status: how another solver ended there, as indices into ``CODES``, ``(B,)``; then its iterations
-            ``(B,)`` stand in the record. None where nobody claims that it is a solution.
-    """
-
-    s: Tensor
-    y: Tensor
-    x: Tensor | None = None
-    status: Tensor | None = None
-    iterations: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +21,7 @@ class Memory:
         penalty: under which instances were solved before the costly stages, for the next call to start with;
             None where none was.
         late: the share of the batch that came to the costly stages.
-        s, y: the solutions, in original units, ``(B, m)``.
+        s, y: the solutions, in the reduced program's original units, ``(B, m')``.
     """
 
     splitting: Splitting
@@ -56,3 +42,30 @@ class Memory:
         if same and known.alpha == relaxation and float(known.penalty[0]) == penalty:
             return known.rebind(program)
         return Splitting(program, program.q.new_tensor([penalty]), relaxation)
+
+
+def first_operator(program: ConeProgram, settings: ForwardSettings, memory: Memory | None) -> Splitting:
+    """F under the penalty that was asked for, or else what worked before, or else a guess."""
+    penalty = settings.penalty
+    if penalty is None and memory is not None:
+        penalty = memory.penalty
+    if penalty is None:
+        return Splitting(program, first_penalty(program), settings.relaxation)
+    if memory is None:
+        return Splitting(program, program.q.new_tensor([penalty]), settings.relaxation)
+    return memory.operator(program, penalty, settings.relaxation)
+
+
+def penalty_for_next_call(batch: Batch, early: Tensor) -> float | None:
+    """The geometric middle of the penalties under which instances were solved early; None if none was.
+
+    Where that is near the one that the whole batch began with, that one: its factor is known.
+    """
+    known = float(batch.shared.penalty[0])
+    if batch.settings.penalty is not None:
+        return known
+    solved = batch.settled.penalty[early]
+    if not len(solved):
+        return None
+    middle = float(solved.log().median().exp())
+    return known if 0.2 < middle / known < 5.0 else middle

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from cvxfold.deadline import Deadline
+from cvxfold.engines.linear.cholesky import Cholesky
 from cvxfold.engines.reduction.scaling import Scaling
-from cvxfold.engines.tensors.linear.cholesky import Cholesky
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.engines.tensors.residuals import residuals
-from cvxfold.engines.tensors.splitting import ZERO_CONE_PENALTY, Splitting, penalty_pattern
+from cvxfold.engines.tensors.splitting import ZERO_CONE_PENALTY, Iterate, Splitting, penalty_pattern
 
 _GROWTH, _CEILING = 30.0, 1e5
 _PROXIMAL, _SMALLEST_PROXIMAL = 1e-3, 1e-5
@@ -33,7 +33,7 @@ _DOUBLINGS, _HALVINGS = 6, 20
 
 
 @dataclass
-class _State:
+class _MultiplierState:
     """Per-instance state of the method, all rows of one batch."""
 
     x: Tensor
@@ -46,12 +46,12 @@ class _State:
     inner: Tensor
     violation: Tensor
 
-    def take(self, index: Tensor) -> "_State":
-        return _State(**{name: value[index] for name, value in vars(self).items()})
+    def take(self, index: Tensor) -> "_MultiplierState":
+        return _MultiplierState(**{name: value[index] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
-class _Point:
+class _AugmentedPoint:
     """What a state implies: R̂ = κR, v, s, ŷ and ∇φ."""
 
     R: Tensor
@@ -60,8 +60,8 @@ class _Point:
     y: Tensor
     gradient: Tensor
 
-    def take(self, index: Tensor) -> "_Point":
-        return _Point(*(value[index] for value in vars(self).values()))
+    def take(self, index: Tensor) -> "_AugmentedPoint":
+        return _AugmentedPoint(*(value[index] for value in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ class Multiplied:
 def multipliers(
     splitting: Splitting,
     scaling: Scaling,
-    x: Tensor,
-    y: Tensor,
+    point: Iterate,
     penalty: Tensor,
     tolerance: float,
     max_steps: int,
@@ -96,8 +95,7 @@ def multipliers(
 
     Args:
         splitting: of the equilibrated program. scaling: how that was equilibrated.
-        x: ``(B, n)``.
-        y: ``(B, m)``.
+        point: where to begin, by its x and y.
         penalty: κ to start with, ``(B,)``.
         tolerance: on :meth:`Residuals.worst`.
         max_steps: Newton steps at most.
@@ -106,8 +104,9 @@ def multipliers(
     Returns:
         Where each instance came to.
     """
+    x, y = point.x, point.y
     ones = x.new_ones(len(x))
-    state = _State(
+    state = _MultiplierState(
         x.clone(), splitting.program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
         _CEILING * penalty, _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
     )  # fmt: skip
@@ -115,10 +114,10 @@ def multipliers(
     out = Multiplied(torch.zeros_like(y), y.clone(), torch.zeros_like(x), torch.zeros_like(y), steps)
     index = torch.arange(len(x), device=x.device)
     for step in range(max_steps + 1):
-        point = _point(splitting.program, state)
-        residual = residuals(splitting.program, scaling, state.x, point.s, point.y)
-        out.s[index], out.y[index], out.steps[index] = point.s, point.y, step
-        out.dx[index], out.dy[index] = state.x - state.centre, point.y - state.y
+        now = _point(splitting.program, state)
+        residual = residuals(splitting.program, scaling, state.x, now.s, now.y)
+        out.s[index], out.y[index], out.steps[index] = now.s, now.y, step
+        out.dx[index], out.dy[index] = state.x - state.centre, now.y - state.y
         going = residual.worst() > tolerance
         if step == max_steps or not bool(going.any()) or deadline.passed:
             break
@@ -127,22 +126,24 @@ def multipliers(
             keep = going.nonzero().squeeze(-1)
             index, dual_scale = index[keep], dual_scale[keep]
             splitting, scaling, state = splitting.take(keep), scaling.take(keep), state.take(keep)
-            point = point.take(keep)
-        point = _update_multipliers(splitting.program, state, point, 1 + dual_scale)
-        _newton_step(splitting, state, point)
+            now = now.take(keep)
+        now = _update_multipliers(splitting.program, state, now, 1 + dual_scale)
+        _newton_step(splitting, state, now)
     return out
 
 
-def _point(program: ConeProgram, state: _State) -> _Point:
+def _point(program: ConeProgram, state: _MultiplierState) -> _AugmentedPoint:
     R = state.kappa.unsqueeze(-1) * penalty_pattern(program)
     v = program.b - state.Ax - state.y / R
     s = program.cone.project(v)
     y = R * (s - v)
     proximal = state.epsilon.unsqueeze(-1) * (state.x - state.centre)
-    return _Point(R, v, s, y, program.P.mv(state.x) + program.q + program.A.rmv(y) + proximal)
+    return _AugmentedPoint(R, v, s, y, program.P.mv(state.x) + program.q + program.A.rmv(y) + proximal)
 
 
-def _update_multipliers(program: ConeProgram, state: _State, point: _Point, scale: Tensor) -> _Point:
+def _update_multipliers(
+    program: ConeProgram, state: _MultiplierState, point: _AugmentedPoint, scale: Tensor
+) -> _AugmentedPoint:
     """Step 2, in place on ``state``; returns the point that the new state implies."""
     solved = _amax(point.gradient) <= state.inner * scale
     if not bool(solved.any()):
@@ -159,7 +160,7 @@ def _update_multipliers(program: ConeProgram, state: _State, point: _Point, scal
     return _point(program, state)
 
 
-def _newton_step(splitting: Splitting, state: _State, point: _Point) -> None:
+def _newton_step(splitting: Splitting, state: _MultiplierState, point: _AugmentedPoint) -> None:
     """Steps 3 and 4, in place on ``state``."""
     program = splitting.program
     D = program.cone.derivative(point.v)

@@ -1,8 +1,8 @@
 """The penalty ρ: where it starts, what would balance the residuals, and how far it may go.
 
-Both are judged by the terms of the residuals (:func:`cvxfold.engines.tensors.residuals.terms`), never by their sums,
-in which terms may cancel: against the sums, rounding alone looks like a large residual, and the penalty
-follows it until M has lost its digits.
+Both are judged by the terms of the residuals (:func:`cvxfold.engines.tensors.residuals.terms`), never by
+their sums, in which terms may cancel: against the sums, rounding alone looks like a large residual, and the
+penalty follows it until M has lost its digits.
 """
 
 from dataclasses import dataclass

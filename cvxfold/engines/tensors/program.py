@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cvxfold.cones import ProductCone
-from cvxfold.engines.tensors.linear.gram import InequalityGram
-from cvxfold.engines.tensors.linear.matrix import Matrix
+from cvxfold.engines.linear.matrix import Matrix
+from cvxfold.engines.tensors.gram import InequalityGram
 
 
 @dataclass(frozen=True)

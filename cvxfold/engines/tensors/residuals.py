@@ -5,15 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.engines.linear.matrix import Matrix
+from cvxfold.engines.outcome import Residuals
 from cvxfold.engines.reduction.scaling import Scaling
-from cvxfold.engines.tensors.linear.matrix import Matrix
 from cvxfold.engines.tensors.program import ConeProgram
 
 _ROUNDING = 1e-15  # relative to the terms that are added up
 
 
 @dataclass(frozen=True)
-class Residuals:
+class MeasuredResiduals:
     """Violations of the optimality conditions and the sizes they are measured against, each ``(B,)``.
 
     The definitions are those of SCS (O'Donoghue, "Operator splitting for a homogeneous embedding of the
@@ -46,6 +47,10 @@ class Residuals:
             self.gap <= eps_abs + eps_rel * self.gap_scale,
         )
 
+    def outcome(self) -> Residuals:
+        """What a solution tells of them."""
+        return Residuals(self.primal, self.dual, self.gap, self.worst())
+
     def worst(self) -> Tensor:
         """The largest of the three, each relative to what it is measured against; ``(B,)``.
 
@@ -59,7 +64,7 @@ class Residuals:
         return torch.stack(ratios).amax(0)
 
 
-def residuals(program: ConeProgram, scaling: Scaling, x: Tensor, s: Tensor, y: Tensor) -> Residuals:
+def residuals(program: ConeProgram, scaling: Scaling, x: Tensor, s: Tensor, y: Tensor) -> MeasuredResiduals:
     """Residuals of a point of an equilibrated program, in the units of the original one.
 
     Args:
@@ -71,7 +76,7 @@ def residuals(program: ConeProgram, scaling: Scaling, x: Tensor, s: Tensor, y: T
     columns, rows, size = scaling.columns, scaling.rows, scaling.size
     Px, Aty, Ax = program.P.mv(x), program.A.rmv(y), program.A.mv(x)
     quadratic, linear, support = (x * Px).sum(-1), (program.q * x).sum(-1), (program.b * y).sum(-1)
-    return Residuals(
+    return MeasuredResiduals(
         primal=size * infinity_norm((Ax + s - program.b) / rows),
         dual=size * infinity_norm((Px + program.q + Aty) / columns),
         gap=size.square() * (quadratic + linear + support).abs(),

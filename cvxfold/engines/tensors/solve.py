@@ -1,40 +1,55 @@
-"""The forward pass: rounds of the splitting iteration, each followed by the finish where it is wanted.
+"""The forward pass: rounds of the splitting iteration, each followed by the finish where it is wanted."""
 
-1. Apply F a few times to every instance, from the penalty that worked last time to one that balances
-   the residuals of the batch.
-2. Finish by Newton steps. What these do not reach: test the steps of F as certificates. Where the penalty
-   of the last call leaves more than it did then, the rest begins again as without a memory.
-3. Give what is left, if it is not too much, to another solver, an interior-point method on the CPU, and
-   finish its points by Newton steps.
-4. Finish by the method of multipliers, from the better of what there is.
-5. What is still left runs on alone, in longer, accelerated rounds: each instance's penalty follows its
-   own residuals, its steps are tested as certificates, and the finish is tried again from time to time,
-   until it stalls.
-"""
+from dataclasses import dataclass
+from math import inf
 
-import torch
 from torch import Tensor
 
 from cvxfold.deadline import NEVER, Deadline
+from cvxfold.engines.outcome import INFEASIBLE, SOLVED, UNBOUNDED, Start
 from cvxfold.engines.reduction.scaling import Scaling
-from cvxfold.engines.tensors.batch import INFEASIBLE, SOLVED, UNBOUNDED, UNCONVERGED
-from cvxfold.engines.tensors.memory import Memory, Start
-from cvxfold.engines.tensors.multipliers import multipliers
-from cvxfold.engines.tensors.penalty import BALANCED, Balance, first_penalty
+from cvxfold.engines.settings import FIRST_ROUND, ForwardSettings
+from cvxfold.engines.tensors.balancing import adapt, balance, begin_again
+from cvxfold.engines.tensors.batch import Batch, Settled
+from cvxfold.engines.tensors.certify import certify, certify_free_descent, certify_step
+from cvxfold.engines.tensors.finish import (
+    Rescue,
+    directions,
+    finish_by_multipliers,
+    finish_by_newton,
+    finish_by_rescue,
+)
+from cvxfold.engines.tensors.memory import Memory, first_operator, penalty_for_next_call
 from cvxfold.engines.tensors.program import ConeProgram
-from cvxfold.engines.tensors.rescue import Rescue, WithRescue
-from cvxfold.engines.tensors.solution import FIRST_ROUND, ForwardSettings, Solution
+from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
+from cvxfold.engines.tensors.settle import give_up, polish_and_retire, retire_solved
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _ROUND = 50
 _ALONE, _BESIDE_RESCUE = 200, 60  # steps of the method of multipliers
 _FEW = 256  # instances that another solver is asked for before the method of multipliers, not after it
-_MULTIPLIER_START, _MULTIPLIER_TOLERANCE = 10.0, 0.1  # the latter times eps_rel
-_BALANCING_ROUNDS = 4
 _FINISH_GROWTH = 4  # the finish is tried again after 4 times as many iterations
 _MORE = 1.25  # the remembered penalty misleads where it leaves this many times what it left in the last call
-_STALLED = 0.5  # an instance whose residual a finish and the iterations before it did not reduce by this …
-_PATIENCE = 1_000  # … after this many iterations, is given up
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a pass came to, in the units of the equilibrated program.
+
+    Args:
+        splitting: the operator that the fixed points belong to. scaling: of its program.
+        point: the fixed points.
+        settled: what is known of each instance.
+        residuals: in original units.
+        memory: for the next call; None where there is nothing to remember.
+    """
+
+    splitting: Splitting
+    scaling: Scaling
+    point: Iterate
+    settled: Settled
+    residuals: MeasuredResiduals
+    memory: Memory | None
 
 
 def solve(
@@ -45,8 +60,22 @@ def solve(
     start: Start | None = None,
     rescue: Rescue | None = None,
     deadline: Deadline = NEVER,
-) -> tuple[Solution, Memory]:
+) -> Found:
     """Solve a batch of cone programs.
+
+    1. Begin with F under the penalty that worked last time, from a given point or from zero. What another
+       solver claims of its point, or what falls along a direction that nothing constrains, is settled at
+       once.
+    2. Apply F a few times to every instance, while one penalty comes to balance the residuals of the batch.
+    3. Finish by Newton steps. Where a remembered penalty leaves more than it did then, what is left begins
+       again as without a memory.
+    4. Give what is left, if it is not too much, to another solver, and finish its points by Newton steps;
+       then to the method of multipliers, from the better of what there is.
+    5. What is still left runs on alone, in longer, accelerated rounds: its steps are tested as certificates,
+       each instance's penalty follows its own residuals, and the finish is tried again from time to time,
+       until it stalls.
+
+    Without ``settings.refine`` 3 and 4 are left out.
 
     Args:
         program: B instances, B ≥ 1, equilibrated. scaling: how.
@@ -58,194 +87,104 @@ def solve(
         deadline: of the pass.
 
     Returns:
-        The solution, with a status for every instance, and the memory for the next call.
+        The points, a status for every instance, and the memory for the next call.
     """
-    run = _Run(_operator(program, settings, memory), scaling, settings, deadline, rescue)
+    batch = Batch(first_operator(program, settings, memory), scaling, settings, deadline)  # 1
     if start is not None:
-        run.u = run.splitting.state(*scaling.equilibrated(start.s, start.y))
-    if start is None or start.status is None:
-        if memory is not None and memory.penalty is not None and settings.penalty is None:
-            run.expected = memory.late
-        run.certify_freely()
-        run.balance()
-        run.go()
+        batch.u = batch.splitting.state(*scaling.equilibrated(start.s, start.y))
+    claimed = start is not None and start.status is not None
+    if start is not None and claimed:
+        _settle_claims(batch, start, final=not settings.refine)
     else:
-        run.judge(start)
-        run.go(finish_first=True)
-    solution = run.solution()
-    point = solution.point
-    _, s, y = scaling.original(point.x, point.s, point.y)
-    return solution, Memory(run.all, run.penalty_for_next_call(), run.late, s.nan_to_num(), y.nan_to_num())
-
-
-def _operator(program: ConeProgram, settings: ForwardSettings, memory: Memory | None) -> Splitting:
-    """F under the penalty that was asked for, or else what worked before, or else a guess."""
-    penalty = settings.penalty
-    if penalty is None and memory is not None:
-        penalty = memory.penalty
-    if penalty is None:
-        return Splitting(program, first_penalty(program), settings.relaxation)
-    if memory is None:
-        return Splitting(program, program.q.new_tensor([penalty]), settings.relaxation)
-    return memory.operator(program, penalty, settings.relaxation)
-
-
-class _Run(WithRescue):
-    """One forward pass."""
-
-    def certify_freely(self) -> None:
-        """Retire the instances whose objective falls along a direction that nothing constrains."""
-        direction = self.splitting.free_descent()
-        if direction is not None:
-            self.certify(direction, torch.zeros_like(self.u))
-
-    def judge(self, start: Start) -> None:
-        """Retire the instances that another solver settled: without a solution, or not to be refined."""
-        assert start.status is not None
-        if start.iterations is not None:
-            self.iterations = start.iterations.clone()
-        if start.x is not None:  # it may be a certificate; then we can tell how good it is
-            self.certify(*self.directions(start))
-        given = start.status[self.index]
-        settled = (given == INFEASIBLE) | (given == UNBOUNDED)
-        if not self.settings.refine:
-            settled = torch.ones_like(settled)
-        self.retire(self.splitting.evaluate(self.u), settled, given)
-
-    def balance(self) -> None:
-        """The first rounds: one penalty for the batch, moved while its median is out of balance."""
-        for _ in range(_BALANCING_ROUNDS):
-            if not len(self.index) or not self.advance(FIRST_ROUND):
-                return
-            point, balance = self._balance("balance")
-            ratio = float(balance.factor.median())
-            if self.settings.penalty is not None or 1 / BALANCED < ratio < BALANCED:
-                return
-            self._share(balance.moved(self.splitting.penalty).median().reshape(1))
-            self.u = self.splitting.state(point.s, point.y)
-
-    def go(self, finish_first: bool = False) -> None:
-        """Rounds until every instance is settled or a limit is reached."""
-        next_finish, next_adaptation = 0 if finish_first else FIRST_ROUND, 2 * _ROUND
-        while len(self.index):
-            done = self.done
-            if self.settings.refine and done >= next_finish:
-                self._finish()
-                next_finish = max(_FINISH_GROWTH * self.done, FIRST_ROUND)
-                self._give_up()
+        certify_free_descent(batch)
+        balance(batch)  # 2
+    early, late = None, 0.0
+    finish_at, adapt_at = _first_finish_at(settings, claimed), 2 * _ROUND
+    settle = polish_and_retire if settings.refine else retire_solved
+    while len(batch):
+        done = batch.done
+        if done < finish_at:
+            settle(batch, "F")
+        else:
+            if early is None:
+                finish_by_newton(batch)  # 3
+                _begin_again_if_misled(batch, settings, None if claimed else memory)
+                early, late = batch.settled.status == SOLVED, len(batch) / len(batch.settled.status)
+                _finish_rest(batch, rescue)  # 4
             else:
-                self.settle("F")
-            if len(self.index) and done > FIRST_ROUND:
-                self._certify_steps(self.u)
-            if len(self.index) and done >= next_adaptation and self.settings.penalty is None:
-                next_adaptation = int(1.5 * done) + _ROUND
-                self._adapt()
-            if len(self.index) and not self.advance(_ROUND, fast=True):
-                self.store(self.splitting.evaluate(self.u), self.everyone())
-                return
+                finish_by_newton(batch)
+                _finish_rest(batch, None)
+            finish_at = max(_FINISH_GROWTH * batch.done, FIRST_ROUND)
+            give_up(batch)
+        if len(batch) and done > FIRST_ROUND:  # 5
+            certify_step(batch, batch.u)
+        if len(batch) and done >= adapt_at and settings.penalty is None:
+            adapt_at = int(1.5 * done) + _ROUND
+            adapt(batch)
+        if len(batch) and not batch.iterate_accelerated(_ROUND):
+            batch.store(batch.point(), batch.everyone())
+            break
+    return _found(batch, scaling, early, late)
 
-    def _finish(self) -> None:
-        """All that is not the iteration: Newton, another solver once, the method of multipliers."""
-        self._newton()
-        self._begin_again()
-        if self.early:
-            self.late = len(self.index) / len(self.status)
-            self.early = False
-        alone = self.rescuer is None
-        if 0 < len(self.index) <= _FEW:
-            self.rescue()
-        if len(self.index) and not self.deadline.passed:
-            self._multipliers(_ALONE if alone else _BESIDE_RESCUE)
-        if len(self.index):
-            self.rescue()
-        if len(self.index):
-            self.settle("finished", polished=True)
 
-    def _newton(self) -> None:
-        """Newton steps; where they fail, the last step of F as a certificate."""
-        before = self.u
-        self.u = self.newton(self.everyone())
-        left = self.settle("newton", polished=True, accept=False)
-        if len(self.index):
-            self._certify_steps(before[left])
+def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) -> Found:
+    """The points of the whole batch.
 
-    def _begin_again(self) -> None:
-        """Where the penalty of the last call misleads more instances than it did then: as without a memory.
+    Args:
+        early: instances that were solved before the costly stages, ``(B,)``; None: all that were solved.
+        late: the share that came to those.
+    """
+    settled, splitting = batch.settled, batch.operator_of_all()
+    point = splitting.evaluate(splitting.state(settled.s, settled.y))
+    residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
+    _, s, y = scaling.original(point.x, point.s, point.y)
+    penalty = penalty_for_next_call(batch, settled.status == SOLVED if early is None else early)
+    memory = Memory(batch.shared, penalty, late, s.nan_to_num(), y.nan_to_num())
+    return Found(splitting, scaling, point, settled, residual, memory)
 
-        That costs what it costs a fresh layer; the stages that follow cost more.
-        """
-        misled = len(self.index) > _MORE * self.expected * len(self.status)
-        if not misled or self.deadline.passed or self.settings.max_iters - self.done < FIRST_ROUND:
-            return
-        self.expected = 1.0
-        self._share(first_penalty(self.splitting.program))
-        self.u = torch.zeros_like(self.u)
-        self.balance()
-        if len(self.index):
-            self._newton()
 
-    def _multipliers(self, steps: int) -> None:
-        """The method of multipliers, then Newton."""
-        fallback = self.u
-        point, before = self.check("multipliers")
-        came_to = multipliers(
-            self.splitting,
-            self.scaling,
-            point.x,
-            point.y,
-            _MULTIPLIER_START * self.splitting.penalty.expand(len(self.index)),
-            _MULTIPLIER_TOLERANCE * self.settings.eps_rel,
-            steps,
-            self.deadline,
-        )
-        self.newton_steps[self.index] += came_to.steps
-        self.u = self.splitting.state(came_to.s, came_to.y)
-        self.u = self.newton(self.everyone())
-        _, after = self.check("newton")
-        self.keep_better(fallback, before.worst(), after.worst())
-        left = self.settle("finished", polished=True, accept=False)
-        if len(self.index):
-            again = self.certify(came_to.dx[left], came_to.dy[left])
-            if len(again):
-                self.certify_polished(came_to.dx[left][again], came_to.dy[left][again])
+def _settle_claims(batch: Batch, start: Start, final: bool) -> None:
+    """Retire the instances that another solver settled: those without a solution; all, if ``final``."""
+    assert start.status is not None
+    if start.iterations is not None:
+        batch.settled.iterations = start.iterations.clone()
+    if start.x is not None:  # it may be a certificate; then we can tell how good it is
+        certify(batch, *directions(batch, start))
+    given = start.status[batch.index]
+    settled = (given == INFEASIBLE) | (given == UNBOUNDED) | final
+    batch.retire(batch.point(), settled, given)
 
-    def _certify_steps(self, u: Tensor) -> None:
-        """Test the step of F from ``u`` ``(b, m)`` as a certificate."""
-        now = self.splitting.evaluate(u)
-        ahead = self.splitting.evaluate(u + self.splitting.alpha * now.g)
-        self.certify(ahead.x - now.x, ahead.y - now.y)
 
-    def _give_up(self) -> None:
-        """Retire the instances that are broken, or that neither iterations nor finishes move any more."""
-        if not len(self.index):
-            return
-        point = self.splitting.evaluate(self.u)
-        worst = self.residuals_of(self.splitting.program, self.scaling, point).worst()
-        hopeless = ~worst.isfinite()
-        if self.done >= _PATIENCE:
-            hopeless |= worst > _STALLED * self.reached
-        self.reached = torch.minimum(self.reached, worst)
-        self.retire(point, hopeless, torch.full_like(self.index, UNCONVERGED))
+def _first_finish_at(settings: ForwardSettings, claimed: bool) -> float:
+    """Applications of F before the first finish: none of them from another solver's solution."""
+    if not settings.refine:
+        return inf
+    return 0 if claimed else FIRST_ROUND
 
-    def _adapt(self) -> None:
-        """Move the penalties of instances whose primal and dual residuals are out of balance."""
-        point, balance = self._balance("adapt")
-        move = (balance.factor > BALANCED) | (balance.factor < 1 / BALANCED)
-        if not bool(move.any()):
-            return
-        penalty = self.splitting.penalty
-        self.splitting = self.splitting.with_penalty(torch.where(move, balance.moved(penalty), penalty))
-        self.u = self.splitting.state(point.s, point.y)
 
-    def _share(self, penalty: Tensor) -> None:
-        """One penalty ``(1,)`` for all at work; for the whole batch while none is solved under another."""
-        self.splitting = self.splitting.with_penalty(penalty)
-        if not bool((self.status == SOLVED).any()):
-            everyone = len(self.index) == len(self.status)
-            self.all = self.splitting if everyone else self.all.with_penalty(penalty)
-            self.penalty = penalty.expand_as(self.penalty).clone()
+def _begin_again_if_misled(batch: Batch, settings: ForwardSettings, memory: Memory | None) -> None:
+    """Where the penalty of the last call misleads more instances than it did then: as without a memory.
 
-    def _balance(self, stage: str) -> tuple[Iterate, Balance]:
-        """The points of the instances at work and what they say about the penalty; a line in the log."""
-        point, _ = self.check(stage)
-        return point, Balance.at(self.splitting.program, point.x, point.s, point.y)
+    That costs what it costs a fresh layer; the stages that follow cost more.
+    """
+    if memory is None or memory.penalty is None or settings.penalty is not None:
+        return
+    misled = len(batch) > _MORE * memory.late * len(batch.settled.status)
+    if misled and not batch.deadline.passed and settings.max_iters - batch.done >= FIRST_ROUND:
+        begin_again(batch)
+        if len(batch):
+            finish_by_newton(batch)
+
+
+def _finish_rest(batch: Batch, rescue: Rescue | None) -> None:
+    """Another solver, once, and the method of multipliers for what Newton steps did not reach."""
+    asked = rescue is None
+    if rescue is not None and 0 < len(batch) <= _FEW:
+        finish_by_rescue(batch, rescue)
+        asked = True
+    if batch.may_go_on:
+        finish_by_multipliers(batch, _ALONE if rescue is None else _BESIDE_RESCUE)
+    if rescue is not None and not asked:
+        finish_by_rescue(batch, rescue)
+    if len(batch):
+        retire_solved(batch, "finished")

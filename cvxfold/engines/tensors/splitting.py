@@ -16,19 +16,20 @@ F is averaged (Eckstein and Bertsekas, 1992), so the iteration cannot diverge wh
 from copy import copy
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cvxfold.cones import ProductDerivative
 from cvxfold.cones.autodiff import project
-from cvxfold.engines.tensors.linear.cholesky import Cholesky
-from cvxfold.engines.tensors.linear.matrix import Matrix
-from cvxfold.engines.tensors.linear.pseudoinverse import pseudoinverse
+from cvxfold.engines.linear.cholesky import Cholesky
+from cvxfold.engines.linear.matrix import Matrix
+from cvxfold.engines.linear.pseudoinverse import pseudoinverse
+from cvxfold.engines.settings import RELAXATION
 from cvxfold.engines.tensors.program import ConeProgram
 
 # ρ on equalities, as a multiple of ρ elsewhere. 10, 100 and 1000 take alike many iterations on random QPs,
 # portfolios and MPC; the floor of the residuals grows in proportion (1e-13, 1e-12, 1e-11 at n = 100).
 ZERO_CONE_PENALTY = 10.0
-RELAXATION = 1.6
 
 
 def penalty_pattern(program: ConeProgram) -> Tensor:
@@ -90,9 +91,9 @@ class Splitting:
         return self._factor.solve(rhs) if self._inverse is None else self._inverse.mv(rhs)
 
     @property
-    def rank_deficient(self) -> bool:
-        """Whether M of any instance is singular: something that neither P nor A sees."""
-        return self._inverse is not None
+    def rank_deficient(self) -> Tensor:
+        """Whether M of an instance is singular: there is something that neither P nor A sees; ``(1|B,)``."""
+        return torch.full((1,), self._inverse is not None, device=self._M.device)
 
     def free_descent(self) -> Tensor | None:
         """−q on the null space of M, ``(B, n)``: where it is not zero the objective falls forever along it.

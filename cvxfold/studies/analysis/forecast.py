@@ -115,7 +115,7 @@ class _Projection:
         """Not to be had: what Φ v is outside of the space is not known."""
         raise NotImplementedError("a projection of Φᵀ knows no products with Φ")
 
-    def solve(self, r: Tensor) -> Tensor:
+    def inverse_transposed(self, r: Tensor) -> Tensor:
         """Not to be had."""
         raise NotImplementedError("a projection of Φᵀ has no approximate inverse")
 

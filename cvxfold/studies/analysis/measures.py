@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from cvxfold.engines.tensors.splitting import Splitting
-from cvxfold.fold.adjoint import estimate_rate
-from cvxfold.gradient.adjoint import Entries, Folded, Optimum, SplittingLinearization
-from cvxfold.gradient.diagnosis import KINK, magnitude
+from cvxfold.fold.history import estimate_rate
+from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.error import error_of_step
+from cvxfold.gradient.linearization import ProgramLinearization
+from cvxfold.gradient.screen import KINK
 
 _MOST = 5_000  # iterations that are measured
 _FLOOR = 1e-13  # below it rounding excites modes that have no part in what is measured
@@ -16,7 +16,7 @@ _DENSE = 300  # rows up to which singular values are computed from the dense mat
 _SMALL_STEP = 1e-7
 
 
-def backward_history(phi: SplittingLinearization, u_bar: Tensor) -> Tensor:
+def backward_history(phi: ProgramLinearization, u_bar: Tensor) -> Tensor:
     """The residuals of LFPI, relative to ‖ū‖, down to rounding, ``(K, B)``: they obey r ← Φᵀ r."""
     r, found = u_bar, []
     size = u_bar.norm(dim=-1)
@@ -30,12 +30,12 @@ def backward_history(phi: SplittingLinearization, u_bar: Tensor) -> Tensor:
     return torch.where(history > _FLOOR, history, torch.nan)
 
 
-def forward_rate(splitting: Splitting, solution: Tensor) -> Tensor:
+def forward_rate(phi: ProgramLinearization) -> Tensor:
     """The rate of ‖uₖ₊₁ − uₖ‖ from a cold start, ``(B,)``."""
-    u, steps = torch.zeros_like(solution), []
-    size = solution.norm(dim=-1).clamp_min(torch.finfo(u.dtype).tiny)
+    u, steps = torch.zeros_like(phi.u), []
+    size = phi.u.norm(dim=-1).clamp_min(torch.finfo(u.dtype).tiny)
     for k in range(_MOST):
-        following = splitting.run(u, 1)
+        following = phi.image(u)
         steps.append((following - u).norm(dim=-1) / size)
         u = following
         if k % _LOOK_EVERY == _LOOK_EVERY - 1 and bool((steps[-1] <= _FLOOR).all()):
@@ -45,19 +45,18 @@ def forward_rate(splitting: Splitting, solution: Tensor) -> Tensor:
     return estimate_rate(torch.where(history > _FLOOR, history / first, torch.nan))
 
 
-def smallest_singular_value(phi: SplittingLinearization, bound: Tensor) -> Tensor:
+def smallest_singular_value(phi: ProgramLinearization, bound: Tensor) -> Tensor:
     """Of I − Φ, ``(B,)``: of the dense matrix where it is small, else the bound by inverse iteration."""
     batch, m = phi.u.shape
-    alpha = phi.splitting.alpha
     if not 0 < m <= _DENSE:
-        return alpha * bound
+        return phi.relaxation * bound
     eye = torch.eye(m, dtype=phi.u.dtype, device=phi.u.device)
-    J = torch.stack([phi.splitting.jacobian(phi.D, row.expand(batch, m)) for row in eye], dim=-1)
-    return alpha * torch.linalg.svdvals(J).amin(-1)
+    columns = [row - phi.jvp(row.expand(batch, m)) for row in eye]
+    return torch.linalg.svdvals(torch.stack(columns, dim=-1)).amin(-1)
 
 
 def forward_tolerance(
-    at: Optimum, entries: Entries, x_bar: Tensor, y_bar: Tensor, folded: Folded, tol: float
+    phi: ProgramLinearization, bars: tuple[Tensor, Tensor], adjoint: Adjoint, tol: float
 ) -> Tensor:
     """The relative forward residual that costs the gradient no more than ``tol`` to first order, ``(B,)``.
 
@@ -65,16 +64,17 @@ def forward_tolerance(
     gradient and by the kinks that it must not reach. Those that u is on already do no harm, or else the
     instance is degenerate, and there is no such tolerance.
     """
-    u, tiny = at.u, torch.finfo(at.u.dtype).tiny
+    u, tiny = phi.u, torch.finfo(phi.u.dtype).tiny
     if not u.shape[1]:
         return u.new_full((len(u),), tol)
     size = u.norm(dim=-1, keepdim=True).clamp_min(tiny)
     places = torch.arange(1, u.shape[1] + 1, device=u.device, dtype=u.dtype)
     direction = torch.cos(2.3 * places.square() + places)
-    du = at.phi.newton.solve(size * direction / direction.norm())  # for a relative residual of one
-    margin = at.splitting.program.cone.margin(u)
-    margin = torch.where(margin > KINK * magnitude(at).unsqueeze(-1), margin, torch.inf)
+    # For a relative residual of one.
+    du = phi.relaxation * phi.inverse(size * direction / direction.norm())
+    kinks = phi.kinks()
+    margin = torch.where(kinks.margin > KINK * kinks.size.unsqueeze(-1), kinks.margin, torch.inf)
     reach = (margin / du.abs().clamp_min(tiny)).amin(-1)
     step = torch.minimum(0.1 * reach, torch.full_like(reach, _SMALL_STEP))
-    error = error_of_step(at, entries, step.unsqueeze(-1) * du, x_bar, y_bar, folded)
+    error = error_of_step(phi, step.unsqueeze(-1) * du, bars, adjoint)
     return torch.minimum(tol * step / error.clamp_min(tiny), 0.5 * reach)

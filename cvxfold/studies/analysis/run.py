@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.engines.tensors.solution import Solution
+from cvxfold.engines.protocol import Engine, Solution
 from cvxfold.fold import METHODS, AdjointSettings, Auto
-from cvxfold.fold.adjoint import estimate_rate
-from cvxfold.gradient.adjoint import Optimum, fold, right_hand_side
-from cvxfold.gradient.diagnosis import diagnose
+from cvxfold.fold.history import estimate_rate
+from cvxfold.gradient.adjoint import fold
+from cvxfold.gradient.linearization import ProgramLinearization
+from cvxfold.gradient.screen import screen
+from cvxfold.layer.backward import diagnosed
+from cvxfold.layer.complaints import judge_forward
 from cvxfold.layer.options import Options
-from cvxfold.layer.request import Call, judge_forward
-from cvxfold.layer.session import Core
-from cvxfold.problem.parametrize import ProgramValues
-from cvxfold.report.report import BackwardRecord
+from cvxfold.layer.request import CallRequest
+from cvxfold.problem.values import ProgramValues
+from cvxfold.report.records import BackwardRecord
 from cvxfold.studies.analysis.forecast import lfpi_iterations, tried_iterations
 from cvxfold.studies.analysis.measures import (
     backward_history,
@@ -101,11 +103,10 @@ def _analyze(
     if arguments.batch == 0:
         raise ValueError("params: expected at least one instance, got an empty batch")
     batch = arguments.batch or 1
-    fixed = ProgramValues(*(value.detach() for value in values))
     with torch.no_grad():
-        solved = layer.core.look(fixed, Call(layer.core, batch, options, warm_start=False))
-    judge_forward(solved.record(0.0), options)
-    at, solution = solved.whole.at, solved.whole.solution
+        answer = layer.session.look(values.detached(), CallRequest(batch, options))
+    judge_forward(answer.report.forward, options)
+    solution = answer.whole
 
     def outputs(x: Tensor, y: Tensor) -> list[Tensor]:
         found = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
@@ -113,20 +114,20 @@ def _analyze(
 
     tell("spectrum", 1, 4)
     if loss is not None:
-        origin, bars = "given", [_loss_gradients(at, outputs, loss)]
-    elif solved.bars is not None:
-        origin, bars = "last", [solved.bars]
+        origin, bars = "given", [_loss_gradients(solution, outputs, loss)]
+    elif answer.bars is not None:
+        origin, bars = "last", [answer.bars]
     else:
         origin = "random"
-        bars = [_loss_gradients(at, outputs, RandomLinear(seed + number)) for number in range(_LOSSES)]
+        bars = [_loss_gradients(solution, outputs, RandomLinear(seed + number)) for number in range(_LOSSES)]
     with torch.no_grad():
-        case = _Case.of(layer.core, solution, at, origin, bars, tol)
+        case = _Case.of(layer.session.engine, solution, origin, bars, tol)
         tell("rates", 2, 4)
-        found = case.analysis(options)
+        found = case.analysis(options, layer.session.engine.size(options.forward))
     if not costs:
         return found
     tell("costs", 3, 4)
-    twin = copy.deepcopy(layer.core)  # has no memory, and listens to nobody
+    twin = copy.deepcopy(layer.session)  # has no memory, and listens to nobody
     wanted = [value.requires_grad for value in params]
 
     def program() -> ProgramValues:
@@ -135,7 +136,7 @@ def _analyze(
         ]
         return layer.program(*leaves)[1]
 
-    trial = Trial(twin, batch, program, options, solved, case.x_bar, case.y_bar, case.u_bar, tol)
+    trial = Trial(twin, program, options, solution, case.bars, case.u_bar, tol)
     known = trial.costs()
     return replace(found, forecasts=[replace(one, cost=known.get(one.method)) for one in found.forecasts])
 
@@ -148,12 +149,11 @@ class _Case:
         krylovs: for each loss one for each instance.
     """
 
-    core: Core
+    engine: Engine
     solution: Solution
-    at: Optimum
+    phi: ProgramLinearization
     origin: LossOrigin
-    x_bar: Tensor
-    y_bar: Tensor
+    bars: tuple[Tensor, Tensor]
     u_bar: Tensor
     krylovs: list[list[Krylov]]
     tol: float
@@ -161,57 +161,56 @@ class _Case:
     @classmethod
     def of(
         cls,
-        core: Core,
+        engine: Engine,
         solution: Solution,
-        at: Optimum,
         origin: LossOrigin,
         bars: list[tuple[Tensor, Tensor]],
         tol: float,
     ) -> "_Case":
-        u_bars = [right_hand_side(at, at.phi, *each)[-1] for each in bars]
-        krylovs = [arnoldi(at.phi, u_bar) for u_bar in u_bars]
-        return cls(core, solution, at, origin, *bars[0], u_bars[0], krylovs, tol)
+        phi = engine.linearize(solution)
+        u_bars = [phi.pull(*each) for each in bars]
+        krylovs = [arnoldi(phi, u_bar) for u_bar in u_bars]
+        return cls(engine, solution, phi, origin, bars[0], u_bars[0], krylovs, tol)
 
-    def analysis(self, options: Options) -> Analysis:
-        """All but the costs."""
-        at, phi = self.at, self.at.phi
+    def analysis(self, options: Options, size: tuple[int, int]) -> Analysis:
+        """All but the costs, of a program whose ``size`` is that of what the engine works on."""
+        phi, solution = self.phi, self.solution
         by_loss = [[krylov.eigenvalues(_VISIBLE) for krylov in krylovs] for krylovs in self.krylovs]
         # A mode that one loss hardly excites another one may.
         spectra = [max(found, key=_radius) for found in zip(*by_loss, strict=True)]
         radii = np.array([_radius(values) for values in spectra])
-        folded = fold(at, phi, self.x_bar, self.y_bar, Auto(), AdjointSettings())
-        diagnosis = diagnose(at, self.core.entries, self.x_bar, self.y_bar, folded)
-        adjoint = folded.adjoint
-        record = BackwardRecord.of(
-            adjoint.method, adjoint.history, adjoint.residual, adjoint.rate, 0.0, adjoint.exhausted,
-            diagnosis, self.solution.solved, options.adjoint.tol, approximate=False,
-        )  # fmt: skip
+        settings = AdjointSettings()
+        adjoint = fold(phi, *self.bars, Auto(), settings)
+        seen = screen(phi, adjoint, *self.bars)
+        diagnosis = diagnosed(self.engine, solution, self.bars, adjoint, seen, settings)
+        system = adjoint.system
+        record = BackwardRecord.of(system, diagnosis, solution.solved, options.adjoint.tol)
         history = backward_history(phi, self.u_bar)
         return Analysis(
-            rows=at.u.shape[1],
-            variables=at.splitting.program.q.shape[1],
-            device=str(at.u.device),
+            rows=size[1],
+            variables=size[0],
+            device=str(phi.u.device),
             tol=self.tol,
             loss=self.origin,
-            penalty=at.splitting.penalty.expand(len(at.u)),
-            relaxation=at.splitting.alpha,
-            spectral_radius=_tensor(radii, at.u),
-            eigenvalues=_padded(spectra, at.u),
+            penalty=solution.penalty,
+            relaxation=phi.relaxation,
+            spectral_radius=_tensor(radii, phi.u),
+            eigenvalues=_padded(spectra, phi.u),
             exact=torch.tensor([krylov.complete for krylov in self.krylovs[0]]),
-            forward_rate=forward_rate(at.splitting, at.u),
+            forward_rate=forward_rate(phi),
             backward_rate=estimate_rate(history[1:]),
             backward_history=history,
             margin=diagnosis.margin,
             smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,
-            forward_tol=forward_tolerance(at, self.core.entries, self.x_bar, self.y_bar, folded, self.tol),
-            forecasts=self.forecasts(radii, torch.where(adjoint.converged, adjoint.iterations, math.inf)),
+            forward_tol=forward_tolerance(phi, self.bars, adjoint, self.tol),
+            forecasts=self.forecasts(radii, torch.where(system.converged, system.iterations, math.inf)),
         )
 
     def forecasts(self, radii: np.ndarray, direct: Tensor) -> list[Forecast]:
         """Iterations of each method, by instance."""
-        like = self.at.u
+        like = self.phi.u
         instances = list(zip(*self.krylovs, strict=True))
         lfpi = [
             np.median([lfpi_iterations(krylov, float(radius), self.tol) for krylov in krylovs])
@@ -232,11 +231,11 @@ class _Case:
 
 
 def _loss_gradients(
-    at: Optimum, outputs: Callable[[Tensor, Tensor], list[Tensor]], loss: Loss
+    solution: Solution, outputs: Callable[[Tensor, Tensor], list[Tensor]], loss: Loss
 ) -> tuple[Tensor, Tensor]:
     """x̄ and ȳ of the loss at the solution."""
     with torch.enable_grad():
-        x, y = at.x.detach().requires_grad_(), at.y.detach().requires_grad_()
+        x, y = solution.x.detach().requires_grad_(), solution.y.detach().requires_grad_()
         value = loss(*outputs(x, y))
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

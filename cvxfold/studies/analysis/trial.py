@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cvxfold.engines.protocol import Solution
 from cvxfold.fold import GMRES, METHODS, AdjointMethod, AdjointSettings, Auto, Direct
 from cvxfold.fold.unrolled import Unrolled
-from cvxfold.gradient.adjoint import Optimum
-from cvxfold.layer.answer import Solved
+from cvxfold.layer.backward import differentiate
 from cvxfold.layer.options import Options
-from cvxfold.layer.request import Call
-from cvxfold.layer.session import Core
+from cvxfold.layer.request import CallRequest
+from cvxfold.layer.session import Session
 from cvxfold.layer.unrolling import solve_unrolled
-from cvxfold.problem.parametrize import ProgramValues
+from cvxfold.problem.gradients import DataGradients
+from cvxfold.problem.values import ProgramValues
 from cvxfold.studies.analysis.cost import Cost, Line, of_iterating, of_solving, of_unrolling, shortest
 
 _NEVER_MET = 1e-300  # a tolerance
@@ -25,27 +26,25 @@ class Trial:
     """A batch that is solved, and a loss gradient.
 
     Args:
-        core: one that nobody else uses. batch: B.
+        session: one that nobody else uses.
         program: makes the program's data from the parameters, on a new tape.
         options: of the calls.
-        solved: the solutions.
-        x_bar, y_bar, u_bar: the loss gradient on x ``(B, n)``, y and u ``(B, m)``.
+        solution: of the batch.
+        bars: the loss gradients on x ``(B, n)`` and y ``(B, m)``. u_bar: on u, ``(B, k)``.
         tol: of the default method.
     """
 
-    core: Core
-    batch: int
+    session: Session
     program: Callable[[], ProgramValues]
     options: Options
-    solved: Solved
-    x_bar: Tensor
-    y_bar: Tensor
+    solution: Solution
+    bars: tuple[Tensor, Tensor]
     u_bar: Tensor
     tol: float
 
     def costs(self) -> dict[str, Cost]:
         """By method; of unrolling only where a gradient is wanted."""
-        device = self._at.u.device
+        device = self.u_bar.device
         found: dict[str, Cost] = {}
         with torch.no_grad():
             found["auto"] = whole = of_solving(self._backward, device)
@@ -59,45 +58,36 @@ class Trial:
             found["unrolled"] = self._unrolling(rest)
         return found
 
-    @property
-    def _at(self) -> Optimum:
-        return self.solved.whole.at
-
     def _unrolling(self, rest: Cost) -> Cost:
         """The cost of whole calls, but for the verdicts, which ``rest`` has."""
-        core, penalty = self.core, float(self._at.splitting.penalty[0])
-        forward = replace(self.options.forward, penalty=penalty)
+        session, batch = self.session, len(self.u_bar)
+        forward = replace(self.options.forward, penalty=float(self.solution.penalty[0]))
 
         def unroll(count: int) -> Tensor:
             method = Unrolled(count)
-            options = replace(self.options, forward=forward, backward=method)
-            x, y, _ = solve_unrolled(
-                self.program(),
-                Call(core, self.batch, options, warm_start=False),
-                method,
-                ended=lambda _: None,
-            )
-            return (self.x_bar * x).sum() + (self.y_bar * y).sum()
+            request = CallRequest(batch, replace(self.options, forward=forward, backward=method))
+            x, y, _ = solve_unrolled(self.program(), session, request, method, ended=lambda _: None)
+            return (self.bars[0] * x).sum() + (self.bars[1] * y).sum()
 
         def solve() -> object:
             with torch.no_grad():
-                return core.forward(self.program(), Call(core, self.batch, self.options, warm_start=False))
+                return session.solve(self.program(), CallRequest(batch, self.options))
 
-        return of_unrolling(unroll, solve, rest, self._at.u.device)
+        return of_unrolling(unroll, solve, rest, self.u_bar.device)
 
     def _iterate(self, method: AdjointMethod, tol: float = _NEVER_MET) -> Callable[..., Tensor]:
         """The method alone, with the factor at hand, for so many iterations."""
-        phi = self._at.phi
+        phi = self.session.engine.linearize(self.solution)
         return lambda count=None: method.solve(phi, self.u_bar, AdjointSettings(tol, count)).w
 
     def _backward(self) -> object:
-        """The backward pass of the default method, up to the gradients of the data."""
-        solved = replace(self.solved)  # where the loss gradients may be noted
-        self._at.__dict__.pop("phi", None)  # with the factor
-        options = replace(self.options, backward=Auto(), adjoint=replace(self.options.adjoint, tol=self.tol))
-        call = Call(self.core, self.batch, options, warm_start=False)
-        data = self.core.backward(solved, self.x_bar, self.y_bar, call)
+        """The backward pass of the default method, up to the gradients of the data, its factor included."""
+        solution, settings = self.solution.released(), replace(self.options.adjoint, tol=self.tol)
+        found = differentiate(self.session.engine, solution, self.bars, Auto(), settings)
+        entries = self.session.entries
+        data = DataGradients(found.p, found.v, solution.x, solution.y, entries)
         with torch.enable_grad():
             values = self.program()
+        batch = len(self.u_bar)
         on = zip((data.on_P, data.on_q, data.on_A, data.on_b), values, strict=True)
-        return [one(value.shape[0] == 1 < self.batch) for one, value in on if value.requires_grad]
+        return [one(value.shape[0] == 1 < batch) for one, value in on if value.requires_grad]

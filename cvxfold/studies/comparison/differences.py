@@ -33,8 +33,9 @@ class FiniteDifferences:
         slopes: ``(U, k)`` with U = B, or B + 1 where parameters are shared.
         uncertainty: how far off these may be, ``(U, k)``.
         floor: what the norm of the slopes counts for at least, ``(U,)``: 1e-4 of what the most influential
-            output (:meth:`cvxfold.studies.comparison.question.Question.influence`) would give in a move of this
-            length. Without it, where the gradient is zero, right answers would be off by rounding over 0.
+            output (:meth:`cvxfold.studies.comparison.question.Question.influence`) would give in a move of
+            this length. Without it, where the gradient is zero, right answers would be off by rounding over
+            0.
         notes: sentences on what was not moved.
     """
 

@@ -38,7 +38,7 @@ def solve_options(layer: CvxpyLayer) -> dict[str, Any]:
     if _ABSOLUTE & given.keys():  # the solver's own tolerances set ours; ``tol`` is for what they do not set
         found["tol"] = forward.eps_rel
     arguments = {**given, "n_jobs_forward": solver.workers or -1}
-    return found | {"solver": solver.black_box.name, "solver_args": arguments}
+    return found | {"solver": solver.external.name, "solver_args": arguments}
 
 
 def merged(inherited: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

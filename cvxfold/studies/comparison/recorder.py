@@ -8,8 +8,8 @@ At the exact solution (p, v) solves the transposed KKT system. With u = s − y 
 
     Aᵀv = x̄        (D − I)(ȳ − A p) − D v = 0
 
-In the form of :mod:`cvxfold.gradient.adjoint` with R = I: w = v − A p and Jᵀw = ū, where A M⁻¹ z with M = AᵀA is the
-least-norm t with Aᵀt = z,
+In the form of :mod:`cvxfold.gradient.adjoint` with R = I: w = v − A p and Jᵀw = ū, where A M⁻¹ z with M = AᵀA
+is the least-norm t with Aᵀt = z,
 
     ū = (I − 2D) A M⁻¹ x̄ + (D − I) ȳ        Jᵀw = D w + (I − 2D) A M⁻¹ Aᵀ w
 """
@@ -28,7 +28,7 @@ from cvxpylayers.interfaces.base import SolverInterface
 from torch import Tensor
 
 from cvxfold.cones import ProductCone
-from cvxfold.fold.adjoint import relative_norm
+from cvxfold.fold.history import relative_norm
 from cvxfold.problem.canonical import maps_of
 
 

@@ -7,8 +7,8 @@ import cvxpy as cp
 import torch
 from torch import Tensor
 
+from cvxfold.checks import require_positive
 from cvxfold.errors import SolverError
-from cvxfold.fold.adjoint import require_positive
 from cvxfold.studies.comparison.contestants import USUAL_MODES, Answer, Contestant, Folded, Upstream, modes
 from cvxfold.studies.comparison.differences import FiniteDifferences, finite_differences
 from cvxfold.studies.comparison.inherited import merged, solve_options

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cvxfold.engines.tensors.linear.matrix import Matrix
+from cvxfold.engines.linear.matrix import Matrix
 
 _RANK = 1e-12  # eigenvalues below this fraction of the largest count as zero
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.cones import ProductCone
+from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.reduction.presolve import Presolve, Reduced
 from cvxfold.engines.reduction.scaling import Scaling, data_size, equilibrate
-from cvxfold.engines.tensors.linear.gram import InequalityGram
-from cvxfold.engines.tensors.linear.matrix import Matrix
+from cvxfold.engines.tensors.gram import InequalityGram
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.problem.structure import Structure
 

@@ -1,0 +1,1 @@
+"""Matrices and factorizations, batched or shared by the batch."""

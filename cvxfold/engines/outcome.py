@@ -1,0 +1,81 @@
+"""How an instance of a forward pass ended, and a point that one may begin at."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+
+class Status(Enum):
+    """How the forward pass ended for one instance."""
+
+    SOLVED = "solved"
+    UNCONVERGED = "unconverged"
+    INFEASIBLE = "infeasible"
+    UNBOUNDED = "unbounded"
+    INVALID = "invalid"
+    """Its parameters hold NaN, infinity or values outside of the declared set; it was not solved."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+CODES = tuple(Status)
+"""A status tensor holds indices into this tuple."""
+
+SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID = range(len(CODES))
+
+
+def is_absent(codes: Tensor) -> Tensor:
+    """Which statuses, ``(B,)``, say that there is no solution."""
+    return (codes == INFEASIBLE) | (codes == UNBOUNDED) | (codes == INVALID)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A point to start from.
+
+    Args:
+        s, y: in original units, ``(B, m)``.
+        x: in original units, ``(B, n)``; None where it is not known.
+        status: how another solver ended there, as indices into ``CODES``, ``(B,)``; then its iterations
+            ``(B,)`` stand in the record. None where nobody claims that it is a solution.
+    """
+
+    s: Tensor
+    y: Tensor
+    x: Tensor | None = None
+    status: Tensor | None = None
+    iterations: Tensor | None = None
+
+    def take(self, index: Tensor) -> "Start":
+        """Keep the instances ``index`` ``(b,)``."""
+        x, status, iterations = (
+            None if value is None else value[index] for value in (self.x, self.status, self.iterations)
+        )
+        return Start(self.s[index], self.y[index], x, status, iterations)
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What is left of the optimality conditions, in SCS's definitions and in original units, each ``(B,)``.
+
+    With infinity norms: primal ‖Ax + s − b‖, dual ‖Px + q + Aᵀy‖, gap |xᵀPx + qᵀx + bᵀy|.
+
+    Args:
+        relative: the largest of the three, each relative to the sizes of its terms.
+    """
+
+    primal: Tensor
+    dual: Tensor
+    gap: Tensor
+    relative: Tensor
+
+    def take(self, index: Tensor) -> "Residuals":
+        """Keep the instances ``index`` ``(b,)``."""
+        return Residuals(*(value[index] for value in vars(self).values()))
+
+
+def instances_that(codes: Tensor, status: Status) -> list[int]:
+    """Indices of the instances that ended so, of ``codes`` ``(B,)``."""
+    return (codes == CODES.index(status)).nonzero().squeeze(-1).tolist()

@@ -1,0 +1,162 @@
+"""The seam between a layer and the engines: cone programs in their own units, in and out.
+
+Stored entries go in; x, y, s and, for the gradient, p, v come out. Presolve, scaling, penalty, factors and
+what is kept from call to call are an engine's own affair: nobody outside of ``engines/`` knows of R, D or M.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from cvxfold.deadline import NEVER, Deadline
+from cvxfold.engines.outcome import SOLVED, Residuals, Start
+from cvxfold.engines.settings import ForwardSettings
+from cvxfold.fold import AdjointSettings
+from cvxfold.fold.unrolled import Unrolled
+from cvxfold.gradient.adjoint import Adjoint
+from cvxfold.gradient.linearization import ProgramLinearization
+from cvxfold.gradient.screen import Screen
+from cvxfold.problem.program import Program
+
+
+@dataclass(frozen=True)
+class SolveRequest:
+    """What is asked of a forward pass.
+
+    Args:
+        settings: tolerances and limits.
+        start: a point to start from; None for none.
+        warm_start: whether to start from the engine's last solutions, where there is no ``start`` and the
+            batch has the same size.
+        rescue: whether another solver may take over what the engine does not reach.
+        proximal: ε of the proximal term that the derivative is to have.
+        deadline: of the pass.
+    """
+
+    settings: ForwardSettings
+    start: Start | None = None
+    warm_start: bool = False
+    rescue: bool = True
+    proximal: float = 0.0
+    deadline: Deadline = NEVER
+
+
+class Kept(Protocol):
+    """What an engine keeps of a solution, for its own backward pass."""
+
+    def take(self, index: Tensor) -> "Kept":
+        """Keep the instances ``index`` ``(b,)``."""
+        ...
+
+    def released(self) -> "Kept":
+        """The same without what can be computed again: factors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a forward pass found, in the units of the program it was given.
+
+    Args:
+        engine: the name of the engine that found it.
+        program: that program.
+        x: ``(B, n)``. y, s: ``(B, m)``.
+        status: indices into :data:`cvxfold.engines.outcome.CODES`, ``(B,)``.
+        iterations: applications of F, ``(B,)``. newton_steps: of any kind, ``(B,)``.
+        residuals: each ``(B,)``.
+        certificate: residual of the proof that there is no solution, ``(B,)``; NaN where there is none.
+        rescued: instances that another solver took over, ``(B,)``.
+        penalty: ρ that each was found under, ``(B,)``.
+        proximal: ε of the proximal term of the derivative.
+        kept: the engine's own; None where it keeps nothing. Any engine can go on without.
+    """
+
+    engine: str
+    program: Program
+    x: Tensor
+    y: Tensor
+    s: Tensor
+    status: Tensor
+    iterations: Tensor
+    newton_steps: Tensor
+    residuals: Residuals
+    certificate: Tensor
+    rescued: Tensor
+    penalty: Tensor
+    proximal: float = 0.0
+    kept: Kept | None = None
+
+    @property
+    def solved(self) -> Tensor:
+        """Which instances reached the tolerance, ``(B,)``."""
+        return self.status == SOLVED
+
+    def take(self, index: Tensor) -> "Solution":
+        """Keep the instances ``index`` ``(b,)``."""
+        taken: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                taken[field.name] = value[index]
+            elif hasattr(value, "take"):
+                taken[field.name] = value.take(index)
+            else:
+                taken[field.name] = value
+        return Solution(**taken)
+
+    def released(self) -> "Solution":
+        """The same without what the engine can compute again."""
+        return self if self.kept is None else replace(self, kept=self.kept.released())
+
+
+class Engine(Protocol):
+    """Solves batches of one structure of cone program and differentiates the solutions.
+
+    A shallow copy of an engine (``copy.copy``) starts with what the engine remembers and leaves it no trace.
+    """
+
+    @property
+    def name(self) -> str:
+        """As ``Solution.engine`` and reports have it."""
+        ...
+
+    def solve(self, program: Program, request: SolveRequest) -> Solution:
+        """Solve each of B ≥ 1 instances, or tell why not; what it learns serves its next call.
+
+        Raises:
+            torch.OutOfMemoryError, RuntimeError, MemoryError: where memory does not suffice for the batch.
+        """
+        ...
+
+    def differentiate(
+        self, solution: Solution, x_bar: Tensor, y_bar: Tensor, settings: AdjointSettings
+    ) -> tuple[Adjoint, Screen]:
+        """The adjoint (p, v) of loss gradients x̄ ``(B, n)`` and ȳ ``(B, m)``, and a look at every instance.
+
+        By the engine's best method: ``backward="auto"``.
+        """
+        ...
+
+    def linearize(self, solution: Solution) -> ProgramLinearization:
+        """The splitting iteration at a solution, whichever engine found it: for every other method."""
+        ...
+
+    def size(self, settings: ForwardSettings) -> tuple[int, int]:
+        """Variables and rows of an instance as the engine works on it."""
+        ...
+
+
+class Unroller(Protocol):
+    """An engine whose iterations can be put on the tape of automatic differentiation."""
+
+    def unroll(
+        self, program: Program, request: SolveRequest, method: Unrolled, tape: Any, start: Solution | None
+    ) -> tuple[Tensor, Tensor, Solution]:
+        """Iterate on the tape from a solution, or from nothing.
+
+        Returns:
+            x ``(B, n)`` and y ``(B, m)``, differentiable in the program's values, and what they amount to as
+            a solution.
+        """
+        ...

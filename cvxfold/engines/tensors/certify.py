@@ -1,0 +1,54 @@
+"""Which of the instances at work have no solution, as directions prove."""
+
+import torch
+from torch import Tensor
+
+from cvxfold.engines.outcome import INFEASIBLE, UNBOUNDED
+from cvxfold.engines.tensors.batch import Batch
+from cvxfold.engines.tensors.certificate_polish import polished_multiplier, polished_ray
+from cvxfold.engines.tensors.certificates import infeasibility, recession, unboundedness
+
+_PROMISING = 10.0  # residual of a direction that may become a certificate
+
+
+def certify(batch: Batch, dx: Tensor, dy: Tensor) -> Tensor:
+    """Retire the instances that a direction, ``(b, n')`` or ``(b, m')``, proves to have no solution.
+
+    Returns:
+        Positions of the instances that were at work and remain.
+    """
+    program, eps = batch.splitting.program, batch.settings.eps_infeasible
+    primal = infeasibility(program, batch.scaling, dy)
+    dual = unboundedness(program, batch.scaling, dx)
+    infeasible, unbounded = primal <= eps, dual <= eps
+    known = batch.settled.certificate
+    known[batch.index] = torch.where(infeasible, primal, torch.where(unbounded, dual, known[batch.index]))
+    kinds = torch.where(infeasible, INFEASIBLE, UNBOUNDED)
+    return batch.retire(batch.point(), infeasible | unbounded, kinds)
+
+
+def certify_polished(batch: Batch, dx: Tensor, dy: Tensor) -> Tensor:
+    """:func:`certify`, after Newton steps that make approximate certificates accurate."""
+    program, scaling = batch.splitting.program, batch.scaling
+    for residual, direction, polished in (
+        (recession(program, scaling, dx), dx, polished_ray),
+        (infeasibility(program, scaling, dy), dy, polished_multiplier),
+    ):
+        rows = (residual <= _PROMISING).nonzero().squeeze(-1)
+        if len(rows):
+            direction[rows] = polished(program.take(rows), direction[rows])
+    return certify(batch, dx, dy)
+
+
+def certify_step(batch: Batch, u: Tensor) -> None:
+    """Test the step of F from ``u`` ``(b, m')`` as a certificate."""
+    now = batch.splitting.evaluate(u)
+    ahead = batch.splitting.evaluate(u + batch.splitting.alpha * now.g)
+    certify(batch, ahead.x - now.x, ahead.y - now.y)
+
+
+def certify_free_descent(batch: Batch) -> None:
+    """Retire the instances whose objective falls along a direction that nothing constrains."""
+    direction = batch.splitting.free_descent()
+    if direction is not None:
+        certify(batch, direction, torch.zeros_like(batch.u))

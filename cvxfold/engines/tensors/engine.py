@@ -1,0 +1,181 @@
+"""The tensor engine: every step is a batched PyTorch operation, on any device."""
+
+import torch
+from torch import Tensor
+
+from cvxfold.deadline import Deadline
+from cvxfold.engines.external import named
+from cvxfold.engines.outcome import Start
+from cvxfold.engines.protocol import Solution, SolveRequest
+from cvxfold.engines.settings import ForwardSettings
+from cvxfold.engines.tensors.finish import Rescue
+from cvxfold.engines.tensors.fixed_point import FixedPoint, regularized
+from cvxfold.engines.tensors.linearization import SplittingLinearization
+from cvxfold.engines.tensors.memory import Memory
+from cvxfold.engines.tensors.penalty import balance_of
+from cvxfold.engines.tensors.prepare import Preparation, Prepared
+from cvxfold.engines.tensors.solve import Found, solve
+from cvxfold.engines.tensors.splitting import Splitting
+from cvxfold.engines.tensors.unrolled import cold_operator, judged
+from cvxfold.fold import AdjointSettings, Auto
+from cvxfold.fold.unrolled import Tape, Unrolled, unroll
+from cvxfold.gradient.adjoint import Adjoint, fold
+from cvxfold.gradient.screen import Screen, screen
+from cvxfold.problem.program import Program
+from cvxfold.problem.structure import Structure
+from cvxfold.problem.values import ProgramValues
+
+_RESCUER = "CLARABEL"
+_RESCUE_ARGUMENTS = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
+
+
+class TensorEngine:
+    """Keeps from call to call what the next one can use: factors, the equilibration, the penalty, solutions.
+
+    Args:
+        structure: of the programs.
+    """
+
+    name = "tensors"
+
+    def __init__(self, structure: Structure) -> None:
+        self._structure = structure
+        self._preparations: dict[bool, Preparation] = {}
+        self._prepared: Prepared | None = None
+        self._memory: Memory | None = None
+
+    def solve(self, program: Program, request: SolveRequest) -> Solution:
+        """Presolve, equilibrate, solve, and undo both.
+
+        1. Presolve and equilibrate P and A, if they are not those of the last call.
+        2. Begin with a given point, or the last solutions.
+        3. Solve.
+        4. Take the solutions back to the program's own units.
+        """
+        settings, memory = request.settings, self._memory
+        prepared = self._prepare(program.values, settings)  # 1
+        q, b = program.values.q, program.right_hand_side
+        cone_program, scaling = prepared.program(q, b, program.batch)
+        start = None if request.start is None else prepared.reduced.start(request.start)  # 2
+        if start is None and request.warm_start and memory is not None:
+            start = memory.start(cone_program)
+        rescue = _rescue(program, prepared) if request.rescue else None
+        found = solve(cone_program, scaling, settings, memory, start, rescue, request.deadline)  # 3
+        self._prepared, self._memory = prepared, found.memory
+        point = found.point  # 4
+        x, _, y = scaling.original(point.x, point.s, point.y)
+        x, y = prepared.reduced.lift(x, y, q, b)
+        at = FixedPoint(found.splitting, scaling, prepared.reduced, point, x, y)
+        return _solution(program, found, at, request.proximal)
+
+    def differentiate(
+        self, solution: Solution, x_bar: Tensor, y_bar: Tensor, settings: AdjointSettings
+    ) -> tuple[Adjoint, Screen]:
+        """Fold by the regularized factor, by Krylov methods where that is not enough."""
+        phi = self.linearize(solution)
+        adjoint = fold(phi, x_bar, y_bar, Auto(), settings)
+        return adjoint, screen(phi, adjoint, x_bar, y_bar)
+
+    def linearize(self, solution: Solution) -> SplittingLinearization:
+        """F at a solution."""
+        at = solution.kept if isinstance(solution.kept, FixedPoint) else self._located(solution)
+        return SplittingLinearization(solution.program, at, epsilon=solution.proximal)
+
+    def unroll(
+        self, program: Program, request: SolveRequest, method: Unrolled, tape: Tape, start: Solution | None
+    ) -> tuple[Tensor, Tensor, Solution]:
+        """Iterate on the tape, with the presolve and the equilibration of the same data off the tape.
+
+        1. From a solution, or from zero under a first penalty; the untracked iterations.
+        2. The same program with its data on the tape.
+        3. K iterations, and the point that they come to.
+        4. What that amounts to as a solution.
+        """
+        settings, fixed = request.settings, program.detached()
+        with torch.no_grad():  # 1
+            prepared = self._prepare(fixed.values, settings)
+            if start is not None:
+                at = self.linearize(start).at
+                operator, u = at.splitting, at.u
+            else:
+                cone_program, _ = prepared.program(fixed.values.q, fixed.right_hand_side, fixed.batch)
+                operator, u = cold_operator(cone_program, settings), torch.zeros_like(cone_program.b)
+            u = operator.run(u, method.untracked)
+        values, b = program.values, program.right_hand_side  # 2
+        on_tape = self._preparation(settings).on_tape(values.P, values.A, prepared)
+        cone_program, scaling = on_tape.program(values.q, b, program.batch)
+        splitting = Splitting(cone_program, operator.penalty, operator.alpha)
+        u = unroll(lambda u: splitting.run(u, 1), tape.begin(u, list(values)), method, tape)  # 3
+        point = splitting.evaluate(u)
+        x, _, y = scaling.original(point.x, point.s, point.y)
+        x, y = on_tape.reduced.lift(x, y, values.q, b)
+        with torch.no_grad():  # 4
+            found = judged(operator, scaling, u.detach(), settings, method)
+            at = FixedPoint(operator, scaling, prepared.reduced, found.point, x.detach(), y.detach())
+        return x, y, _solution(fixed, found, at)
+
+    def size(self, settings: ForwardSettings) -> tuple[int, int]:
+        """Variables and rows after presolve."""
+        preparation = self._preparation(settings)
+        return preparation.columns, preparation.rows
+
+    def _prepare(self, values: ProgramValues, settings: ForwardSettings) -> Prepared:
+        """What depends on P and A alone, from the last call where they are the same."""
+        prepared = self._prepared
+        if prepared is not None and prepared.fits(values.P, values.A, settings.bare):
+            return prepared
+        return self._preparation(settings).prepare(values.P, values.A)
+
+    def _preparation(self, settings: ForwardSettings) -> Preparation:
+        """Presolve and equilibration for this structure, with or without the former."""
+        bare = settings.bare
+        if bare not in self._preparations:
+            self._preparations[bare] = Preparation(self._structure, bare)
+        return self._preparations[bare]
+
+    def _located(self, solution: Solution) -> FixedPoint:
+        """A solution that another engine found, as a fixed point of F."""
+        program, values = solution.program, solution.program.values
+        prepared = self._prepare(values, ForwardSettings())
+        cone_program, scaling = prepared.program(values.q, program.right_hand_side, program.batch)
+        left = prepared.reduced.start(Start(solution.s, solution.y, solution.x))
+        assert left.x is not None
+        s, y = scaling.equilibrated(left.s, left.y)
+        x = left.x / scaling.columns / scaling.size.unsqueeze(-1)
+        splitting = Splitting(cone_program, balance_of(cone_program, x, s, y))
+        point = splitting.evaluate(splitting.state(s, y))
+        at = FixedPoint(splitting, scaling, prepared.reduced, point, solution.x, solution.y)
+        return regularized(at, solution.proximal) if solution.proximal else at
+
+
+def _rescue(program: Program, prepared: Prepared) -> Rescue:
+    """An interior-point method for what our own does not reach."""
+
+    def rescue(index: Tensor, deadline: Deadline) -> Start:
+        part = program.take(index)
+        start = named(_RESCUER).solve_batch(part, _RESCUE_ARGUMENTS, None, deadline)
+        return prepared.reduced.start(start)
+
+    return rescue
+
+
+def _solution(program: Program, found: Found, at: FixedPoint, proximal: float = 0.0) -> Solution:
+    """What was found, in the units of the program."""
+    settled = found.settled
+    _, s, _ = found.scaling.original(found.point.x, found.point.s, found.point.y)
+    return Solution(
+        engine=TensorEngine.name,
+        program=program,
+        x=at.x,
+        y=at.y,
+        s=at.reduced.spread_rows(s),
+        status=settled.status,
+        iterations=settled.iterations,
+        newton_steps=settled.newton_steps,
+        residuals=found.residuals.outcome(),
+        certificate=settled.certificate,
+        rescued=settled.rescued,
+        penalty=found.splitting.penalty.expand(program.batch),
+        proximal=proximal,
+        kept=regularized(at, proximal) if proximal else at,
+    )

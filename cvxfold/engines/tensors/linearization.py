@@ -1,0 +1,194 @@
+"""F linearized at the solutions of a batch, with Φ = I − αJ by products and J by its factor."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cvxfold.cones import ProductDerivative
+from cvxfold.engines.reduction.scaling import Scaling
+from cvxfold.engines.tensors.fixed_point import FixedPoint
+from cvxfold.engines.tensors.jacobian import FactoredJacobian
+from cvxfold.engines.tensors.residuals import infinity_norm
+from cvxfold.engines.tensors.splitting import Splitting
+from cvxfold.gradient.linearization import Kinks, Pushed
+from cvxfold.problem.program import Program
+
+
+@dataclass(frozen=True)
+class SplittingLinearization:
+    """Φ of the splitting operator at a state.
+
+    Args:
+        program: what the solutions are of.
+        at: the fixed points.
+        du: how far from them the state is, ``(B, m')``; None where it is there.
+        epsilon: ε of a proximal term that ``at`` has.
+    """
+
+    program: Program
+    at: FixedPoint
+    du: Tensor | None = None
+    epsilon: float = 0.0
+
+    @property
+    def splitting(self) -> Splitting:
+        """F."""
+        return self.at.splitting
+
+    @property
+    def scaling(self) -> Scaling:
+        """The equilibration."""
+        return self.at.scaling
+
+    @property
+    def relaxation(self) -> float:
+        """α."""
+        return self.splitting.alpha
+
+    @property
+    def units(self) -> Tensor:
+        """The size of q and b, by which they are divided."""
+        return self.scaling.size
+
+    @property
+    def proximal(self) -> Tensor | None:
+        """ε on the variables that presolve left, zero on the others, ``(n,)``; None without."""
+        if not self.epsilon:
+            return None
+        left = self.at.point.x
+        return self.at.reduced.spread_columns(left.new_full((1, left.shape[1]), self.epsilon))[0]
+
+    @property
+    def blind(self) -> Tensor:
+        """Instances with a direction that neither P nor A sees, ``(B,)``."""
+        return self.splitting.rank_deficient.expand(len(self.u))
+
+    @property
+    def u(self) -> Tensor:
+        """The states, ``(B, m')``."""
+        return self.at.u if self.du is None else self._moved
+
+    @cached_property
+    def _moved(self) -> Tensor:
+        assert self.du is not None
+        return self.at.u + self.du
+
+    @property
+    def x(self) -> Tensor:
+        """The points that they stand for, ``(B, n)``."""
+        return self._point[0]
+
+    @property
+    def y(self) -> Tensor:
+        """Their multipliers, ``(B, m)``."""
+        return self._point[1]
+
+    @cached_property
+    def _point(self) -> tuple[Tensor, Tensor]:
+        if self.du is None:
+            return self.at.x, self.at.y
+        now, then = self.at.point, self.splitting.evaluate(self.u)
+        dx, dy = self.at.lift(then.x - now.x, then.y - now.y)
+        return self.at.x + dx, self.at.y + dy
+
+    @cached_property
+    def D(self) -> ProductDerivative:
+        """DΠ_K(u)."""
+        return self.at.D if self.du is None else self.splitting.program.cone.derivative(self.u)
+
+    @cached_property
+    def jacobian(self) -> FactoredJacobian:
+        """J at u, factored."""
+        return self.at.jacobian if self.du is None else FactoredJacobian.at(self.splitting, self.u, self.D)
+
+    def vjp(self, w: Tensor) -> Tensor:
+        """Φᵀ w = w − α Jᵀ w."""
+        return w - self.splitting.alpha * self.splitting.jacobian_transposed(self.D, w)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """Φ v = v − α J v."""
+        return v - self.splitting.alpha * self.splitting.jacobian(self.D, v)
+
+    def inverse(self, r: Tensor) -> Tensor:
+        """(I − Φ)⁻¹ r = J⁻¹ r / α, by the regularized factor of the finish."""
+        return self.jacobian.inverse(r) / self.splitting.alpha
+
+    def inverse_transposed(self, r: Tensor) -> Tensor:
+        """(I − Φᵀ)⁻¹ r = J⁻ᵀ r / α, by the same factor."""
+        return self.jacobian.inverse_transposed(r) / self.splitting.alpha
+
+    def offset(self) -> Tensor:
+        """δu = J⁻¹ g."""
+        g = self.at.point.g if self.du is None else self.splitting.evaluate(self.u).g
+        return self.jacobian.inverse(g)
+
+    def image(self, u: Tensor) -> Tensor:
+        """F(u)."""
+        return self.splitting.run(u, 1)
+
+    def pull(self, x_bar: Tensor, y_bar: Tensor) -> Tensor:
+        """ū = (I − 2D) R A M⁻¹ x̄ + (D − I) R ȳ."""
+        splitting, D = self.splitting, self.D
+        on_x, on_y = self._restricted(x_bar, y_bar)
+        start = splitting.solve_normal(on_x)
+        u_bar = D.apply(lambda d: 1 - 2 * d, splitting.R * splitting.program.A.mv(start))
+        return u_bar + D.apply(lambda d: d - 1, splitting.R * on_y)
+
+    def push(self, w: Tensor, x_bar: Tensor, y_bar: Tensor) -> Pushed:
+        """p = M⁻¹ (x̄ − Aᵀ w), v = w + R A p; v and z = R (A p − ȳ) tell what stands on a row."""
+        splitting, A, R = self.splitting, self.splitting.program.A, self.splitting.R
+        on_x, on_y = self._restricted(x_bar, y_bar)
+        w = splitting.alpha * w
+        p = splitting.solve_normal(on_x - A.rmv(w))
+        Ap = A.mv(p)
+        v = w + R * Ap
+        weight = torch.maximum(v.abs(), (R * (Ap - on_y)).abs())
+        largest = infinity_norm(weight).unsqueeze(-1)
+        weight = weight / torch.where(largest > 0, largest, torch.ones_like(largest))
+        lifted = self.at.reduced.lift_adjoint(p * self.scaling.columns, v * self.scaling.rows, x_bar, y_bar)
+        return Pushed(*lifted, weight)
+
+    def direction(self, du: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
+        """dx = M⁻¹AᵀR(I − 2D) δu and dy = −R(I − D) δu."""
+        splitting, D = self.splitting, self.D
+        least = floor * du.norm(dim=-1, keepdim=True)
+        reflected = D.apply(lambda d: 1 - 2 * d, du)
+        dx = splitting.solve_normal(splitting.program.A.rmv(splitting.R * reflected))
+        dy = D.apply(lambda d: d - 1, du)
+        dx = torch.where(dx.norm(dim=-1, keepdim=True) > least, dx, 0.0)
+        dy = torch.where(dy.norm(dim=-1, keepdim=True) > least, splitting.R * dy, 0.0)
+        return self.at.lift(dx, dy)
+
+    def kinks(self) -> Kinks:
+        """Margins on each row, against the largest of u, A x, b and what q moves A x by.
+
+        u alone may be nothing but rounding, where every constraint is weakly active.
+        """
+        u, program = self.u, self.splitting.program
+        moved = program.A.mv(self.splitting.solve_normal(program.q))
+        parts = (u, program.A.mv(self.at.point.x), program.b, moved)
+        size = torch.stack([infinity_norm(part) for part in parts]).amax(0)
+        return Kinks(
+            program.cone.margin(u), size.clamp_min(torch.finfo(u.dtype).tiny), program.cone.interior(u)
+        )
+
+    def moved(self, du: Tensor) -> "SplittingLinearization":
+        """F linearized at u + δu."""
+        total = du if self.du is None else self.du + du
+        return SplittingLinearization(self.program, self.at, total, self.epsilon)
+
+    def take(self, index: Tensor) -> "SplittingLinearization":
+        """Keep the instances ``index`` ``(b,)``."""
+        du = None if self.du is None else self.du[index]
+        part = SplittingLinearization(self.program.take(index), self.at.take(index), du, self.epsilon)
+        for name in ("D", "jacobian"):
+            if self.du is not None and name in self.__dict__:
+                part.__dict__[name] = getattr(self, name).take(index)
+        return part
+
+    def _restricted(self, x_bar: Tensor, y_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """x̄ ``(B, n')`` and ȳ ``(B, m')`` for the reduced, equilibrated program."""
+        on_x, on_y = self.at.reduced.restrict(x_bar, y_bar)
+        return on_x * self.scaling.columns, on_y * self.scaling.rows

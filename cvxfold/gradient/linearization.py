@@ -1,0 +1,126 @@
+"""The splitting iteration of an engine, linearized: what every method for the gradient needs of it.
+
+Loss gradients and adjoints are in the units of the user's program; states u, of k entries, are the engine's
+own.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from cvxfold.fold.linearization import Linearization
+from cvxfold.problem.program import Program
+
+
+class Pushed(NamedTuple):
+    """An adjoint w of the iteration as one of the program.
+
+    Args:
+        p: ``(B, n)``. v: ``(B, m)``: with P p + Aᵀ v = x̄ where w solves its system.
+        weight: how much of the adjoint stands on each entry of the state, relative to the largest, ``(B,
+            k)``.
+    """
+
+    p: Tensor
+    v: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Kinks:
+    """Where the projection has no derivative, seen from a state.
+
+    Args:
+        margin: about the distance to the nearest such point, for each entry that of its block, ``(B, k)``;
+            infinite where there is none.
+        size: what distances and rounding are measured against, ``(B,)``.
+        interior: a direction into the cone and its dual, ``(k,)``: off every kink.
+    """
+
+    margin: Tensor
+    size: Tensor
+    interior: Tensor
+
+
+class ProgramLinearization(Linearization, Protocol):
+    """Φ = ∂F/∂u at the solutions of a batch, and the way from loss gradients to an adjoint and back."""
+
+    @property
+    def program(self) -> Program:
+        """What the solutions are of."""
+        ...
+
+    @property
+    def relaxation(self) -> float:
+        """α: I − Φ = αJ, J being the Jacobian of the residual map."""
+        ...
+
+    @property
+    def units(self) -> Tensor:
+        """σ, ``(B,)``: the loss gradient on a state is σ times what ``pull`` gives."""
+        ...
+
+    @property
+    def proximal(self) -> Tensor | None:
+        """What a proximal term adds to P's diagonal for the derivative, ``(n,)``; None for nothing."""
+        ...
+
+    @property
+    def u(self) -> Tensor:
+        """The states, ``(B, k)``."""
+        ...
+
+    @property
+    def x(self) -> Tensor:
+        """The solutions that they stand for, ``(B, n)``."""
+        ...
+
+    @property
+    def y(self) -> Tensor:
+        """Likewise, ``(B, m)``."""
+        ...
+
+    @property
+    def blind(self) -> Tensor:
+        """Instances with a direction of x that neither P nor A sees, ``(B,)``."""
+        ...
+
+    def image(self, u: Tensor) -> Tensor:
+        """F(u) for any states ``(B, k)``."""
+        ...
+
+    def inverse(self, r: Tensor) -> Tensor:
+        """An approximation of (I − Φ)⁻¹ r, ``(B, k)``."""
+        ...
+
+    def offset(self) -> Tensor:
+        """δu = (I − Φ)⁻¹ (F(u) − u), ``(B, k)``: the way to the solutions, to first order."""
+        ...
+
+    def pull(self, x_bar: Tensor, y_bar: Tensor) -> Tensor:
+        """ū ``(B, k)`` from loss gradients x̄ ``(B, n)`` and ȳ ``(B, m)``."""
+        ...
+
+    def push(self, w: Tensor, x_bar: Tensor, y_bar: Tensor) -> Pushed:
+        """The adjoint of the program from w ``(B, k)``, and the loss gradients that it answers."""
+        ...
+
+    def direction(self, du: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
+        """How x ``(B, n)`` and y ``(B, m)`` move, to first order, where u moves by ``du`` ``(B, k)``.
+
+        A part of less than ``floor`` times the length of ``du``, in the engine's units, is zero.
+        """
+        ...
+
+    def kinks(self) -> Kinks:
+        """Where the projection has no derivative."""
+        ...
+
+    def moved(self, du: Tensor) -> "ProgramLinearization":
+        """The same iteration, linearized at u + ``du``."""
+        ...
+
+    def take(self, index: Tensor) -> "ProgramLinearization":
+        """Keep the instances ``index`` ``(b,)``."""
+        ...

@@ -1,0 +1,142 @@
+"""A look at every instance: which gradients call for a diagnosis, and what is known of the others.
+
+Nothing here is decided; the numbers are bounds that any engine can have at hand after an adjoint.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.gradient.adjoint import Adjoint, on_moving
+from cvxfold.gradient.linearization import Kinks, ProgramLinearization
+
+FELT = 1e-7  # parts of an adjoint or of a null vector below this fraction of it do not count
+NEGLIGIBLE = 1e-11  # δu, relatively, below which first-order terms are rounding
+SUSPECT = 1e-2  # ‖J w‖/‖w‖ below which J may be singular
+UNSOLVED = 1e-5  # relative residual above which the adjoint system may have no solution
+KINK = 1e-9  # a margin below this, relative to the data, cannot be told from zero
+_LARGEST_KINK = 1e-6  # nor one below the error of u; but beyond this margin the sides can be told apart
+_INVERSE_ITERATIONS = (1, 2)  # between looks; one alone leaves a null vector hidden among hundreds of rows
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What is known of each instance, each ``(B,)``.
+
+    Args:
+        margin: distance of u to the nearest kink of Π_K, relative to the largest of u, A x and b.
+        on_kink: whether that cannot be told from zero.
+        smallest: ‖J w‖/‖w‖ for a w that inverse iteration finds: an upper bound of J's smallest singular
+            value, and close to it where that is small.
+        offset: how far u is from the solution, |δu|, relative to the same size.
+        adjoint_error: the relative error of the gradient that the adjoint system's residual causes.
+        strength: the norm of the gradient relative to that of w = 0, where terms cancel; at least 1e-7.
+        blind: whether there is a direction that neither P nor A sees.
+        unsolved: whether the adjoint system is not solved.
+    """
+
+    margin: Tensor
+    on_kink: Tensor
+    smallest: Tensor
+    offset: Tensor
+    adjoint_error: Tensor
+    strength: Tensor
+    blind: Tensor
+    unsolved: Tensor
+
+    def take(self, index: Tensor) -> "Screen":
+        """Keep the instances ``index`` ``(b,)``."""
+        return Screen(*(value[index] for value in vars(self).values()))
+
+    @property
+    def suspicious(self) -> Tensor:
+        """Which instances call for a diagnosis, ``(B,)``."""
+        singular = ~(self.smallest >= SUSPECT) | self.blind | self.unsolved
+        return self.on_kink | singular | ~(self.offset <= NEGLIGIBLE)
+
+
+def screen(phi: ProgramLinearization, adjoint: Adjoint, x_bar: Tensor, y_bar: Tensor) -> Screen:
+    """Look at every instance of a batch.
+
+    Args:
+        phi: the iteration at the solutions.
+        adjoint: of these loss gradients, with its remainder.
+        x_bar: ``(B, n)``. y_bar: ``(B, m)``.
+    """
+    ones, blind, unsolved = adjoint.residual.new_ones(len(phi.u)), phi.blind, ~(adjoint.residual <= UNSOLVED)
+    if not phi.u.shape[-1]:
+        no = torch.zeros_like(blind)
+        return Screen(torch.inf * ones, no, ones, 0 * ones, 0 * ones, ones, blind, unsolved)
+    du, kinks = phi.offset(), phi.kinks()
+    on_kink = (kinks.margin <= reach(kinks, du)).any(-1)
+    smallest = torch.stack([stretch(phi, w)[1] for w in inverse_iterates(phi)]).amin(0)
+    error, strength = adjoint_error(phi, adjoint, x_bar, y_bar)
+    offset = du.abs().amax(-1) / kinks.size
+    margin = kinks.margin.amin(-1) / kinks.size
+    return Screen(margin, on_kink, smallest, offset, error, strength, blind, unsolved)
+
+
+def reach(kinks: Kinks, du: Tensor) -> Tensor:
+    """The margin that cannot be told from zero where u may be off by ``du``, ``(B, 1)``."""
+    error = torch.minimum(10 * du.abs().amax(-1), _LARGEST_KINK * kinks.size)
+    return torch.maximum(KINK * kinks.size, error).unsqueeze(-1)
+
+
+def inverse_iterates(phi: ProgramLinearization) -> list[Tensor]:
+    """Unit vectors w ``(B, k)`` that J makes small: after one step of inverse iteration and after more.
+
+    One step makes w large along all directions that J makes small, more along the smallest.
+    """
+    w, found = _generic(phi.u), []
+    for steps in _INVERSE_ITERATIONS:
+        for _ in range(steps):
+            w = normalized(phi.inverse(w))
+        found.append(w)
+    return found
+
+
+def stretch(phi: ProgramLinearization, w: Tensor) -> tuple[Tensor, Tensor]:
+    """J w ``(B, k)`` and its norm, ``(B,)``."""
+    Jw = (w - phi.jvp(w)) / phi.relaxation
+    return Jw, Jw.norm(dim=-1)
+
+
+def adjoint_error(
+    phi: ProgramLinearization, adjoint: Adjoint, x_bar: Tensor, y_bar: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The relative error of the gradient that r and t cause, and the strength of the gradient, ``(B,)``.
+
+    What is left of the adjoint system stands for an error (I − Φᵀ)⁻¹r of w: the residual times the
+    conditioning of the system in the one direction that counts. It reaches p and v as w itself does, with t
+    for x̄.
+    """
+    r, t = adjoint.remainder.r, adjoint.remainder.t
+    dp, dv, _ = phi.push(phi.inverse_transposed(r), t, torch.zeros_like(y_bar))
+    change = on_moving(phi, dp, dv).norm(dim=-1)
+    gradient = on_moving(phi, adjoint.p, adjoint.v).norm(dim=-1)
+    floor = gradient_floor(phi, x_bar, y_bar)
+    size = torch.maximum(gradient, floor)
+    return ratio(change, size), FELT * ratio(size, floor)
+
+
+def gradient_floor(phi: ProgramLinearization, x_bar: Tensor, y_bar: Tensor) -> Tensor:
+    """What counts as no gradient at all, ``(B,)``: a part of the one for w = 0 that rounding may leave."""
+    p, v, _ = phi.push(torch.zeros_like(phi.u), x_bar, y_bar)
+    return FELT * on_moving(phi, p, v).norm(dim=-1)
+
+
+def normalized(w: Tensor) -> Tensor:
+    """w/‖w‖ by instance; zero where w is."""
+    return w / w.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+
+
+def ratio(change: Tensor, of: Tensor) -> Tensor:
+    """change/of; zero where nothing changes."""
+    return torch.where(change == 0, change, change / of.clamp_min(torch.finfo(of.dtype).tiny))
+
+
+def _generic(u: Tensor) -> Tensor:
+    """A vector without a preferred direction, the same at every call, ``(B, k)``."""
+    places = torch.arange(1, u.shape[-1] + 1, device=u.device, dtype=u.dtype)
+    return torch.cos(1.7 * places.square() + places).expand_as(u)

@@ -1,0 +1,69 @@
+"""Loss gradients on the stored data, from the adjoint of the optimality conditions.
+
+    q̄ = −p     b̄ = v     Ā = −(v xᵀ + y pᵀ)       P̄ = −½ (p xᵀ + x pᵀ)
+
+Only the stored entries are ever formed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.problem.program import Entries
+
+
+@dataclass(frozen=True)
+class DataGradients:
+    """Loss gradients on the data of each instance, as the vectors they are made of, in original units.
+
+    Args:
+        p: of the adjoint of the optimality conditions, ``(B, n)``.
+        v: of the same, ``(B, m)``.
+        x: of the solution, ``(B, n)``.
+        y: of the same, ``(B, m)``.
+        entries: where the stored data are.
+    """
+
+    p: Tensor
+    v: Tensor
+    x: Tensor
+    y: Tensor
+    entries: Entries
+
+    def on_q(self, shared: bool) -> Tensor:
+        """q̄ ``(1|B, n)``; summed over the batch where q is shared."""
+        return _summed(-self.p, shared)
+
+    def on_b(self, shared: bool) -> Tensor:
+        """The stored entries of b̄, ``(1|B, nnz b)``."""
+        return _summed(_at(self.v, self.entries.b.on(self.v.device)), shared)
+
+    def on_A(self, shared: bool) -> Tensor:
+        """The stored entries of Ā = −(v xᵀ + y pᵀ), ``(1|B, nnz A)``."""
+        rows, columns = self.entries.A.on(self.p.device)
+        if shared:
+            return -(self.v.mT @ self.x + self.y.mT @ self.p)[rows, columns].unsqueeze(0)
+        return -(_at(self.v, rows) * _at(self.x, columns) + _at(self.y, rows) * _at(self.p, columns))
+
+    def on_P(self, shared: bool) -> Tensor:
+        """The stored entries of P̄ = −½ (p xᵀ + x pᵀ), ``(1|B, nnz P)``."""
+        rows, columns = self.entries.P.on(self.p.device)
+        terms = _at(self.p, rows) * _at(self.x, columns) + _at(self.x, rows) * _at(self.p, columns)
+        return _summed(-0.5 * terms, shared)
+
+    def on_moving(self) -> Tensor:
+        """All that a parameter reaches, side by side, ``(B, ·)``."""
+        parts = (self.on_P(False), self.on_q(False), self.on_A(False), self.on_b(False))
+        kept = (
+            _at(part, index.on(part.device)) for part, index in zip(parts, self.entries.moving, strict=True)
+        )
+        return torch.cat(list(kept), dim=1)
+
+
+def _at(v: Tensor, index: Tensor) -> Tensor:
+    return v.index_select(1, index)
+
+
+def _summed(gradient: Tensor, shared: bool) -> Tensor:
+    return gradient.sum(0, keepdim=True) if shared else gradient

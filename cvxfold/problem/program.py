@@ -1,0 +1,86 @@
+"""A batch of cone programs as its stored entries and their places: what an engine is handed.
+
+minimize    ½ xᵀP x + qᵀx
+subject to  A x + s = b,   s ∈ K
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvxfold.problem.index import Index
+from cvxfold.problem.structure import Moving, Structure
+from cvxfold.problem.values import ProgramValues
+
+
+class Entries:
+    """The places of the stored data on any device, and which of them a parameter reaches.
+
+    Args:
+        structure: of the program. moving: what parameters reach.
+    """
+
+    def __init__(self, structure: Structure, moving: Moving) -> None:
+        self.structure = structure
+        self.P, self.A, self.b = (
+            Index(places) for places in (structure.P_entries, structure.A_entries, structure.b_entries)
+        )
+        self.moving = [Index(np.flatnonzero(mask)) for mask in (moving.P, moving.q, moving.A, moving.b)]
+        rows = [structure.A_entries[0][moving.A], structure.b_entries[moving.b]]
+        self.moving_rows = Index(np.unique(np.concatenate(rows)))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A batch of cone programs of one structure, in the units of the problem.
+
+    Args:
+        entries: where the stored data are.
+        values: the stored data, each ``(1|B, ·)``, float64.
+        batch: B.
+    """
+
+    entries: Entries
+    values: ProgramValues
+    batch: int
+
+    @property
+    def structure(self) -> Structure:
+        """What the instances share."""
+        return self.entries.structure
+
+    @property
+    def right_hand_side(self) -> Tensor:
+        """b ``(1|B, m)`` from its stored entries."""
+        stored = self.values.b
+        b = stored.new_zeros(stored.shape[0], self.structure.m)
+        return b.index_copy(1, self.entries.b.on(b.device), stored)
+
+    def stationary(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """P p and Aᵀ v, both ``(B, n)``, for p ``(B, n)`` and v ``(B, m)``, from the stored entries alone."""
+        P, A = self.entries.P.on(p.device), self.entries.A.on(p.device)
+        half, n = 0.5 * self.values.P, self.structure.n
+        Pp = _product(half, P, p, n) + _product(half, P.flip(0), p, n)  # an entry stands for two halves
+        return Pp, _product(self.values.A, A.flip(0), v, n)
+
+    def detached(self) -> "Program":
+        """The same numbers, off the tape."""
+        return Program(self.entries, self.values.detached(), self.batch)
+
+    def take(self, index: Tensor) -> "Program":
+        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
+        return Program(self.entries, self.values.take(index), len(index))
+
+
+def _product(values: Tensor, places: Tensor, v: Tensor, size: int) -> Tensor:
+    """The product of matrices of entries ``(1|B, nnz)`` at ``places`` ``(2, nnz)`` with v ``(B, ·)``."""
+    rows, columns = places
+    if not len(rows):
+        return v.new_zeros(len(v), size)
+    if len(values) == 1:
+        matrix = torch.sparse_coo_tensor(places, values[0], (size, v.shape[1]), check_invariants=False)
+        return torch.sparse.mm(matrix, v.mT).mT
+    terms = values * v.index_select(1, columns)
+    return v.new_zeros(len(v), size).scatter_add(1, rows.expand_as(terms), terms)

@@ -1,0 +1,171 @@
+"""The records of one forward and of one backward pass, an entry for each instance."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from cvxfold.engines.outcome import CODES, Status, instances_that, is_absent
+from cvxfold.engines.protocol import Solution
+from cvxfold.fold import AdjointSolution
+from cvxfold.gradient.diagnosis import Diagnosis
+from cvxfold.gradient.verdict import NO_SOLUTION, VERDICTS, Complaint, Verdict, complaints, judge
+
+
+@dataclass(frozen=True)
+class ForwardRecord:
+    """The forward pass, one entry per instance.
+
+    Args:
+        codes: status, as indices into :data:`cvxfold.engines.outcome.CODES`, ``(B,)``.
+        iterations: applications of the splitting operator, ``(B,)``.
+        newton_steps: of the finish, ``(B,)``.
+        primal_residual, dual_residual, gap: in SCS's definitions, ``(B,)``; NaN for an invalid instance.
+        residual: the largest of them, each relative to what it is measured against, ``(B,)``.
+        certificate: where there is no solution, the residual of the proof of that
+            (:mod:`cvxfold.engines.tensors.certificates`), ``(B,)``; elsewhere NaN.
+        rescued: instances that our own method did not reach, so that another solver took over, ``(B,)``.
+        seconds: wall time of the whole pass.
+    """
+
+    codes: Tensor
+    iterations: Tensor
+    newton_steps: Tensor
+    primal_residual: Tensor
+    dual_residual: Tensor
+    gap: Tensor
+    residual: Tensor
+    certificate: Tensor
+    rescued: Tensor
+    seconds: float
+
+    @classmethod
+    def of(cls, solution: Solution, seconds: float) -> "ForwardRecord":
+        """The record of a solution."""
+        left = solution.residuals
+        return cls(
+            solution.status, solution.iterations, solution.newton_steps,
+            left.primal, left.dual, left.gap, left.relative,
+            solution.certificate, solution.rescued, seconds,
+        )  # fmt: skip
+
+    @classmethod
+    def blank(cls, codes: Tensor, seconds: float) -> "ForwardRecord":
+        """The record of a batch with statuses ``codes`` of which nothing else is known."""
+        none, no = torch.zeros_like(codes), torch.zeros_like(codes, dtype=torch.bool)
+        unknown = torch.full((len(codes),), torch.nan, dtype=torch.float64, device=codes.device)
+        return cls(codes, none, none, unknown, unknown, unknown, unknown, unknown, no, seconds)
+
+    @property
+    def status(self) -> list[Status]:
+        """How each instance ended."""
+        return [CODES[code] for code in self.codes.tolist()]
+
+    @property
+    def present(self) -> Tensor:
+        """Which instances have a solution or may have one, ``(B,)``."""
+        return ~is_absent(self.codes)
+
+    def instances(self, status: Status) -> list[int]:
+        """Indices of the instances that ended so."""
+        return instances_that(self.codes, status)
+
+
+@dataclass(frozen=True)
+class BackwardRecord:
+    """The backward pass, one entry per instance.
+
+    Args:
+        method: of the adjoint system.
+        iterations: until the method stopped, ``(B,)``.
+        residual: relative residual of the adjoint system, measured afterwards, ``(B,)``.
+        rate: the factor by which one iteration reduced the residual, ``(B,)``; NaN where unknown.
+        converged: whether the residual is within the tolerance, ``(B,)``.
+        history: relative residual by iteration, ``(K, B)``, NaN after an instance stopped.
+        seconds: wall time of the whole pass.
+        codes: verdicts, as indices into :data:`cvxfold.gradient.verdict.VERDICTS`, ``(B,)``.
+        diagnosis: what the verdicts rest on: kinks, singular systems, the forward pass's share of the error.
+        tol: on the residual.
+    """
+
+    method: str
+    iterations: Tensor
+    residual: Tensor
+    rate: Tensor
+    converged: Tensor
+    history: Tensor = field(metadata={"along": 1})
+    seconds: float
+    codes: Tensor
+    diagnosis: Diagnosis
+    tol: float
+
+    @classmethod
+    def of(
+        cls, system: AdjointSolution, diagnosis: Diagnosis, solved: Tensor, tol: float, seconds: float = 0.0
+    ) -> "BackwardRecord":
+        """The record of an adjoint, with its verdicts.
+
+        Args:
+            system: the adjoint system's solution.
+            diagnosis: of the gradients.
+            solved: whether the forward pass reached its tolerance, ``(B,)``.
+            tol: on the residual.
+            seconds: wall time of the pass.
+        """
+        residual, rate, history = system.residual, system.rate, system.history
+        codes = judge(residual, rate, system.exhausted, solved, diagnosis, tol, not system.exact)
+        return cls(
+            system.method, (~history.isnan()).sum(0), residual, rate, residual <= tol, history, seconds,
+            codes, diagnosis, tol,
+        )  # fmt: skip
+
+    @classmethod
+    def blank(cls, codes: Tensor, method: str, longest: int, tol: float, seconds: float) -> "BackwardRecord":
+        """The record of a batch that has no gradients.
+
+        Args:
+            codes: like those of the forward pass, ``(B,)``.
+            method: that was to find them. longest: K, the rows of its history.
+            tol: on the residual. seconds: wall time of the pass.
+        """
+        batch, none = len(codes), torch.zeros_like(codes)
+        unknown = torch.full((batch,), torch.nan, dtype=torch.float64, device=codes.device)
+        history = unknown.expand(longest, batch).clone()
+        return cls(
+            method, none, unknown, unknown, none > 0, history, seconds, torch.full_like(codes, NO_SOLUTION),
+            Diagnosis.unknown(unknown), tol,
+        )  # fmt: skip
+
+    def padded(self, longest: int) -> "BackwardRecord":
+        """With a history of ``longest`` rows."""
+        more = longest - len(self.history)
+        empty = self.history.new_full((more, self.history.shape[1]), torch.nan)
+        return replace(self, history=torch.cat([self.history, empty])) if more else self
+
+    @property
+    def verdict(self) -> list[Verdict]:
+        """How far each gradient can be trusted."""
+        return [VERDICTS[code] for code in self.codes.tolist()]
+
+    @property
+    def degenerate(self) -> Tensor:
+        """Where there is no unique derivative, ``(B,)``."""
+        return self.diagnosis.degenerate
+
+    @property
+    def forward_error(self) -> Tensor:
+        """The relative error of the gradient that the forward residual alone causes, estimated, ``(B,)``."""
+        return self.diagnosis.forward_error
+
+    @property
+    def error(self) -> Tensor:
+        """An estimate of the relative error of the gradient, all causes together, ``(B,)``.
+
+        It tends to be too large rather than too small; docs/robustness.md tells how it was calibrated.
+        Infinite where there is no unique gradient; summaries leave that out, as the verdict counts it.
+        """
+        return self.diagnosis.error
+
+    def complaints(self) -> list[Complaint]:
+        """A sentence for each kind of gradient that is not to be trusted, with the remedy."""
+        return complaints(self.codes, self.method, self.residual, self.rate, self.diagnosis, self.tol)
