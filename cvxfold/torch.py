@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.autograd import solve
+from cvxfold.layer.functorch import uncompiled
 from cvxfold.layer.options import LayerOptions, Options, PluginOptions
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.layer.solver_args import updated
-from cvxfold.layer.transforms import uncompiled
 from cvxfold.layer.unrolling import solve_unrolled
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize

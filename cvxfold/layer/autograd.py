@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from cvxfold.layer.answer import Answer
+from cvxfold.layer.functorch import is_legacy_mapped, is_mapped
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
-from cvxfold.layer.transforms import is_legacy_mapped, is_mapped
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import ForwardRecord
 from cvxfold.report.report import Report

@@ -18,8 +18,8 @@ from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.backward import FoldedGradient, differentiate
 from cvxfold.layer.complaints import judge_backward, judge_forward
-from cvxfold.layer.latest import Latest
 from cvxfold.layer.options import Options
+from cvxfold.layer.per_thread import PerThread
 from cvxfold.layer.pieces import Piece, in_pieces, joined
 from cvxfold.layer.request import CallRequest
 from cvxfold.problem.gradients import DataGradients
@@ -47,7 +47,7 @@ class Session:
         self.entries = Entries(structure, moving)
         self.engine: Engine = engine_for(structure)
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
-        self._reports = Latest[Report]()
+        self._reports = PerThread[Report]()
         self._listeners: dict[int, Callable[[Report], Any]] = {}
         self._keys = count()
 
@@ -173,7 +173,7 @@ class Session:
         found = in_pieces(places, work, lambda: self.engine.size(options.forward), release)
         return [Piece(rows[one.rows], one.value) for one in found]
 
-    def look(self, values: ProgramValues, request: CallRequest) -> Answer:
+    def answer_to(self, values: ProgramValues, request: CallRequest) -> Answer:
         """The last answer, if it lives and is that of the same data, or a new one that leaves no trace."""
         last = self._last()
         if last is not None and len(last.pieces) == 1 and last.request.batch == request.batch:

@@ -24,10 +24,10 @@ from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
 from cvxfold.layer.backward import diagnosed
 from cvxfold.layer.complaints import judge_backward, judge_forward
+from cvxfold.layer.functorch import is_mapped
 from cvxfold.layer.pieces import Piece, joined
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
-from cvxfold.layer.transforms import is_mapped
 from cvxfold.problem.program import Program
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cvxfold.errors import ParameterTypeError
-from cvxfold.layer.transforms import is_mapped
-from cvxfold.problem.domains import DESCRIPTIONS, inside
+from cvxfold.layer.functorch import is_mapped
+from cvxfold.problem.attributes import DESCRIPTIONS, inside
 from cvxfold.problem.structure import ParameterSpec
 
 

@@ -16,7 +16,7 @@ from cvxpylayers.interfaces.base import SolverInterface
 from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_args
 
 from cvxfold.cones.dims import ConeDims
-from cvxfold.problem.domains import NAMES
+from cvxfold.problem.attributes import NAMES
 from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 
 _TWO_ROLES = (

@@ -54,7 +54,7 @@ class ParameterSpec:
     Args:
         triangle: rows and columns of the upper triangle that stands for a symmetric parameter, or None.
         log: whether the canonical problem contains its logarithm (geometric programs).
-        domain: the set that it is declared in, one of :data:`cvxfold.problem.domains.NAMES`, or None.
+        domain: the set that it is declared in, one of :data:`cvxfold.problem.attributes.NAMES`, or None.
     """
 
     name: str

@@ -83,7 +83,7 @@ class _SetUp:
 
 
 @dataclass(frozen=True)
-class _Solved:
+class _SavedState:
     """What a solve leaves for its derivative."""
 
     layer: _SetUp
@@ -175,7 +175,7 @@ class FoldedSolver(SolverInterface):
         values, invalid = layer.values(P, q, A, options.on_unsolvable == "raise")
         with torch.no_grad():
             answer = session.solve(values, CallRequest(len(q), options, invalid=invalid))
-        state = _Solved(layer, answer, q.dtype) if needs_grad else None
+        state = _SavedState(layer, answer, q.dtype) if needs_grad else None
         absent = answer.absent.unsqueeze(-1)
         x, y = (torch.where(absent, torch.nan, value).to(q.dtype) for value in (answer.x, answer.y))
         return x, y, state
@@ -192,7 +192,7 @@ class FoldedSolver(SolverInterface):
         Returns:
             Loss gradients on P, q and A, of the shapes and the dtype that they had there.
         """
-        state: _Solved = saved_state
+        state: _SavedState = saved_state
         session = state.layer.session
         with torch.no_grad():
             data = session.differentiate(state.answer, dprimal.double(), ddual.double())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import COLOURS, Case, arguments, axes, case, evaluate, finish, make_layer, optimum, table
+from study import COLOURS, Case, arguments, axes, case, evaluate, finish, linearized, make_layer, table
 from torch import Tensor
 
 from cvxfold.fold import LFPI
@@ -109,17 +109,15 @@ def _lfpi(options: dict[str, Any]) -> dict[str, Any]:
 
 def forward_iterations(layer: Any, truth: Case) -> Tensor:
     """Applications of F from zero until ‖x_K − x*‖/‖x*‖ stays within the tolerance, ``(B,)``."""
-    at = optimum(layer, truth.params)
-    splitting = at.splitting
-    x = splitting.evaluate(at.u).x
-    u, needed = torch.zeros_like(at.u), torch.zeros(len(at.u), dtype=torch.float64)
+    phi = linearized(layer, truth.params)
+    x = phi.x
+    u, needed = torch.zeros_like(phi.u), torch.zeros(len(phi.u), dtype=torch.float64)
     for k in range(MOST):
-        point = splitting.evaluate(u)
-        error = (point.x - x).norm(dim=-1) / x.norm(dim=-1)
+        error = (phi.moved(u - phi.u).x - x).norm(dim=-1) / x.norm(dim=-1)
         needed = torch.where(error > TOL, k + 1.0, needed)
         if bool((error < 1e-3 * TOL).all()):
             break
-        u = u + splitting.alpha * point.g
+        u = phi.image(u)
     return needed
 
 

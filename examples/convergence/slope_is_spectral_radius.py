@@ -16,8 +16,8 @@ from study import (
     case,
     evaluate,
     finish,
+    linearized,
     make_layer,
-    optimum,
     reached_radius,
     spectral_radius,
     table,
@@ -70,7 +70,7 @@ def rates(name: str, batch: int) -> Rates:
         radius = reached_radius(layer, truth)
         assert layer.report is not None
         assert layer.report.backward is not None
-        dense = spectral_radius(optimum(layer, truth.params))
+        dense = spectral_radius(linearized(layer, truth.params))
         part = torch.stack([radius, dense, layer.report.backward.rate])
         parts.append(part[:, radius < SLOWEST])
     return Rates(*torch.cat(parts, dim=1))

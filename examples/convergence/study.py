@@ -19,8 +19,8 @@ from rich.table import Table
 from torch import Tensor
 
 from cvxfold import analyze
-from cvxfold.gradient.adjoint import Optimum
-from cvxfold.layer.request import Call
+from cvxfold.gradient.linearization import ProgramLinearization
+from cvxfold.layer.request import CallRequest
 from cvxfold.torch import CvxpyLayer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,10 +83,11 @@ def arguments(name: str, description: str | None, argv: Sequence[str] | None = N
     return Arguments(given.quick, given.output)
 
 
-def optimum(layer: CvxpyLayer, params: Sequence[Tensor]) -> Optimum:
-    """Where the layer's derivative is taken: the fixed points, and their operator F."""
+def linearized(layer: CvxpyLayer, params: Sequence[Tensor]) -> ProgramLinearization:
+    """The operator F, linearized at the layer's solutions."""
     given, values, _ = layer.program(*params)
-    return layer.core.look(values, Call(layer.core, given.batch or 1, layer.options, False)).whole.at
+    answer = layer.session.answer_to(values, CallRequest(given.batch or 1, layer.options))
+    return layer.session.engine.linearize(answer.whole)
 
 
 def reached_radius(layer: CvxpyLayer, truth: Case) -> Tensor:
@@ -95,16 +96,16 @@ def reached_radius(layer: CvxpyLayer, truth: Case) -> Tensor:
     return found.spectral_radius
 
 
-def phi_matrix(at: Optimum) -> Tensor:
+def phi_matrix(phi: ProgramLinearization) -> Tensor:
     """Φ of every instance, ``(B, m, m)``: row i is Φᵀ eᵢ."""
-    batch, m = at.u.shape
-    unit = torch.eye(m, dtype=at.u.dtype)
-    return torch.stack([at.phi.vjp(unit[i].expand(batch, m)) for i in range(m)], dim=1)
+    batch, m = phi.u.shape
+    unit = torch.eye(m, dtype=phi.u.dtype)
+    return torch.stack([phi.vjp(unit[i].expand(batch, m)) for i in range(m)], dim=1)
 
 
-def spectral_radius(at: Optimum) -> Tensor:
+def spectral_radius(phi: ProgramLinearization) -> Tensor:
     """ρ(Φ) by all eigenvalues of the matrix, ``(B,)``."""
-    return torch.linalg.eigvals(phi_matrix(at)).abs().amax(-1)
+    return torch.linalg.eigvals(phi_matrix(phi)).abs().amax(-1)
 
 
 def axes(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:

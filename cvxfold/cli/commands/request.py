@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
-from cvxfold.cli.targets import Target, TargetError, load_target
+from cvxfold.cli.named_problem import NamedProblem, ProblemError, load_problem
 from cvxfold.studies.plotting import check_plot
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -40,7 +40,7 @@ class Request:
     gp: bool
     plot: Path | None
 
-    def load(self) -> tuple[Target, list[Tensor]]:
+    def load(self) -> tuple[NamedProblem, list[Tensor]]:
         """The problem and values of its parameters.
 
         Raises:
@@ -52,9 +52,9 @@ class Request:
             raise UsageError(f"expected one of {', '.join(_DTYPES)}, got {self.dtype!r}", "--dtype")
         _check_plot(self.plot)
         try:
-            target = load_target(self.target)
+            target = load_problem(self.target)
             return target, target.sample(self.batch, self.seed, dtype, device)
-        except TargetError as error:
+        except ProblemError as error:
             raise UsageError(str(error), "MODULE:FUNCTION") from error
 
     @contextmanager

@@ -3,19 +3,21 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from cvxfold.studies.analysis.result import Analysis
 from cvxfold.studies.plotting import new_figure
 
 _CURVES = 8
 _DEEPEST = 1e-13
 
 
-def draw(analysis: Analysis, path: Any = None) -> Any:
+def draw(history: Tensor, radius: Tensor, tol: float, path: Any = None) -> Any:
     """Residual of LFPI (the error that unrolling leaves) against iterations, and the predicted slope.
 
     Args:
-        analysis: what to draw.
+        history: of the residuals of LFPI, ``(K, B)``.
+        radius: ρ(Φ), ``(B,)``.
+        tol: the accuracy that is wanted.
         path: where to save it, if anywhere.
 
     Returns:
@@ -26,22 +28,23 @@ def draw(analysis: Analysis, path: Any = None) -> Any:
     """
     figure = new_figure(figsize=(7.5, 4.5))
     axes = figure.subplots()
-    history = analysis.backward_history.cpu().numpy()
-    order = np.argsort(-analysis.spectral_radius.cpu().numpy())
+    residuals, radii = history.cpu().numpy(), radius.cpu().numpy()
+    order = np.argsort(-radii)
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(_CURVES, len(order))).astype(int))]
     for instance in shown:
-        own = history[:, instance]
+        own = residuals[:, instance]
         own = own[np.isfinite(own)]
         if not len(own):
             continue
-        radius = float(analysis.spectral_radius[instance])
+        contraction = float(radii[instance])
         steps = np.arange(len(own))
-        (line,) = axes.semilogy(steps, own, linewidth=1.6, label=f"instance {instance}, ρ(Φ) = {radius:.4f}")
+        name = f"instance {instance}, ρ(Φ) = {contraction:.4f}"
+        (line,) = axes.semilogy(steps, own, linewidth=1.6, label=name)
         anchor = len(own) // 2
-        if radius > 0:
-            slope = own[anchor] * radius ** (steps - anchor)
+        if contraction > 0:
+            slope = own[anchor] * contraction ** (steps - anchor)
             axes.semilogy(steps, slope, linestyle="--", linewidth=1.0, color=line.get_color())
-    axes.axhline(analysis.tol, color="0.5", linewidth=0.8)
+    axes.axhline(tol, color="0.5", linewidth=0.8)
     axes.set_ylim(bottom=_DEEPEST)
     axes.set_xlabel("iterations of LFPI, or depth of unrolling from the solution")
     axes.set_ylabel("relative residual of the adjoint system")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cvxfold.gradient.verdict import Verdict
 from cvxfold.studies.analysis.cost import Cost
+from cvxfold.studies.analysis.plot import draw
 
 _CLEARLY = 2.0  # short runs on a busy machine tell smaller factors badly
 _FINEST, _COARSEST = 1e-14, 1e-3  # forward tolerances that can be reached, and that are recommended
@@ -184,9 +185,7 @@ class Analysis:
         Raises:
             ModuleNotFoundError: matplotlib is missing.
         """
-        from cvxfold.studies.analysis.plot import draw
-
-        return draw(self, path)
+        return draw(self.backward_history, self.spectral_radius, self.tol, path)
 
     def __rich__(self) -> Group:
         counted = Counter(self.verdict)

@@ -31,7 +31,7 @@ from cvxfold.studies.analysis.measures import (
 from cvxfold.studies.analysis.result import Analysis, Forecast, LossOrigin
 from cvxfold.studies.analysis.spectrum import Krylov, arnoldi
 from cvxfold.studies.analysis.trial import Trial
-from cvxfold.studies.loss import Loss, RandomLinear
+from cvxfold.studies.losses import LossFunction, RandomLinearLoss
 from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer
 
@@ -44,7 +44,7 @@ _PRODUCTS = {"anderson": 1, "gmres": 1, "bicgstab": 2}  # with Φᵀ, an iterati
 def analyze(
     layer: CvxpyLayer,
     *params: Tensor,
-    loss: Loss | None = None,
+    loss: LossFunction | None = None,
     tol: float = 1e-6,
     seed: int = 0,
     costs: bool = True,
@@ -76,10 +76,10 @@ def analyze(
         raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {given}")
     if not isinstance(tol, int | float) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
-    tell = progress or (lambda *_: None)
+    advance = progress or (lambda *_: None)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is under
         given = [_usable(value) for value in params]
-        return _analyze(layer, given, loss, float(tol), seed, costs, tell)
+        return _analyze(layer, given, loss, float(tol), seed, costs, advance)
 
 
 def _usable(value: Tensor) -> Tensor:
@@ -91,20 +91,20 @@ def _usable(value: Tensor) -> Tensor:
 def _analyze(
     layer: CvxpyLayer,
     params: Sequence[Tensor],
-    loss: Loss | None,
+    loss: LossFunction | None,
     tol: float,
     seed: int,
     costs: bool,
-    tell: Progress,
+    advance: Progress,
 ) -> Analysis:
     options = replace(layer.options, on_unconverged="ignore", on_unsolvable="raise", on_degenerate=None)
-    tell("solving", 0, 4)
+    advance("solving", 0, 4)
     arguments, values, recoveries = layer.program(*params)
     if arguments.batch == 0:
         raise ValueError("params: expected at least one instance, got an empty batch")
     batch = arguments.batch or 1
     with torch.no_grad():
-        answer = layer.session.look(values.detached(), CallRequest(batch, options))
+        answer = layer.session.answer_to(values.detached(), CallRequest(batch, options))
     judge_forward(answer.report.forward, options)
     solution = answer.whole
 
@@ -112,21 +112,23 @@ def _analyze(
         found = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
         return [value.squeeze(0) for value in found] if arguments.batch is None else found
 
-    tell("spectrum", 1, 4)
+    advance("spectrum", 1, 4)
     if loss is not None:
         origin, bars = "given", [_loss_gradients(solution, outputs, loss)]
     elif answer.bars is not None:
         origin, bars = "last", [answer.bars]
     else:
         origin = "random"
-        bars = [_loss_gradients(solution, outputs, RandomLinear(seed + number)) for number in range(_LOSSES)]
+        bars = [
+            _loss_gradients(solution, outputs, RandomLinearLoss(seed + number)) for number in range(_LOSSES)
+        ]
     with torch.no_grad():
         case = _Case.of(layer.session.engine, solution, origin, bars, tol)
-        tell("rates", 2, 4)
+        advance("rates", 2, 4)
         found = case.analysis(options, layer.session.engine.size(options.forward))
     if not costs:
         return found
-    tell("costs", 3, 4)
+    advance("costs", 3, 4)
     twin = copy.deepcopy(layer.session)  # has no memory, and listens to nobody
     wanted = [value.requires_grad for value in params]
 
@@ -231,7 +233,7 @@ class _Case:
 
 
 def _loss_gradients(
-    solution: Solution, outputs: Callable[[Tensor, Tensor], list[Tensor]], loss: Loss
+    solution: Solution, outputs: Callable[[Tensor, Tensor], list[Tensor]], loss: LossFunction
 ) -> tuple[Tensor, Tensor]:
     """x̄ and ȳ of the loss at the solution."""
     with torch.enable_grad():

@@ -32,7 +32,7 @@ Evaluate = Callable[..., Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ContestantAnswer:
     """What a contestant found.
 
     Args:
@@ -60,13 +60,13 @@ class Contestant(Protocol):
         """Package and method."""
         ...
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> ContestantAnswer:
         """Solve and differentiate; whatever is raised is an answer too."""
         ...
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldedLayer:
     """cvxfold's layer.
 
     Args:
@@ -82,7 +82,7 @@ class Folded:
         """The package and the method."""
         return f"cvxfold {self.method}"
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> ContestantAnswer:
         """Solve and differentiate; a missed tolerance shows in the residual and is no warning."""
         s = self.source
         options: dict[str, Any] = {"on_unconverged": "ignore"} | dict(self.options)
@@ -114,7 +114,7 @@ class Upstream:
         """The package and the mode."""
         return f"cvxpylayers {self.mode}"
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> ContestantAnswer:
         """Solve and differentiate, without the warnings of diffcp and SCS."""
         recorder = Recorder()
         with warnings.catch_warnings():
@@ -178,10 +178,10 @@ def _pass(evaluate: Evaluate, question: Question) -> tuple[list[Tensor], tuple[T
     return [output.detach() for output in outputs], gradients, forward, backward
 
 
-def _measured(evaluate: Evaluate, question: Question, record: Callable[[], Any]) -> Answer:
+def _measured(evaluate: Evaluate, question: Question, record: Callable[[], Any]) -> ContestantAnswer:
     """One pass, measured; ``record`` has its residual afterwards."""
     measured = measure(lambda: _pass(evaluate, question), question.device)
     outputs, gradients, forward, backward = measured.value
     found = record()
     residual = None if found is None or found.residual is None else found.residual.detach().cpu()
-    return Answer(outputs, gradients, residual, forward, backward, measured.peak_bytes)
+    return ContestantAnswer(outputs, gradients, residual, forward, backward, measured.peak_bytes)

@@ -5,6 +5,9 @@ from typing import Any
 
 from cvxfold.torch import CvxpyLayer
 
+_LEFT_TO_METHODS = frozenset({
+    "backward", "backward_max_iters", "on_unconverged", "on_degenerate", "solver", "verbose",
+})  # fmt: skip
 _ABSOLUTE = {"eps_abs", "tol_gap_abs"}
 _TOLERANCES = {*_ABSOLUTE, "eps", "eps_rel", "tol_gap_rel", "tol_feas"}
 
@@ -17,18 +20,12 @@ def solve_options(layer: CvxpyLayer) -> dict[str, Any]:
     """
     options = layer.options
     forward, solver = options.forward, options.solver
-    found: dict[str, Any] = {
-        "refine": forward.refine,
+    found = {name: value for name, value in options.given.items() if name not in _LEFT_TO_METHODS}
+    found |= {  # what ``solver_args`` may have changed
         "tol": forward.eps_abs,
         "max_iters": forward.max_iters,
         "time_limit": forward.time_limit,
         "acceleration": forward.acceleration,
-        "penalty": forward.penalty,
-        "relaxation": forward.relaxation,
-        "backward_tol": options.adjoint.tol,
-        "on_unsolvable": options.on_unsolvable,
-        "proximal": options.proximal,
-        "rescue": options.rescue,
     }
     if solver is None:
         infeasible = forward.eps_infeasible

@@ -3,14 +3,14 @@
 import math
 from typing import Any
 
-from cvxfold.studies.comparison.result import Comparison
+from cvxfold.studies.comparison.findings import Findings
 from cvxfold.studies.plotting import new_figure
 
 _FLOOR = 1e-17  # what is exactly zero has no logarithm
 _COLOURS = {True: "#00798c", False: "#d1495b"}  # cvxfold, cvxpylayers
 
 
-def draw(comparison: Comparison, path: Any = None) -> Any:
+def draw(comparison: Findings, path: Any = None) -> Any:
     """Bars, one for each contestant: gradient difference, adjoint residual, error by finite differences.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cvxfold.problem.arguments import prepare
 from cvxfold.problem.structure import ParameterSpec
-from cvxfold.studies.loss import Loss, RandomLinear
+from cvxfold.studies.losses import LossFunction, RandomLinearLoss
 
 NEGLIGIBLE = 1e-4
 """A gradient counts for no less than this share of the most influential one: below lies what rounding makes
@@ -38,11 +38,11 @@ class Question:
     values: tuple[Tensor, ...]
     tensors: tuple[Tensor, ...]
     batch: int | None
-    loss: Loss
+    loss: LossFunction
 
     @classmethod
     def of(
-        cls, specs: Sequence[ParameterSpec], values: Sequence[Any], loss: Loss | None, seed: int
+        cls, specs: Sequence[ParameterSpec], values: Sequence[Any], loss: LossFunction | None, seed: int
     ) -> "Question":
         """Check the values; without a loss take a random linear one.
 
@@ -59,7 +59,9 @@ class Question:
         for number, spec in enumerate(specs):
             names.append(spec.name if spec.name not in names else f"{spec.name} ({number})")
         tensors = tuple(arguments.tensors)
-        return cls(tuple(specs), tuple(names), given, tensors, arguments.batch, loss or RandomLinear(seed))
+        return cls(
+            tuple(specs), tuple(names), given, tensors, arguments.batch, loss or RandomLinearLoss(seed)
+        )
 
     @property
     def device(self) -> torch.device:

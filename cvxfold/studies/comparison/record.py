@@ -1,15 +1,15 @@
 """A comparison as numbers, strings and lists."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from cvxfold.studies.comparison.result import Comparison, Row
+from cvxfold.studies.comparison.findings import Findings, Row
+from cvxfold.studies.comparison.verdict import words
 
 
-def of(comparison: "Comparison") -> dict[str, Any]:
+def of(comparison: Findings) -> dict[str, Any]:
     """All of it, for JSON; a number that is not finite as a string."""
     record = {
         "batch": comparison.batch,
@@ -18,7 +18,7 @@ def of(comparison: "Comparison") -> dict[str, Any]:
         "right": list(comparison.right),
         "degenerate": comparison.degenerate,
         "unsolvable": comparison.unsolvable,
-        "verdict": comparison.verdict,
+        "verdict": words(comparison),
         "rows": [_row(comparison, row) for row in comparison.rows],
     }
     differences = comparison.finite_differences
@@ -31,7 +31,7 @@ def of(comparison: "Comparison") -> dict[str, Any]:
     return record
 
 
-def _row(comparison: "Comparison", row: "Row") -> dict[str, Any]:
+def _row(comparison: Findings, row: Row) -> dict[str, Any]:
     return {
         "name": row.name,
         "error": row.error,

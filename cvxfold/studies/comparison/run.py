@@ -9,12 +9,20 @@ from torch import Tensor
 
 from cvxfold.checks import require_positive
 from cvxfold.errors import SolverError
-from cvxfold.studies.comparison.contestants import USUAL_MODES, Answer, Contestant, Folded, Upstream, modes
+from cvxfold.studies.comparison.contestants import (
+    USUAL_MODES,
+    Contestant,
+    ContestantAnswer,
+    FoldedLayer,
+    Upstream,
+    modes,
+)
 from cvxfold.studies.comparison.differences import FiniteDifferences, finite_differences
+from cvxfold.studies.comparison.findings import Row
 from cvxfold.studies.comparison.inherited import merged, solve_options
 from cvxfold.studies.comparison.question import LossError, Question
-from cvxfold.studies.comparison.result import Comparison, Row
-from cvxfold.studies.loss import Loss
+from cvxfold.studies.comparison.result import Comparison
+from cvxfold.studies.losses import LossFunction
 from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer, Source
 
@@ -27,7 +35,7 @@ def compare(
     *,
     methods: Sequence[Any] = ("auto", "lfpi"),
     upstream: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = USUAL_MODES,
-    loss: Loss | None = None,
+    loss: LossFunction | None = None,
     finite_differences: int = 0,
     rtol: float = 1e-4,
     seed: int = 0,
@@ -92,7 +100,7 @@ def compare(
         # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
         layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **options) for m in methods]
         question = Question.of(layers[0]._canonical.parameters, _listed(values), loss, seed)
-        contestants: list[Contestant] = [Folded(source, method, options) for method in methods]
+        contestants: list[Contestant] = [FoldedLayer(source, method, options) for method in methods]
         contestants += [Upstream(source, name, each) for name, each in arguments.items()]
         return _Run(source, question, contestants, finite_differences, rtol, seed, progress).result()
 
@@ -117,7 +125,7 @@ class _Run:
     def result(self) -> Comparison:
         """Ask all, then the arbiter, then compare."""
         total = len(self._contestants) + (self._directions > 0)
-        answers: list[Answer | str] = []
+        answers: list[ContestantAnswer | str] = []
         for done, contestant in enumerate(self._contestants):
             self._progress(contestant.name, done, total)
             answers.append(self._ask(contestant))
@@ -131,14 +139,14 @@ class _Run:
             except SolverError as error:
                 notes.append(f"No finite differences: {_described(error)}.")
         self._progress("", total, total)
-        reference = answers[0] if isinstance(answers[0], Answer) else None
+        reference = answers[0] if isinstance(answers[0], ContestantAnswer) else None
         rows = [
             self._row(contestant, answer, reference, differences)
             for contestant, answer in zip(self._contestants, answers, strict=True)
         ]
         return Comparison(tuple(rows), self._rtol, self._question.instances, differences, tuple(notes))
 
-    def _ask(self, contestant: Contestant) -> Answer | str:
+    def _ask(self, contestant: Contestant) -> ContestantAnswer | str:
         """The answer, or what went wrong."""
         try:
             return contestant.answer(self._question)
@@ -150,11 +158,11 @@ class _Run:
     def _row(
         self,
         contestant: Contestant,
-        answer: Answer | str,
-        reference: Answer | None,
+        answer: ContestantAnswer | str,
+        reference: ContestantAnswer | None,
         differences: FiniteDifferences | None,
     ) -> Row:
-        folded = isinstance(contestant, Folded)
+        folded = isinstance(contestant, FoldedLayer)
         if isinstance(answer, str):
             return Row(contestant.name, folded, error=answer)
         q = self._question

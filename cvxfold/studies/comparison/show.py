@@ -1,21 +1,20 @@
 """A comparison as a table."""
 
 from io import StringIO
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from cvxfold.studies.comparison.result import Comparison, Row
+from cvxfold.studies.comparison.findings import Findings, Row
+from cvxfold.studies.comparison.verdict import words
 
 _WIDTH = 80
 _NARROWEST = len("cvxpylayers")  # of the column of names
 
 
-def table(comparison: "Comparison") -> Table:
+def table(comparison: Findings) -> Table:
     """One line for each contestant: the largest figures over the batch.
 
     Names are folded where there is no room for them; numbers never are, and on a narrow console the table is
@@ -42,16 +41,16 @@ def table(comparison: "Comparison") -> Table:
     return found
 
 
-def text(comparison: "Comparison") -> str:
+def text(comparison: Findings) -> str:
     """The table and the verdict in plain characters."""
     buffer = StringIO()
     console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False)
     console.print(table(comparison))
-    console.print(comparison.verdict)
+    console.print(words(comparison))
     return buffer.getvalue().rstrip()
 
 
-def _cells(comparison: "Comparison", row: "Row") -> list[str]:
+def _cells(comparison: Findings, row: Row) -> list[str]:
     if row.error is not None:
         return ["fails"]
     figures = [row.solution_difference, row.gradient_difference, row.adjoint_residual]

@@ -1,15 +1,13 @@
 """What a comparison found in words: who differs from whom, what speaks for each, and who is right."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
-    from cvxfold.studies.comparison.result import Comparison, Row
+from cvxfold.studies.comparison.findings import Findings, Row
 
 
-def words(comparison: "Comparison") -> str:
+def words(comparison: Findings) -> str:
     """The verdict, a few sentences."""
     said = [
         *_differences(comparison),
@@ -20,7 +18,7 @@ def words(comparison: "Comparison") -> str:
     return " ".join(said)
 
 
-def _differences(comparison: "Comparison") -> Iterator[str]:
+def _differences(comparison: Findings) -> Iterator[str]:
     """How far the answers are apart."""
     reference, differing = comparison.reference, comparison.differing
     others = [row for row in comparison.rows[1:] if row.error is None]
@@ -43,7 +41,7 @@ def _differences(comparison: "Comparison") -> Iterator[str]:
         yield "There is no answer of cvxpylayers to compare with."
 
 
-def _judgement(comparison: "Comparison") -> Iterator[str]:
+def _judgement(comparison: Findings) -> Iterator[str]:
     """What speaks for the answers that matter, and who is right."""
     answers = [row for row in comparison.rows if row.error is None]
     differing, unique = comparison.differing, comparison.differentiable(comparison.batch)
@@ -66,7 +64,7 @@ def _judgement(comparison: "Comparison") -> Iterator[str]:
         yield _conclusion(comparison, [row for row in answers if row.name in comparison.right])
 
 
-def _evidence(comparison: "Comparison", rows: Sequence["Row"]) -> str:
+def _evidence(comparison: Findings, rows: Sequence[Row]) -> str:
     """What speaks for each of the rows."""
     judged, differences = comparison.judged, comparison.finite_differences
     if judged is None or differences is None:
@@ -86,7 +84,7 @@ def _evidence(comparison: "Comparison", rows: Sequence["Row"]) -> str:
     return f"Off the finite differences (good to {own:.1e}{_where(judged, comparison)}): {', '.join(errors)}."
 
 
-def _where(judged: "Tensor", comparison: "Comparison") -> str:
+def _where(judged: Tensor, comparison: Findings) -> str:
     """In which part of the batch finite differences judge."""
     if bool(judged.all()):
         return ""
@@ -95,7 +93,7 @@ def _where(judged: "Tensor", comparison: "Comparison") -> str:
     return f", in {int(instances.sum())} of {comparison.batch} instances{without}"
 
 
-def _conclusion(comparison: "Comparison", right: Sequence["Row"]) -> str:
+def _conclusion(comparison: Findings, right: Sequence[Row]) -> str:
     """Who is right; solving one's own linear system is not enough for that where such answers differ."""
     among = "" if bool(comparison.differentiable(comparison.batch).all()) else " in the others"
     if not right:
@@ -108,7 +106,7 @@ def _conclusion(comparison: "Comparison", right: Sequence["Row"]) -> str:
     return f"Right to {comparison.rtol:.0e}{among}: {_listing(right)}."
 
 
-def _apart(row: "Row", comparison: "Comparison") -> bool:
+def _apart(row: Row, comparison: Findings) -> bool:
     """Whether an answer is another one than the reference's where there is a unique derivative."""
     if row.solution is None or row.gradients is None:  # there is no reference
         return True
@@ -118,7 +116,7 @@ def _apart(row: "Row", comparison: "Comparison") -> bool:
     return not all(bool((part <= comparison.rtol).all()) for part in known)
 
 
-def _failures(comparison: "Comparison") -> list[str]:
+def _failures(comparison: Findings) -> list[str]:
     """Who failed, and why; a reason that several share once."""
     reasons: dict[str, list[Row]] = {}
     for row in comparison.rows:
@@ -127,10 +125,10 @@ def _failures(comparison: "Comparison") -> list[str]:
     return [f"{_listing(rows)} failed: {reason.rstrip('.')}." for reason, rows in reasons.items()]
 
 
-def _figure(row: "Row", measure: "Tensor") -> str:
+def _figure(row: Row, measure: Tensor) -> str:
     return f"{float(measure.max()):.1e} ({row.name})"
 
 
-def _listing(rows: Sequence["Row"]) -> str:
+def _listing(rows: Sequence[Row]) -> str:
     names = [row.name for row in rows]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -170,7 +170,7 @@ def project_power(u: Array, alpha: float) -> Projection:
 
 
 @dataclass(frozen=True)
-class Cone:
+class ReferenceCone:
     """One cone of a product: its rows and its projection."""
 
     rows: slice
@@ -194,7 +194,7 @@ class Dimensions(Protocol):
     def p3d(self) -> Sequence[float]: ...  # noqa: D102
 
 
-def cones_of(dims: Dimensions) -> list[Cone]:
+def cones_of(dims: Dimensions) -> list[ReferenceCone]:
     """The cones of a product in SCS's order; its rows end with the last one's."""
     kinds: list[tuple[int, Callable[[Array], Projection]]] = []
     if dims.zero:
@@ -207,12 +207,12 @@ def cones_of(dims: Dimensions) -> list[Cone]:
     kinds += [(3, partial(project_power, alpha=float(alpha))) for alpha in dims.p3d]
     ends = np.cumsum([0, *(size for size, _ in kinds)])
     return [
-        Cone(slice(int(start), int(stop)), project)
+        ReferenceCone(slice(int(start), int(stop)), project)
         for (start, stop), (_, project) in zip(pairwise(ends), kinds, strict=True)
     ]
 
 
-def complementary(cones: Sequence[Cone], u: Array) -> tuple[Array, Array]:
+def complementary(cones: Sequence[ReferenceCone], u: Array) -> tuple[Array, Array]:
     """S = Π(u) and y = s − u, each ``(m,)``; what is zero but for rounding in a block is zero."""
     s = project_product(cones, u)
     y = s - u
@@ -224,7 +224,7 @@ def complementary(cones: Sequence[Cone], u: Array) -> tuple[Array, Array]:
     return s, y
 
 
-def project_product(cones: Sequence[Cone], u: Array) -> Array:
+def project_product(cones: Sequence[ReferenceCone], u: Array) -> Array:
     """Π(u) on a product of cones, ``(m,)``."""
     s = np.zeros_like(u)
     for cone in cones:

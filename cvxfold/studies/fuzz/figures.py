@@ -6,13 +6,13 @@ from typing import Any
 
 from rich.table import Table
 
-from cvxfold.studies.fuzz.judge import RESULTS, Outcome
+from cvxfold.studies.fuzz.judge import RESULTS, Judgement
 
 FLOOR = 1e-14  # errors below it are rounding
 PESSIMISM = 100.0
 
 
-def counts(outcomes: Iterable[Outcome]) -> dict[str, dict[str, dict[str, int]]]:
+def counts(outcomes: Iterable[Judgement]) -> dict[str, dict[str, dict[str, int]]]:
     """Results by truth and kind."""
     by: dict[str, dict[str, dict[str, int]]] = {}
     for one in sorted(outcomes, key=lambda one: (_ORDER.index(one.truth), one.kind)):
@@ -24,7 +24,7 @@ def counts(outcomes: Iterable[Outcome]) -> dict[str, dict[str, dict[str, int]]]:
 _ORDER = ("nondegenerate", "degenerate", "solution", "infeasible", "unbounded", "bad value")
 
 
-def figures(outcomes: list[Outcome]) -> dict[str, Any]:
+def figures(outcomes: list[Judgement]) -> dict[str, Any]:
     """All numbers of a run, for JSON; shares are None where there is nothing to share."""
     clear = [one for one in outcomes if one.truth == "nondegenerate"]
     unsolvable = [one for one in outcomes if one.truth in ("infeasible", "unbounded")]
@@ -47,12 +47,12 @@ def figures(outcomes: list[Outcome]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def wrong(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def wrong(outcomes: Iterable[Judgement]) -> list[Judgement]:
     """What is silently wrong, or crashed."""
     return [one for one in outcomes if one.result in ("silently wrong", "crashed")]
 
 
-def reproduction(one: Outcome) -> str:
+def reproduction(one: Judgement) -> str:
     """A line that says what is wrong and how to see it again."""
     return (
         f"seed {one.seed} structure {one.structure} instance {one.instance}: {one.truth}, {one.kind}: "
@@ -60,7 +60,7 @@ def reproduction(one: Outcome) -> str:
     )
 
 
-def table(outcomes: list[Outcome]) -> Table:
+def table(outcomes: list[Judgement]) -> Table:
     """Counts by truth and kind."""
     shape = Table(title=f"{len(outcomes)} random cone programs", title_justify="left")
     shape.add_column("", no_wrap=True)
@@ -78,7 +78,7 @@ def table(outcomes: list[Outcome]) -> Table:
     return shape
 
 
-def notes(outcomes: list[Outcome]) -> str:
+def notes(outcomes: list[Judgement]) -> str:
     """The shares, a line each."""
     numbers = figures(outcomes)
     lines = (

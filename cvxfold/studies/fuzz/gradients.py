@@ -6,9 +6,9 @@ import numpy as np
 
 from cvxfold.studies.fuzz.cones import Array, complementary, cones_of
 from cvxfold.studies.fuzz.problem import Slot
-from cvxfold.studies.fuzz.programs import Instance
-from cvxfold.studies.fuzz.reference import Adjoint
-from cvxfold.studies.fuzz.structure import Structure
+from cvxfold.studies.fuzz.programs import RandomProgram
+from cvxfold.studies.fuzz.reference import ReferenceAdjoint
+from cvxfold.studies.fuzz.structure import RandomStructure
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Gradient:
         A = None if self.A is None else self.A - null @ (null.T @ self.A)
         return Gradient(self.q, self.b - null @ (null.T @ self.b), A, self.L)
 
-    def given(self, instance: Instance) -> "Gradient":
+    def given(self, instance: RandomProgram) -> "Gradient":
         """With respect to the data at the scale they are given at."""
         E, C, c = instance.scaling.rows, instance.scaling.columns, instance.scaling.objective
         return Gradient(
@@ -53,7 +53,7 @@ class Gradient:
             None if self.L is None else self.L / (np.sqrt(c) * C),
         )
 
-    def natural(self, instance: Instance) -> "Gradient":
+    def natural(self, instance: RandomProgram) -> "Gradient":
         """The inverse of :meth:`given`."""
         E, C, c = instance.scaling.rows, instance.scaling.columns, instance.scaling.objective
         return Gradient(
@@ -64,7 +64,9 @@ class Gradient:
         )
 
 
-def of_adjoint(structure: Structure, instance: Instance, side: Adjoint, slots: list[Slot]) -> Gradient:
+def of_adjoint(
+    structure: RandomStructure, instance: RandomProgram, side: ReferenceAdjoint, slots: list[Slot]
+) -> Gradient:
     """The gradient at the natural scale, for what is a parameter."""
     names = {slot.name for slot in slots}
     _, y = complementary(cones_of(structure.dims), instance.u)
@@ -77,7 +79,7 @@ def of_adjoint(structure: Structure, instance: Instance, side: Adjoint, slots: l
     )
 
 
-def of_parts(structure: Structure, parts: list[Array], slots: list[Slot]) -> Gradient:
+def of_parts(structure: RandomStructure, parts: list[Array], slots: list[Slot]) -> Gradient:
     """The gradient that came back for one instance, one array for each parameter."""
     m, n = structure.m, structure.n
     names = {slot.name for slot in slots}

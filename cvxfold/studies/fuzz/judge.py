@@ -16,9 +16,9 @@ import numpy as np
 from cvxfold.studies.fuzz.cones import Array, complementary, cones_of, project_product
 from cvxfold.studies.fuzz.gradients import Gradient, of_adjoint
 from cvxfold.studies.fuzz.problem import Slot
-from cvxfold.studies.fuzz.programs import Ending, Instance
+from cvxfold.studies.fuzz.programs import Ending, RandomProgram
 from cvxfold.studies.fuzz.reference import Truth, examine
-from cvxfold.studies.fuzz.structure import Structure
+from cvxfold.studies.fuzz.structure import RandomStructure
 
 WRONG = 1e-5
 WELL_FORWARD, WELL_BACKWARD = 1e-8, 1e-6
@@ -26,7 +26,7 @@ RESULTS = ("solved", "certified", "flagged", "silently wrong", "crashed")
 
 
 @dataclass(frozen=True)
-class Answer:
+class LayerAnswer:
     """What the layer said of one instance.
 
     Args:
@@ -44,7 +44,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Judgement:
     """The judgement on one instance.
 
     Args:
@@ -70,18 +70,18 @@ class Outcome:
 
 
 def judge(
-    structure: Structure, number: int, instance: Instance, slots: list[Slot], answer: Answer
-) -> Outcome:
+    structure: RandomStructure, number: int, instance: RandomProgram, slots: list[Slot], answer: LayerAnswer
+) -> Judgement:
     """The outcome of instance ``number``."""
     names = structure.seed, structure.number, number, instance.kind
     if instance.ending is not Ending.SOLUTION:
-        return Outcome(*names, instance.ending.value, *_without_solution(instance, answer))
+        return Judgement(*names, instance.ending.value, *_without_solution(instance, answer))
     truth = examine(instance.P, instance.A, structure.dims, instance.u, instance.weight)
     name = "nondegenerate" if truth.nondegenerate else "degenerate"
     if answer.status == "unconverged":
-        return Outcome(*names, name, "flagged", "unconverged")
+        return Judgement(*names, name, "flagged", "unconverged")
     if answer.status != "solved":
-        return Outcome(*names, name, "silently wrong", f"called {answer.status}")
+        return Judgement(*names, name, "silently wrong", f"called {answer.status}")
     if truth.nondegenerate:
         forward = _distance(instance, answer.x)
     else:
@@ -89,23 +89,23 @@ def judge(
     backward = _gradient_error(structure, instance, slots, truth, answer.gradient)
     numbers = forward, backward, answer.estimate
     if not forward <= WRONG:
-        return Outcome(*names, name, "silently wrong", f"solution off by {forward:.1e}", *numbers)
+        return Judgement(*names, name, "silently wrong", f"solution off by {forward:.1e}", *numbers)
     right = backward <= WRONG
     well = forward <= WELL_FORWARD and backward <= WELL_BACKWARD
     if answer.verdict != "converged":
-        return Outcome(*names, name, "flagged", f"gradient {answer.verdict}", *numbers, well)
+        return Judgement(*names, name, "flagged", f"gradient {answer.verdict}", *numbers, well)
     if right:
-        return Outcome(*names, name, "solved", "", *numbers, well)
+        return Judgement(*names, name, "solved", "", *numbers, well)
     if answer.estimate >= backward:
-        return Outcome(*names, name, "flagged", "gradient's error is told", *numbers)
+        return Judgement(*names, name, "flagged", "gradient's error is told", *numbers)
     if truth.differentiable:
         what = f"gradient off by {backward:.1e}, estimated {answer.estimate:.1e}"
     else:
         what = "gradient where there is none, called converged"
-    return Outcome(*names, name, "silently wrong", what, *numbers)
+    return Judgement(*names, name, "silently wrong", what, *numbers)
 
 
-def _without_solution(instance: Instance, answer: Answer) -> tuple[str, str]:
+def _without_solution(instance: RandomProgram, answer: LayerAnswer) -> tuple[str, str]:
     """Result and words."""
     right = {
         Ending.INFEASIBLE: ("infeasible", *(["unbounded"] if instance.twofold else [])),
@@ -123,13 +123,13 @@ def _without_solution(instance: Instance, answer: Answer) -> tuple[str, str]:
     return "certified", ""
 
 
-def _distance(instance: Instance, x: Array) -> float:
+def _distance(instance: RandomProgram, x: Array) -> float:
     """‖C x̂ − x‖/‖x‖."""
     off = instance.scaling.columns * x - instance.x
     return float(np.linalg.norm(off) / np.linalg.norm(instance.x))
 
 
-def _suboptimality(structure: Structure, instance: Instance, x: Array) -> float:
+def _suboptimality(structure: RandomStructure, instance: RandomProgram, x: Array) -> float:
     """How far x̂ is from feasible, and its objective from the optimum; the larger one, relative."""
     x = instance.scaling.columns * x
     s, Ax = instance.b - instance.A @ x, instance.A @ x
@@ -146,7 +146,7 @@ def _suboptimality(structure: Structure, instance: Instance, x: Array) -> float:
 
 
 def _gradient_error(
-    structure: Structure, instance: Instance, slots: list[Slot], truth: Truth, given: Gradient
+    structure: RandomStructure, instance: RandomProgram, slots: list[Slot], truth: Truth, given: Gradient
 ) -> float:
     """The largest relative error over all sides of a kink; infinite where no gradient is right."""
     if not truth.differentiable or not np.isfinite(given.norm):

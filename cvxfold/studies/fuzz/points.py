@@ -9,7 +9,7 @@
 import numpy as np
 from numpy.random import Generator
 
-from cvxfold.studies.fuzz.cones import Array, Cone, cones_of, triangle
+from cvxfold.studies.fuzz.cones import Array, ReferenceCone, cones_of, triangle
 from cvxfold.studies.fuzz.structure import Dims
 
 POINTS = ("generic", "kink", "tie", "vertex")
@@ -31,7 +31,7 @@ def draw_point(rng: Generator, dims: Dims, n: int, curved: bool, kind: str) -> A
         kind: one of :data:`POINTS`.
     """
     u = np.zeros(dims.m)
-    inequalities: Cone | None = None
+    inequalities: ReferenceCone | None = None
     held = bent = 0  # dimensions that the cones hold, and that their curvature may hold
     cones = list(zip(kinds_of(dims), cones_of(dims), strict=True))
     for name, cone in cones:
@@ -89,11 +89,11 @@ def draw_direction(rng: Generator, dims: Dims) -> Array:
     return r
 
 
-def _size(cone: Cone) -> int:
+def _size(cone: ReferenceCone) -> int:
     return cone.rows.stop - cone.rows.start
 
 
-def _block(rng: Generator, name: str, cone: Cone, kind: str, inside: bool = False) -> Array:
+def _block(rng: Generator, name: str, cone: ReferenceCone, kind: str, inside: bool = False) -> Array:
     """A point for one cone, no closer to a kink than a hundredth of its size."""
     size = _size(cone)
     if name in ("zero", "nonneg"):
@@ -143,7 +143,7 @@ def _tie(rng: Generator, name: str, size: int) -> Array:
     return np.array([1.0, 1.0, 1.0])
 
 
-def _kink(rng: Generator, name: str, cone: Cone, u: Array) -> Array:
+def _kink(rng: Generator, name: str, cone: ReferenceCone, u: Array) -> Array:
     """A point near ``u`` where the projection has no derivative."""
     if name == "nonneg":
         zeros = rng.permutation(len(u)) < rng.integers(1, min(3, len(u)) + 1)

@@ -7,8 +7,8 @@ import cvxpy as cp
 import numpy as np
 
 from cvxfold.studies.fuzz.cones import Array, triangle
-from cvxfold.studies.fuzz.programs import Instance
-from cvxfold.studies.fuzz.structure import Quadratic, Structure, blocks_of
+from cvxfold.studies.fuzz.programs import RandomProgram
+from cvxfold.studies.fuzz.structure import Quadratic, RandomStructure, blocks_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Modelled:
     parameters: list[cp.Parameter]
     slots: list[Slot]
 
-    def values(self, instances: list[Instance]) -> list[Array]:
+    def values(self, instances: list[RandomProgram]) -> list[Array]:
         """For each parameter the values of all instances, ``(B, *shape)``."""
         given = [scaled(instance) for instance in instances]
         out = []
@@ -53,7 +53,7 @@ class Modelled:
         return out
 
 
-def model(structure: Structure, first: Instance) -> Modelled:
+def model(structure: RandomStructure, first: RandomProgram) -> Modelled:
     """The problem; constants are those of its first instance, which the others share.
 
     Args:
@@ -120,7 +120,7 @@ def _matrices(size: int) -> Array:
     return basis
 
 
-def scaled(instance: Instance) -> Given:
+def scaled(instance: RandomProgram) -> Given:
     """The data at the scale they are given at, with the bad value if there is one."""
     E, C, c = instance.scaling.rows, instance.scaling.columns, instance.scaling.objective
     given = Given(

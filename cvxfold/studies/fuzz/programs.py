@@ -20,7 +20,7 @@ from numpy.random import Generator
 from cvxfold.studies.fuzz.cones import Array, complementary, cones_of
 from cvxfold.studies.fuzz.points import POINTS, draw_direction, draw_dual, draw_point, kinds_of
 from cvxfold.studies.fuzz.reference import condition
-from cvxfold.studies.fuzz.structure import Defect, Quadratic, Structure, powers_of_two
+from cvxfold.studies.fuzz.structure import Defect, Quadratic, RandomStructure, powers_of_two
 
 SLIGHTLY = 1e-3  # the relative margin of the smallest infeasibility and unboundedness
 _TRIES = 6
@@ -36,7 +36,7 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True)
-class Scaling:
+class Units:
     """Powers of two: ``rows`` E ``(m,)``, ``columns`` C ``(n,)``, ``objective`` c (a power of four)."""
 
     rows: Array
@@ -45,7 +45,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Instance:
+class RandomProgram:
     """One program at its natural scale, with its answer.
 
     Args:
@@ -72,7 +72,7 @@ class Instance:
     proof: Array
     twofold: bool
     weight: Array
-    scaling: Scaling
+    scaling: Units
     bad: tuple[str, float, float] | None = None
 
     @property
@@ -81,7 +81,7 @@ class Instance:
         return self.L.T @ self.L
 
 
-def draw_instances(structure: Structure, batch: int) -> list[Instance]:
+def draw_instances(structure: RandomStructure, batch: int) -> list[RandomProgram]:
     """The first instances of a structure; the same whatever the batch's size."""
     rng = structure.rng()
     y0, d = draw_dual(rng, structure.dims) if structure.m else np.zeros(0), rng.standard_normal(structure.n)
@@ -101,13 +101,13 @@ def draw_instances(structure: Structure, batch: int) -> list[Instance]:
 
 
 def _draw(
-    structure: Structure,
+    structure: RandomStructure,
     rng: Generator,
     shared: tuple[Array, Array],
     y0: Array,
     d: Array,
-    scaling: Scaling,
-) -> Instance:
+    scaling: Units,
+) -> RandomProgram:
     infeasible, unbounded, bad = structure.endings
     luck = rng.random()
     ending = (
@@ -152,7 +152,7 @@ def _draw(
     return instance
 
 
-def _matrices(structure: Structure, rng: Generator) -> tuple[Array, Array]:
+def _matrices(structure: RandomStructure, rng: Generator) -> tuple[Array, Array]:
     """L ``(r, n)`` and A ``(m, n)`` with the structure's defect."""
     n, m, dims = structure.n, structure.m, structure.dims
     L = rng.standard_normal((structure.factor_rows, n)) / np.sqrt(n)
@@ -174,7 +174,9 @@ def _matrices(structure: Structure, rng: Generator) -> tuple[Array, Array]:
     return L, A
 
 
-def _solvable(structure: Structure, rng: Generator, L: Array, A: Array, scaling: Scaling) -> Instance:
+def _solvable(
+    structure: RandomStructure, rng: Generator, L: Array, A: Array, scaling: Units
+) -> RandomProgram:
     """An instance around a drawn solution; generic ones are drawn again where they come out degenerate."""
     dims = structure.dims
     point = str(rng.choice(POINTS, p=[0.76, 0.1, 0.07, 0.07]))
@@ -190,10 +192,10 @@ def _solvable(structure: Structure, rng: Generator, L: Array, A: Array, scaling:
     defect = structure.defect
     kind = point if defect is Defect.NONE else defect.value
     q, b = -P @ x - A.T @ y, A @ x + s
-    return Instance(Ending.SOLUTION, kind, L, A, q, b, x, u, np.zeros(0), False, weight, scaling)
+    return RandomProgram(Ending.SOLUTION, kind, L, A, q, b, x, u, np.zeros(0), False, weight, scaling)
 
 
-def _made_infeasible(rng: Generator, instance: Instance, y0: Array) -> Instance:
+def _made_infeasible(rng: Generator, instance: RandomProgram, y0: Array) -> RandomProgram:
     """Move b past the hyperplane of y₀."""
     slight, twofold = bool(rng.random() < 0.25), bool(rng.random() < 0.5)
     y0 = y0 / np.linalg.norm(y0)
@@ -207,7 +209,7 @@ def _made_infeasible(rng: Generator, instance: Instance, y0: Array) -> Instance:
     )  # fmt: skip
 
 
-def _made_unbounded(rng: Generator, instance: Instance, d: Array) -> Instance:
+def _made_unbounded(rng: Generator, instance: RandomProgram, d: Array) -> RandomProgram:
     """Tilt q against d."""
     slight = bool(rng.random() < 0.25)
     d = d / np.linalg.norm(d)
@@ -241,7 +243,7 @@ def _flat_along(L: Array, d: Array) -> Array:
     return L
 
 
-def _scaling(structure: Structure, rng: Generator) -> Scaling:
+def _scaling(structure: RandomStructure, rng: Generator) -> Units:
     """Over the structure's powers of ten, for all rows or columns together and each one by itself."""
     rows, columns, objective = structure.spreads
     E = np.full(structure.m, rng.uniform(-1, 1) * rows / 2)
@@ -250,4 +252,4 @@ def _scaling(structure: Structure, rng: Generator) -> Scaling:
         E[cone.rows] += rng.uniform(-1, 1, cone.rows.stop - cone.rows.start if separable else 1) * rows / 2
     C = (rng.uniform(-1, 1, structure.n) + rng.uniform(-1, 1)) * columns / 2
     c = float(powers_of_two(np.array(rng.uniform(-1, 1) * objective / 2))) ** 2
-    return Scaling(powers_of_two(E), powers_of_two(C), c)
+    return Units(powers_of_two(E), powers_of_two(C), c)

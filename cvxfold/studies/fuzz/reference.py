@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvxfold.studies.fuzz.cones import Array, Cone, complementary, cones_of
+from cvxfold.studies.fuzz.cones import Array, ReferenceCone, complementary, cones_of
 from cvxfold.studies.fuzz.structure import Dims
 
 WORST_CONDITION = 1e10
@@ -36,7 +36,7 @@ _KINK = 1e-6  # a margin below this, relative to u
 
 
 @dataclass(frozen=True)
-class Adjoint:
+class ReferenceAdjoint:
     """A gradient in few numbers: p ``(n,)`` and v ``(m,)``, or why there is none.
 
     Args:
@@ -62,7 +62,7 @@ class Truth:
         nondegenerate: whether the solution is unique and has a derivative, by a visible margin.
     """
 
-    sides: list[Adjoint]
+    sides: list[ReferenceAdjoint]
     margin: float
     nondegenerate: bool
 
@@ -95,7 +95,7 @@ def examine(P: Array, A: Array, dims: Dims, u: Array, weight: Array) -> Truth:
     return Truth(sides, near, False)
 
 
-def adjoint(P: Array, A: Array, D: Array, weight: Array, tied: Array) -> Adjoint:
+def adjoint(P: Array, A: Array, D: Array, weight: Array, tied: Array) -> ReferenceAdjoint:
     """The adjoint of least norm, and what there is of a null space.
 
     Args:
@@ -120,7 +120,7 @@ def adjoint(P: Array, A: Array, D: Array, weight: Array, tied: Array) -> Adjoint
     # The system has no solution where the loss looks at what is not unique.
     unique = unique and bool(np.linalg.norm(rhs - J.T @ z) <= 1e-6 * np.linalg.norm(weight))
     condition = largest / float(S[kept].min(initial=largest))
-    return Adjoint(z[:n], z[n:], condition, left[n:] if unique else np.zeros((m, 0)), unique)
+    return ReferenceAdjoint(z[:n], z[n:], condition, left[n:] if unique else np.zeros((m, 0)), unique)
 
 
 def condition(P: Array, A: Array, dims: Dims, u: Array) -> float:
@@ -153,7 +153,7 @@ def _tied_rows(A: Array, dims: Dims, u: Array) -> Array:
     return tied
 
 
-def slopes(cones: list[Cone], u: Array) -> Array:
+def slopes(cones: list[ReferenceCone], u: Array) -> Array:
     """D = DΠ(u), ``(m, m)``."""
     D = np.zeros((len(u), len(u)))
     for cone in cones:
@@ -161,7 +161,7 @@ def slopes(cones: list[Cone], u: Array) -> Array:
     return D
 
 
-def margin(cones: list[Cone], u: Array) -> float:
+def margin(cones: list[ReferenceCone], u: Array) -> float:
     """About how far u is from the nearest kink, relative to the size of its block there."""
     return min((cone.project(u[cone.rows])[2] / _size(u[cone.rows]) for cone in cones), default=np.inf)
 

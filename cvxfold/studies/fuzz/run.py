@@ -6,7 +6,7 @@ from multiprocessing import get_context
 
 import torch
 
-from cvxfold.studies.fuzz.judge import Outcome
+from cvxfold.studies.fuzz.judge import Judgement
 from cvxfold.studies.fuzz.solve import examine_structure
 
 Advance = Callable[[str, int, int], None]
@@ -19,7 +19,7 @@ def fuzz(
     workers: int = 1,
     time_limit: float | None = None,
     progress: Advance | None = None,
-) -> list[Outcome]:
+) -> list[Judgement]:
     """The outcomes of ``count`` instances.
 
     Args:
@@ -36,7 +36,7 @@ def fuzz(
         []
     """
     sizes = [min(batch, count - start) for start in range(0, count, batch)]
-    outcomes: list[Outcome] = []
+    outcomes: list[Judgement] = []
     for found in _each(seed, sizes, workers, time_limit):
         outcomes += found
         if progress is not None:
@@ -45,7 +45,7 @@ def fuzz(
     return outcomes
 
 
-def _each(seed: int, sizes: list[int], workers: int, time_limit: float | None) -> Iterator[list[Outcome]]:
+def _each(seed: int, sizes: list[int], workers: int, time_limit: float | None) -> Iterator[list[Judgement]]:
     numbers = range(len(sizes))
     if workers == 1:
         for number, size in zip(numbers, sizes, strict=True):

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from cvxfold.studies.fuzz.gradients import of_parts
-from cvxfold.studies.fuzz.judge import Answer, Outcome, judge
+from cvxfold.studies.fuzz.judge import Judgement, LayerAnswer, judge
 from cvxfold.studies.fuzz.problem import Modelled, model
-from cvxfold.studies.fuzz.programs import Instance, draw_instances
-from cvxfold.studies.fuzz.structure import Structure, draw_structure
+from cvxfold.studies.fuzz.programs import RandomProgram, draw_instances
+from cvxfold.studies.fuzz.structure import RandomStructure, draw_structure
 from cvxfold.torch import CvxpyLayer
 
 
@@ -26,8 +26,8 @@ class Case:
         weights: of the loss ⟨weight, x⟩, ``(B, n)``, at the scale the data are given at.
     """
 
-    structure: Structure
-    instances: list[Instance]
+    structure: RandomStructure
+    instances: list[RandomProgram]
     modelled: Modelled
     values: list[torch.Tensor]
     weights: torch.Tensor
@@ -57,7 +57,7 @@ def replay(seed: int, number: int, batch: int = 8) -> Case:
     return Case(structure, instances, modelled, values, weights)
 
 
-def answers(case: Case, time_limit: float | None = None) -> list[Answer]:
+def answers(case: Case, time_limit: float | None = None) -> list[LayerAnswer]:
     """Solve and differentiate; what the layer says of each instance.
 
     Args:
@@ -74,7 +74,7 @@ def answers(case: Case, time_limit: float | None = None) -> list[Answer]:
     for i in range(len(case.instances)):
         parts = [gradient[i].numpy() for gradient in gradients]
         out.append(
-            Answer(
+            LayerAnswer(
                 str(report.forward.status[i]),
                 str(report.backward.verdict[i]),
                 np.nan if estimate is None else float(estimate[i]),
@@ -85,7 +85,7 @@ def answers(case: Case, time_limit: float | None = None) -> list[Answer]:
     return out
 
 
-def examine_structure(seed: int, number: int, batch: int, time_limit: float | None = None) -> list[Outcome]:
+def examine_structure(seed: int, number: int, batch: int, time_limit: float | None = None) -> list[Judgement]:
     """The outcomes of a structure's instances; an exception is an outcome of all of them."""
     case = replay(seed, number, batch)
     try:
@@ -95,7 +95,7 @@ def examine_structure(seed: int, number: int, batch: int, time_limit: float | No
     except Exception as error:
         words = f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
         return [
-            Outcome(seed, number, i, one.kind, one.ending.value, "crashed", words)
+            Judgement(seed, number, i, one.kind, one.ending.value, "crashed", words)
             for i, one in enumerate(case.instances)
         ]
     slots = case.modelled.slots

@@ -56,7 +56,7 @@ class Defect(Enum):
 
 
 @dataclass(frozen=True)
-class Structure:
+class RandomStructure:
     """One cvxpy problem.
 
     Args:
@@ -95,7 +95,7 @@ class Structure:
         return np.random.default_rng((self.seed, self.number, 1 if instance is None else instance + 2))
 
 
-def draw_structure(seed: int, number: int) -> Structure:
+def draw_structure(seed: int, number: int) -> RandomStructure:
     """Structure ``number`` of a seed."""
     rng = np.random.default_rng((seed, number, 0))
     n = int(min(MOST_VARIABLES, rng.geometric(rng.choice([0.4, 0.15, 0.05]))))
@@ -126,7 +126,7 @@ def draw_structure(seed: int, number: int) -> Structure:
         spreads = [float(rng.choice([0.0, 1.0, 2.5, 5.0])) for _ in range(3)]
     shared_scaling = matrix_is_constant or quadratic.constant or bool(rng.random() < 0.5)
     density = float(rng.choice([1.0, 0.5, 0.2]))
-    return Structure(
+    return RandomStructure(
         seed, number, n, dims, quadratic, factor_rows, matrix_is_constant, density, defect,
         (float(infeasible), float(unbounded), bad), (spreads[0], spreads[1], spreads[2]), shared_scaling,
     )  # fmt: skip

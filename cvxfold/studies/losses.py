@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Loss = Callable[..., Tensor]
+LossFunction = Callable[..., Tensor]
 """From the output tensors, one argument each, to a scalar."""
 
 
 @dataclass(frozen=True)
-class RandomLinear:
+class RandomLinearLoss:
     """Σ ⟨W, output⟩ with standard normal weights W, the same for outputs of the same shapes."""
 
     seed: int

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Latest(Generic[T]):
+class PerThread(Generic[T]):
     """Remembers what this thread set last, and for threads that set nothing what any did."""
 
     def __init__(self) -> None:

@@ -27,12 +27,12 @@ _LIBRARIES = (  # where the names of files begin whose lines are not the user's
 _EXPECTED = "a tuple (problem, parameters, variables, sampler)"
 
 
-class TargetError(ValueError):
+class ProblemError(ValueError):
     """A target that cannot be used; the message says what is wrong with it and what was expected."""
 
 
 @dataclass(frozen=True)
-class Target:
+class NamedProblem:
     """A problem to work on.
 
     Args:
@@ -60,7 +60,7 @@ class Target:
         The random generators of Python, numpy and torch are seeded first, for a sampler without a seed.
 
         Raises:
-            TargetError: the sampler failed, or gave something of another number or shape.
+            ProblemError: the sampler failed, or gave something of another number or shape.
         """
         arguments = (batch, seed) if _takes_two(self.sampler) else (batch,)
         random.seed(seed)
@@ -71,22 +71,22 @@ class Target:
             drawn = list(self.sampler(*arguments))
             values = [torch.as_tensor(value).to(device=device, dtype=dtype) for value in drawn]
         except Exception as error:
-            raise TargetError(f"{call} raised {_described(error)}") from error
+            raise ProblemError(f"{call} raised {_described(error)}") from error
         if len(values) != len(self.parameters):
-            raise TargetError(
+            raise ProblemError(
                 f"{call}: expected one array for each of {len(self.parameters)} parameters, got {len(values)}"
             )
         for number, (value, parameter) in enumerate(zip(values, self.parameters, strict=True)):
             shape, got = tuple(parameter.shape), tuple(value.shape)
             if got not in (shape, (batch, *shape)):
-                raise TargetError(
+                raise ProblemError(
                     f"{call}: parameter {number} ({parameter.name()}): expected shape {(batch, *shape)} or "
                     f"{shape}, got {got}"
                 )
         return values
 
 
-def load_target(name: str) -> Target:
+def load_problem(name: str) -> NamedProblem:
     """Import a function, call it and check what it returns.
 
     Args:
@@ -95,20 +95,20 @@ def load_target(name: str) -> Target:
             variables, sampler).
 
     Raises:
-        TargetError: any of this is not so.
+        ProblemError: any of this is not so.
     """
     place, colon, attribute = name.rpartition(":")
     if not colon or not place or not attribute:
-        raise TargetError(f"{name}: expected module:function or path/to/file.py:function")
+        raise ProblemError(f"{name}: expected module:function or path/to/file.py:function")
     module = _from_file(name, Path(place)) if place.endswith(".py") else _from_module(name, place)
     function = getattr(module, attribute, None)
     if not callable(function):
         what = "there is no function" if function is None else "not a function:"
-        raise TargetError(f"{name}: {what} {attribute!r} in {place}")
+        raise ProblemError(f"{name}: {what} {attribute!r} in {place}")
     try:
         found = function()
     except Exception as error:
-        raise TargetError(f"{name}: {attribute}() raised {_described(error)}") from error
+        raise ProblemError(f"{name}: {attribute}() raised {_described(error)}") from error
     return _checked(name, found)
 
 
@@ -120,15 +120,15 @@ def _from_module(name: str, place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or place
         if place == missing or place.startswith(f"{missing}."):
-            raise TargetError(f"{name}: there is no module {missing!r} here") from error
-        raise TargetError(f"{name}: {place} needs the module {missing!r}, which is not installed") from error
+            raise ProblemError(f"{name}: there is no module {missing!r} here") from error
+        raise ProblemError(f"{name}: {place} needs the module {missing!r}, which is not installed") from error
     except Exception as error:
-        raise TargetError(f"{name}: importing {place} raised {_described(error)}") from error
+        raise ProblemError(f"{name}: importing {place} raised {_described(error)}") from error
 
 
 def _from_file(name: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise TargetError(f"{name}: there is no file {path}")
+        raise ProblemError(f"{name}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -142,24 +142,24 @@ def _from_file(name: str, path: Path) -> ModuleType:
     except Exception as error:
         if sys.modules.get(path.stem) is module:  # as import does with what failed
             del sys.modules[path.stem]
-        raise TargetError(f"{name}: running {path} raised {_described(error)}") from error
+        raise ProblemError(f"{name}: running {path} raised {_described(error)}") from error
     return module
 
 
-def _checked(name: str, found: Any) -> Target:
+def _checked(name: str, found: Any) -> NamedProblem:
     if not isinstance(found, tuple | list) or len(found) != 4:
         size = f" of {len(found)}" if isinstance(found, tuple | list) else ""
-        raise TargetError(f"{name}: expected {_EXPECTED}, got {type(found).__name__}{size}")
+        raise ProblemError(f"{name}: expected {_EXPECTED}, got {type(found).__name__}{size}")
     problem, parameters, variables, sampler = found
     if not isinstance(problem, cp.Problem):
-        raise TargetError(f"{name}: expected {_EXPECTED}; the problem is {type(problem).__name__}")
+        raise ProblemError(f"{name}: expected {_EXPECTED}; the problem is {type(problem).__name__}")
     lists = (("parameters", parameters, cp.Parameter), ("variables", variables, cp.Variable))
     for what, listed, kind in lists:
         if not isinstance(listed, tuple | list) or not all(isinstance(one, kind) for one in listed):
-            raise TargetError(f"{name}: expected {_EXPECTED}; {what} is not a list of cvxpy.{kind.__name__}")
+            raise ProblemError(f"{name}: expected {_EXPECTED}; {what} is not a list of cvxpy.{kind.__name__}")
     if not callable(sampler):
-        raise TargetError(f"{name}: expected {_EXPECTED}; the sampler is {type(sampler).__name__}")
-    return Target(name, problem, list(parameters), list(variables), sampler)
+        raise ProblemError(f"{name}: expected {_EXPECTED}; the sampler is {type(sampler).__name__}")
+    return NamedProblem(name, problem, list(parameters), list(variables), sampler)
 
 
 def _described(error: Exception) -> str:
