@@ -1,6 +1,12 @@
-"""Checks of single options: each raises a ValueError with the name, what is expected and what was given."""
+"""Options: tables of them, each written once with its type, default and check; and the checks.
 
-from typing import Any
+Each check raises a ValueError with the name, what is expected and what was given.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, get_args, get_type_hints
 
 
 def require_positive(name: str, value: Any) -> None:
@@ -25,3 +31,57 @@ def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise a ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What stands beside an option's type in a TypedDict of options.
+
+    Args:
+        default: its value where it is not given.
+        check: raises a ValueError for a name and a value that are not as they should be; None for no check.
+    """
+
+    default: Any
+    check: Callable[[str, Any], None] | None = None
+
+
+def optional(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    """A check that lets None pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def one_of(choices: Any) -> Callable[[str, Any], None]:
+    """A check for the values of a Literal."""
+    return lambda name, value: require_choice(name, value, get_args(choices))
+
+
+def options_of(table: type) -> Mapping[str, Option]:
+    """The options that a TypedDict lists, by name."""
+    hints = get_type_hints(table, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+
+
+def completed(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that were given, and the defaults of those that were not.
+
+    Raises:
+        TypeError: there is no option of a name; the message names the nearest one.
+    """
+    for name in given:
+        if name not in options:
+            near = get_close_matches(name, options, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            raise TypeError(f"unknown option {name!r}{hint} known are {sorted(options)}")
+    return {name: option.default for name, option in options.items()} | dict(given)
+
+
+def checked(options: Mapping[str, Option], values: Mapping[str, Any]) -> None:
+    """Check the values of options, each by its own check.
+
+    Raises:
+        ValueError: one is not as it should be.
+    """
+    for name, option in options.items():
+        if option.check is not None:
+            option.check(name, values[name])

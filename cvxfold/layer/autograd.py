@@ -1,6 +1,7 @@
 """The differentiable solve: stored entries of P, q, A, b → x and y, for autograd and for ``torch.func``."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -83,8 +84,8 @@ class _Solve(torch.autograd.Function):
                 "cvxfold: is_grads_batched (vectorize=True) is not supported; use torch.func.jacrev, or "
                 "torch.autograd.functional.jacobian with vectorize=False"
             )
-        wanted = ctx.needs_input_grad[:4]
-        gradients = _Adjoint.apply(*grad_outputs[:2], *ctx.saved_tensors, ctx.passes, wanted, ctx.shared)
+        asked = _Asked(ctx.passes, ctx.needs_input_grad[:4], ctx.shared)
+        gradients = _Adjoint.apply(*grad_outputs[:2], *ctx.saved_tensors, asked)
         return *gradients, None
 
     @staticmethod
@@ -108,6 +109,24 @@ class _Solve(torch.autograd.Function):
         )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Which gradients are asked for.
+
+    Args:
+        passes: of the call. wanted: whether each of P, q, A and b needs one. shared: by the batch.
+    """
+
+    passes: _Passes
+    wanted: Sequence[bool]
+    shared: Sequence[bool]
+
+    def flattened(self) -> "_Asked":
+        """The same of the passes that served these under ``torch.func.vmap``, where nothing is shared."""
+        assert self.passes.flattened is not None
+        return _Asked(self.passes.flattened, self.wanted, [False] * len(self.shared))
+
+
 class _Adjoint(torch.autograd.Function):
     """Loss gradients on (x, y) → loss gradients on the wanted ones of (P, q, A, b)."""
 
@@ -119,14 +138,13 @@ class _Adjoint(torch.autograd.Function):
         q: Tensor,
         A: Tensor,
         b: Tensor,
-        passes: _Passes,
-        wanted: tuple[bool, ...],
-        shared: list[bool],
+        asked: "_Asked",
     ) -> tuple[Tensor | None, ...]:
+        passes = asked.passes
         assert passes.answer is not None
         data = passes.session.differentiate(passes.answer, x_bar, y_bar)
-        on = (data.on_P, data.on_q, data.on_A, data.on_b)
-        return tuple(one(s) if w else None for one, w, s in zip(on, wanted, shared, strict=True))
+        on = zip((data.on_P, data.on_q, data.on_A, data.on_b), asked.wanted, asked.shared, strict=True)
+        return tuple(one(shared) if wanted else None for one, wanted, shared in on)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -142,26 +160,23 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
         """One backward pass where the forward pass was mapped too, else one for each loss gradient."""
-        x_bar, y_bar, *values, passes, wanted, shared = inputs
+        x_bar, y_bar, *values, asked = inputs
         lanes = info.batch_size
         x_bar, y_bar = (
             _lanes_first(value, dim, lanes) for value, dim in zip((x_bar, y_bar), in_dims[:2], strict=True)
         )
         forward_was_mapped = any(dim is not None for dim in in_dims[2:6])  # by this very map
         if not forward_was_mapped:
-            rows = [
-                _Adjoint.apply(x_bar[lane], y_bar[lane], *values, passes, wanted, shared)
-                for lane in range(lanes)
-            ]
+            rows = [_Adjoint.apply(x_bar[lane], y_bar[lane], *values, asked) for lane in range(lanes)]
             outs = [
                 torch.stack(column) if w else None
-                for column, w in zip(zip(*rows, strict=True), wanted, strict=True)
+                for column, w in zip(zip(*rows, strict=True), asked.wanted, strict=True)
             ]
         else:
-            flat = _Adjoint.apply(
-                x_bar.flatten(0, 1), y_bar.flatten(0, 1), *values, passes.flattened, wanted, [False] * 4
-            )
-            outs = [None if g is None else _split(g, lanes, s) for g, s in zip(flat, shared, strict=True)]
+            flat = _Adjoint.apply(x_bar.flatten(0, 1), y_bar.flatten(0, 1), *values, asked.flattened())
+            outs = [
+                None if g is None else _split(g, lanes, s) for g, s in zip(flat, asked.shared, strict=True)
+            ]
         return tuple(outs), tuple(None if out is None else 0 for out in outs)
 
 

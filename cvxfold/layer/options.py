@@ -1,12 +1,21 @@
 """The options of a layer, each written once: its name, type, default and check in one table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
-from typing import Annotated, Any, Literal, TypedDict, cast, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict
 
-from cvxfold.checks import require_choice, require_count, require_flag, require_positive
+from cvxfold.checks import (
+    Option,
+    checked,
+    completed,
+    one_of,
+    optional,
+    options_of,
+    require_count,
+    require_flag,
+    require_positive,
+)
 from cvxfold.engines.choose import ExternalSolver, external_solver
 from cvxfold.engines.settings import RELAXATION, ForwardSettings
 from cvxfold.fold import METHODS, AdjointMethod, AdjointSettings
@@ -33,29 +42,6 @@ BackwardMethod = (
     | AdjointMethod
     | Unrolled
 )
-
-
-@dataclass(frozen=True)
-class Option:
-    """What stands beside an option's type.
-
-    Args:
-        default: its value where it is not given.
-        check: raises a ValueError for a name and a value that are not as they should be; None for no check.
-    """
-
-    default: Any
-    check: Callable[[str, Any], None] | None = None
-
-
-def _optional(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
-    """A check that lets None pass."""
-    return lambda name, value: None if value is None else check(name, value)
-
-
-def _one_of(choices: Any) -> Callable[[str, Any], None]:
-    """A check for the values of a Literal."""
-    return partial(require_choice, choices=get_args(choices))
 
 
 def _require_relaxation(name: str, value: Any) -> None:
@@ -107,17 +93,17 @@ class LayerOptions(TypedDict, total=False):
     backward: Annotated[BackwardMethod, Option("auto")]
     refine: Annotated[bool, Option(True, require_flag)]
     tol: Annotated[float, Option(1e-8, require_positive)]
-    max_iters: Annotated[int | None, Option(None, _optional(require_count))]
+    max_iters: Annotated[int | None, Option(None, optional(require_count))]
     backward_tol: Annotated[float, Option(1e-9, require_positive)]
-    backward_max_iters: Annotated[int | None, Option(None, _optional(require_count))]
-    on_unconverged: Annotated[OnUnconverged, Option("warn", _one_of(OnUnconverged))]
-    on_unsolvable: Annotated[OnUnsolvable, Option("raise", _one_of(OnUnsolvable))]
-    on_degenerate: Annotated[OnUnconverged | None, Option(None, _optional(_one_of(OnUnconverged)))]
+    backward_max_iters: Annotated[int | None, Option(None, optional(require_count))]
+    on_unconverged: Annotated[OnUnconverged, Option("warn", one_of(OnUnconverged))]
+    on_unsolvable: Annotated[OnUnsolvable, Option("raise", one_of(OnUnsolvable))]
+    on_degenerate: Annotated[OnUnconverged | None, Option(None, optional(one_of(OnUnconverged)))]
     proximal: Annotated[float, Option(0.0, _require_weight)]
     rescue: Annotated[bool, Option(True, require_flag)]
-    time_limit: Annotated[float | None, Option(None, _optional(require_positive))]
+    time_limit: Annotated[float | None, Option(None, optional(require_positive))]
     acceleration: Annotated[int, Option(8, partial(require_count, least=0))]
-    penalty: Annotated[float | None, Option(None, _optional(require_positive))]
+    penalty: Annotated[float | None, Option(None, optional(require_positive))]
     relaxation: Annotated[float, Option(RELAXATION, _require_relaxation)]
 
 
@@ -133,9 +119,7 @@ class PluginOptions(LayerOptions, total=False):
     verbose: Annotated[bool, Option(False)]
 
 
-OPTIONS: Mapping[str, Option] = {
-    name: hint.__metadata__[0] for name, hint in get_type_hints(PluginOptions, include_extras=True).items()
-}
+OPTIONS = options_of(PluginOptions)
 """The options by name."""
 
 
@@ -191,13 +175,11 @@ class Options:
             TypeError: there is no such option; the message names the nearest one.
             ValueError: an unknown name or a number out of range; the message lists what is allowed.
         """
-        given = _complete(arguments)
+        given = completed(OPTIONS, arguments)
         method, solver = _method(given["backward"]), given["solver"]
         if isinstance(method, Unrolled):
             _check_unrolled(method, given)
-        for name, option in OPTIONS.items():
-            if option.check is not None:
-                option.check(name, given[name])
+        checked(OPTIONS, given)
         forward = ForwardSettings(
             eps_abs=float(given["tol"]),
             eps_rel=float(given["tol"]),
@@ -224,16 +206,6 @@ class Options:
             proximal=float(given["proximal"]),
             rescue=given["rescue"],
         )
-
-
-def _complete(arguments: PluginOptions) -> dict[str, Any]:
-    """The options by name, those left out with their defaults."""
-    for name in arguments:
-        if name not in OPTIONS:
-            near = get_close_matches(name, OPTIONS, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"unknown option {name!r}{hint} Known are {sorted(OPTIONS)}")
-    return {name: option.default for name, option in OPTIONS.items()} | cast(dict[str, Any], arguments)
 
 
 def _check_unrolled(method: Unrolled, given: Mapping[str, Any]) -> None:

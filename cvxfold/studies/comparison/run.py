@@ -1,13 +1,13 @@
 """The comparison itself."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypedDict, Unpack
 
 import cvxpy as cp
 import torch
 from torch import Tensor
 
-from cvxfold.checks import require_positive
+from cvxfold.checks import Option, checked, completed, options_of, require_positive
 from cvxfold.errors import SolverError
 from cvxfold.studies.comparison.contestants import (
     USUAL_MODES,
@@ -27,31 +27,15 @@ from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer, Source
 
 
-def compare(
-    problem: cp.Problem | CvxpyLayer,
-    parameters: Sequence[Any] | None = None,
-    variables: Sequence[cp.Variable] | None = None,
-    values: Sequence[Any] | None = None,
-    *,
-    methods: Sequence[Any] = ("auto", "lfpi"),
-    upstream: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = USUAL_MODES,
-    loss: LossFunction | None = None,
-    finite_differences: int = 0,
-    rtol: float = 1e-4,
-    seed: int = 0,
-    layer_options: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Solve and differentiate one problem by cvxpylayers and by cvxfold, and tell who is right.
+def _require_number_of_directions(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}: expected how many directions, got {value!r}")
 
-    Either ``compare(problem, parameters, variables, values)`` or ``compare(layer, values)``. The problem is
-    left as it was found. It makes no difference whether gradients are enabled where this is called.
+
+class CompareOptions(TypedDict, total=False):
+    """The options of a comparison.
 
     Args:
-        problem: a DPP-compliant problem, or a :class:`cvxfold.torch.CvxpyLayer`, whose problem is taken and
-            which cvxfold's methods solve as it does (``tol``, ``refine``, ``solver``, ``proximal``, …).
-        parameters: the problem's; after a layer, the values. variables: to return, as for the layer.
-        values: one tensor for each parameter, of its shape or ``(B, *shape)``.
         methods: cvxfold's, each what the layer's ``backward`` takes. The others are compared to the first.
         upstream: cvxpylayers' modes: "default"; "tight", the forward pass to 1e-10; "dense", the adjoint
             system by a dense factorization in place of LSQR; "tight, dense", both; "clarabel", by that
@@ -64,24 +48,57 @@ def compare(
         layer_options: more options of cvxfold's layers, which hold before those of a layer given, and ``gp``
             for all.
         progress: what to call before each step.
+    """
+
+    methods: Annotated[Sequence[Any], Option(("auto", "lfpi"))]
+    upstream: Annotated[str | Sequence[str] | Mapping[str, Mapping[str, Any]], Option(USUAL_MODES)]
+    loss: Annotated[LossFunction | None, Option(None)]
+    finite_differences: Annotated[int, Option(0, _require_number_of_directions)]
+    rtol: Annotated[float, Option(1e-4, require_positive)]
+    seed: Annotated[int, Option(0)]
+    layer_options: Annotated[Mapping[str, Any] | None, Option(None)]
+    progress: Annotated[Progress | None, Option(None)]
+
+
+_OPTIONS = options_of(CompareOptions)
+
+
+def compare(
+    problem: cp.Problem | CvxpyLayer,
+    parameters: Sequence[Any] | None = None,
+    variables: Sequence[cp.Variable] | None = None,
+    values: Sequence[Any] | None = None,
+    **options: Unpack[CompareOptions],
+) -> Comparison:
+    """Solve and differentiate one problem by cvxpylayers and by cvxfold, and tell who is right.
+
+    Either ``compare(problem, parameters, variables, values)`` or ``compare(layer, values)``. The problem is
+    left as it was found. It makes no difference whether gradients are enabled where this is called.
+
+    Args:
+        problem: a DPP-compliant problem, or a :class:`cvxfold.torch.CvxpyLayer`, whose problem is taken and
+            which cvxfold's methods solve as it does (``tol``, ``refine``, ``solver``, ``proximal``, …).
+        parameters: the problem's; after a layer, the values. variables: to return, as for the layer.
+        values: one tensor for each parameter, of its shape or ``(B, *shape)``.
+        **options: of :class:`CompareOptions`.
 
     Raises:
         ValueError: values, names, options or the loss are not what they should be, the problem has no
             parameters, or the layer does not remember its problem because it came from a file or another
             process.
+        TypeError: there is no option of a name that was given.
 
     Example:
         >>> print(cvxfold.compare(problem, [A, b], [x], [A_batch, b_batch], finite_differences=3))
     """
-    require_positive("rtol", rtol)
-    if not isinstance(finite_differences, int) or finite_differences < 0:
-        raise ValueError(f"finite_differences: expected how many directions, got {finite_differences!r}")
-    arguments = modes(upstream)
-    methods = [methods] if isinstance(methods, str) else list(methods)
+    asked = completed(_OPTIONS, options)
+    checked(_OPTIONS, asked)
+    arguments, given_methods = modes(asked["upstream"]), asked["methods"]
+    methods: list[Any] = [given_methods] if isinstance(given_methods, str) else list(given_methods)
     if not methods:
         raise ValueError("methods: expected at least one, which the others are compared to")
-    options = dict(layer_options or {})
-    if "backward" in options:
+    layer_options = dict(asked["layer_options"] or {})
+    if "backward" in layer_options:
         raise ValueError("layer_options: backward is what the methods are; give methods=[…]")
     if isinstance(problem, CvxpyLayer):
         given = [value for value in (parameters, values) if value is not None]
@@ -89,20 +106,22 @@ def compare(
             raise ValueError("compare: expected compare(layer, values): the layer knows its parameters")
         (values,) = given
         source = _source_of(problem)
-        if options.pop("gp", source.gp) != source.gp:
+        if layer_options.pop("gp", source.gp) != source.gp:
             raise ValueError(f"layer_options: gp: the layer was made with gp={source.gp}")
-        options = merged(solve_options(problem), options)
+        layer_options = merged(solve_options(problem), layer_options)
     elif parameters is None or variables is None or values is None:
         raise ValueError("compare: expected compare(problem, parameters, variables, values)")
     else:
-        source = Source(problem, tuple(parameters), tuple(variables), bool(options.pop("gp", False)))
+        source = Source(problem, tuple(parameters), tuple(variables), bool(layer_options.pop("gp", False)))
     with torch.inference_mode(False), torch.enable_grad():
         # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
-        layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **options) for m in methods]
-        question = Question.of(layers[0]._canonical.parameters, _listed(values), loss, seed)
-        contestants: list[Contestant] = [FoldedLayer(source, method, options) for method in methods]
+        layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **layer_options) for m in methods]
+        question = Question.of(layers[0]._canonical.parameters, _listed(values), asked["loss"], asked["seed"])
+        contestants: list[Contestant] = [FoldedLayer(source, method, layer_options) for method in methods]
         contestants += [Upstream(source, name, each) for name, each in arguments.items()]
-        return _Run(source, question, contestants, finite_differences, rtol, seed, progress).result()
+        directions, rtol = asked["finite_differences"], asked["rtol"]
+        run = _Run(source, question, contestants, directions, rtol, asked["seed"], asked["progress"])
+        return run.result()
 
 
 class _Run:
