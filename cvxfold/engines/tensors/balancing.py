@@ -13,21 +13,31 @@ _ROUNDS = 4
 
 
 def balance(batch: Batch) -> None:
-    """The first rounds: one penalty for the batch, moved while its median is out of balance."""
+    """The first rounds: penalties are moved until the batch's median is in balance.
+
+    One penalty for all where they share P and A, and so a factor; else each instance's own.
+    """
     for _ in range(_ROUNDS):
         if not len(batch) or not batch.iterate(FIRST_ROUND):
             return
         point, found = _balance_of(batch, "balance")
-        ratio = float(found.factor.median())
-        if batch.settings.penalty is not None or 1 / BALANCED < ratio < BALANCED:
+        if batch.settings.penalty is not None:
             return
-        _share(batch, found.moved(batch.splitting.penalty).median().reshape(1))
-        batch.u = batch.splitting.state(point.s, point.y)
+        penalty, moved = batch.splitting.penalty, found.moved(batch.splitting.penalty)
+        balanced = 1 / BALANCED < float(found.factor.median()) < BALANCED
+        if not batch.splitting.program.shared and bool(found.out.any()):
+            _set_penalty(batch, torch.where(found.out, moved, penalty))
+            batch.u = batch.splitting.state(point.s, point.y)
+        if balanced:
+            return
+        if batch.splitting.program.shared:
+            _set_penalty(batch, moved.median().reshape(1))
+            batch.u = batch.splitting.state(point.s, point.y)
 
 
 def begin_again(batch: Batch) -> None:
     """From nothing, as a layer without a memory would."""
-    _share(batch, first_penalty(batch.splitting.program))
+    _set_penalty(batch, first_penalty(batch.splitting.program))
     batch.u = torch.zeros_like(batch.u)
     balance(batch)
 
@@ -35,22 +45,25 @@ def begin_again(batch: Batch) -> None:
 def adapt(batch: Batch) -> None:
     """Move the penalties of instances whose primal and dual residuals are out of balance."""
     point, found = _balance_of(batch, "adapt")
-    move = (found.factor > BALANCED) | (found.factor < 1 / BALANCED)
-    if not bool(move.any()):
+    if not bool(found.out.any()):
         return
     penalty = batch.splitting.penalty
-    batch.splitting = batch.splitting.with_penalty(torch.where(move, found.moved(penalty), penalty))
+    batch.splitting = batch.splitting.with_penalty(torch.where(found.out, found.moved(penalty), penalty))
     batch.u = batch.splitting.state(point.s, point.y)
 
 
-def _share(batch: Batch, penalty: Tensor) -> None:
-    """One penalty ``(1,)`` for all at work; for the whole batch while none is solved under another."""
+def _set_penalty(batch: Batch, penalty: Tensor) -> None:
+    """Penalties ``(1|b,)`` for all at work; for the whole batch while none is solved under another."""
     batch.splitting = batch.splitting.with_penalty(penalty)
     settled = batch.settled
-    if not bool((settled.status == SOLVED).any()):
-        everyone = len(batch) == len(settled.status)
-        batch.shared = batch.splitting if everyone else batch.shared.with_penalty(penalty)
-        settled.penalty = penalty.expand_as(settled.penalty).clone()
+    everyone = len(batch) == len(settled.status)
+    if everyone:
+        batch.shared = batch.splitting
+    elif len(penalty) == 1 and not bool((settled.status == SOLVED).any()):
+        batch.shared = batch.shared.with_penalty(penalty)
+    else:
+        return
+    settled.penalty = penalty.expand_as(settled.penalty).clone()
 
 
 def _balance_of(batch: Batch, stage: str) -> tuple[Iterate, Balance]:

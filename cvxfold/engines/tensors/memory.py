@@ -35,37 +35,40 @@ class Memory:
         fits = self.s.shape == program.b.shape and self.s.device == program.b.device
         return Start(self.s, self.y) if fits else None
 
-    def operator(self, program: ConeProgram, penalty: float, relaxation: float) -> Splitting:
-        """F for a program, with the factor in memory where P, A and the penalty are the same."""
-        known = self.splitting
+    def operator(self, program: ConeProgram, settings: ForwardSettings) -> Splitting | None:
+        """F for a program, with the factor in memory where P, A and the penalty are the same; else None."""
+        known, asked = self.splitting, settings.penalty
         same = known.program.P is program.P and known.program.A is program.A
-        if same and known.alpha == relaxation and float(known.penalty[0]) == penalty:
-            return known.rebind(program)
-        return Splitting(program, program.q.new_tensor([penalty]), relaxation)
+        if not same or known.alpha != settings.relaxation:
+            return None
+        if asked is None and not program.shared:
+            return known.rebind(program)  # each instance's own penalty
+        wanted = self.penalty if asked is None else asked
+        return known.rebind(program) if bool((known.penalty == wanted).all()) else None
 
 
 def first_operator(program: ConeProgram, settings: ForwardSettings, memory: Memory | None) -> Splitting:
     """F under the penalty that was asked for, or else what worked before, or else a guess."""
     penalty = settings.penalty
-    if penalty is None and memory is not None:
-        penalty = memory.penalty
-    if penalty is None:
-        return Splitting(program, first_penalty(program), settings.relaxation)
-    if memory is None:
-        return Splitting(program, program.q.new_tensor([penalty]), settings.relaxation)
-    return memory.operator(program, penalty, settings.relaxation)
+    if memory is not None:
+        if (known := memory.operator(program, settings)) is not None:
+            return known
+        penalty = memory.penalty if penalty is None else penalty
+    guess = first_penalty(program) if penalty is None else program.q.new_tensor([penalty])
+    return Splitting(program, guess, settings.relaxation)
 
 
 def penalty_for_next_call(batch: Batch, early: Tensor) -> float | None:
     """The geometric middle of the penalties under which instances were solved early; None if none was.
 
-    Where that is near the one that the whole batch began with, that one: its factor is known.
+    Where that is near the one that a batch with a shared factor began with, that one: its factor is known.
     """
-    known = float(batch.shared.penalty[0])
+    known = batch.shared.penalty
     if batch.settings.penalty is not None:
-        return known
+        return float(known[0])
     solved = batch.settled.penalty[early]
     if not len(solved):
         return None
     middle = float(solved.log().median().exp())
-    return known if 0.2 < middle / known < 5.0 else middle
+    near = len(known) == 1 and 0.2 < middle / float(known[0]) < 5.0
+    return float(known[0]) if near else middle

@@ -21,12 +21,16 @@ _SOLVED = 1e-10  # what is left of residuals below this says nothing of the bala
 
 
 def first_penalty(program: ConeProgram) -> Tensor:
-    """A first guess, ``(1,)``: the dual's size over the primal's, as far as q and b tell, by the median."""
+    """A first guess, ``(1|B,)``: the dual's size over the primal's, as far as q and b tell.
+
+    Where the instances share P and A, one for all, so that they share a factor: the median.
+    """
     if not program.cone.dim or not program.q.shape[1]:
         return program.q.new_ones(1)
     dual, primal = program.q.abs().amax(-1), program.b.abs().amax(-1)
     guess = torch.where((dual > 0) & (primal > 0), dual / primal, torch.ones_like(dual))
-    return guess.median().clamp(1e-4, 1e4).reshape(1)
+    guess = guess.clamp(1e-4, 1e4)
+    return guess.median().reshape(1) if program.shared else guess
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Balance:
         known = (torch.minimum(primal_size, dual_size) > _NOTHING) & (primal_size + dual_size).isfinite()
         natural = torch.where(known, dual_size / primal_size, torch.ones_like(ratio))
         return cls(natural, factor.nan_to_num(1.0).clamp(1e-2, 1e2))
+
+    @property
+    def out(self) -> Tensor:
+        """Which instances are out of balance, ``(B,)``."""
+        return (self.factor > BALANCED) | (self.factor < 1 / BALANCED)
 
     def moved(self, penalty: Tensor) -> Tensor:
         """``penalty`` ``(1|B,)`` times the factor, kept near what is natural; ``(B,)``."""

@@ -36,6 +36,11 @@ class ConeProgram:
         """B."""
         return self.q.shape[0]
 
+    @property
+    def shared(self) -> bool:
+        """Whether all instances have the same P and A, so that one factor can serve them."""
+        return self.P.shared and self.A.shared
+
     def take(self, index: Tensor) -> "ConeProgram":
         """Keep the instances ``index`` ``(b,)``."""
         return ConeProgram(

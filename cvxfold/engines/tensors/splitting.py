@@ -21,9 +21,8 @@ from torch import Tensor
 
 from cvxfold.cones import ProductDerivative
 from cvxfold.cones.autodiff import project
-from cvxfold.engines.linear.cholesky import Cholesky
+from cvxfold.engines.linear.least_norm import LeastNorm
 from cvxfold.engines.linear.matrix import Matrix
-from cvxfold.engines.linear.pseudoinverse import pseudoinverse
 from cvxfold.engines.settings import RELAXATION
 from cvxfold.engines.tensors.program import ConeProgram
 
@@ -77,8 +76,7 @@ class Splitting:
         weight = penalty.view(-1, 1, 1)
         gram = ZERO_CONE_PENALTY * self.equality_gram + rest.mT @ rest
         self._M = program.P.values + weight * gram
-        self._factor = Cholesky.factor(self._M)
-        self._inverse = pseudoinverse(self._M) if self._factor.shifted else None
+        self._normal = LeastNorm.of(self._M)
 
     @property
     def size(self) -> Tensor:
@@ -88,22 +86,23 @@ class Splitting:
 
     def solve_normal(self, rhs: Tensor) -> Tensor:
         """M⁻¹ rhs, ``(B, n)``; where [P; A] lacks full column rank, the least-norm solution M⁺ rhs."""
-        return self._factor.solve(rhs) if self._inverse is None else self._inverse.mv(rhs)
+        return self._normal.solve(rhs)
 
     @property
     def rank_deficient(self) -> Tensor:
         """Whether M of an instance is singular: there is something that neither P nor A sees; ``(1|B,)``."""
-        return torch.full((1,), self._inverse is not None, device=self._M.device)
+        return self._normal.deficient
 
     def free_descent(self) -> Tensor | None:
         """−q on the null space of M, ``(B, n)``: where it is not zero the objective falls forever along it.
 
-        None where M is regular.
+        Zero for instances whose M is regular; None where all are.
         """
-        if self._inverse is None:
+        if self._normal.inverse is None:
             return None
         q = self.program.q
-        return Matrix(self._M).mv(self._inverse.mv(q)) - q
+        falling = Matrix(self._M).mv(self._normal.solve(q)) - q
+        return torch.where(self.rank_deficient.unsqueeze(-1), falling, 0.0)
 
     def evaluate(self, u: Tensor) -> Iterate:
         """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``."""
@@ -152,6 +151,5 @@ class Splitting:
             value if value.shape[0] == 1 else value[index]
             for value in (self.penalty, self.R, self._M, self.equality_gram)
         )
-        part._factor = self._factor.take(index)
-        part._inverse = self._inverse.take(index) if self._inverse else None
+        part._normal = self._normal.take(index)
         return part
