@@ -8,9 +8,9 @@ import cvxpy as cp
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import uncompiled
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.autograd import solve
-from cvxfold.layer.functorch import uncompiled
 from cvxfold.layer.options import LayerOptions, Options, PluginOptions
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session

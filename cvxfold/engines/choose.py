@@ -1,13 +1,13 @@
 """Which engine serves a layer, and which solvers can take its place in the forward pass."""
 
-from cvxfold.engines.external import ExternalSolver, named
+from cvxfold.engines.external import ExternalSolver, available, named
 from cvxfold.engines.protocol import Engine, Unroller
 from cvxfold.engines.tensors.engine import TensorEngine
 from cvxfold.problem.structure import Structure
 
-__all__ = ["ExternalSolver", "engine_for", "external_solver", "unroller_of"]
+__all__ = ["ExternalSolver", "available_solvers", "engine_for", "external_solver", "unroller_of"]
 
-external_solver = named
+external_solver, available_solvers = named, available
 
 
 def engine_for(structure: Structure) -> Engine:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cvxfold.checks import require_count
-from cvxfold.layer.functorch import is_legacy_mapped, is_mapped
+from cvxfold.compat.functorch import is_legacy_mapped, is_mapped
 
 UnrollStart = Literal["solution", "cold"]
 

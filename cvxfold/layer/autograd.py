@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import is_legacy_mapped, is_mapped
 from cvxfold.layer.answer import Answer
-from cvxfold.layer.functorch import is_legacy_mapped, is_mapped
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.problem.values import ProgramValues

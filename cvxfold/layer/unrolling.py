@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import is_mapped
 from cvxfold.engines.choose import unroller_of
 from cvxfold.engines.outcome import INVALID
 from cvxfold.engines.protocol import Solution, SolveRequest
@@ -24,7 +25,6 @@ from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
 from cvxfold.layer.backward import diagnosed
 from cvxfold.layer.complaints import judge_backward, judge_forward
-from cvxfold.layer.functorch import is_mapped
 from cvxfold.layer.pieces import Piece, joined
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import is_mapped
 from cvxfold.errors import ParameterTypeError
-from cvxfold.layer.functorch import is_mapped
 from cvxfold.problem.attributes import DESCRIPTIONS, inside
 from cvxfold.problem.structure import ParameterSpec
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.engines.external import available
+from cvxfold.engines.choose import available_solvers
 from cvxfold.errors import SolverError
 from cvxfold.studies.comparison.moves import Move, kept_at_the_edge, moves
 from cvxfold.studies.comparison.question import NEGLIGIBLE, Question
@@ -84,7 +84,7 @@ def finite_differences(source: Source, question: Question, directions: int, seed
     Raises:
         SolverError: a problem nearby has no solution; the message names the instances.
     """
-    solver = "CLARABEL" if "CLARABEL" in available() else None
+    solver = "CLARABEL" if "CLARABEL" in available_solvers() else None
     layer = CvxpyLayer(
         source.problem,
         source.parameters,

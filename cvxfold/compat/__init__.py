@@ -1,0 +1,1 @@
+"""What is known of the private parts of other packages."""
