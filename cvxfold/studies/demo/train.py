@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvxfold import __version__
 from cvxfold.studies.demo.data import Weeks, load, split
 from cvxfold.studies.demo.model import Predictor, markowitz, regret, utility
 
@@ -237,7 +236,7 @@ def compare(settings: Settings, progress: Progress = lambda _: None) -> Result:
     runs = []
     classes: dict[str, Callable[..., nn.Module]] = {
         f"cvxpylayers {version('cvxpylayers')}": UpstreamLayer,
-        f"cvxfold {__version__}": CvxpyLayer,
+        f"cvxfold {version('cvxfold')}": CvxpyLayer,
     }
     for name, layer_class in classes.items():
         run = Run(name)
