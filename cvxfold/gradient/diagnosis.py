@@ -17,6 +17,7 @@ With (p, v) the adjoint, z = R (A p − ȳ) and D = DΠ_K(u), the adjoint system
   product J w.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,16 +145,40 @@ def diagnose(
 
 
 def _sides_differ(phi: ProgramLinearization, aside: Tensor, bars: Bars, settings: AdjointSettings) -> Tensor:
-    """Whether the gradient changes with the side of the kinks: u ± ``aside`` ``(b, k)``; ``(b,)``."""
-    sides, residuals = [], []
-    for shift in (aside, -aside):
-        adjoint = fold(phi.moved(shift), *bars, Auto(least_norm=False), settings)
-        sides.append(on_moving(phi, adjoint.p, adjoint.v))
-        residuals.append(adjoint.residual)
-    size = torch.maximum(*(side.norm(dim=-1) for side in sides))
-    size = torch.maximum(size, gradient_floor(phi, *bars))
-    same = (sides[0] - sides[1]).norm(dim=-1) <= _SIDES_AGREE * size
-    return ~(same & (torch.maximum(*residuals) <= _SIDES_AGREE))
+    """Whether the gradient changes with the side of the kinks: u ± ``aside`` ``(b, k)``; ``(b,)``.
+
+    What changes smoothly changes half as much half as far aside, and a jump as much: so where the sides seem
+    to differ they are extrapolated to the kink itself.
+    """
+    floor = gradient_floor(phi, *bars)
+    sides = [_beside(phi, shift, bars, settings) for shift in (aside, -aside)]
+    differ = _apart(sides, floor)
+    rows = differ.nonzero().squeeze(-1)
+    if len(rows):
+        part, near, of_rows = phi.take(rows), 0.5 * aside[rows], _of(bars, rows)
+        nearer = [_beside(part, shift, of_rows, settings) for shift in (near, -near)]
+        limits = [
+            (2 * half[0] - whole[0][rows], torch.maximum(half[1], whole[1][rows]))
+            for half, whole in zip(nearer, sides, strict=True)
+        ]
+        differ[rows] = _apart(limits, floor[rows])
+    return differ
+
+
+def _beside(
+    phi: ProgramLinearization, shift: Tensor, bars: Bars, settings: AdjointSettings
+) -> tuple[Tensor, Tensor]:
+    """The gradient where u is moved by ``shift`` ``(b, k)``, and the residual of its adjoint, ``(b,)``."""
+    adjoint = fold(phi.moved(shift), *bars, Auto(least_norm=False), settings)
+    return on_moving(phi, adjoint.p, adjoint.v), adjoint.residual
+
+
+def _apart(sides: Sequence[tuple[Tensor, Tensor]], floor: Tensor) -> Tensor:
+    """Whether two gradients differ, or one of them does not exist, ``(b,)``."""
+    (here, left), (there, right) = sides
+    size = torch.maximum(torch.maximum(here.norm(dim=-1), there.norm(dim=-1)), floor)
+    same = (here - there).norm(dim=-1) <= _SIDES_AGREE * size
+    return ~(same & (torch.maximum(left, right) <= _SIDES_AGREE))
 
 
 def _null_direction(

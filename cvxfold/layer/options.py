@@ -1,7 +1,7 @@
 """The options of a layer, each written once: its name, type, default and check in one table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -156,7 +156,7 @@ class Options:
         on_unconverged, on_unsolvable, on_degenerate, proximal, rescue: as in :class:`LayerOptions`.
     """
 
-    given: Mapping[str, Any]
+    given: Mapping[str, Any] = field(compare=False)
     forward: ForwardSettings
     adjoint: AdjointSettings
     backward: AdjointMethod | Unrolled

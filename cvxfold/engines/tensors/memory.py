@@ -44,7 +44,8 @@ class Memory:
         if asked is None and not program.shared:
             return known.rebind(program)  # each instance's own penalty
         wanted = self.penalty if asked is None else asked
-        return known.rebind(program) if bool((known.penalty == wanted).all()) else None
+        fits = wanted is not None and bool((known.penalty == wanted).all())
+        return known.rebind(program) if fits else None
 
 
 def first_operator(program: ConeProgram, settings: ForwardSettings, memory: Memory | None) -> Splitting:

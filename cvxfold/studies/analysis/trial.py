@@ -61,11 +61,10 @@ class Trial:
     def _unrolling(self, rest: Cost) -> Cost:
         """The cost of whole calls, but for the verdicts, which ``rest`` has."""
         session, batch = self.session, len(self.u_bar)
-        forward = replace(self.options.forward, penalty=float(self.solution.penalty[0]))
 
         def unroll(count: int) -> Tensor:
             method = Unrolled(count)
-            request = CallRequest(batch, replace(self.options, forward=forward, backward=method))
+            request = CallRequest(batch, replace(self.options, backward=method))
             x, y, _ = solve_unrolled(self.program(), session, request, method, ended=lambda _: None)
             return (self.bars[0] * x).sum() + (self.bars[1] * y).sum()
 
