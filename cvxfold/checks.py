@@ -70,7 +70,8 @@ def completed(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[s
     """
     for name in given:
         if name not in options:
-            near = get_close_matches(name, options, n=1, cutoff=0.5)
+            near = [one for one in options if one.startswith(name) or name.startswith(one)]
+            near = near or get_close_matches(name, options, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ";"
             raise TypeError(f"unknown option {name!r}{hint} known are {sorted(options)}")
     return {name: option.default for name, option in options.items()} | dict(given)

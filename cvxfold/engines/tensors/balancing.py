@@ -13,26 +13,43 @@ _ROUNDS = 4
 
 
 def balance(batch: Batch) -> None:
-    """The first rounds: penalties are moved until the batch's median is in balance.
+    """The first rounds, in which the penalty comes to balance the residuals.
 
     One penalty for all where they share P and A, and so a factor; else each instance's own.
     """
+    if batch.splitting.program.shared:
+        _balance_together(batch)
+    else:
+        _balance_each(batch)
+
+
+def _balance_together(batch: Batch) -> None:
+    """One penalty, moved while the batch's median is out of balance."""
     for _ in range(_ROUNDS):
         if not len(batch) or not batch.iterate(FIRST_ROUND):
             return
         point, found = _balance_of(batch, "balance")
-        if batch.settings.penalty is not None:
+        ratio = float(found.factor.median())
+        if batch.settings.penalty is not None or 1 / BALANCED < ratio < BALANCED:
             return
-        penalty, moved = batch.splitting.penalty, found.moved(batch.splitting.penalty)
-        balanced = 1 / BALANCED < float(found.factor.median()) < BALANCED
-        if not batch.splitting.program.shared and bool(found.out.any()):
-            _set_penalty(batch, torch.where(found.out, moved, penalty))
-            batch.u = batch.splitting.state(point.s, point.y)
-        if balanced:
+        _set_penalty(batch, found.moved(batch.splitting.penalty).median().reshape(1))
+        batch.u = batch.splitting.state(point.s, point.y)
+
+
+def _balance_each(batch: Batch) -> None:
+    """Each instance's own, moved while it is out of balance; those that are not wait for the others."""
+    rows = batch.everyone()
+    for _ in range(_ROUNDS):
+        if not len(rows) or not batch.iterate(FIRST_ROUND, rows):
             return
-        if batch.splitting.program.shared:
-            _set_penalty(batch, moved.median().reshape(1))
-            batch.u = batch.splitting.state(point.s, point.y)
+        point, found = _balance_of(batch, "balance")
+        rows = rows[found.out[rows]]
+        if batch.settings.penalty is not None or not len(rows):
+            return
+        penalty = batch.splitting.penalty.expand(len(batch)).clone()
+        penalty[rows] = found.moved(penalty)[rows]
+        _set_penalty(batch, penalty)
+        batch.u = batch.u.index_copy(0, rows, batch.splitting.state(point.s, point.y)[rows])
 
 
 def begin_again(batch: Batch) -> None:

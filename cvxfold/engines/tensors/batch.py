@@ -1,5 +1,6 @@
 """The instances of a forward pass: what is settled of all of them, and the states of those still at work."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,8 +65,8 @@ class Batch:
         shared: F for all of them, under the penalty that the batch began with.
         index: which instances are at work, ``(b,)``.
         splitting, scaling, u: F, the equilibration and the states ``(b, m')`` of those.
+        applied: applications of F that each has had, ``(b,)``.
         reached: the residual that each had after the last finish, ``(b,)``.
-        done: applications of F that each of them has had.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class Batch:
         self.index = torch.arange(len(b), device=b.device)
         self.splitting, self.scaling = splitting, scaling
         self.u = torch.zeros_like(b)
+        self.applied = torch.zeros_like(self.index)
         self.reached = b.new_full((len(b),), torch.inf)
-        self.done = 0
         self.log = IterationLog(enabled=settings.verbose)
 
     def __len__(self) -> int:
@@ -106,29 +107,40 @@ class Batch:
         self.log.row(stage, self.done, residual, self.splitting.penalty)
         return point, residual
 
-    def iterate(self, steps: int) -> bool:
-        """Apply F to the instances at work; False where a limit forbids it."""
-        if steps := self._allowed(steps):
-            self.u = self.splitting.run(self.u, steps)
-        return steps > 0
+    @property
+    def done(self) -> int:
+        """The most applications of F that an instance at work has had."""
+        return int(self.applied.amax()) if len(self) else 0
+
+    def iterate(self, steps: int, rows: Tensor | None = None) -> bool:
+        """Apply F to those at work, or to those at positions ``rows``; False where a limit forbids it."""
+        return self._advance(steps, lambda F, u, steps: F.run(u, steps), rows)
 
     def iterate_accelerated(self, steps: int) -> bool:
         """The same, with Anderson acceleration where that is wanted."""
         memory = self.settings.acceleration
         if not memory:
             return self.iterate(steps)
-        if steps := self._allowed(steps):
-            self.u = accelerated(self.splitting, self.u, steps, memory)
-        return steps > 0
+        return self._advance(steps, lambda F, u, steps: accelerated(F, u, steps, memory))
 
-    def _allowed(self, steps: int) -> int:
-        """As many of the steps as the limits leave, which count as done."""
-        steps = min(steps, self.settings.max_iters - self.done)
-        if steps <= 0 or self.deadline.passed:
-            return 0
-        self.done += steps
-        self.settled.iterations[self.index] += steps
-        return steps
+    def _advance(
+        self, steps: int, run: Callable[[Splitting, Tensor, int], Tensor], rows: Tensor | None = None
+    ) -> bool:
+        """Let each instance have as many of the steps as the limits leave it."""
+        rows = self.everyone() if rows is None else rows
+        left = self.settings.max_iters - self.applied[rows]
+        rows, left = rows[left > 0], left[left > 0]
+        if self.deadline.passed or not len(rows):
+            return False
+        for count in left.clamp_max(steps).unique().tolist():
+            some = rows[left.clamp_max(steps) == count]
+            if len(some) == len(self):
+                self.u = run(self.splitting, self.u, count)
+            else:
+                self.u = self.u.index_copy(0, some, run(self.splitting.take(some), self.u[some], count))
+            self.applied[some] += count
+            self.settled.iterations[self.index[some]] += count
+        return True
 
     def retire(self, point: Iterate, mask: Tensor, status: Tensor | int) -> Tensor:
         """Take out the instances ``mask`` ``(b,)`` with their ``status`` ``(b,)``, or one for all.
@@ -142,7 +154,8 @@ class Batch:
         self.store(point, rows)
         self.settled.status[self.index[rows]] = status[rows] if isinstance(status, Tensor) else status
         keep = (~mask).nonzero().squeeze(-1)
-        self.index, self.u, self.reached = self.index[keep], self.u[keep], self.reached[keep]
+        self.index, self.u = self.index[keep], self.u[keep]
+        self.applied, self.reached = self.applied[keep], self.reached[keep]
         self.splitting, self.scaling = self.splitting.take(keep), self.scaling.take(keep)
         return keep
 
