@@ -10,13 +10,7 @@ from torch import Tensor
 
 from cvxfold.cones import Exponential, Power, Semidefinite
 from cvxfold.fuzz.cones import project_exponential, project_power, project_semidefinite
-
-
-def scaled(count: int, decades: float, seed: int) -> Tensor:
-    """Points whose coordinates have sizes between 10^−decades and 10^decades."""
-    generator = torch.Generator().manual_seed(seed)
-    size = 10 ** (decades * (2 * torch.rand(count, 3, dtype=torch.float64, generator=generator) - 1))
-    return size * torch.randn(count, 3, dtype=torch.float64, generator=generator).sign()
+from problems.cone_points import EXPONENTIAL_EDGES, POWER_EDGES, scaled
 
 
 def project_exactly(u: list[float]) -> list[float]:
@@ -72,19 +66,6 @@ def test_exponential_near_its_boundary() -> None:
     s = Exponential(1).project(u)
     exact = torch.tensor([project_exactly(point) for point in u.tolist()], dtype=torch.float64)
     assert ((s - exact).norm(dim=1) / u.norm(dim=1)).max() < 1e-14
-
-
-EXPONENTIAL_EDGES = [
-    [0, 0, 0], [0, 0, 1], [0, 0, -1], [-1, 0, 1], [-1, 0, -1], [-1, 0, 0], [1, 0, 0], [0, 1, 0], [0, -1, 0],
-    [0, 1, 1], [0, 1, -1], [-1, -1, 1], [-1, -1, -1], [0, -1, 1], [1, -1, 1], [1e-300, -1, 1],
-    [-1, 1e-300, -1], [1e-8, -1, 1], [-1, 1e-8, -1], [1, 1e-8, 1], [1, 1e-8, -1], [1e300, 1e300, 1e300],
-    [1e-300, 1e-300, -1e-300], [700, 1, 1], [-700, 1, -1], [1, -700, 1],
-]  # fmt: skip
-POWER_EDGES = [
-    [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1], [1, 1, 1], [1, 1, -1], [-1, -1, 0], [-1, -1, 5],
-    [1, -1, 0], [-1, 1, 0], [1, -1, 1e-12], [-1, 1, -1e-12], [1e-12, 1e-12, 1], [1e8, 1e-8, 1],
-    [1e-8, 1e8, -1], [1e-300, 1e-300, 1e-300], [1e300, -1e300, 1e300], [0, 1, 1], [1, 0, 1], [0, -1, 1],
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

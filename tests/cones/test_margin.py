@@ -5,9 +5,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.cones import Cone, Exponential, Nonnegative, Power, ProductCone, SecondOrder, Semidefinite, Zero
-from test_cones import PRODUCT, matrices, points
-from test_cones_curved import scaled
-from test_cones_second import packed
+from problems.cone_points import PRODUCT, matrices, packed, points, scaled
 
 BLOCKS = [
     Nonnegative(1), SecondOrder(1, 1), SecondOrder(1, 2), SecondOrder(1, 5), Semidefinite(1, 1),

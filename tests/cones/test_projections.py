@@ -22,13 +22,7 @@ from cvxfold.cones import (
     Semidefinite,
     Zero,
 )
-
-PRODUCT = ConeDims(2, 3, (4, 4, 3, 1, 2), semidefinite=(1, 3, 3, 2), exponential=3, power=(0.2, 0.5, 0.9))
-
-
-def points(dim: int, batch: int, seed: int, scale: float = 1.0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(batch, dim, dtype=torch.float64, generator=generator)
+from problems.cone_points import PRODUCT, matrices, points
 
 
 def distance_outside(dims: ConeDims, s: Tensor, dual: bool = False) -> Tensor:
@@ -53,15 +47,6 @@ def distance_outside(dims: ConeDims, s: Tensor, dual: bool = False) -> Tensor:
         worst.append(outside_power(*s[:, start : start + 3].T, alpha=alpha, dual=dual))
         start += 3
     return torch.stack(worst).amax(0)
-
-
-def matrices(triangles: Tensor, order: int) -> Tensor:
-    """Symmetric matrices from lower triangles, column by column, off-diagonals times √2."""
-    columns, rows = torch.triu_indices(order, order)
-    X = torch.zeros(len(triangles), order, order, dtype=triangles.dtype)
-    entries = torch.where(rows == columns, triangles, triangles / 2**0.5)
-    X[:, rows, columns] = X[:, columns, rows] = entries
-    return X
 
 
 def outside_exponential(x: Tensor, y: Tensor, z: Tensor, dual: bool) -> Tensor:

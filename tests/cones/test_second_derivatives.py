@@ -18,8 +18,7 @@ from cvxfold.cones import (
     Zero,
 )
 from cvxfold.cones.autodiff import project
-from test_cones import PRODUCT, points
-from test_cones_curved import EXPONENTIAL_EDGES, POWER_EDGES, scaled
+from problems.cone_points import EXPONENTIAL_EDGES, POWER_EDGES, PRODUCT, derivative, packed, points, scaled
 
 ALPHAS = (0.05, 0.3, 0.5, 0.8, 0.95)
 CONES = [
@@ -32,16 +31,6 @@ CURVED = [SecondOrder(2, 4), Semidefinite(2, 4), Exponential(4), Power(ALPHAS), 
 
 def name(cone: object) -> str:
     return type(cone).__name__ + "".join(f" {size}" for size in vars(cone).values() if isinstance(size, int))
-
-
-def derivative(cone: Cone, u: Tensor, v: Tensor) -> Tensor:
-    return cone.derivative(u).apply(lambda d: d, v)
-
-
-def packed(X: Tensor) -> Tensor:
-    """Lower triangles, column by column, off-diagonals times √2, of symmetric matrices ``(B, k, k)``."""
-    columns, rows = torch.triu_indices(*X.shape[1:])
-    return X[:, rows, columns] * torch.where(rows == columns, 1.0, 2.0).double().sqrt()
 
 
 def finite_difference(cone: Cone, u: Tensor, v: Tensor, w: Tensor, step: float | Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "examples" / "convergence"
+SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "convergence"
 
 
 def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -1,7 +1,6 @@
 """The fold engine on fixed-point iterations that have nothing to do with cones."""
 
 import math
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -17,42 +16,7 @@ from cvxfold.fold import (
     LeastSquares,
     solve_adjoint,
 )
-
-EXACT = [name for name, method in METHODS.items() if method.exact]
-
-
-@dataclass
-class Dense:
-    """Φ as a dense matrix; its approximate inverse of I − Φᵀ is off by a given relative error."""
-
-    phi: Tensor
-    error: float = 1e-3
-    products: list[int] = field(default_factory=list)
-
-    def vjp(self, w: Tensor) -> Tensor:
-        self.products.append(len(w))
-        return (w.unsqueeze(-2) @ self.phi).squeeze(-2)
-
-    def jvp(self, v: Tensor) -> Tensor:
-        return (self.phi @ v.unsqueeze(-1)).squeeze(-1)
-
-    def solve(self, r: Tensor) -> Tensor:
-        eye = torch.eye(r.shape[1], dtype=r.dtype)
-        inverse = torch.linalg.pinv(eye - self.phi.mT, rtol=1e-12)
-        return (1 + self.error) * (inverse @ r.unsqueeze(-1)).squeeze(-1)
-
-    def take(self, index: Tensor) -> "Dense":
-        return Dense(self.phi[index], self.error, self.products)
-
-
-def contraction(batch: int, m: int, radius: float, seed: int = 0) -> tuple[Dense, Tensor, Tensor]:
-    """A random Φ of the given spectral radius, ū, and the solution of (I − Φᵀ) w = ū."""
-    generator = torch.Generator().manual_seed(seed)
-    phi = torch.randn(batch, m, m, dtype=torch.float64, generator=generator)
-    phi = radius * phi / torch.linalg.eigvals(phi).abs().amax(-1).view(-1, 1, 1)
-    rhs = torch.randn(batch, m, dtype=torch.float64, generator=generator)
-    eye = torch.eye(m, dtype=torch.float64)
-    return Dense(phi), rhs, torch.linalg.solve(eye - phi.mT, rhs.unsqueeze(-1)).squeeze(-1)
+from problems.fixed_points import EXACT, Dense, contraction
 
 
 @pytest.mark.parametrize("method", EXACT)

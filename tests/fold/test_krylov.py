@@ -19,8 +19,7 @@ from cvxfold.fold import (
     BiCGSTAB,
     solve_adjoint,
 )
-from test_fold import Dense, contraction
-from test_fold_methods import Inverse, exact, non_normal, random, relative_error
+from problems.fixed_points import Dense, Inverse, contraction, exact, non_normal, random, relative_error
 
 
 def test_anderson_and_gmres_refuse_to_remember_nothing() -> None:

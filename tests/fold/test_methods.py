@@ -1,14 +1,12 @@
 """The engine's methods against dense solves, scipy, and each other: convergence, safeguards, bookkeeping."""
 
 import math
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import Tensor
 
 import cvxfold.backward
-from cases import case, evaluate, make_layer
 from cvxfold.backward import SplittingLinearization
 from cvxfold.fold import (
     LFPI,
@@ -22,60 +20,21 @@ from cvxfold.fold import (
     JacobianFree,
     solve_adjoint,
 )
-from test_fold import EXACT, Dense, contraction
+from problems.cases import case, evaluate, make_layer
+from problems.fixed_points import (
+    EXACT,
+    Dense,
+    Inverse,
+    contraction,
+    exact,
+    non_normal,
+    random,
+    relative_error,
+    rotations,
+)
 
 ITERATIVE = ["anderson", "bicgstab", "gmres", "lfpi"]
 PRECONDITIONED = [f"preconditioned_{name}" for name in ITERATIVE]
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def exact(phi: Tensor, rhs: Tensor) -> Tensor:
-    """The solution of (I − Φᵀ) w = ū by a dense factorization."""
-    eye = torch.eye(phi.shape[-1], dtype=phi.dtype)
-    return torch.linalg.solve(eye - phi.mT, rhs.unsqueeze(-1)).squeeze(-1)
-
-
-def relative_error(w: Tensor, expected: Tensor) -> float:
-    return float(((w - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
-
-
-def rotations(batch: int, pairs: int, radius: float) -> Tensor:
-    """Φ with complex spectrum: scaled rotations by random angles, in a random skewed basis."""
-    generator = torch.Generator().manual_seed(7)
-    phi = torch.zeros(batch, 2 * pairs, 2 * pairs, dtype=torch.float64)
-    for i in range(batch):
-        for j in range(pairs):
-            angle = float(torch.rand(1, generator=generator)) * math.pi
-            scale = radius * (j + 1) / pairs
-            c, s = scale * math.cos(angle), scale * math.sin(angle)
-            phi[i, 2 * j : 2 * j + 2, 2 * j : 2 * j + 2] = torch.tensor([[c, -s], [s, c]])
-    T = torch.eye(2 * pairs, dtype=torch.float64) + 0.1 * random(batch, 2 * pairs, 2 * pairs, seed=8)
-    return T @ phi @ torch.linalg.inv(T)
-
-
-def non_normal(batch: int, m: int) -> Tensor:
-    """Φ of spectral radius 0.6 and a norm far above one: LFPI grows before it converges."""
-    return torch.triu(random(batch, m, m, seed=9), 1) + 0.6 * torch.eye(m, dtype=torch.float64)
-
-
-@dataclass
-class Inverse(Dense):
-    """Φ with its approximate inverse given as a matrix."""
-
-    inverse: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def __init__(self, phi: Tensor, inverse: Tensor) -> None:
-        super().__init__(phi)
-        self.inverse = inverse
-
-    def solve(self, r: Tensor) -> Tensor:
-        return (self.inverse @ r.unsqueeze(-1)).squeeze(-1)
-
-    def take(self, index: Tensor) -> "Inverse":
-        return Inverse(self.phi[index], self.inverse[index])
 
 
 @pytest.mark.parametrize("method", EXACT)

@@ -18,7 +18,7 @@ from cvxfold.fold import (
     LeastSquares,
     solve_adjoint,
 )
-from test_fold import Dense, contraction
+from problems.fixed_points import Dense, contraction
 
 
 def singular(batch: int, m: int, seed: int) -> tuple[Dense, Tensor, Tensor]:

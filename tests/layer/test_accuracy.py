@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import cvxfold
-from cases import case, errors, evaluate, make_layer
-from cone_families import CONE_FAMILIES
-from families import FAMILIES
+from problems.cases import case, errors, evaluate, make_layer
+from problems.cone_families import CONE_FAMILIES
+from problems.families import FAMILIES
 
 BIG = [
     "dense_qp20",

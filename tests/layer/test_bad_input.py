@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import cvxfold
-from cases import said
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import said
+from problems.families import minimize
 
 F64 = torch.float64
 

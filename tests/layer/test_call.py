@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import cvxfold
-from cases import case, errors, evaluate, make_layer, weighted
 from cvxfold.torch import CvxpyLayer
-from families import equality_qp, minimize, scalars
+from problems.cases import case, errors, evaluate, make_layer, weighted
+from problems.families import equality_qp, minimize, scalars
 
 F64 = torch.float64
 

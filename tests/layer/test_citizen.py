@@ -10,40 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cvxpy as cp
 import pytest
 import torch
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from cvxfold.torch import CvxpyLayer
-
-
-def make_layer() -> CvxpyLayer:
-    """‖Ax − b‖² + 0.1‖x‖₁ with x ≥ −0.3, from A ``(6, 4)`` and b ``(6,)``."""
-    x, A, b = cp.Variable(4), cp.Parameter((6, 4)), cp.Parameter(6)
-    cost = cp.sum_squares(A @ x - b) + 0.1 * cp.norm1(x)
-    return CvxpyLayer(cp.Problem(cp.Minimize(cost), [x >= -0.3]), [A, b], [x])
-
-
-def data(seed: int, batch: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    A = torch.randn(batch, 6, 4, dtype=torch.float64, generator=generator)
-    b = torch.randn(batch, 6, dtype=torch.float64, generator=generator)
-    return A.requires_grad_(), b.requires_grad_()
-
-
-class Model(torch.nn.Module):
-    """A linear map to b, and the layer with a fixed A."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(3, 6, dtype=torch.float64)
-        self.layer = make_layer()
-        self.register_buffer("A", data(0)[0][0].detach())
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.layer(self.A, self.linear(features).tanh())[0]
+from problems.small_layer import Model, Solutions, data, make_layer, train_one_half
 
 
 def loss_and_gradients(model: Model, features: Tensor) -> list[Tensor]:
@@ -126,20 +98,6 @@ def test_threads_share_a_layer() -> None:
             assert_same(found, one)
 
 
-class Solutions(torch.utils.data.Dataset[Tensor]):
-    """A data set that solves for what it returns."""
-
-    def __init__(self, layer: CvxpyLayer) -> None:
-        self.layer = layer
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: int) -> Tensor:
-        A, b = data(index, batch=1)
-        return self.layer(A[0].detach(), b[0].detach())[0]
-
-
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_data_loader_workers(start: str) -> None:
     if start not in multiprocessing.get_all_start_methods():
@@ -154,23 +112,6 @@ def test_data_loader_workers(start: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
-def _train_one_half(rank: int, port: int, found: str, features: Tensor, state: dict[str, Tensor]) -> None:
-    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
-
-    torch.set_num_threads(1)
-    store = TCPStore("localhost", port, is_master=False)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    model = Model()
-    model.load_state_dict(state)
-    parallel = torch.nn.parallel.DistributedDataParallel(model)
-    half = features[rank::2]
-    parallel(half).square().sum(1).mean().backward()
-    if rank == 0:
-        torch.save([p.grad for p in model.parameters()], found)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
@@ -180,7 +121,7 @@ def test_distributed_data_parallel(tmp_path: Path) -> None:
     # This process keeps the store: a file's is removed by the first child that ends, under the other's feet.
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     arguments = (store.port, gradients, features, model.state_dict())
-    start_processes(_train_one_half, arguments, nprocs=2, start_method="spawn")
+    start_processes(train_one_half, arguments, nprocs=2, start_method="spawn")
     model(features).square().sum(1).mean().backward()
     for found, p in zip(torch.load(gradients), model.parameters(), strict=True):
         torch.testing.assert_close(found, p.grad, rtol=1e-9, atol=1e-10)

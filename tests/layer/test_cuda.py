@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import cvxfold
-from cases import case, errors, evaluate
-from cone_families import CONE_FAMILIES
 from cvxfold.fold import Unrolled
 from cvxfold.monitor.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
-from families import FAMILIES
+from problems.cases import case, errors, evaluate
+from problems.cone_families import CONE_FAMILIES
+from problems.families import FAMILIES
 
 pytestmark = [
     pytest.mark.cuda,

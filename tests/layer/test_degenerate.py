@@ -1,9 +1,6 @@
-"""Linear programs that are degenerate: told, regularized, the same each time; and a training through them."""
+"""Linear programs that are degenerate: told as the options ask, regularized, the same each time."""
 
-import sys
 import warnings
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import cvxpy as cp
@@ -13,9 +10,9 @@ import torch
 from torch import Tensor
 
 import cvxfold
-from cases import said
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import said
+from problems.families import minimize
 
 F64 = torch.float64
 
@@ -90,23 +87,6 @@ def test_proximal_gradient_is_that_of_the_regularized_problem(epsilon: float) ->
         assert abs(ours - slope) <= 1e-5 * (1 + abs(slope))
 
 
-@pytest.mark.parametrize(
-    ("name", "bad"),
-    [("on_degenerate", "nan"), ("on_degenerate", True), ("on_unsolvable", "ignore"), ("on_unsolvable", None)]
-    + [("proximal", value) for value in (-1.0, float("nan"), float("inf"), "1", True)]
-    + [("time_limit", value) for value in (0, -1.0, float("nan"), "1", True)]
-    + [(name, value) for name in ("max_iters", "backward_max_iters") for value in (0, -3, 1.5, True)],
-)
-def test_options_are_checked(name: str, bad: Any) -> None:
-    with pytest.raises(ValueError, match=rf"^{name}: expected"):
-        simplex(**{name: bad})
-
-
-def test_proximal_is_refused_where_the_gradient_is_unrolled() -> None:
-    with pytest.raises(ValueError, match="proximal"):
-        simplex(proximal=1.0, backward="unrolled")
-
-
 def scaled_program(**options: Any) -> Any:
     """cᵀx + t‖x‖² over Gx ≤ h, x ≥ 0, Σx ≤ 1000, rows of G between 1e-3 and 1e3."""
     n, rng = 20, np.random.default_rng(1)
@@ -133,28 +113,3 @@ def test_the_same_bits_each_time() -> None:
         assert layer.report.backward.degenerate.any()
         runs.append(run)
     assert all(torch.equal(mine, other) for mine, other in zip(*runs, strict=True))
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script of the long training."""
-    folder = Path(__file__).resolve().parent.parent / "examples"
-    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    return import_module("long_training")
-
-
-def test_training_through_degenerate_programs(example: Any) -> None:
-    steps, regularized, plain = 300, example.train(300, 1.0), example.train(60, 0.0)
-    for record, taken in ((regularized, steps), (plain, 60)):
-        statuses, verdicts = record.monitor.statuses, record.monitor.verdicts
-        assert len(record.losses) == taken
-        assert record.finite
-        assert np.isfinite(record.losses).all()
-        assert statuses.total() == verdicts.total() == taken * example.BATCH
-        assert statuses[cvxfold.Status.INFEASIBLE] > 0
-        assert statuses[cvxfold.Status.UNCONVERGED] == 0
-        assert verdicts[cvxfold.Verdict.NO_SOLUTION] == statuses[cvxfold.Status.INFEASIBLE]
-        assert verdicts[cvxfold.Verdict.DEGENERATE] > 0.5 * verdicts.total()
-    assert regularized.mean(-100, None) < 0.6 * regularized.mean(0, 10)
-    ratio = np.median(regularized.cost_gradients[:60]) / np.median(plain.cost_gradients)
-    assert ratio > 2

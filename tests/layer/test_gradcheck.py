@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-import cone_families as cones
 from cvxfold.torch import CvxpyLayer
-from families import (
+from problems import cone_families as cones
+from problems.families import (
     Family,
     ball_least_squares,
     constant_qp,

@@ -3,7 +3,7 @@
 Each is built around a known vertex and known multipliers, so the trait is there by construction: a batch of
 four of one structure, whose costs and right-hand sides vary. Measured: the objective against HiGHS and the
 largest violation, both to 1e-7; and the gradient of a random linear loss in x with respect to costs and
-right-hand sides against the truth of :mod:`hard_problems`; that one is itself held against 0 and B⁻ᵀc where
+right-hand sides against the truth of :mod:`problems.hard`; that one is itself held against 0 and B⁻ᵀc where
 exactly n rows B are active.
 """
 
@@ -19,7 +19,7 @@ import scipy.optimize as so
 import scipy.sparse as sp
 
 from cvxfold.torch import CvxpyLayer
-from hard_problems import QP, Array, Found, Gradient, Kind, ask, gradient, problem
+from problems.hard import QP, Array, Found, Gradient, Kind, ask, gradient, problem
 
 BATCH, SIZES = 4, (5, 12, 30)
 TOL = 1e-7

@@ -1,13 +1,10 @@
 """Time, memory, threads, interruptions: where a limit is met, what is there stays right and is told."""
 
 import signal
-import subprocess
 import sys
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,48 +14,11 @@ from torch import Tensor
 
 import cvxfold
 import cvxfold.core
-from cases import said
-from cvxfold.torch import CvxpyLayer
-from families import FAMILIES
+from problems.cases import said
+from problems.processes import run_python
+from problems.quadratic import answers, assert_close, quadratic, sample
 
 HUGE, TINY = 1_000_000, 1e-300
-
-
-def quadratic(**options: Any) -> Any:
-    """A dense QP in 5 variables with 6 parameters."""
-    family = FAMILIES["dense_qp5"]()
-    return CvxpyLayer(family.problem, family.parameters, family.variables, **options)
-
-
-def sample(batch: int, seed: int = 0) -> list[Tensor]:
-    """Parameters of that; the matrix of the objective is shared by the batch."""
-    L, *rest = FAMILIES["dense_qp5"]().sample(batch, seed)
-    return [p.requires_grad_() for p in (L[0].clone(), *rest)]
-
-
-def answers(layer: Any, params: list[Tensor]) -> list[Tensor]:
-    """Outputs, and the gradients of a loss in them."""
-    outputs = layer(*params)
-    loss = torch.stack([(v.nan_to_num() * v.nan_to_num().cos()).sum() for v in outputs]).sum()
-    return [*(v.detach() for v in outputs), *torch.autograd.grad(loss, params)]
-
-
-def run_here(code: str, interruption: signal.Signals | None = None) -> tuple[str, str]:
-    """What a new process says; it is interrupted half a second after its first line."""
-    command, pipe, here = [sys.executable, "-c", code], subprocess.PIPE, Path(__file__).parent
-    with subprocess.Popen(command, cwd=here, stdout=pipe, stderr=pipe, text=True) as process:
-        first = process.stdout.readline() if interruption and process.stdout else ""
-        if interruption:
-            time.sleep(0.5)
-            process.send_signal(interruption)
-        out, err = process.communicate(timeout=120)
-    return first + out, err
-
-
-def assert_close(found: list[Tensor], exact: list[Tensor], tol: float) -> None:
-    for one, other in zip(found, exact, strict=True):
-        scale = 1 + float(other.nan_to_num().abs().amax())
-        torch.testing.assert_close(one, other, rtol=tol, atol=tol * scale, equal_nan=True)
 
 
 def test_time_limit_of_the_forward_pass() -> None:
@@ -177,7 +137,6 @@ def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPa
 
 LARGE = """
 import resource, torch, cvxfold.core
-from test_limits import CvxpyLayer, FAMILIES
 torch.set_num_threads(1)
 family = FAMILIES["constant_qp"]()
 layer, other = (CvxpyLayer(family.problem, family.parameters, family.variables) for _ in range(2))
@@ -198,7 +157,7 @@ print("ok" if asked[0] == 20_000 and len(asked) > 2 else asked)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux'")
 def test_a_batch_that_does_not_fit_is_solved_in_halves() -> None:
-    out, err = run_here(LARGE)
+    out, err = run_python(LARGE)
     assert out == "ok\n", out + err[-2_000:]
 
 
@@ -237,7 +196,6 @@ INTERRUPTED = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 import torch
-from test_limits import answers, assert_close, quadratic, sample
 torch.set_num_threads(1)
 layer, params = quadratic(refine=False, penalty=1.0), sample(3)
 print("ready", flush=True)
@@ -250,5 +208,5 @@ except KeyboardInterrupt:
 
 
 def test_control_c() -> None:
-    out, err = run_here(INTERRUPTED, signal.SIGINT)
+    out, err = run_python(INTERRUPTED, signal.SIGINT)
     assert out == "ready\nok\n", err[-2_000:]

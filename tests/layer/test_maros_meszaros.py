@@ -2,7 +2,7 @@
 
 Measured against Clarabel: the objective, relative to max(1, |objective|); the largest violation, relative to
 max(1, bounds, |A x|); and the gradient of a random linear loss in x with respect to q and all bounds, by the
-truth of :mod:`hard_problems`. Many of these programs have no such gradient (dependent active bounds,
+truth of :mod:`problems.hard`. Many of these programs have no such gradient (dependent active bounds,
 solutions that are not unique): there the layer must say so. Where only q's exists, q is tried alone as well.
 """
 
@@ -16,7 +16,7 @@ import pytest
 
 import cvxfold
 from cvxfold.torch import CvxpyLayer
-from hard_problems import FILES, Found, Gradient, Kind, ask, gradient, load, optimum, problem
+from problems.hard import FILES, Found, Gradient, Kind, ask, gradient, load, optimum, problem
 
 TOL = 1e-7
 ENOUGH = 38  # of 41

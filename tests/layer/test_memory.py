@@ -3,22 +3,17 @@
 import copy
 import gc
 import pickle
-from typing import Any
 
 import torch
 
 from cvxfold.solved import Solved
-from cvxfold.torch import CvxpyLayer
-from families import FAMILIES, Family
-
-
-def make_layer(family: Family, **options: Any) -> Any:
-    return CvxpyLayer(family.problem, family.parameters, family.variables, **options)
+from problems.families import FAMILIES
+from problems.layers import layer_of
 
 
 def test_factor_is_kept_while_P_and_A_stay() -> None:
     family = FAMILIES["constant_qp"]()
-    layer = make_layer(family)
+    layer = layer_of(family)
     layer(*family.sample(4, 0))
     prepared, factor = layer._core._prepared, layer._core._memory.splitting._factor
     layer(*family.sample(9, 1))
@@ -28,7 +23,7 @@ def test_factor_is_kept_while_P_and_A_stay() -> None:
 
 def test_answers_do_not_depend_on_what_came_before() -> None:
     family = FAMILIES["dense_qp5"]()
-    fresh, used = make_layer(family), make_layer(family)
+    fresh, used = layer_of(family), layer_of(family)
     for batch, seed in ((3, 1), (8, 2), (8, 3), (1, 4)):
         used(*family.sample(batch, seed))
     params = family.sample(8, 5)
@@ -39,26 +34,26 @@ def test_answers_do_not_depend_on_what_came_before() -> None:
 def test_same_call_twice_gives_the_same_bits_from_fresh_layers() -> None:
     family = FAMILIES["dense_qp5"]()
     params = family.sample(4, 0)
-    first, second = (make_layer(family)(*params) for _ in range(2))
+    first, second = (layer_of(family)(*params) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_changed_values_in_place_are_noticed() -> None:
     """A tensor that is overwritten between calls, as optimizers do, is not mistaken for the old one."""
     family = FAMILIES["constant_qp"]()
-    layer = make_layer(family)
+    layer = layer_of(family)
     params = list(family.sample(3, 0))
     layer(*params)
     for old, new in zip(params, family.sample(3, 1), strict=True):
         old.copy_(new)
-    expected = make_layer(family)(*family.sample(3, 1))
+    expected = layer_of(family)(*family.sample(3, 1))
     for mine, theirs in zip(layer(*params), expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_copies_and_pickles_work_on_their_own() -> None:
     family = FAMILIES["constant_qp"]()
-    layer = make_layer(family)
+    layer = layer_of(family)
     params = family.sample(3, 0)
     expected = layer(*params)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
@@ -68,7 +63,7 @@ def test_copies_and_pickles_work_on_their_own() -> None:
 
 def test_warm_start_begins_at_the_solution() -> None:
     family = FAMILIES["constant_qp"]()
-    layer = make_layer(family, refine=False)
+    layer = layer_of(family, refine=False)
     params = family.sample(4, 0)
     cold = layer(*params)
     iterations = layer.report.forward.iterations.clone()
@@ -82,7 +77,7 @@ def test_warm_start_begins_at_the_solution() -> None:
 
 def test_nothing_is_kept_for_backward_without_grad() -> None:
     family = FAMILIES["constant_qp"]()
-    layer = make_layer(family)
+    layer = layer_of(family)
     params = [p.requires_grad_() for p in family.sample(3, 0)]
 
     def kept() -> int:

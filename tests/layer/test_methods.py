@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import cvxfold
-from cases import case, errors, evaluate, make_layer
+from problems.cases import case, errors, evaluate, make_layer
 
 NAMES = [
     "dense_qp5",

@@ -10,9 +10,9 @@ import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
 import cvxfold
-from cases import said
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import said
+from problems.families import minimize
 
 F64 = torch.float64
 INFEASIBLE, UNBOUNDED, INVALID, DEGENERATE = 3, 10, 20, 30

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.forward.newton import NewtonSystem
-from test_citizen import data, make_layer
+from problems.small_layer import data, make_layer
 
 
 def close(found: Tensor, expected: Tensor) -> None:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import cvxfold
-from cases import Case, case, errors, evaluate, make_layer
 from cvxfold import Verdict
 from cvxfold.fold import LFPI, Unrolled
 from cvxfold.monitor.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import Case, case, errors, evaluate, make_layer
+from problems.families import minimize
 
 CONES = [
     "dense_qp20",

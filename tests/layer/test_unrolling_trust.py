@@ -6,11 +6,11 @@ import cvxpy as cp
 import pytest
 import torch
 
-from cases import case, errors, evaluate, make_layer
 from cvxfold import Verdict
 from cvxfold.fold import Unrolled
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import case, errors, evaluate, make_layer
+from problems.families import minimize
 
 FAMILIES = [
     "dense_qp20",

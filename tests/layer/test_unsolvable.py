@@ -8,12 +8,9 @@ import pytest
 import torch
 
 import cvxfold
-from cases import said
-from cvxfold.forward.certificates import infeasibility
-from cvxfold.fuzz.programs import Ending
-from cvxfold.fuzz.solve import replay
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import said
+from problems.families import minimize
 
 F64 = torch.float64
 
@@ -100,40 +97,36 @@ def test_report_of_a_failed_call_tells_the_status_of_every_instance() -> None:
     assert [status.value for status in layer.report.forward.status] == ["solved", "infeasible", "solved"]
 
 
-def test_a_proof_is_more_than_what_rounding_leaves() -> None:
-    """Aᵀδy = 0 and bᵀδy = −6e-17, of terms of size 0.1 that cancel: this proved the program infeasible."""
-    x, b = cp.Variable(), cp.Parameter(2)
-    layer = CvxpyLayer(minimize(cp.square(x), x <= b[0], -x <= b[1]), [b], [x])
-    bounds = torch.tensor([[0.1, -0.1], [0.1, -0.2]], dtype=F64)
-    _, values, _ = layer.program(bounds)
-    prepared = layer.core.prepare(values, layer.options.forward)
-    program, scaling = prepared.program(values.q, layer.core.right_hand_side(values), 2)
-    zero = program.A.values[..., 0].abs()
-    multiplier = (zero.flip(-1) / zero.amax(-1, keepdim=True)).expand(2, -1).clone()
-    support = program.b * multiplier
-    multiplier[0, 0] *= -float(support[0, 1] / support[0, 0]) * (1 - 2.0**-52)
-    proofs = infeasibility(program, scaling, multiplier)
-    assert float((program.b * multiplier).sum(-1)[1]) < -1e-3
-    assert proofs.isinf().tolist() == [True, False]
-    assert [str(status) for status in _statuses(layer, [[0.1, -0.1], [0.1, -0.2]])] == [
-        "solved",
-        "infeasible",
-    ]
+def semidefinite() -> Any:
+    X, b = cp.Variable((2, 2), PSD=True), cp.Parameter()
+    return minimize(cp.trace(X), X[0, 0] == b), [b], [X]
 
 
-def _statuses(layer: CvxpyLayer, values: list[list[float]]) -> list[Any]:
-    with pytest.raises(cvxfold.InfeasibleError):
-        layer(torch.tensor(values, dtype=F64))
-    assert layer.report is not None
-    return layer.report.forward.status
+def exponential() -> Any:
+    x, b = cp.Variable(), cp.Parameter()
+    return minimize(cp.square(x), cp.exp(x) <= b), [b], [x]
 
 
-def test_an_unbounded_program_that_was_called_infeasible() -> None:
-    """One variable, two second-order cones and an exponential one; the objective falls by 1e-6 a unit."""
-    case = replay(0, 772)
-    layer = case.layer()
-    layer(*case.values)
-    assert layer.report is not None
-    for status, instance in zip(layer.report.forward.status, case.instances, strict=True):
-        expected = {Ending.SOLUTION: "solved", Ending.UNBOUNDED: "unbounded"}[instance.ending]
-        assert str(status) == expected
+def power() -> Any:
+    x, b = cp.Variable(2), cp.Parameter()
+    return minimize(cp.sum_squares(x), cp.PowCone3D(x[0], x[1], b, 0.3), cp.sum(x) <= -b), [b], [x]
+
+
+@pytest.mark.parametrize(
+    ("make", "good", "bad"), [(semidefinite, 1.0, -1.0), (exponential, 1.0, -1.0), (power, 0.0, 1.0)]
+)
+def test_infeasible_over_the_curved_cones(make: Any, good: float, bad: float) -> None:
+    layer = CvxpyLayer(*make())
+    with pytest.raises(cvxfold.InfeasibleError) as error:
+        layer(torch.tensor([good, bad, good], dtype=F64))
+    assert error.value.indices == [1]
+
+
+def test_unbounded_over_the_curved_cones() -> None:
+    X, C = cp.Variable((2, 2), PSD=True), cp.Parameter((2, 2))
+    layer = CvxpyLayer(minimize(cp.trace(C @ X), X[0, 0] <= 1), [C], [X])
+    C_values = torch.eye(2, dtype=F64).repeat(3, 1, 1)
+    C_values[2, 1, 1] = -1
+    with pytest.raises(cvxfold.UnboundedError) as error:
+        layer(C_values)
+    assert error.value.indices == [2]

@@ -1,16 +1,13 @@
-"""Parameters outside of the set that they are declared in; curved cones without solutions."""
-
-from typing import Any
+"""Parameters outside of the set that they are declared in."""
 
 import cvxpy as cp
 import pytest
 import torch
 
-import cvxfold
-from cases import said
 from cvxfold.options import OnUnconverged
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import said
+from problems.families import minimize
 
 F64 = torch.float64
 
@@ -78,38 +75,3 @@ def test_symmetric_matrices() -> None:
     layer(torch.eye(2, dtype=F64))
     with pytest.raises(ValueError, match="symmetric"):
         layer(torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=F64))
-
-
-def semidefinite() -> Any:
-    X, b = cp.Variable((2, 2), PSD=True), cp.Parameter()
-    return minimize(cp.trace(X), X[0, 0] == b), [b], [X]
-
-
-def exponential() -> Any:
-    x, b = cp.Variable(), cp.Parameter()
-    return minimize(cp.square(x), cp.exp(x) <= b), [b], [x]
-
-
-def power() -> Any:
-    x, b = cp.Variable(2), cp.Parameter()
-    return minimize(cp.sum_squares(x), cp.PowCone3D(x[0], x[1], b, 0.3), cp.sum(x) <= -b), [b], [x]
-
-
-@pytest.mark.parametrize(
-    ("make", "good", "bad"), [(semidefinite, 1.0, -1.0), (exponential, 1.0, -1.0), (power, 0.0, 1.0)]
-)
-def test_infeasible_over_the_curved_cones(make: Any, good: float, bad: float) -> None:
-    layer = CvxpyLayer(*make())
-    with pytest.raises(cvxfold.InfeasibleError) as error:
-        layer(torch.tensor([good, bad, good], dtype=F64))
-    assert error.value.indices == [1]
-
-
-def test_unbounded_over_the_curved_cones() -> None:
-    X, C = cp.Variable((2, 2), PSD=True), cp.Parameter((2, 2))
-    layer = CvxpyLayer(minimize(cp.trace(C @ X), X[0, 0] <= 1), [C], [X])
-    C_values = torch.eye(2, dtype=F64).repeat(3, 1, 1)
-    C_values[2, 1, 1] = -1
-    with pytest.raises(cvxfold.UnboundedError) as error:
-        layer(C_values)
-    assert error.value.indices == [2]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from cases import said
 from cvxfold.torch import CvxpyLayer
-from families import Family, minimize
-from reference import reference
+from problems.cases import said
+from problems.families import Family, minimize
+from problems.reference import reference
 
 
 def box() -> CvxpyLayer:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from cone_families import CONE_FAMILIES
-from families import FAMILIES, Family
-from reference import Answer, reference
+from problems.families import Family
+from problems.layers import family_of, layer_of
+from problems.reference import Answer, reference
 
 Tensors = list[torch.Tensor]
 
@@ -32,7 +32,7 @@ class Case:
 @cache
 def case(name: str, batch: int = 8, seed: int = 0) -> Case:
     """The family's instances and the reference's answers, computed once a session."""
-    family = (FAMILIES | CONE_FAMILIES)[name]()
+    family = family_of(name)
     params = list(family.sample(batch, seed))
     generator = torch.Generator().manual_seed(seed)
     weights = [
@@ -72,7 +72,4 @@ def said(error: Any, *words: str) -> None:
 
 def make_layer(case: Case, **options: Any) -> Any:
     """A cvxfold layer of the case's problem."""
-    from cvxfold.torch import CvxpyLayer  # here, so that the reference's own tests need no cvxfold
-
-    family = case.family
-    return CvxpyLayer(family.problem, family.parameters, family.variables, **options)
+    return layer_of(case.family, **options)

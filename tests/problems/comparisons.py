@@ -4,15 +4,11 @@ from functools import cache
 from typing import Any
 
 import cvxfold
-from cone_families import CONE_FAMILIES
-from families import FAMILIES, Family
+from problems.families import Family
+from problems.layers import family_of
 
 OFF = ("dense_qp20", "robust_portfolio", "nearest_correlation", "portfolio")  # where cvxpylayers is off
 BEST = "cvxpylayers tight, dense"
-
-
-def family_of(name: str) -> Family:
-    return (FAMILIES | CONE_FAMILIES)[name]()
 
 
 @cache

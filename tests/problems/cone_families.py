@@ -9,7 +9,7 @@ import cvxpy as cp
 import numpy as np
 from numpy.random import Generator
 
-from families import Family, Instance, minimize, stacked
+from problems.families import Family, Instance, minimize, stacked
 
 
 def symmetric(rng: Generator, n: int) -> np.ndarray:

@@ -35,7 +35,7 @@ clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to 
 Array = np.ndarray
 _INFINITE = 1e19
 _size = np.linalg.norm
-_HERE = Path(__file__).resolve().parents[2] / "shared" / "data" / "maros_meszaros"
+_HERE = Path(__file__).resolve().parents[3] / "shared" / "data" / "maros_meszaros"
 FOLDER = Path(os.environ.get("CVXFOLD_MAROS_MESZAROS", _HERE))
 FILES = sorted(FOLDER.glob("*.mat"), key=lambda file: (file.stat().st_size, file.name))
 

@@ -23,8 +23,8 @@ import scipy.sparse as sp
 import torch
 
 from cvxfold.fuzz.cones import cones_of
-from families import Family
-from reference_cones import clarabel_cones, clarabel_order
+from problems.families import Family
+from problems.reference_cones import clarabel_cones, clarabel_order
 
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to pyright
 lapack: Any = sl.lapack

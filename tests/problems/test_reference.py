@@ -7,11 +7,11 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
-from cases import Case, case, errors, evaluate
-from families import FAMILIES
-from reference import Reference
+from problems.cases import Case, case, errors, evaluate
+from problems.families import FAMILIES
+from problems.layers import upstream_of
+from problems.reference import Reference
 
 # diffcp warns about SCS's "inaccurate" at 1e-10, cvxpylayers about its use of __array__
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
@@ -80,7 +80,7 @@ def test_gradient_against_differences_of_its_solutions(name: str) -> None:
 def test_cvxpylayers_agrees_when_its_solver_is_exact(name: str) -> None:
     """SCS at 1e-10 and diffcp's dense adjoint: another solver, other formulas, the same answers."""
     c = case(name)
-    values, gradients = evaluate(_upstream(c), c, solver_args={"eps": 1e-10, "mode": "dense"})
+    values, gradients = evaluate(upstream_of(c.family), c, solver_args={"eps": 1e-10, "mode": "dense"})
     assert errors(values, c.values).max() < 1e-7
     assert errors(gradients, c.gradients).max() < 1e-7
 
@@ -88,14 +88,12 @@ def test_cvxpylayers_agrees_when_its_solver_is_exact(name: str) -> None:
 def test_cvxpylayers_own_gradients_are_worse() -> None:
     """As it comes, and even with an exact forward pass: LSQR stops early on the dense QP and says nothing."""
     c = case("dense_qp20")
-    with_defaults = errors(evaluate(_upstream(c), c)[1], c.gradients).max()
-    with_exact_forward = errors(evaluate(_upstream(c), c, solver_args={"eps": 1e-10})[1], c.gradients).max()
+    with_defaults = errors(evaluate(upstream_of(c.family), c)[1], c.gradients).max()
+    with_exact_forward = errors(
+        evaluate(upstream_of(c.family), c, solver_args={"eps": 1e-10})[1], c.gradients
+    ).max()
     assert with_defaults > 1e-5
     assert with_exact_forward > 1e-3
-
-
-def _upstream(c: Case) -> UpstreamLayer:
-    return UpstreamLayer(c.family.problem, c.family.parameters, c.family.variables)
 
 
 def _set(c: Case, values: list[np.ndarray]) -> None:

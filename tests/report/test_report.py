@@ -1,16 +1,14 @@
-"""The report of a call, and the options that decide when to stop and what to do about it."""
+"""The report of a call."""
 
-import warnings
 from typing import Any
 
 import cvxpy as cp
 import pytest
 import torch
 
-import cvxfold
-from cases import case, errors, evaluate, make_layer
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import case, evaluate, make_layer
+from problems.families import minimize
 
 
 def test_report() -> None:
@@ -69,74 +67,3 @@ def test_gradient_that_does_not_exist_is_not_called_converged(bounded: bool) -> 
     assert (report.backward.residual > 1e-3).all()
     assert costs.grad is not None
     assert costs.grad.abs().max() < 1e3
-
-
-# options
-
-
-def test_too_few_iterations_warn_raise_or_pass() -> None:
-    c = case("dense_qp20", 4)
-    short: dict[str, Any] = {"max_iters": 1, "refine": False}
-    layer = make_layer(c, **short)
-    with pytest.warns(cvxfold.ConvergenceWarning):
-        layer(*c.params)
-    assert cvxfold.Status.SOLVED not in layer.report.forward.status
-    with pytest.raises(cvxfold.ConvergenceError):
-        make_layer(c, on_unconverged="raise", **short)(*c.params)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        make_layer(c, on_unconverged="ignore", **short)(*c.params)
-    assert issubclass(cvxfold.ConvergenceWarning, UserWarning)
-    assert issubclass(cvxfold.ConvergenceError, RuntimeError)
-
-
-@pytest.mark.parametrize("method", ["lfpi", "gmres"])
-def test_too_few_backward_iterations_warn_raise_or_pass(method: str) -> None:
-    c = case("dense_qp20", 4)
-    short: dict[str, Any] = {"backward": method, "backward_max_iters": 1}
-    layer = make_layer(c, **short)
-    with pytest.warns(cvxfold.ConvergenceWarning):
-        evaluate(layer, c)
-    assert not layer.report.backward.converged.any()
-    assert (layer.report.backward.residual > 1e-9).all()
-    with pytest.raises(cvxfold.ConvergenceError):
-        evaluate(make_layer(c, on_unconverged="raise", **short), c)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        evaluate(make_layer(c, on_unconverged="ignore", **short), c)
-
-
-def test_quiet_when_all_is_well(capfd: pytest.CaptureFixture[str]) -> None:
-    c = case("portfolio", 4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        evaluate(make_layer(c, on_unconverged="raise"), c)
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "")
-
-
-@pytest.mark.parametrize("at_call", [True, False])
-def test_solver_args_are_honoured(at_call: bool) -> None:
-    c = case("dense_qp20", 4)
-    arguments = {"max_iters": 1}
-    layer = make_layer(c, refine=False, solver_args=None if at_call else arguments)
-    with pytest.warns(cvxfold.ConvergenceWarning):
-        layer(*c.params, solver_args=arguments if at_call else None)
-    assert (layer.report.forward.iterations <= 25).all()
-
-
-def test_solver_args_of_a_call_override_those_of_the_layer() -> None:
-    c = case("dense_qp20", 4)
-    layer = make_layer(c, refine=False, solver_args={"max_iters": 1})
-    values = layer(*c.params, solver_args={"max_iters": 100_000})
-    assert errors(values, c.values).max() < 1e-5
-
-
-def test_looser_tolerance_takes_fewer_iterations() -> None:
-    c = case("dense_qp20", 4)
-    counts = []
-    for tol in (1e-3, 1e-9):
-        layer = make_layer(c, refine=False, tol=tol, acceleration=0)
-        layer(*c.params)
-        counts.append(layer.report.forward.iterations.max().item())
-    assert counts[0] < counts[1]

@@ -1,12 +1,11 @@
 """Time and memory of a call."""
 
 import math
-import subprocess
-import sys
 
 import torch
 
 from cvxfold.monitor.measure import timed
+from problems.processes import run_python
 
 MEASURE = """
 import torch
@@ -20,8 +19,9 @@ print(measure(lambda: None, cpu).peak_bytes or 0)
 
 def test_measure() -> None:
     """In a process of its own: a used one holds freed memory, in which the tensor would fit unseen."""
-    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
-    value, seconds, peak, nothing = map(float, done.stdout.split())
+    out, err = run_python(MEASURE)
+    assert out, err[-2_000:]
+    value, seconds, peak, nothing = map(float, out.split())
     assert value == 30_000_000
     assert seconds > 0
     if math.isfinite(peak):  # the system tells

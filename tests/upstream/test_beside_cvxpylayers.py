@@ -10,18 +10,15 @@ import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
 import cvxfold
-from cases import Case, case, errors, evaluate, make_layer
-from families import FAMILIES, portfolio, scalars
+from problems.cases import Case, case, errors, evaluate, make_layer
+from problems.families import FAMILIES, portfolio, scalars
+from problems.layers import upstream_of
 
 # diffcp warns about SCS's "inaccurate" at 1e-10, cvxpylayers about its use of __array__
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
 
 NAMES = [n for n in FAMILIES if n not in ("dense_qp50", "dense_qp100")]
 EXACT = {"eps": 1e-10, "mode": "dense"}  # cvxpylayers at its best: measured 4e-9
-
-
-def _upstream(c: Case) -> UpstreamLayer:
-    return UpstreamLayer(c.family.problem, c.family.parameters, c.family.variables)
 
 
 def _plugin(c: Case) -> UpstreamLayer:
@@ -32,8 +29,8 @@ def _plugin(c: Case) -> UpstreamLayer:
 @pytest.mark.parametrize("name", NAMES)
 def test_same_answers(name: str) -> None:
     c = case(name, 4, 1)
-    theirs, their_gradients = evaluate(_upstream(c), c)
-    exact, exact_gradients = evaluate(_upstream(c), c, solver_args=EXACT)
+    theirs, their_gradients = evaluate(upstream_of(c.family), c)
+    exact, exact_gradients = evaluate(upstream_of(c.family), c, solver_args=EXACT)
     ours, our_gradients = evaluate(make_layer(c), c)
     assert errors(ours, exact).max() < 1e-7
     assert errors(our_gradients, exact_gradients).max() < 1e-7
@@ -44,7 +41,7 @@ def test_same_answers(name: str) -> None:
 @pytest.mark.parametrize("name", ["dense_qp20", "mpc"])
 def test_closer_to_the_truth_than_upstream(name: str) -> None:
     c = case(name)
-    upstream = errors(evaluate(_upstream(c), c)[1], c.gradients).max()
+    upstream = errors(evaluate(upstream_of(c.family), c)[1], c.gradients).max()
     ours = errors(evaluate(make_layer(c), c)[1], c.gradients).max()
     assert ours < 1e-3 * upstream
 
@@ -87,7 +84,7 @@ def test_layers_from_one_problem_in_any_order(order: tuple[str, ...]) -> None:
             found = torch.from_numpy(family.variables[0].value)
             torch.testing.assert_close(found, c.values[0][0], atol=1e-5, rtol=0)
         else:
-            makers = {"ours": make_layer, "plugin": _plugin, "theirs": _upstream}
+            makers = {"ours": make_layer, "plugin": _plugin, "theirs": lambda c: upstream_of(c.family)}
             layers.append((builder, makers[builder](fresh)))
     for builder, layer in layers:
         values, gradients = evaluate(layer, fresh)

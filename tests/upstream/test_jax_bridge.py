@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cvxfold import FoldedSolver
-from families import FAMILIES, Family
-from reference import reference
-from test_plugin import NAMES, cvxfold_layer, weights
+from problems.cases import case
+from problems.families import FAMILIES, Family
+from problems.layers import IN_PLUGINS, layer_of
 
 jax: Any = pytest.importorskip("jax")
 
@@ -31,20 +31,18 @@ class TestJax:
             family.problem, family.parameters, family.variables, solver=solver or FoldedSolver()
         )
 
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", IN_PLUGINS)
     def test_agrees_with_the_reference(self, name: str) -> None:
-        family = FAMILIES[name]()
-        params, w = family.sample(3, 3), weights(family, 3)
-        values, gradients, _ = reference(family, params, w)
-        layer, arrays = self.layer(family), [jax.numpy.asarray(p.numpy()) for p in params]
+        c = case(name, 3, 3)
+        layer, arrays = self.layer(c.family), [jax.numpy.asarray(p.numpy()) for p in c.params]
 
         def loss(*given: Any) -> Any:
-            return sum((o * v.numpy()).sum() for o, v in zip(layer(*given), w, strict=True))
+            return sum((o * v.numpy()).sum() for o, v in zip(layer(*given), c.weights, strict=True))
 
-        for ours, theirs in zip(layer(*arrays), values, strict=True):
+        for ours, theirs in zip(layer(*arrays), c.values, strict=True):
             np.testing.assert_allclose(np.asarray(ours), theirs.numpy(), rtol=1e-7, atol=1e-8)
         found = jax.grad(loss, argnums=tuple(range(len(arrays))))(*arrays)
-        for ours, theirs in zip(found, gradients, strict=True):
+        for ours, theirs in zip(found, c.gradients, strict=True):
             np.testing.assert_allclose(np.asarray(ours), theirs.numpy(), rtol=1e-6, atol=1e-7)
 
     def test_one_instance_in_float32(self) -> None:
@@ -53,7 +51,7 @@ class TestJax:
         jax.config.update("jax_enable_x64", False)
         layer = self.layer(family)
         arrays = [jax.numpy.asarray(p.numpy(), dtype="float32") for p in params]
-        (expected,) = cvxfold_layer(family)(*params)
+        (expected,) = layer_of(family)(*params)
         (found,) = layer(*arrays)
         assert found.dtype == np.float32
         np.testing.assert_allclose(np.asarray(found), expected.numpy(), rtol=1e-4, atol=1e-5)

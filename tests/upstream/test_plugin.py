@@ -10,36 +10,22 @@ from cvxpylayers.torch.cvxpylayer import CvxpyLayer as Upstream
 
 import cvxfold
 from cvxfold import FoldedSolver, InfeasibleError
-from families import FAMILIES, Family
-from reference import reference
-
-NAMES = ["dense_qp5_duals", "portfolio_mu", "mpc_absolute", "many_cones_duals", "scalars"]
-
-
-def upstream(family: Family, solver: Any = None) -> Upstream:
-    return Upstream(family.problem, family.parameters, family.variables, solver=solver or FoldedSolver())
+from problems.cases import case, evaluate
+from problems.families import FAMILIES, Family
+from problems.layers import IN_PLUGINS, layer_of, upstream_of
 
 
-def weights(family: Family, batch: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    shapes = [(batch, *variable.shape) for variable in family.variables]
-    return [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+def upstream(family: Family, solver: Any = None) -> Any:
+    return upstream_of(family, solver or FoldedSolver())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_PLUGINS)
 def test_torch_layer_agrees_with_the_reference(name: str) -> None:
-    family = FAMILIES[name]()
-    params, w = family.sample(4, 3), weights(family, 4)
-    values, gradients, _ = reference(family, params, w)
-    solver = FoldedSolver()
-    leaves = [p.clone().requires_grad_() for p in params]
-    outputs = upstream(family, solver)(*leaves)
-    found = torch.autograd.grad(
-        torch.stack([(o * v).sum() for o, v in zip(outputs, w, strict=True)]).sum(), leaves
-    )
-    for ours, theirs in zip(outputs, values, strict=True):
+    c, solver = case(name, 4, 3), FoldedSolver()
+    values, gradients = evaluate(upstream(c.family, solver), c)
+    for ours, theirs in zip(values, c.values, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
-    for ours, theirs in zip(found, gradients, strict=True):
+    for ours, theirs in zip(gradients, c.gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
     assert solver.report is not None
     assert solver.report.backward is not None
@@ -77,14 +63,8 @@ def test_one_solver_serves_several_layers() -> None:
     layers = [upstream(family, solver) for family in families]
     for family, layer in [*zip(families, layers, strict=True)] * 2:
         params = family.sample(2, 2)
-        (ours,) = cvxfold_layer(family)(*params)
+        (ours,) = layer_of(family)(*params)
         torch.testing.assert_close(layer(*params)[0], ours, rtol=1e-9, atol=1e-10)
-
-
-def cvxfold_layer(family: Family) -> Any:
-    from cvxfold.torch import CvxpyLayer
-
-    return CvxpyLayer(family.problem, family.parameters, family.variables)
 
 
 def test_a_pickled_layer_solves() -> None:
@@ -125,7 +105,7 @@ def test_call_options_are_honoured() -> None:
 def test_another_forward_solver_in_the_plugin() -> None:
     family = FAMILIES["many_cones_duals"]()
     params = family.sample(3, 1)
-    ours = cvxfold_layer(family)(*params)
+    ours = layer_of(family)(*params)
     for found, expected in zip(upstream(family, FoldedSolver(solver="CLARABEL"))(*params), ours, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
 

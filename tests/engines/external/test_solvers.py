@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import cvxfold
-from cases import case, errors, evaluate, make_layer, said
 from cvxfold.forward.black_box import available
 from cvxfold.forward.black_box.instance import instances
 from cvxfold.forward.black_box.solvers import BlackBox
@@ -16,7 +15,8 @@ from cvxfold.forward.black_box.through_cvxpy import solve as through_cvxpy
 from cvxfold.forward.solution import Status
 from cvxfold.options import Options
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import case, errors, evaluate, make_layer, said
+from problems.families import minimize
 
 NAMES = [
     "dense_qp20", "mpc_absolute", "many_cones_duals", "linear_program_duals", "semidefinite_program_duals",

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import cvxfold
-from cases import case, errors, make_layer
 from cvxfold.call import Call
 from cvxfold.forward.acceleration import accelerated
 from cvxfold.forward.splitting import Splitting
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import case, errors, make_layer
+from problems.families import minimize
 
 F64 = torch.float64
 

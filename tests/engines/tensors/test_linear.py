@@ -1,9 +1,13 @@
-"""Cholesky factors and pseudoinverses: singular and broken instances beside good ones."""
+"""Cholesky factors, pseudoinverses and Gram matrices: singular and broken instances beside good ones."""
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from cvxfold.cones import ConeDims, ProductCone
 from cvxfold.linear.cholesky import Cholesky
+from cvxfold.linear.gram import InequalityGram
 from cvxfold.linear.pseudoinverse import pseudoinverse
 
 
@@ -51,3 +55,19 @@ def test_pseudoinverse_is_that_of_moore_and_penrose() -> None:
         expected = torch.linalg.pinv(S[i], rtol=1e-10)
         torch.testing.assert_close(inverse[i], expected, rtol=1e-7, atol=1e-7)
     assert inverse[2].isnan().all()
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
+def test_weighted_gram_matrix(density: float) -> None:
+    rng = np.random.default_rng(1)
+    dims = ConeDims(zero=2, nonnegative=12, second_order=(3, 3))
+    n, m = 10, dims.rows
+    mask = rng.random((m, n)) < density
+    mask[5] = False  # an empty row
+    mask[6] = True  # a full one
+    A = torch.as_tensor(mask * rng.standard_normal((2, m, n)))
+    D = ProductCone(dims).derivative(torch.as_tensor(rng.standard_normal((2, m))))
+    gram = InequalityGram(np.stack(np.nonzero(mask)), dims, n)(A, D, lambda d: (1 - d) / (d + 0.5))
+    weighted = D.apply(lambda d: (1 - d) / (d + 0.5), A)
+    expected = A[:, 2:].mT @ weighted[:, 2:]
+    torch.testing.assert_close(gram, expected, rtol=1e-12, atol=1e-12)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cvxfold import Status
 from cvxfold.forward.memory import Memory
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.families import minimize
 
 F64 = torch.float64
 SCALES = (1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6, 1e8)

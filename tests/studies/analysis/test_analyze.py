@@ -11,34 +11,12 @@ import torch
 from torch import Tensor
 
 import cvxfold
-from cases import case, evaluate, make_layer
-from cone_families import CONE_FAMILIES
 from cvxfold import Verdict
 from cvxfold.call import Call
 from cvxfold.torch import CvxpyLayer
-from families import FAMILIES, Family, minimize
-
-ALL = FAMILIES | CONE_FAMILIES
-NAMES = [
-    "dense_qp20",
-    "portfolio",
-    "mpc",
-    "robust_portfolio",
-    "many_cones",
-    "nearest_correlation",
-    "semidefinite_program",
-    "multi_label",
-    "log_sum_exp",
-    "logistic",
-    "powers",
-    "total_variation",
-    "least_absolute",
-    "quadratic_form",
-]
-
-
-def layer_of(family: Family, **options: Any) -> CvxpyLayer:
-    return CvxpyLayer(family.problem, family.parameters, family.variables, on_unconverged="ignore", **options)
+from problems.cases import case, evaluate, make_layer
+from problems.families import minimize
+from problems.layers import VARIED, family_of, quiet_layer_of
 
 
 def dense_phi(layer: CvxpyLayer, params: list[Tensor]) -> Tensor:
@@ -105,11 +83,11 @@ def test_rates_and_forecasts_over_random_problems() -> None:
     test follows them further.
     """
     rates, depths = [], []
-    for name in NAMES:
-        family = ALL[name]()
+    for name in VARIED:
+        family = family_of(name)
         params = list(family.sample(8, 11))
-        analysis = cvxfold.analyze(layer_of(family), *params, costs=False)
-        layer = layer_of(family, backward="lfpi", backward_tol=1e-13)
+        analysis = cvxfold.analyze(quiet_layer_of(family), *params, costs=False)
+        layer = quiet_layer_of(family, backward="lfpi", backward_tol=1e-13)
         outputs = layer(*(p.requires_grad_() for p in params))
         generator = torch.Generator().manual_seed(99)
         loss = [(torch.randn(o.shape, dtype=o.dtype, generator=generator) * o).sum() for o in outputs]
@@ -136,11 +114,11 @@ def test_rates_and_forecasts_over_random_problems() -> None:
     assert np.abs(np.median(ratio) - 1) < 0.05
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VARIED)
 def test_every_rate_is_the_spectral_radius_in_the_end(name: str) -> None:
     """The residual r ← Φᵀ r of LFPI, by a dense Φ and without the w whose rounding would end it at 1e-16."""
-    family = ALL[name]()
-    layer, params = layer_of(family), list(family.sample(8, 11))
+    family = family_of(name)
+    layer, params = quiet_layer_of(family), list(family.sample(8, 11))
     radius = cvxfold.analyze(layer, *params, costs=False).spectral_radius
     phi = dense_phi(layer, params)
     generator = torch.Generator().manual_seed(4)

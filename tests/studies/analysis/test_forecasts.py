@@ -2,8 +2,6 @@
 
 import gc
 import math
-import os
-import subprocess
 import sys
 
 import cvxpy as cp
@@ -12,17 +10,18 @@ import torch
 from torch import Tensor
 
 import cvxfold
-from cases import case, evaluate, make_layer
 from cvxfold import Verdict
 from cvxfold.fold import GMRES, Unrolled
 from cvxfold.monitor.allocations import peak_bytes
 from cvxfold.solved import Solved
 from cvxfold.torch import CvxpyLayer
-from families import FAMILIES, minimize
-from test_analysis import ALL, NAMES, layer_of
+from problems.cases import case, evaluate, make_layer
+from problems.families import minimize
+from problems.layers import VARIED, family_of, quiet_layer_of
+from problems.processes import run_python
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VARIED)
 def test_forecasts_for_a_loss_that_is_given(name: str) -> None:
     """With the loss known the forecasts are exact, but for rounding."""
     c = case(name, 4)
@@ -52,7 +51,7 @@ def test_the_depth_that_is_recommended_serves() -> None:
 
 @pytest.mark.parametrize("name", ["dense_qp20", "robust_portfolio", "semidefinite_program", "multi_label"])
 def test_the_forward_tolerance_that_is_recommended_serves(name: str) -> None:
-    from cases import errors
+    from problems.cases import errors
 
     c = case(name, 16)
     tol = cvxfold.analyze(make_layer(c), *c.params, tol=1e-5, costs=False).recommended_tol
@@ -74,11 +73,11 @@ def test_a_kink_that_does_no_harm_asks_for_no_tolerance_of_its_own() -> None:
 
 @pytest.mark.parametrize(("name", "batch"), [("dense_qp20", 32), ("mpc", 8), ("nearest_correlation", 32)])
 def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:
-    family = ALL[name]()
+    family = family_of(name)
     params = list(family.sample(batch, 0))
-    forecast = cvxfold.analyze(layer_of(family), *params)["unrolled"]
+    forecast = cvxfold.analyze(quiet_layer_of(family), *params)["unrolled"]
     for depth in (50, 300):
-        layer = layer_of(family, backward=Unrolled(depth))
+        layer = quiet_layer_of(family, backward=Unrolled(depth))
 
         def call(layer: CvxpyLayer = layer) -> None:
             inputs = [p.detach().requires_grad_() for p in params]
@@ -92,22 +91,22 @@ def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:
 
 
 def test_memory_where_some_parameters_need_no_gradient() -> None:
-    family = FAMILIES["dense_qp20"]()
+    family = family_of("dense_qp20")
     params = list(family.sample(16, 0))
     needed = [number == 1 for number in range(len(params))]  # q alone: M and A are not on the tape
 
     def inputs() -> list[Tensor]:
         return [p.detach().requires_grad_(need) for p, need in zip(params, needed, strict=True)]
 
-    forecast = cvxfold.analyze(layer_of(family), *inputs())["unrolled"]
-    layer = layer_of(family, backward=Unrolled(200))
+    forecast = cvxfold.analyze(quiet_layer_of(family), *inputs())["unrolled"]
+    layer = quiet_layer_of(family, backward=Unrolled(200))
 
     def call() -> None:
         torch.stack([o.sum() for o in layer(*inputs())]).sum().backward()
 
     call()
     assert forecast.bytes(200) == pytest.approx(peak_bytes(call, torch.device("cpu")), rel=0.2)
-    assert forecast.bytes(200) < 0.8 * cvxfold.analyze(layer_of(family), *params)["unrolled"].bytes(200)
+    assert forecast.bytes(200) < 0.8 * cvxfold.analyze(quiet_layer_of(family), *params)["unrolled"].bytes(200)
 
 
 def test_folding_costs_less_memory_than_unrolling_to_the_same_accuracy() -> None:
@@ -197,13 +196,10 @@ def test_a_zero_gradient_needs_one_iteration_of_every_method() -> None:
 _RESIDENT = """
 import torch
 from cvxfold.fold import Unrolled
-from test_analysis import ALL, layer_of
 
 torch.set_num_threads(1)
-family = ALL["dense_qp20"]()
-
-
-layer, params = layer_of(family, backward=Unrolled(100)), family.sample(1024, 0)
+family = family_of("dense_qp20")
+layer, params = quiet_layer_of(family, backward=Unrolled(100)), family.sample(1024, 0)
 
 
 def call():
@@ -227,13 +223,11 @@ print(resident("VmHWM") - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_unrolling_is_what_the_process_grows_by() -> None:
     """As the operating system sees it, with an allocator that leaves no holes (MALLOC_MMAP_THRESHOLD_)."""
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "4096", "PYTHONPATH": os.path.dirname(__file__)}
-    done = subprocess.run(
-        [sys.executable, "-c", _RESIDENT], env=environment, capture_output=True, text=True, check=True
-    )
-    family = FAMILIES["dense_qp20"]()
-    forecast = cvxfold.analyze(layer_of(family), *family.sample(1024, 0))["unrolled"]
-    assert forecast.bytes(100) == pytest.approx(int(done.stdout), rel=0.2)
+    out, err = run_python(_RESIDENT, MALLOC_MMAP_THRESHOLD_="4096")
+    assert out, err[-2_000:]
+    family = family_of("dense_qp20")
+    forecast = cvxfold.analyze(quiet_layer_of(family), *family.sample(1024, 0))["unrolled"]
+    assert forecast.bytes(100) == pytest.approx(int(out), rel=0.2)
 
 
 def test_remembering_the_loss_keeps_nothing_alive() -> None:

@@ -3,23 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from cvxfold.analysis.forecast import lfpi_iterations, tried_iterations
 from cvxfold.analysis.spectrum import Krylov, arnoldi
 from cvxfold.fold import GMRES, LFPI, AdjointMethod, AdjointSettings, Anderson, BiCGSTAB
-from test_fold import Dense
-
-
-def contraction(radius: float, m: int = 12) -> tuple[Dense, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    phi = torch.randn(3, m, m, dtype=torch.float64, generator=generator)
-    phi = radius * phi / torch.linalg.eigvals(phi).abs().amax(-1).view(-1, 1, 1)
-    return Dense(phi), torch.randn(3, m, dtype=torch.float64, generator=generator)
+from problems.fixed_points import Dense, contraction
 
 
 def test_arnoldi_on_dense_matrices() -> None:
-    phi, start = contraction(0.9)
+    phi, start, _ = contraction(3, 12, 0.9, seed=2)
     for i, krylov in enumerate(arnoldi(phi, start)):
         assert krylov.complete
         expected = np.linalg.eigvals(phi.phi[i].numpy())
@@ -28,7 +20,7 @@ def test_arnoldi_on_dense_matrices() -> None:
 
 
 def test_arnoldi_ends_in_an_invariant_subspace() -> None:
-    phi, _ = contraction(0.9)
+    phi, _, _ = contraction(3, 12, 0.9, seed=2)
     values, vectors = torch.linalg.eig(phi.phi.mT)
     real = values.imag == 0
     for i in range(3):
@@ -40,7 +32,7 @@ def test_arnoldi_ends_in_an_invariant_subspace() -> None:
 
 
 def test_forecasts_on_dense_matrices() -> None:
-    phi, start = contraction(0.97, 30)
+    phi, start, _ = contraction(3, 30, 0.97, seed=2)
     lfpi = LFPI().solve(phi, start, AdjointSettings(1e-8)).history
     gmres = GMRES().solve(phi, start, AdjointSettings(1e-8)).history
     for i, krylov in enumerate(arnoldi(phi, start)):
@@ -56,7 +48,7 @@ def test_no_iterations_are_needed_for_no_gradient() -> None:
     nothing = Krylov(np.zeros((1, 0)))
     assert lfpi_iterations(nothing, 0.0, 1e-6) == 1
     assert tried_iterations(GMRES(), 1, [nothing], np.zeros(1), 1e-6) == [1]
-    phi, start = contraction(0.9)
+    phi, start, _ = contraction(3, 12, 0.9, seed=2)
     (krylov,) = arnoldi(phi.take(torch.tensor([0])), 0 * start[:1])
     assert krylov.H.shape == (1, 0)
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import cvxfold
-from comparisons import BEST, family_of, quick
 from cvxfold.comparison.contestants import MODES, USUAL_MODES
 from cvxfold.comparison.inherited import merged, solve_options
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.comparisons import BEST, quick
+from problems.families import minimize
+from problems.layers import family_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
 

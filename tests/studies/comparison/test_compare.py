@@ -11,12 +11,13 @@ from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 from torch import Tensor
 
 import cvxfold
-from cases import case, errors, evaluate
-from comparisons import BEST, OFF, compared, family_of, quick
 from cvxfold.comparison.contestants import MODES
 from cvxfold.fold import LFPI
 from cvxfold.torch import CvxpyLayer
-from families import minimize
+from problems.cases import case, errors, evaluate
+from problems.comparisons import BEST, OFF, compared, quick
+from problems.families import minimize
+from problems.layers import family_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 import cvxfold
-from comparisons import BEST, family_of, quick
 from cvxfold.comparison.differences import _extrapolated
 from cvxfold.comparison.moves import curve
 from cvxfold.structure import ParameterSpec
-from families import minimize
+from problems.comparisons import BEST, quick
+from problems.families import minimize
+from problems.layers import family_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
 

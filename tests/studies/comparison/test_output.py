@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from comparisons import BEST, compared
 from cvxfold.comparison import Comparison, show
 from cvxfold.fold import Unrolled
+from problems.comparisons import BEST, compared
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
 

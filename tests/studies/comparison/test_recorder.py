@@ -6,10 +6,10 @@ import scipy.sparse as sp
 import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
-from cases import case, errors, evaluate
 from cvxfold.comparison.contestants import MODES
 from cvxfold.comparison.recorder import Recorder, adjoint_residual
 from cvxfold.cones import ConeDims, ProductCone
+from problems.cases import case, errors, evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
 

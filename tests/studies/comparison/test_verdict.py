@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import cvxfold
-from comparisons import BEST, compared, family_of, quick
 from cvxfold.comparison import Row
-from families import minimize
+from problems.comparisons import BEST, compared, quick
+from problems.families import minimize
+from problems.layers import family_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
 

@@ -1,13 +1,10 @@
 """The fuzzer: programs are what they claim, the reference is right, the judge can fail, cvxfold passes."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from cvxfold.cli import app
 from cvxfold.fuzz import figures
 from cvxfold.fuzz.cones import complementary, cones_of, project_product
 from cvxfold.fuzz.gradients import Gradient, of_adjoint, of_parts
@@ -18,7 +15,7 @@ from cvxfold.fuzz.reference import examine
 from cvxfold.fuzz.run import fuzz
 from cvxfold.fuzz.solve import Case, replay
 from cvxfold.fuzz.structure import Structure, draw_structure
-from reference import Reference
+from problems.reference import Reference
 
 SEED = 5
 
@@ -245,13 +242,3 @@ def test_workers_find_the_same() -> None:
     assert [(o.structure, o.kind, o.result) for o in alone] == [
         (o.structure, o.kind, o.result) for o in together
     ]
-
-
-def test_the_command() -> None:
-    done = CliRunner().invoke(app, ["fuzz", "--count", "10", "--seed", "2", "--time-limit", "5", "--json"])
-    record = json.loads(done.stdout)
-    assert done.exit_code == (1 if record["wrong"] else 0)
-    assert record["instances"] == 10 == sum(record["results"].values())
-    shown = CliRunner().invoke(app, ["fuzz", "--count", "3", "--seed", "2", "--time-limit", "5"])
-    for text in ("3 random cone programs", "wrong", "error estimate"):
-        assert text in shown.stdout
