@@ -33,8 +33,8 @@ def kink():
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Problems in a file."""
-    (tmp_path / "problems.py").write_text(PROBLEM)
-    return tmp_path / "problems.py"
+    (tmp_path / "my_problems.py").write_text(PROBLEM)
+    return tmp_path / "my_problems.py"
 
 
 def test_the_table(file: Path) -> None:
@@ -82,7 +82,7 @@ def test_errors(file: Path) -> None:
 
 
 def test_the_current_directory_is_importable(file: Path) -> None:
-    command = [sys.executable, "-m", "cvxfold", "analyze", "problems:portfolio", "--batch", "2", "--no-costs"]
+    command = [sys.executable, "-m", "cvxfold", "analyze", "my_problems:portfolio", "--batch", "2", "--no-costs"]
     done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "spectral radius" in done.stdout

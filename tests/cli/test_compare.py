@@ -40,8 +40,8 @@ def failing():
 @pytest.fixture
 def target(tmp_path: Path) -> str:
     """A portfolio problem in a file."""
-    (tmp_path / "problems.py").write_text(PROBLEM)
-    return f"{tmp_path / 'problems.py'}:portfolio"
+    (tmp_path / "my_problems.py").write_text(PROBLEM)
+    return f"{tmp_path / 'my_problems.py'}:portfolio"
 
 
 def test_agreement_exits_with_0_and_disagreement_with_1(target: str) -> None:
@@ -99,7 +99,7 @@ def test_an_error_of_the_users_has_a_place(target: str) -> None:
     done = CliRunner().invoke(app, ["compare", failing], env={"COLUMNS": "300"})
     assert done.exit_code == 2
     line = PROBLEM.splitlines().index("    raise RuntimeError('on purpose')") + 1
-    assert f"RuntimeError: on purpose (problems.py:{line})" in done.output
+    assert f"RuntimeError: on purpose (my_problems.py:{line})" in done.output
 
 
 def test_commands_do_without_the_demo() -> None:
@@ -172,7 +172,7 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_module_in_the_current_directory_with_progress_on_stderr(target: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cvxfold", "compare", "problems:portfolio", "--batch", "2", "--json"]
+    command = [sys.executable, "-m", "cvxfold", "compare", "my_problems:portfolio", "--batch", "2", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     assert json.loads(done.stdout)["batch"] == 2

@@ -137,9 +137,10 @@ def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPa
 
 LARGE = """
 import resource, torch, cvxfold.core
+from problems.layers import family_of, layer_of
 torch.set_num_threads(1)
-family = FAMILIES["constant_qp"]()
-layer, other = (CvxpyLayer(family.problem, family.parameters, family.variables) for _ in range(2))
+family = family_of("constant_qp")
+layer, other = (layer_of(family) for _ in range(2))
 (few,) = family.sample(8, 0)
 exact, many = other(few)[0].repeat(2500, 1), few.repeat(2500, 1)
 original, asked = cvxfold.core.solve, []
@@ -196,6 +197,7 @@ INTERRUPTED = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 import torch
+from problems.quadratic import answers, assert_close, quadratic, sample
 torch.set_num_threads(1)
 layer, params = quadratic(refine=False, penalty=1.0), sample(3)
 print("ready", flush=True)

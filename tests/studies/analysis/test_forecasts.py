@@ -196,6 +196,7 @@ def test_a_zero_gradient_needs_one_iteration_of_every_method() -> None:
 _RESIDENT = """
 import torch
 from cvxfold.fold import Unrolled
+from problems.layers import family_of, quiet_layer_of
 
 torch.set_num_threads(1)
 family = family_of("dense_qp20")
