@@ -10,32 +10,6 @@ from typer.testing import CliRunner
 
 from cvxfold.cli import app
 
-PROBLEM = """
-import cvxpy as cp
-import numpy as np
-
-def portfolio():
-    w, mu = cp.Variable(5, name="w"), cp.Parameter(5, name="mu")
-    problem = cp.Problem(cp.Maximize(mu @ w - cp.sum_squares(w)), [w >= 0, cp.sum(w) == 1])
-    return problem, [mu], [w], lambda batch, seed: [np.random.default_rng(seed).standard_normal((batch, 5))]
-
-def infeasible():
-    x, b = cp.Variable(), cp.Parameter()
-    return cp.Problem(cp.Minimize(x**2), [x >= b, x <= 0]), [b], [x], lambda batch: [np.ones(batch)]
-
-def kink():
-    x, c = cp.Variable(2), cp.Parameter(2)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0])
-    return problem, [c], [x], lambda batch: [np.zeros((batch, 2))]
-"""
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """Problems in a file."""
-    (tmp_path / "my_problems.py").write_text(PROBLEM)
-    return tmp_path / "my_problems.py"
-
 
 def test_the_table(file: Path) -> None:
     done = CliRunner().invoke(app, ["analyze", f"{file}:portfolio", "--batch", "3"])
@@ -82,7 +56,16 @@ def test_errors(file: Path) -> None:
 
 
 def test_the_current_directory_is_importable(file: Path) -> None:
-    command = [sys.executable, "-m", "cvxfold", "analyze", "my_problems:portfolio", "--batch", "2", "--no-costs"]
+    command = [
+        sys.executable,
+        "-m",
+        "cvxfold",
+        "analyze",
+        "my_problems:portfolio",
+        "--batch",
+        "2",
+        "--no-costs",
+    ]
     done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "spectral radius" in done.stdout

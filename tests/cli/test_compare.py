@@ -9,39 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cvxfold.cli import app
+from problems.targets import TARGETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
-
-PROBLEM = """
-import cvxpy as cp
-import numpy as np
-
-def portfolio():
-    w, mu = cp.Variable(5, name="w"), cp.Parameter(5, name="mu")
-    problem = cp.Problem(cp.Maximize(mu @ w - cp.sum_squares(w)), [w >= 0, cp.sum(w) == 1])
-    return problem, [mu], [w], lambda batch, seed: [np.random.default_rng(seed).standard_normal((batch, 5))]
-
-def declared():
-    mu = cp.Parameter(5, nonneg=True)
-    w = cp.Variable(5)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(w - mu)))
-    return problem, [mu], [w], lambda batch, seed: [-np.ones((batch, 5))]
-
-def infeasible():
-    x, a = cp.Variable(2), cp.Parameter()
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [cp.sum(x) == a, x >= 0])
-    return problem, [a], [x], lambda batch, seed: [-np.ones(batch)]
-
-def failing():
-    raise RuntimeError('on purpose')
-"""
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> str:
-    """A portfolio problem in a file."""
-    (tmp_path / "my_problems.py").write_text(PROBLEM)
-    return f"{tmp_path / 'my_problems.py'}:portfolio"
 
 
 def test_agreement_exits_with_0_and_disagreement_with_1(target: str) -> None:
@@ -98,7 +68,7 @@ def test_an_error_of_the_users_has_a_place(target: str) -> None:
     failing = target.replace(":portfolio", ":failing")
     done = CliRunner().invoke(app, ["compare", failing], env={"COLUMNS": "300"})
     assert done.exit_code == 2
-    line = PROBLEM.splitlines().index("    raise RuntimeError('on purpose')") + 1
+    line = TARGETS.splitlines().index("    raise RuntimeError('on purpose')") + 1
     assert f"RuntimeError: on purpose (my_problems.py:{line})" in done.output
 
 

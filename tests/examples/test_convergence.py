@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from problems.marks import long
+
 pytest.importorskip("matplotlib")
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "convergence"
@@ -22,6 +24,7 @@ def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return found
 
 
+@long
 def test_the_gradient_lags_behind_and_falls_at_the_spectral_radius(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +54,7 @@ def test_unrolled_from_the_solution_is_lfpi(tmp_path: Path, monkeypatch: pytest.
         assert (pair.lfpi[-1] < 1e-2 * pair.lfpi[0]).all()
 
 
+@long
 def test_the_slope_is_the_spectral_radius(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for rates in run("slope_is_spectral_radius", tmp_path, monkeypatch).values():
         assert len(rates.radius) >= 8
@@ -59,6 +63,7 @@ def test_the_slope_is_the_spectral_radius(tmp_path: Path, monkeypatch: pytest.Mo
         torch.testing.assert_close(rates.radius, rates.dense, rtol=1e-6, atol=0)  # two ways to compute it
 
 
+@long
 def test_the_backward_pass_wants_a_step_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, own = run("best_step", tmp_path, monkeypatch)
     assert all((swept.paid >= 1).all() for swept in found.values())
@@ -67,6 +72,7 @@ def test_the_backward_pass_wants_a_step_of_its_own(tmp_path: Path, monkeypatch: 
     assert own.step != 1
 
 
+@long
 def test_shallow_unrolling_does_not_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {name: courses[0] for name, courses in run("shallow_training", tmp_path, monkeypatch).items()}
     folded = found["folded"].exact[-1]
@@ -77,6 +83,7 @@ def test_shallow_unrolling_does_not_train(tmp_path: Path, monkeypatch: pytest.Mo
     assert found["cold, K = 2"].seen[-1] < 0  # "better" than with perfect foresight: not a portfolio
 
 
+@long
 def test_memory_of_unrolling_grows_and_that_of_folding_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from cvxfold.fold import Unrolled
 from cvxfold.torch import CvxpyLayer
 from problems.degenerate import CASES, Problem, Values, backward, flat_direction, projection, verdict
 from problems.families import FAMILIES, minimize
+from problems.marks import long
 
 
 @pytest.mark.parametrize(("make", "bad", "good"), CASES)
@@ -32,10 +33,18 @@ def test_degenerate_problems_are_told(make: Callable[[], Problem], bad: Values, 
 @pytest.mark.parametrize(("make", "bad", "good"), CASES)
 @pytest.mark.parametrize("method", ["gmres", "lfpi", "jacobian_free", Unrolled(60)], ids=str)
 def test_whatever_the_method(make: Callable[[], Problem], bad: Values, good: Values, method: Any) -> None:
-    layer, _ = backward(make, bad, backward=method, on_unconverged="ignore")
+    few = {"backward_max_iters": 500} if method == "lfpi" else {}  # it has no reason to end at these
+    layer, _ = backward(make, bad, backward=method, on_unconverged="ignore", **few)
     assert verdict(layer) == [Verdict.DEGENERATE]
     layer, _ = backward(make, good, backward=method, on_unconverged="ignore")
     assert verdict(layer) != [Verdict.DEGENERATE]
+
+
+@long
+@pytest.mark.parametrize(("make", "bad", "good"), CASES)
+def test_lfpi_with_all_its_iterations(make: Callable[[], Problem], bad: Values, good: Values) -> None:
+    layer, _ = backward(make, bad, backward="lfpi", on_unconverged="ignore")
+    assert verdict(layer) == [Verdict.DEGENERATE]
 
 
 def test_degenerate_means_that_one_sided_derivatives_differ() -> None:

@@ -5,8 +5,8 @@ import torch
 
 import cvxfold
 from problems.cases import case, errors, evaluate, make_layer
-from problems.cone_families import CONE_FAMILIES
-from problems.families import FAMILIES
+from problems.layers import ALL
+from problems.marks import long, sliced
 
 BIG = [
     "dense_qp20",
@@ -20,7 +20,9 @@ BIG = [
 SOLVED = cvxfold.Status.SOLVED
 
 
-CASES = [(name, 8) for name in (*FAMILIES, *CONE_FAMILIES)] + [(name, 64) for name in BIG]
+CASES = [(name, 8) for name in ALL] + [
+    pytest.param(name, 64, marks=long if name == "dense_qp100" else ()) for name in BIG
+]
 
 
 @pytest.mark.parametrize(("name", "batch"), CASES)
@@ -35,7 +37,7 @@ def test_solutions_and_gradients(name: str, batch: int) -> None:
     assert layer.report.backward.converged.all()
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", sliced(range(1, 6), lambda seed: seed > 1))
 @pytest.mark.parametrize(
     "name",
     ["dense_qp20", "portfolio", "mpc_absolute", "ball_least_squares", "many_cones", "maximum_eigenvalue",

@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from cvxfold.torch import CvxpyLayer
 from problems.hard import QP, Array, Found, Gradient, Kind, ask, gradient, problem
+from problems.marks import long
 
 BATCH, SIZES = 4, (5, 12, 30)
 TOL = 1e-7
@@ -168,7 +169,7 @@ OTHER: dict[str, Trait] = {  # a kink, but one that bounds 0, so that only a lay
 }
 TRAITS = SOUND | UNSOUND | OTHER
 CASES = [
-    pytest.param(name, n, bad, id=f"{name}-{n}{'-badly scaled' * bad}")
+    pytest.param(name, n, bad, id=f"{name}-{n}{'-badly scaled' * bad}", marks=long if bad and n != 12 else ())
     for bad in (False, True)
     for name in TRAITS
     for n in SIZES
@@ -228,7 +229,7 @@ def test_right_or_flagged(name: str, n: int, bad: bool) -> None:
         assert each.truth.fault(each.found) == ""
 
 
-@pytest.mark.parametrize("bad", [False, True], ids=["plain", "badly scaled"])
+@pytest.mark.parametrize("bad", [False, pytest.param(True, marks=long)], ids=["plain", "badly scaled"])
 def test_solutions_of_nearly_all_are_right(bad: bool) -> None:
     """Of all where the scale is plain."""
     right = [
@@ -237,6 +238,7 @@ def test_solutions_of_nearly_all_are_right(bad: bool) -> None:
     assert np.mean(right) >= (0.98 if bad else 1.0)
 
 
+@long
 def test_badly_scaled_gradients_of_nearly_all_that_have_one() -> None:
     sound = [each for name in SOUND for n in SIZES for each in outcomes(name, n, True)]
     judged = [each for each in sound if each.truth.q_kind is each.truth.h_kind is Kind.UNIQUE]

@@ -17,6 +17,7 @@ import pytest
 import cvxfold
 from cvxfold.torch import CvxpyLayer
 from problems.hard import FILES, Found, Gradient, Kind, ask, gradient, load, optimum, problem
+from problems.marks import long, sliced
 
 TOL = 1e-7
 ENOUGH = 38  # of 41
@@ -81,7 +82,9 @@ def outcomes() -> Iterable[tuple[str, Outcome]]:
             yield file.stem, result
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sliced(FILES, lambda file: file.stat().st_size > 9_000), ids=lambda file: file.stem
+)
 def test_right_or_flagged(file: Path) -> None:
     result = outcome(file)
     assert not isinstance(result, str), result
@@ -90,11 +93,13 @@ def test_right_or_flagged(file: Path) -> None:
         assert found.warned == (not (found.solved and found.trusted))
 
 
+@long
 def test_solutions_of_nearly_all() -> None:
     wrong = [name for name, result in outcomes() if not (result.accurate and result.found[0].solved)]
     assert len(FILES) - len(wrong) >= ENOUGH - 41 + len(FILES), wrong
 
 
+@long
 def test_gradients_of_nearly_all_that_have_one() -> None:
     """Vouched for and right where there is one beyond doubt; so it is not caution that passes the tests."""
     sound = [name for name, result in outcomes() if result.truth.q_kind is Kind.UNIQUE]
@@ -103,6 +108,7 @@ def test_gradients_of_nearly_all_that_have_one() -> None:
     assert len(FILES) - len(accused) >= ENOUGH - 41 + len(FILES), accused
 
 
+@long
 def test_every_gradient_that_is_vouched_for_is_judged() -> None:
     """Where the truth is unclear, the margins are so small that the layer should not vouch either."""
     unclear = [

@@ -15,6 +15,7 @@ from cvxfold.monitor.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
 from problems.cases import Case, case, errors, evaluate, make_layer
 from problems.families import minimize
+from problems.marks import long, sliced
 
 CONES = [
     "dense_qp20",
@@ -39,7 +40,7 @@ def gradients(c: Case, **options: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", CONES)
-@pytest.mark.parametrize("steps", [1, 2, 37])
+@pytest.mark.parametrize("steps", [1, pytest.param(2, marks=long), 37])
 def test_unrolling_from_the_solution_is_lfpi(name: str, steps: int) -> None:
     c = case(name, 4)
     unrolled = gradients(c, backward=Unrolled(steps))
@@ -60,7 +61,13 @@ def test_the_same_under_other_relaxations_and_penalties(relaxation: float) -> No
     assert errors(unrolled, folded).max() < 1e-10
 
 
-@pytest.mark.parametrize("name", ["dense_qp20", "robust_portfolio", "nearest_correlation", "multi_label"])
+@pytest.mark.parametrize(
+    "name",
+    sliced(
+        ["dense_qp20", "robust_portfolio", "nearest_correlation", "multi_label"],
+        lambda name: name == "multi_label",
+    ),
+)
 def test_deep_unrolling_tends_to_the_gradient(name: str) -> None:
     c = case(name, 4)
     layer = make_layer(c, backward=Unrolled(400))
@@ -88,7 +95,7 @@ def small_data(batch: int = 2) -> tuple[Tensor, ...]:
     return tuple(value.requires_grad_() for value in (A, b, c))
 
 
-@pytest.mark.parametrize("checkpoint_every", [None, 3])
+@pytest.mark.parametrize("checkpoint_every", [pytest.param(None, marks=long), 3])
 def test_a_cold_start_is_differentiated_exactly(checkpoint_every: int | None) -> None:
     """The function that returns the 8th iterate, by finite differences: no fixed point is involved.
 
@@ -131,7 +138,10 @@ def test_double_backward(checkpoint_every: int | None) -> None:
     assert expected.norm() > 0.1
 
 
-@pytest.mark.parametrize("name", ["semidefinite_program", "multi_label", "powers"])
+@pytest.mark.parametrize(
+    "name",
+    sliced(["semidefinite_program", "multi_label", "powers"], lambda name: name != "semidefinite_program"),
+)
 def test_double_backward_through_curved_cones(name: str) -> None:
     c = case(name, 1)
     unrolled = make_layer(c, backward=Unrolled(300), on_unconverged="ignore")
@@ -201,7 +211,10 @@ def test_a_shallow_cold_start_is_told_from_its_forward_error() -> None:
     assert [str(status) for status in layer.report.forward.status] == ["unconverged"] * 4
 
 
-def test_memory_grows_with_depth_and_checkpoints_save_it() -> None:
+@pytest.mark.parametrize(
+    ("least", "every", "share"), [pytest.param(200, 28, 0.25, marks=long), (60, 14, 0.5)]
+)
+def test_memory_grows_with_depth_and_checkpoints_save_it(least: int, every: int, share: float) -> None:
     c = case("dense_qp20", 8)
 
     def peak(method: Any) -> int:
@@ -209,11 +222,11 @@ def test_memory_grows_with_depth_and_checkpoints_save_it() -> None:
         evaluate(layer, c)
         return peak_bytes(lambda: evaluate(layer, c), torch.device("cpu"))
 
-    shallow, deep, deeper = (peak(Unrolled(k)) for k in (200, 400, 800))
+    shallow, deep, deeper = (peak(Unrolled(k)) for k in (least, 2 * least, 4 * least))
     assert deeper - deep == pytest.approx(2 * (deep - shallow), rel=0.02)
-    assert peak(Unrolled(800, checkpoint_every=28)) < 0.25 * deeper
+    assert peak(Unrolled(4 * least, checkpoint_every=every)) < share * deeper
     folded = [peak(LFPI()) for _ in range(2)]
-    assert folded[0] < 0.25 * deeper
+    assert folded[0] < share * deeper
 
 
 def test_gradients_for_some_parameters_only() -> None:

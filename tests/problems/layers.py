@@ -25,6 +25,15 @@ VARIED = [  # families of each kind, small enough to be tried in many ways
     "least_absolute",
     "quadratic_form",
 ]
+QUICK = [  # of these, the ones that the default run tries in every way
+    "dense_qp20",
+    "portfolio",
+    "robust_portfolio",
+    "nearest_correlation",
+    "multi_label",
+    "total_variation",
+    "least_absolute",
+]
 IN_PLUGINS = ["dense_qp5_duals", "portfolio_mu", "mpc_absolute", "many_cones_duals", "scalars"]
 
 

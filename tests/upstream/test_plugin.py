@@ -11,7 +11,7 @@ from cvxpylayers.torch.cvxpylayer import CvxpyLayer as Upstream
 import cvxfold
 from cvxfold import FoldedSolver, InfeasibleError
 from problems.cases import case, evaluate
-from problems.families import FAMILIES, Family
+from problems.families import FAMILIES, Family, dense_qp
 from problems.layers import IN_PLUGINS, layer_of, upstream_of
 
 
@@ -43,7 +43,7 @@ def test_one_instance_and_a_shared_parameter() -> None:
 
 
 def test_gradcheck_through_the_torch_layer() -> None:
-    family = FAMILIES["dense_qp5"]()
+    family = dense_qp(3)
     params = tuple(p.requires_grad_() for p in family.sample(2, 1))
     assert torch.autograd.gradcheck(upstream(family), params, eps=1e-6, atol=1e-6, rtol=1e-5)
 

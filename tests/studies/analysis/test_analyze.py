@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from typing import Any
 
 import cvxpy as cp
@@ -16,7 +17,8 @@ from cvxfold.call import Call
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, evaluate, make_layer
 from problems.families import minimize
-from problems.layers import VARIED, family_of, quiet_layer_of
+from problems.layers import QUICK, VARIED, family_of, quiet_layer_of
+from problems.marks import long, sliced
 
 
 def dense_phi(layer: CvxpyLayer, params: list[Tensor]) -> Tensor:
@@ -68,6 +70,14 @@ def test_what_the_loss_cannot_reach_is_left_out() -> None:
     assert math.isfinite(analysis.unroll_depth)
 
 
+@cache
+def analysed(name: str) -> Any:
+    """Eight instances of a family, analysed once a session; a layer, the values, the analysis."""
+    family = family_of(name)
+    layer, params = quiet_layer_of(family), family.sample(8, 11)
+    return layer, params, cvxfold.analyze(layer, *params, costs=False)
+
+
 def fitted(history: Tensor) -> float:
     """The factor per iteration over the last half of one history, by a line through the logarithms."""
     own = history[history.isfinite() & (history > 1e-14)]
@@ -75,20 +85,25 @@ def fitted(history: Tensor) -> float:
     return math.exp(np.polyfit(np.arange(len(half)), half, 1)[0])
 
 
-def test_rates_and_forecasts_over_random_problems() -> None:
-    """More than a hundred problems, and losses that the analysis has not seen.
+@pytest.mark.parametrize(
+    ("names", "enough", "slow_ones"),
+    [
+        pytest.param(VARIED, 100, 25, marks=long, id="all"),
+        pytest.param(QUICK, 30, 8, id="quick"),
+    ],
+)
+def test_rates_and_forecasts_over_random_problems(names: list[str], enough: int, slow_ones: int) -> None:
+    """In all more than a hundred problems, and losses that the analysis has not seen.
 
     The fit of a finite history tends to ρ(Φ) only as fast as the other modes die out: where ρ is small there
     are few iterations before rounding ends the descent, and some histories are still on their way. The next
     test follows them further.
     """
     rates, depths = [], []
-    for name in VARIED:
-        family = family_of(name)
-        params = list(family.sample(8, 11))
-        analysis = cvxfold.analyze(quiet_layer_of(family), *params, costs=False)
-        layer = quiet_layer_of(family, backward="lfpi", backward_tol=1e-13)
-        outputs = layer(*(p.requires_grad_() for p in params))
+    for name in names:
+        _, params, analysis = analysed(name)
+        layer = quiet_layer_of(family_of(name), backward="lfpi", backward_tol=1e-13)
+        outputs = layer(*(p.clone().requires_grad_() for p in params))
         generator = torch.Generator().manual_seed(99)
         loss = [(torch.randn(o.shape, dtype=o.dtype, generator=generator) * o).sum() for o in outputs]
         torch.stack(loss).sum().backward()
@@ -102,10 +117,10 @@ def test_rates_and_forecasts_over_random_problems() -> None:
             rates.append((rho, fitted(history[:, i]), name))
             taken = int((history[:, i] <= 1e-6).nonzero()[0]) + 1
             depths.append((float(analysis["lfpi"].iterations[i]), taken))
-    assert len(rates) >= 100
+    assert len(rates) >= enough
     off = np.array([abs(fit / rho - 1) for rho, fit, _ in rates])
     slow = np.array([rho for rho, _, _ in rates]) >= 0.85
-    assert slow.sum() >= 25
+    assert slow.sum() >= slow_ones
     assert off[slow].max() < 0.02, [each for each, far in zip(rates, off, strict=True) if far > 0.02]
     assert (off < 0.02).mean() > 0.95
     assert off.max() < 0.1
@@ -114,12 +129,11 @@ def test_rates_and_forecasts_over_random_problems() -> None:
     assert np.abs(np.median(ratio) - 1) < 0.05
 
 
-@pytest.mark.parametrize("name", VARIED)
+@pytest.mark.parametrize("name", sliced(VARIED, lambda name: name not in QUICK))
 def test_every_rate_is_the_spectral_radius_in_the_end(name: str) -> None:
     """The residual r ← Φᵀ r of LFPI, by a dense Φ and without the w whose rounding would end it at 1e-16."""
-    family = family_of(name)
-    layer, params = quiet_layer_of(family), list(family.sample(8, 11))
-    radius = cvxfold.analyze(layer, *params, costs=False).spectral_radius
+    layer, params, analysis = analysed(name)
+    radius = analysis.spectral_radius
     phi = dense_phi(layer, params)
     generator = torch.Generator().manual_seed(4)
     r = torch.randn(phi.shape[:2], dtype=phi.dtype, generator=generator)
@@ -226,9 +240,9 @@ def test_bad_requests() -> None:
 def test_it_works_under_no_grad_and_on_arrays() -> None:
     c = case("portfolio", 3)
     layer = make_layer(c)
-    expected = cvxfold.analyze(layer, *c.params).spectral_radius
+    expected = cvxfold.analyze(layer, *c.params, costs=False).spectral_radius
     with torch.no_grad():
-        found = cvxfold.analyze(layer, *c.params)
+        found = cvxfold.analyze(layer, *c.params, costs=False)
     assert torch.equal(found.spectral_radius, expected)
     with torch.inference_mode():
         found = cvxfold.analyze(layer, *(p.clone() for p in c.params))

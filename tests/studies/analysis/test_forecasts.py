@@ -17,11 +17,12 @@ from cvxfold.solved import Solved
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, evaluate, make_layer
 from problems.families import minimize
-from problems.layers import VARIED, family_of, quiet_layer_of
+from problems.layers import QUICK, VARIED, family_of, quiet_layer_of
+from problems.marks import long, sliced
 from problems.processes import run_python
 
 
-@pytest.mark.parametrize("name", VARIED)
+@pytest.mark.parametrize("name", sliced(VARIED, lambda name: name not in QUICK))
 def test_forecasts_for_a_loss_that_is_given(name: str) -> None:
     """With the loss known the forecasts are exact, but for rounding."""
     c = case(name, 4)
@@ -49,7 +50,13 @@ def test_the_depth_that_is_recommended_serves() -> None:
     assert layer.report.backward.residual.max() > 1e-5
 
 
-@pytest.mark.parametrize("name", ["dense_qp20", "robust_portfolio", "semidefinite_program", "multi_label"])
+@pytest.mark.parametrize(
+    "name",
+    sliced(
+        ["dense_qp20", "robust_portfolio", "semidefinite_program", "multi_label"],
+        lambda name: name == "semidefinite_program",
+    ),
+)
 def test_the_forward_tolerance_that_is_recommended_serves(name: str) -> None:
     from problems.cases import errors
 
@@ -71,7 +78,13 @@ def test_a_kink_that_does_no_harm_asks_for_no_tolerance_of_its_own() -> None:
     assert 1e-9 < analysis.recommended_tol <= 1e-3
 
 
-@pytest.mark.parametrize(("name", "batch"), [("dense_qp20", 32), ("mpc", 8), ("nearest_correlation", 32)])
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("dense_qp20", 32),
+        *(pytest.param(*each, marks=long) for each in (("mpc", 8), ("nearest_correlation", 32))),
+    ],
+)
 def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:
     family = family_of(name)
     params = list(family.sample(batch, 0))
@@ -90,6 +103,7 @@ def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:
     assert forecast.seconds(600) > forecast.seconds(50) > 0
 
 
+@long
 def test_memory_where_some_parameters_need_no_gradient() -> None:
     family = family_of("dense_qp20")
     params = list(family.sample(16, 0))
@@ -142,7 +156,7 @@ def hard_linear_program() -> tuple[CvxpyLayer, list[Tensor]]:
     return layer, [-(rows.mT @ multipliers).squeeze(-1), rows, bounds]
 
 
-@pytest.mark.parametrize("restart", [20, 100])
+@pytest.mark.parametrize("restart", [20, pytest.param(100, marks=long)])
 def test_restarts_of_gmres_are_forecast(restart: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from cvxfold.fold import METHODS
 
@@ -200,7 +214,7 @@ from problems.layers import family_of, quiet_layer_of
 
 torch.set_num_threads(1)
 family = family_of("dense_qp20")
-layer, params = quiet_layer_of(family, backward=Unrolled(100)), family.sample(1024, 0)
+layer, params = quiet_layer_of(family, backward=Unrolled(100)), family.sample(%d, 0)
 
 
 def call():
@@ -222,12 +236,13 @@ print(resident("VmHWM") - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_of_unrolling_is_what_the_process_grows_by() -> None:
+@pytest.mark.parametrize("batch", [pytest.param(1024, marks=long), 128])
+def test_memory_of_unrolling_is_what_the_process_grows_by(batch: int) -> None:
     """As the operating system sees it, with an allocator that leaves no holes (MALLOC_MMAP_THRESHOLD_)."""
-    out, err = run_python(_RESIDENT, MALLOC_MMAP_THRESHOLD_="4096")
+    out, err = run_python(_RESIDENT % batch, MALLOC_MMAP_THRESHOLD_="4096")
     assert out, err[-2_000:]
     family = family_of("dense_qp20")
-    forecast = cvxfold.analyze(quiet_layer_of(family), *family.sample(1024, 0))["unrolled"]
+    forecast = cvxfold.analyze(quiet_layer_of(family), *family.sample(batch, 0))["unrolled"]
     assert forecast.bytes(100) == pytest.approx(int(out), rel=0.2)
 
 

@@ -15,6 +15,7 @@ from cvxfold.fuzz.reference import examine
 from cvxfold.fuzz.run import fuzz
 from cvxfold.fuzz.solve import Case, replay
 from cvxfold.fuzz.structure import Structure, draw_structure
+from problems.marks import long
 from problems.reference import Reference
 
 SEED = 5
@@ -226,9 +227,10 @@ def test_gradients_at_kinks_and_answers_without_a_solution_are_judged(cases: lis
 # cvxfold
 
 
-def test_nothing_is_silently_wrong() -> None:
-    outcomes = fuzz(240, seed=1)
-    assert len(outcomes) == 240
+@pytest.mark.parametrize("count", [pytest.param(240, marks=long), 48])
+def test_nothing_is_silently_wrong(count: int) -> None:
+    outcomes = fuzz(count, seed=1)
+    assert len(outcomes) == count
     assert [figures.reproduction(one) for one in figures.wrong(outcomes)] == []
     numbers = figures.figures(outcomes)
     assert numbers["nondegenerate_solved_well"] > 0.97  # few instances: one is half a percent
@@ -237,6 +239,7 @@ def test_nothing_is_silently_wrong() -> None:
     assert numbers["estimate_within_100"] > 0.9
 
 
+@long
 def test_workers_find_the_same() -> None:
     alone, together = (fuzz(6, seed=8, batch=2, workers=workers) for workers in (1, 2))
     assert [(o.structure, o.kind, o.result) for o in alone] == [
