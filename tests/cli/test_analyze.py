@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cvxfold.cli import app
+from problems.marks import long
 
 
 def test_the_table(file: Path) -> None:
@@ -55,6 +56,7 @@ def test_errors(file: Path) -> None:
         assert words in done.output
 
 
+@long
 def test_the_current_directory_is_importable(file: Path) -> None:
     command = [
         sys.executable,

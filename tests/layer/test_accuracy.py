@@ -21,7 +21,7 @@ SOLVED = cvxfold.Status.SOLVED
 
 
 CASES = [(name, 8) for name in ALL] + [
-    pytest.param(name, 64, marks=long if name == "dense_qp100" else ()) for name in BIG
+    pytest.param(name, 64, marks=long if name not in ("dense_qp20", "many_cones") else ()) for name in BIG
 ]
 
 

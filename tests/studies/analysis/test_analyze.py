@@ -259,6 +259,7 @@ def test_without_parameters_there_is_no_tape_to_measure() -> None:
     assert analysis["lfpi"].seconds() > 0
 
 
+@long
 def test_a_degenerate_batch_gets_no_recommendation_it_cannot_use() -> None:
     z, c = cp.Variable(3), cp.Parameter(3)
     layer = CvxpyLayer(minimize(c @ z, z >= 0, cp.sum(z) == 1), [c], [z], on_degenerate="raise")
