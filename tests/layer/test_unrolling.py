@@ -16,6 +16,7 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import Case, case, errors, evaluate, make_layer
 from problems.families import minimize
 from problems.marks import long, sliced
+from problems.unrolled import small_data, small_layer
 
 CONES = [
     "dense_qp20",
@@ -80,21 +81,6 @@ def test_deep_unrolling_tends_to_the_gradient(name: str) -> None:
     assert errors(found, c.gradients).max() < 1e-6
 
 
-def small_layer(**options: Any) -> CvxpyLayer:
-    """½‖x − c‖² + 0.1‖x‖ over Ax ≤ b: a second-order cone and an orthant, no kink near the data below."""
-    x, A, b, c = cp.Variable(3), cp.Parameter((2, 3)), cp.Parameter(2), cp.Parameter(3)
-    problem = minimize(0.5 * cp.sum_squares(x - c) + 0.1 * cp.norm(x), A @ x <= b)
-    return CvxpyLayer(problem, [A, b, c], [x], on_unconverged="ignore", **options)
-
-
-def small_data(batch: int = 2) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(3)
-    A = torch.randn(batch, 2, 3, dtype=torch.float64, generator=generator)
-    b = torch.randn(batch, 2, dtype=torch.float64, generator=generator)
-    c = torch.randn(batch, 3, dtype=torch.float64, generator=generator)
-    return tuple(value.requires_grad_() for value in (A, b, c))
-
-
 @pytest.mark.parametrize("checkpoint_every", [pytest.param(None, marks=long), 3])
 def test_a_cold_start_is_differentiated_exactly(checkpoint_every: int | None) -> None:
     """The function that returns the 8th iterate, by finite differences: no fixed point is involved.
@@ -114,58 +100,6 @@ def test_a_cold_start_is_differentiated_exactly(checkpoint_every: int | None) ->
     shift = torch.zeros_like(c, requires_grad=True)
     assert torch.autograd.gradcheck(iterate, (shift,), eps=1e-6, atol=1e-7)
     assert torch.autograd.gradgradcheck(iterate, (shift,), eps=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("checkpoint_every", [None, 4])
-def test_double_backward(checkpoint_every: int | None) -> None:
-    """The second derivative of the solution map: of the folded gradient by finite differences."""
-    unrolled = small_layer(backward=Unrolled(150, checkpoint_every=checkpoint_every))
-    folded, inputs = small_layer(), small_data(1)
-    generator = torch.Generator().manual_seed(0)
-    direction = [torch.randn(v.shape, dtype=v.dtype, generator=generator) for v in inputs]
-
-    def gradient(shift: float) -> Tensor:
-        moved = [(v + shift * d).detach().requires_grad_() for v, d in zip(inputs, direction, strict=True)]
-        found = torch.autograd.grad(folded(*moved)[0].square().sum(), moved)
-        return torch.cat([g.flatten() for g in found])
-
-    first = torch.autograd.grad(unrolled(*inputs)[0].square().sum(), inputs, create_graph=True)
-    slope = torch.stack([(g * d).sum() for g, d in zip(first, direction, strict=True)]).sum()
-    second = torch.cat([g.flatten() for g in torch.autograd.grad(slope, inputs)])
-    step = 1e-5
-    expected = (gradient(step) - gradient(-step)) / (2 * step)
-    torch.testing.assert_close(second, expected, rtol=1e-5, atol=1e-6)
-    assert expected.norm() > 0.1
-
-
-@pytest.mark.parametrize(
-    "name",
-    sliced(["semidefinite_program", "multi_label", "powers"], lambda name: name != "semidefinite_program"),
-)
-def test_double_backward_through_curved_cones(name: str) -> None:
-    c = case(name, 1)
-    unrolled = make_layer(c, backward=Unrolled(300), on_unconverged="ignore")
-    folded = make_layer(c, on_unconverged="ignore")
-    generator = torch.Generator().manual_seed(1)
-    direction = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in c.params]
-    if name == "semidefinite_program":
-        direction = [0.5 * (d + d.mT) if d.ndim == 3 and d.shape[1] == d.shape[2] else d for d in direction]
-
-    def loss(outputs: Any) -> Tensor:
-        return sum(((w * v).sum() for w, v in zip(c.weights, outputs, strict=True)), torch.zeros(()))
-
-    def gradient(shift: float) -> Tensor:
-        moved = [(p + shift * d).requires_grad_() for p, d in zip(c.params, direction, strict=True)]
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss(folded(*moved)), moved)])
-
-    inputs = [p.clone().requires_grad_() for p in c.params]
-    first = torch.autograd.grad(loss(unrolled(*inputs)), inputs, create_graph=True)
-    slope = torch.stack([(g * d).sum() for g, d in zip(first, direction, strict=True)]).sum()
-    second = torch.cat([g.flatten() for g in torch.autograd.grad(slope, inputs)])
-    step = 1e-5
-    expected = (gradient(step) - gradient(-step)) / (2 * step)
-    assert expected.norm() > 1e-3
-    assert (second - expected).norm() < 1e-4 * expected.norm()
 
 
 def test_truncation_differentiates_the_last_iterations_only() -> None:
@@ -281,22 +215,6 @@ def test_an_empty_batch() -> None:
     layer = small_layer(backward="unrolled")
     (x,) = layer(torch.zeros(0, 2, 3), torch.zeros(0, 2), torch.zeros(0, 3))
     assert x.shape == (0, 3)
-
-
-@pytest.mark.parametrize("start", ["solution", "cold"])
-def test_a_second_derivative_leaves_the_report_alone(start: Any) -> None:
-    """Its pass goes back through the same states, but what arrives there is no adjoint of the layer's."""
-    x, c = cp.Variable(3), cp.Parameter(3)
-    problem = minimize(cp.sum_squares(x - c), cp.norm(x) <= 0.7)
-    layer = CvxpyLayer(problem, [c], [x], backward=Unrolled(200, start=start), on_unconverged="raise")
-    inputs = torch.tensor([[1.0, 0.5, -0.3]], dtype=torch.float64, requires_grad=True)
-    (first,) = torch.autograd.grad(layer(inputs)[0].square().sum(), inputs, create_graph=True)
-    assert layer.report is not None
-    before = layer.report.backward
-    first.square().sum().backward()
-    assert layer.report.backward is before
-    assert before is not None
-    assert before.verdict == [Verdict.CONVERGED]
 
 
 def test_without_a_gradient_to_come_nothing_is_unrolled() -> None:
