@@ -18,7 +18,7 @@ from rich.table import Table
 from cvxfold.torch import CvxpyLayer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from cases import case, errors, evaluate  # pyright: ignore[reportMissingImports]
+from problems.cases import case, errors, evaluate  # pyright: ignore[reportMissingImports]
 
 FAMILIES = {
     "dense_qp20": "dense QP, all data varying, 20 variables",

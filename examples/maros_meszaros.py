@@ -22,7 +22,7 @@ from rich.table import Table
 from cvxfold.torch import CvxpyLayer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from hard_problems import QP, Gradient, Kind, ask, gradient, load, optimum, problem  # pyright: ignore[reportMissingImports]
+from problems.hard import QP, Gradient, Kind, ask, gradient, load, optimum, problem  # pyright: ignore[reportMissingImports]
 
 LAYERS: dict[str, Callable[..., Any]] = {"cvxpylayers": Upstream, "cvxfold": CvxpyLayer}
 

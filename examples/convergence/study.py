@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures"
 
 sys.path.insert(0, str(ROOT / "tests"))
-_cases = import_module("cases")  # the test suite's families, and its independent reference
+_cases = import_module("problems.cases")  # the test suite's families, and its independent reference
 Case: TypeAlias = Any
 case: Callable[..., Case] = _cases.case
 errors: Callable[..., Tensor] = _cases.errors

@@ -1,0 +1,126 @@
+"""Degenerate problems are told, whatever the method; sound ones are not accused."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import cvxpy as cp
+import pytest
+import torch
+
+import cvxfold
+from cvxfold import Verdict
+from cvxfold.fold import Unrolled
+from cvxfold.torch import CvxpyLayer
+from problems.degenerate import CASES, Problem, Values, backward, flat_direction, projection, verdict
+from problems.families import FAMILIES, minimize
+from problems.marks import long
+
+
+@pytest.mark.parametrize(("make", "bad", "good"), CASES)
+def test_degenerate_problems_are_told(make: Callable[[], Problem], bad: Values, good: Values) -> None:
+    with pytest.warns(cvxfold.ConvergenceWarning, match="degenerate.*no unique derivative"):
+        layer, gradients = backward(make, bad)
+    assert verdict(layer) == [Verdict.DEGENERATE]
+    assert layer.report is not None
+    assert all(g.isfinite().all() for g in gradients)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer, _ = backward(make, good)
+    assert verdict(layer) == [Verdict.CONVERGED]
+
+
+@pytest.mark.parametrize(("make", "bad", "good"), CASES)
+@pytest.mark.parametrize(
+    "method", [pytest.param("gmres", marks=long), "lfpi", "jacobian_free", Unrolled(60)], ids=str
+)
+def test_whatever_the_method(make: Callable[[], Problem], bad: Values, good: Values, method: Any) -> None:
+    few = {"backward_max_iters": 500} if method == "lfpi" else {}  # it has no reason to end at these
+    layer, _ = backward(make, bad, backward=method, on_unconverged="ignore", **few)
+    assert verdict(layer) == [Verdict.DEGENERATE]
+    layer, _ = backward(make, good, backward=method, on_unconverged="ignore")
+    assert verdict(layer) != [Verdict.DEGENERATE]
+
+
+@long
+@pytest.mark.parametrize(("make", "bad", "good"), CASES)
+def test_lfpi_with_all_its_iterations(make: Callable[[], Problem], bad: Values, good: Values) -> None:
+    layer, _ = backward(make, bad, backward="lfpi", on_unconverged="ignore")
+    assert verdict(layer) == [Verdict.DEGENERATE]
+
+
+def test_degenerate_means_that_one_sided_derivatives_differ() -> None:
+    """What the verdict says of the projection at its kink, by the projection itself."""
+    problem, parameters, variables = projection()
+    layer = CvxpyLayer(problem, parameters, variables)
+    c = torch.tensor([[1.0, 0.0], [1.0, 1e-4], [1.0, -1e-4]], dtype=torch.float64)
+    (x,) = layer(c)
+    assert (x[1, 1] - x[0, 1]) / 1e-4 == pytest.approx(1)
+    assert (x[2, 1] - x[0, 1]) / 1e-4 == pytest.approx(0, abs=1e-9)
+
+
+def test_what_the_loss_does_not_see_is_no_fault() -> None:
+    """x₂ is not unique, and a kink at c₂ = 0 does not matter to a loss of x₁."""
+    for make, values in ((flat_direction, [[1.0, 1.0]]), (projection, [[1.0, 0.0]])):
+        problem, parameters, variables = make()
+        layer = CvxpyLayer(problem, parameters, variables)
+        inputs = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in values]
+        (x,) = layer(*inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (gradient,) = torch.autograd.grad(x[0], inputs)
+        assert verdict(layer) == [Verdict.CONVERGED]
+        torch.testing.assert_close(gradient, torch.tensor([1.0, 0.0], dtype=torch.float64))
+
+
+def test_redundant_constraints_that_nothing_moves_are_no_fault() -> None:
+    x, c = cp.Variable(2), cp.Parameter(2)
+    problem = minimize(cp.sum_squares(x - c), x >= 0, 2 * x >= 0, cp.sum(x) == 1, 2 * cp.sum(x) == 2)
+    layer = CvxpyLayer(problem, [c], [x])
+    c_value = torch.tensor([-1.0, 1.5], dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(c_value)[0].square().sum().backward()
+    assert verdict(layer) == [Verdict.CONVERGED]
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_sound_families_are_not_accused(name: str) -> None:
+    """The families have unique solutions and derivatives with probability one."""
+    family = FAMILIES[name]()
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(3):
+            inputs = [p.requires_grad_() for p in family.sample(16, seed)]
+            sum(((o * o).sum() for o in layer(*inputs)), torch.zeros(())).backward()
+            assert verdict(layer) == [Verdict.CONVERGED] * 16
+
+
+def test_one_degenerate_instance_in_a_batch() -> None:
+    c = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    c[4] = torch.tensor([1.0, 0.0])
+    problem, parameters, variables = projection()
+    layer = CvxpyLayer(problem, parameters, variables)
+    with pytest.warns(cvxfold.ConvergenceWarning, match=r"instances \[4\] are degenerate"):
+        layer(c.requires_grad_())[0].sum().backward()
+    assert [i for i, one in enumerate(verdict(layer)) if one is Verdict.DEGENERATE] == [4]
+    with pytest.raises(cvxfold.ConvergenceError, match=r"\[4\]"):
+        CvxpyLayer(problem, parameters, variables, on_unconverged="raise")(c)[0].sum().backward()
+
+
+def test_a_vertex_with_a_multiplier_to_spare_has_a_derivative() -> None:
+    """Five of eight weights at their limit of 0.2 leave nothing: the portfolio stays where it is, locally.
+
+    The multipliers are not unique and one of them may be zero, but the gradient is zero whichever is meant.
+    """
+    w, mu = cp.Variable(8), cp.Parameter(8)
+    problem = minimize(-mu @ w + 0.05 * cp.sum_squares(w), cp.sum(w) == 1, w >= 0, w <= 0.2)
+    layer = CvxpyLayer(problem, [mu], [w])
+    values = torch.randn(200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.arange(8, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (gradient,) = torch.autograd.grad((layer(values.requires_grad_())[0] @ weights).sum(), values)
+    assert verdict(layer) == [Verdict.CONVERGED] * 200
+    assert (gradient.norm(dim=1) < 1e-9).sum() > 100

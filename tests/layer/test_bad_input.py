@@ -1,0 +1,258 @@
+"""Bad input gives a clear error before anything is solved."""
+
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import cvxfold
+from cvxfold.torch import CvxpyLayer
+from problems.cases import said
+from problems.families import minimize
+
+F64 = torch.float64
+
+
+def _layer(**options: Any) -> CvxpyLayer:
+    """½‖x − c‖² with Ax ≤ b; parameters A (3, 2), b (3,), c (2,)."""
+    x = cp.Variable(2, name="x")
+    A, b, c = cp.Parameter((3, 2), name="A"), cp.Parameter(3, name="b"), cp.Parameter(2, name="c")
+    problem = minimize(0.5 * cp.sum_squares(x - c), A @ x <= b)
+    return CvxpyLayer(problem, [A, b, c], [x], **options)
+
+
+def _params() -> list[Tensor]:
+    return [torch.ones(3, 2, dtype=F64), torch.ones(3, dtype=F64), torch.zeros(2, dtype=F64)]
+
+
+@pytest.fixture(scope="module")
+def layer() -> CvxpyLayer:
+    return _layer()
+
+
+# the call
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_wrong_number(layer: CvxpyLayer, count: int) -> None:
+    params = (_params() + _params())[:count]
+    with pytest.raises(ValueError, match="A tensor must be provided for each CVXPY parameter") as error:
+        layer(*params)
+    said(error, str(count), "3")
+
+
+@pytest.mark.parametrize(
+    ("index", "shape", "message"),
+    [
+        (0, (2, 3), "Invalid parameter shape"),
+        (1, (4,), "Invalid parameter shape"),
+        (0, (5, 2, 3), "Invalid parameter shape"),
+        (1, (5, 4), "Invalid parameter shape"),
+        (1, (), "Invalid parameter dimensionality"),
+        (1, (2, 2, 3), "Invalid parameter dimensionality"),
+        (0, (6,), "Invalid parameter dimensionality"),
+    ],
+)
+def test_wrong_shape(layer: CvxpyLayer, index: int, shape: tuple[int, ...], message: str) -> None:
+    params = _params()
+    params[index] = torch.ones(shape, dtype=F64)
+    with pytest.raises(ValueError, match=message) as error:
+        layer(*params)
+    said(error, "Abc"[index])
+
+
+def test_shape_error_says_what_was_expected_and_given(layer: CvxpyLayer) -> None:
+    A, _, c = _params()
+    with pytest.raises(ValueError, match="Invalid parameter shape") as error:
+        layer(A, torch.ones(4, dtype=F64), c)
+    said(error, "b", "3", "4")
+
+
+def test_inconsistent_batches(layer: CvxpyLayer) -> None:
+    A, b, c = _params()
+    with pytest.raises(ValueError, match="Inconsistent batch sizes") as error:
+        layer(A.expand(4, 3, 2), b, c.expand(5, 2))
+    said(error, "4", "5")
+
+
+def test_batch_of_one_is_not_broadcast_to_a_larger_batch(layer: CvxpyLayer) -> None:
+    """As upstream: a leading 1 is a batch size like any other."""
+    A, b, c = _params()
+    with pytest.raises(ValueError, match="Inconsistent batch sizes"):
+        layer(A.expand(1, 3, 2), b, c.expand(5, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool, torch.complex128])
+def test_wrong_dtype(layer: CvxpyLayer, dtype: torch.dtype) -> None:
+    A, b, c = _params()
+    with pytest.raises(TypeError) as error:
+        layer(A, b.to(dtype), c)
+    said(error, "b", str(dtype))
+
+
+@pytest.mark.parametrize("value", [[1.0, 1.0, 1.0], np.ones(3), 1.0, "b"])
+def test_not_a_tensor(layer: CvxpyLayer, value: Any) -> None:
+    A, _, c = _params()
+    with pytest.raises(TypeError) as error:
+        layer(A, value, c)
+    said(error, "b", type(value).__name__)
+
+
+@pytest.mark.parametrize("kind", [TypeError, AttributeError])
+def test_none_is_also_the_error_upstream_raises(layer: CvxpyLayer, kind: type[Exception]) -> None:
+    A, _, c = _params()
+    with pytest.raises(kind) as error:
+        layer(A, None, c)
+    said(error, "b")
+
+
+def test_different_devices(layer: CvxpyLayer) -> None:
+    A, b, c = _params()
+    with pytest.raises(ValueError, match="device") as error:
+        layer(A, b.to("meta"), c)
+    said(error, "b", "meta", "cpu")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite(layer: CvxpyLayer, value: float) -> None:
+    A, b, c = _params()
+    batch = b.expand(6, 3).clone()
+    batch[1, 0] = batch[4, 2] = value
+    with pytest.raises(ValueError, match="b") as error:
+        layer(A, batch, c)
+    said(error, "b", "1", "4")
+    with pytest.raises(ValueError, match="b") as error:
+        layer(A, batch[1], c)
+    said(error, "b")
+
+
+@pytest.mark.parametrize("at_call", [True, False])
+def test_unknown_solver_args(at_call: bool) -> None:
+    arguments = {"max_itres": 5}
+    with pytest.raises(ValueError, match="max_itres") as error:
+        _layer()(*_params(), solver_args=arguments) if at_call else _layer(solver_args=arguments)
+    said(error, "max_itres", "max_iters")
+
+
+# the constructor
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backward": "magic"}, ("backward", "magic", "auto", "direct", "gmres", "lfpi")),
+        ({"on_unconverged": "explode"}, ("on_unconverged", "explode", "warn", "raise", "ignore")),
+        ({"tol": -1e-8}, ("tol",)),
+        ({"tol": float("nan")}, ("tol",)),
+        ({"max_iters": -1}, ("max_iters",)),
+        ({"backward_tol": -1.0}, ("backward_tol",)),
+        ({"backward_max_iters": -3}, ("backward_max_iters",)),
+    ],
+)
+def test_bad_option(options: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))) as error:
+        _layer(**options)
+    said(error, *words)
+
+
+def test_not_dpp() -> None:
+    x, a, b = cp.Variable(2), cp.Parameter(), cp.Parameter()
+    with pytest.raises(ValueError, match="must be DPP"):
+        CvxpyLayer(minimize(cp.sum_squares(x - 1), a * b * x[0] <= 1), [a, b], [x])
+
+
+def test_not_convex() -> None:
+    x, a = cp.Variable(2), cp.Parameter(2)
+    with pytest.raises(ValueError, match="must be DPP"):
+        CvxpyLayer(minimize(-cp.sum_squares(x - a)), [a], [x])
+
+
+@pytest.mark.parametrize("which", ["missing", "foreign", "none"])
+def test_parameters_that_do_not_match(which: str) -> None:
+    x, a, b, other = cp.Variable(2), cp.Parameter(2), cp.Parameter(2), cp.Parameter(2)
+    problem = minimize(cp.sum_squares(x - a), x <= b)
+    given = {"missing": [a], "foreign": [a, b, other], "none": []}[which]
+    with pytest.raises(ValueError, match=r"must exactly match problem\.parameters"):
+        CvxpyLayer(problem, given, [x])
+
+
+def test_variable_of_another_problem() -> None:
+    x, y, a = cp.Variable(2), cp.Variable(2), cp.Parameter(2)
+    with pytest.raises(ValueError, match=r"must be a subset of problem\.variables"):
+        CvxpyLayer(minimize(cp.sum_squares(x - a)), [a], [x, y])
+
+
+def test_not_a_problem() -> None:
+    with pytest.raises(TypeError):
+        CvxpyLayer(None, [], [])  # type: ignore[arg-type]
+
+
+def test_integer_variables() -> None:
+    x, a = cp.Variable(2, integer=True), cp.Parameter(2)
+    with pytest.raises(ValueError, match="integer"):
+        CvxpyLayer(minimize(cp.sum_squares(x - a)), [a], [x])
+
+
+def test_warning_points_at_the_callers_line() -> None:
+    x, q = cp.Variable(3), cp.Parameter(3)
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x - q)), [x >= 0]), [q], [x], max_iters=1, refine=False
+    )
+    with pytest.warns(cvxfold.ConvergenceWarning) as caught:
+        layer(torch.ones(3))
+    assert caught[0].filename == __file__
+
+
+def test_sparse_and_meta_tensors_are_refused() -> None:
+    x, q = cp.Variable(3), cp.Parameter(3, name="q")
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - q)), [x >= 0]), [q], [x])
+    with pytest.raises(TypeError, match="parameter 0 \\(q\\): expected a dense tensor"):
+        layer(torch.ones(3).to_sparse())
+    with pytest.raises(ValueError, match="parameter 0 \\(q\\): expected a tensor with values"):
+        layer(torch.ones(3, device="meta"))
+
+
+def test_diagonal_variables_are_refused() -> None:
+    X, q = cp.Variable((2, 2), diag=True), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(cp.diag(X) - q)))
+    with pytest.raises(ValueError, match="diag"):
+        CvxpyLayer(problem, [q], [X])
+
+
+def test_what_is_wrong_with_a_problem_that_is_not_dpp() -> None:
+    x, a, b = cp.Variable(pos=True), cp.Parameter(pos=True), cp.Parameter(pos=True)
+    free = cp.Variable()
+    geometric: Any = cp.power(x, -1)
+    for problem, word in (
+        (minimize(cp.sqrt(free) - a), "not convex"),
+        (minimize(x, a * geometric * cp.power(x, 0.5) <= 1), "gp=True"),
+        (minimize(cp.square(x - a * b)), "DPP"),
+    ):
+        with pytest.raises(ValueError, match=f"must be DPP.*{word}"):
+            CvxpyLayer(problem, problem.parameters(), problem.variables())
+    with pytest.raises(ValueError, match="no geometric program"):
+        CvxpyLayer(minimize(cp.square(x - a)), [a], [x], gp=True)
+
+
+@pytest.mark.parametrize("name", ["refine", "rescue"])
+def test_flags_are_true_or_false(name: str) -> None:
+    x, a = cp.Variable(), cp.Parameter()
+    options: dict[str, Any] = {name: "no"}
+    with pytest.raises(ValueError, match=f"{name}: expected True or False, got 'no'"):
+        CvxpyLayer(minimize(cp.square(x - a)), [a], [x], **options)
+
+
+def test_a_callback_that_cannot_be_called() -> None:
+    x, a = cp.Variable(), cp.Parameter()
+    with pytest.raises(TypeError, match="callback: expected a function of a report, got int"):
+        CvxpyLayer(minimize(cp.square(x - a)), [a], [x]).on_report(3)  # type: ignore[arg-type]
+
+
+def test_errors_about_instances_without_a_solution_name_the_way_around_them() -> None:
+    x, a = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(minimize(cp.square(x), x >= a, x <= 0), [a], [x])
+    with pytest.raises(cvxfold.InfeasibleError, match=r"\[1\] are infeasible.*on_unsolvable='nan'"):
+        layer(torch.tensor([-1.0, 1.0]))

@@ -1,0 +1,214 @@
+"""Time, memory, threads, interruptions: where a limit is met, what is there stays right and is told."""
+
+import signal
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+import cvxfold
+import cvxfold.core
+from problems.cases import said
+from problems.processes import run_python
+from problems.quadratic import answers, assert_close, quadratic, sample
+
+HUGE, TINY = 1_000_000, 1e-300
+
+
+def test_time_limit_of_the_forward_pass() -> None:
+    layer = quadratic(refine=False, tol=TINY, max_iters=HUGE, time_limit=0.3)
+    with pytest.warns(cvxfold.ConvergenceWarning, match="time_limit"):
+        layer(*sample(2))
+    assert layer.report.forward.instances(cvxfold.Status.UNCONVERGED) == [0, 1]
+    assert all(25 < iterations < HUGE for iterations in layer.report.forward.iterations.tolist())
+
+
+def test_time_limit_of_the_backward_pass() -> None:
+    params = sample(2)
+    layer = quadratic(backward="lfpi", backward_tol=TINY, backward_max_iters=HUGE, time_limit=0.5)
+    (x,) = layer(*params)
+    with pytest.warns(cvxfold.ConvergenceWarning, match="backward pass"):
+        (found,) = torch.autograd.grad(x.sum(), params[:1])
+    backward = layer.report.backward
+    assert len(backward.history) < HUGE
+    assert not backward.converged.any()
+    (exact,) = torch.autograd.grad(quadratic()(*params)[0].sum(), params[:1])
+    assert_close([found], [exact], 1e-6)  # it had come far enough by then
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("limit", [1, 24, 25, 26, 77, 130])
+def test_max_iters_is_kept_exactly(limit: int, refine: bool) -> None:
+    layer = quadratic(refine=refine, tol=TINY, max_iters=limit, on_unconverged="ignore")
+    layer(*sample(3))
+    assert layer.report.forward.iterations.tolist() == [limit] * 3
+
+
+@pytest.mark.parametrize("method", ["gmres", "bicgstab", "anderson", "lfpi", "least_squares"])
+@pytest.mark.parametrize("limit", [1, 3])
+def test_backward_max_iters_is_kept_exactly(method: Any, limit: int) -> None:
+    layer = quadratic(backward=method, backward_tol=TINY, backward_max_iters=limit, on_unconverged="ignore")
+    answers(layer, sample(3))
+    assert layer.report.backward.iterations.tolist() == [limit] * 3
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> list[int]:
+    """Let a function of the core run out of memory above ``most`` instances; the batches it is asked for."""
+    original, asked = getattr(cvxfold.core, name), []
+
+    def limited(*args: Any, **more: Any) -> Any:
+        asked.append(len(args[2]) if name == "fold" else args[0].batch)
+        if asked[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GB")
+        return original(*args, **more)
+
+    monkeypatch.setattr(cvxfold.core, name, limited)
+    return asked
+
+
+INFEASIBLE = [1, 5]
+
+
+def partly_infeasible(batch: int) -> list[Tensor]:
+    """Parameters of which instances 1 and 5 contradict themselves: a row 0ᵀx = 1."""
+    *others, A, b = (p.detach() for p in sample(batch))
+    A[INFEASIBLE], b[INFEASIBLE] = 0.0, 1.0
+    return [p.requires_grad_() for p in (*others, A, b)]
+
+
+@pytest.mark.parametrize("options", [{}, {"refine": False, "penalty": 1.0, "tol": 1e-9}], ids=str)
+@pytest.mark.parametrize("name", ["solve", "fold"])
+def test_halves_of_a_batch_are_the_batch(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, how = partly_infeasible(11), {"on_unsolvable": "nan", "on_unconverged": "ignore"}
+    whole, parts = quadratic(**options, **how), quadratic(**options, **how)
+    exact = answers(whole, params)
+    asked = crowded(monkeypatch, name, 3)
+    assert_close(answers(parts, params), exact, 1e-12)
+    assert asked[0] > 3
+    assert sum(size for size in asked if size <= 3) == (11 if name == "solve" else 9)
+    assert parts.report.forward.status == whole.report.forward.status
+    assert parts.report.forward.instances(cvxfold.Status.INFEASIBLE) == INFEASIBLE
+    assert parts.report.backward.verdict == whole.report.backward.verdict
+    if "penalty" in options:  # then each instance goes its own way, to a residual of its own
+        assert parts.report.forward.iterations.tolist() == whole.report.forward.iterations.tolist()
+        for kind in ("residual", "primal_residual", "dual_residual"):
+            solved = whole.report.forward.codes == 0  # the others wander, and their rounding with them
+            found, known = (getattr(r.forward, kind)[solved] for r in (parts.report, whole.report))
+            torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-14, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["solve", "fold"])
+def test_an_instance_that_does_not_fit_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, params = quadratic(), sample(3)
+    with monkeypatch.context() as patched:
+        crowded(patched, name, 0)
+        with pytest.raises(cvxfold.OutOfMemoryError) as error:
+            answers(layer, params)
+    said(error, "n = 5", "m = 6", "GiB")
+    assert_close(answers(layer, params), answers(quadratic(), params), 1e-9)  # and the layer goes on
+
+
+def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def messages(layer: Any, params: list[Tensor]) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            answers(layer, params)
+        return [str(warning.message) for warning in caught]
+
+    params = sample(9)
+    options = {"refine": False, "penalty": 1.0, "max_iters": 60, "backward": "lfpi", "backward_max_iters": 40}
+    expected = messages(quadratic(**options), params)
+    assert len(expected) == 2
+    crowded(monkeypatch, "solve", 2)
+    crowded(monkeypatch, "fold", 1)
+    assert messages(quadratic(**options), params) == expected
+    with pytest.raises(cvxfold.InfeasibleError) as error:
+        quadratic()(*partly_infeasible(9))
+    assert error.value.indices == INFEASIBLE
+
+
+LARGE = """
+import resource, torch, cvxfold.core
+from problems.layers import family_of, layer_of
+torch.set_num_threads(1)
+family = family_of("constant_qp")
+layer, other = (layer_of(family) for _ in range(2))
+(few,) = family.sample(8, 0)
+exact, many = other(few)[0].repeat(2500, 1), few.repeat(2500, 1)
+original, asked = cvxfold.core.solve, []
+cvxfold.core.solve = lambda program, *args: (asked.append(program.batch), original(program, *args))[1]
+status = open("/proc/self/status").read().splitlines()
+size = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) * 1024
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (size + 200 * 2**20, before[1]))  # the whole takes about 400
+(found,) = layer(many)
+resource.setrlimit(resource.RLIMIT_AS, before)
+torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+print("ok" if asked[0] == 20_000 and len(asked) > 2 else asked)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux'")
+def test_a_batch_that_does_not_fit_is_solved_in_halves() -> None:
+    out, err = run_python(LARGE)
+    assert out == "ok\n", out + err[-2_000:]
+
+
+def test_threads_have_their_own_answers_and_reports() -> None:
+    layer, together = quadratic(), threading.Barrier(8)
+    jobs = [sample(1 + seed, seed) for seed in range(8)]
+
+    def job(params: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        together.wait()
+        found = answers(layer, params)
+        together.wait()
+        return found, [len(layer.report.forward.status), len(layer.report.backward.verdict)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for params, (found, sizes) in zip(jobs, pool.map(job, jobs), strict=True):
+            assert sizes == [len(params[1])] * 2
+            assert_close(found, answers(quadratic(), params), 1e-9)
+
+
+PLACES = ["forward.splitting.Splitting.run", "forward.finish.NewtonSystem.at", "forward.driver.multipliers"]
+PLACES += ["core.Optimum", "core.fold", "backward.solve_adjoint", "core.diagnose"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_interrupted_pass_leaves_no_trace(place: str) -> None:
+    hard: dict[str, Any] = {"rescue": False, "penalty": 1e3} if "multipliers" in place else {}
+    layer, params = quadratic(**hard), sample(11, 2)
+    answers(layer, sample(4, 1))
+    interruption = mock.patch(f"cvxfold.{place}", side_effect=KeyboardInterrupt)
+    with interruption, pytest.raises(KeyboardInterrupt):
+        answers(layer, sample(11))
+    assert_close(answers(layer, params), answers(quadratic(), params), 1e-9)
+
+
+INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+import torch
+from problems.quadratic import answers, assert_close, quadratic, sample
+torch.set_num_threads(1)
+layer, params = quadratic(refine=False, penalty=1.0), sample(3)
+print("ready", flush=True)
+try:
+    layer(*params, solver_args={"eps": 1e-300, "max_iters": 1_000_000})
+except KeyboardInterrupt:
+    assert_close(answers(layer, params), answers(quadratic(), params), 1e-5)
+    print("ok")
+"""
+
+
+def test_control_c() -> None:
+    out, err = run_python(INTERRUPTED, signal.SIGINT)
+    assert out == "ready\nok\n", err[-2_000:]

@@ -1,0 +1,97 @@
+"""What a layer keeps from call to call changes its speed, never its answers."""
+
+import copy
+import gc
+import pickle
+
+import torch
+
+from cvxfold.solved import Solved
+from problems.families import FAMILIES
+from problems.layers import layer_of
+
+
+def test_factor_is_kept_while_P_and_A_stay() -> None:
+    family = FAMILIES["constant_qp"]()
+    layer = layer_of(family)
+    layer(*family.sample(4, 0))
+    prepared, factor = layer._core._prepared, layer._core._memory.splitting._factor
+    layer(*family.sample(9, 1))
+    assert layer._core._prepared is prepared
+    assert layer._core._memory.splitting._factor is factor
+
+
+def test_answers_do_not_depend_on_what_came_before() -> None:
+    family = FAMILIES["dense_qp5"]()
+    fresh, used = layer_of(family), layer_of(family)
+    for batch, seed in ((3, 1), (8, 2), (8, 3), (1, 4)):
+        used(*family.sample(batch, seed))
+    params = family.sample(8, 5)
+    for mine, theirs in zip(used(*params), fresh(*params), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_same_call_twice_gives_the_same_bits_from_fresh_layers() -> None:
+    family = FAMILIES["dense_qp5"]()
+    params = family.sample(4, 0)
+    first, second = (layer_of(family)(*params) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_changed_values_in_place_are_noticed() -> None:
+    """A tensor that is overwritten between calls, as optimizers do, is not mistaken for the old one."""
+    family = FAMILIES["constant_qp"]()
+    layer = layer_of(family)
+    params = list(family.sample(3, 0))
+    layer(*params)
+    for old, new in zip(params, family.sample(3, 1), strict=True):
+        old.copy_(new)
+    expected = layer_of(family)(*family.sample(3, 1))
+    for mine, theirs in zip(layer(*params), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_copies_and_pickles_work_on_their_own() -> None:
+    family = FAMILIES["constant_qp"]()
+    layer = layer_of(family)
+    params = family.sample(3, 0)
+    expected = layer(*params)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        for mine, theirs in zip(other(*params), expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_warm_start_begins_at_the_solution() -> None:
+    family = FAMILIES["constant_qp"]()
+    layer = layer_of(family, refine=False)
+    params = family.sample(4, 0)
+    cold = layer(*params)
+    iterations = layer.report.forward.iterations.clone()
+    warm = layer(*params, warm_start=True)
+    assert (layer.report.forward.iterations <= iterations).all()
+    assert layer.report.forward.iterations.sum() < iterations.sum()
+    for mine, theirs in zip(warm, cold, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+    layer(*family.sample(2, 1), warm_start=True)  # another batch size starts cold
+
+
+def test_nothing_is_kept_for_backward_without_grad() -> None:
+    family = FAMILIES["constant_qp"]()
+    layer = layer_of(family)
+    params = [p.requires_grad_() for p in family.sample(3, 0)]
+
+    def kept() -> int:
+        return sum(type(o) is Solved for o in gc.get_objects())
+
+    gc.collect()
+    before = kept()
+    with torch.no_grad():
+        outputs = layer(*params)
+    gc.collect()
+    assert kept() == before
+    assert outputs[0].grad_fn is None
+    outputs = layer(*params)
+    assert kept() == before + 1
+    del outputs
+    gc.collect()
+    assert kept() == before

@@ -1,0 +1,69 @@
+"""The report of a call."""
+
+from typing import Any
+
+import cvxpy as cp
+import pytest
+import torch
+
+from cvxfold.torch import CvxpyLayer
+from problems.cases import case, evaluate, make_layer
+from problems.families import minimize
+
+
+def test_report() -> None:
+    c = case("portfolio", 4)
+    layer = make_layer(c)
+    params = [p.clone().requires_grad_() for p in c.params]
+    (w,) = layer(*params)
+    forward = layer.report.forward
+    assert [s.value for s in forward.status] == ["solved"] * 4
+    for entry in (forward.iterations, forward.newton_steps):
+        assert entry.shape == (4,)
+        assert (entry >= 0).all()
+    for entry in (forward.primal_residual, forward.dual_residual, forward.gap):
+        assert entry.shape == (4,)
+        assert ((entry >= 0) & (entry < 1e-7)).all()
+    assert forward.seconds > 0
+    not_yet = layer.report.backward
+    assert not_yet is None
+    before = str(layer.report)
+    w.sum().backward()
+    backward = layer.report.backward
+    assert backward.method.startswith(("auto", "direct", "gmres", "lfpi"))
+    for entry in (backward.iterations, backward.residual, backward.rate, backward.converged):
+        assert entry.shape == (4,)
+    assert backward.history.shape[1] == 4
+    assert backward.seconds > 0
+    after = str(layer.report)
+    assert "solved" in before.lower()
+    assert backward.method in after
+    assert after != before
+
+
+def test_report_of_a_large_batch_stays_short() -> None:
+    c = case("portfolio", 64)
+    layer = make_layer(c)
+    evaluate(layer, c)
+    lines = str(layer.report).splitlines()
+    assert 2 <= len(lines) <= 30
+    assert max(len(line) for line in lines) <= 120
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_gradient_that_does_not_exist_is_not_called_converged(bounded: bool) -> None:
+    """c₁x₁ + ½x₀² + c₀x₀ with c₁ = 0: any x₁ is a solution, so the residual must not look like success."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    constraints = [x >= -3, x <= 3] if bounded else []
+    layer = CvxpyLayer(
+        minimize(c @ x + 0.5 * cp.square(x[0]), *constraints), [c], [x], on_unconverged="ignore"
+    )
+    costs = torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=torch.float64, requires_grad=True)
+    (solution,) = layer(costs)
+    torch.testing.assert_close(solution[:, 0], -costs[:, 0], atol=1e-9, rtol=0)
+    solution.sum().backward()
+    report: Any = layer.report
+    assert not report.backward.converged.any()
+    assert (report.backward.residual > 1e-3).all()
+    assert costs.grad is not None
+    assert costs.grad.abs().max() < 1e3
