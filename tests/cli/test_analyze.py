@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cvxfold.cli import app
+from cvxfold.cli.app import app
 from problems.marks import long
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cvxfold import __version__
-from cvxfold.cli import app
+from cvxfold.cli.app import app
 
 
 def test_version() -> None:

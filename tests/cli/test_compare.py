@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cvxfold.cli import app
+from cvxfold.cli.app import app
 from problems.targets import TARGETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
@@ -73,7 +73,8 @@ def test_an_error_of_the_users_has_a_place(target: str) -> None:
 
 
 def test_commands_do_without_the_demo() -> None:
-    code = "import sys, cvxfold.commands.compare\nassert not any('cvxfold.demo' in m for m in sys.modules)"
+    look = "assert not any('cvxfold.studies.demo' in name for name in sys.modules)"
+    code = f"import sys, cvxfold.cli.commands.compare\n{look}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -135,7 +136,7 @@ def test_help() -> None:
 
 def test_help_does_not_import_torch() -> None:
     code = (
-        "import sys\nfrom cvxfold.cli import app\n"
+        "import sys\nfrom cvxfold.cli.app import app\n"
         "try: app(['compare', '--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -4,7 +4,7 @@ import json
 
 from typer.testing import CliRunner
 
-from cvxfold.cli import app
+from cvxfold.cli.app import app
 
 
 def test_the_command() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.cones import Exponential, Power, Semidefinite
-from cvxfold.fuzz.cones import project_exponential, project_power, project_semidefinite
+from cvxfold.studies.fuzz.cones import project_exponential, project_power, project_semidefinite
 from problems.cone_points import EXPONENTIAL_EDGES, POWER_EDGES, scaled
 
 

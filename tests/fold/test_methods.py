@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import cvxfold.backward
-from cvxfold.backward import SplittingLinearization
+import cvxfold.gradient.adjoint
+from cvxfold.engines.tensors.linearization import SplittingLinearization
 from cvxfold.fold import (
     LFPI,
     METHODS,
-    Adjoint,
     AdjointMethod,
     AdjointSettings,
+    AdjointSolution,
     Anderson,
     BiCGSTAB,
     Direct,
@@ -217,11 +217,11 @@ def system(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[SplittingLineari
 
     def listen(
         method: AdjointMethod, phi: SplittingLinearization, rhs: Tensor, settings: AdjointSettings
-    ) -> Adjoint:
+    ) -> AdjointSolution:
         caught.append((phi, rhs))
         return solve_adjoint(method, phi, rhs, settings)
 
-    monkeypatch.setattr(cvxfold.backward, "solve_adjoint", listen)
+    monkeypatch.setattr(cvxfold.gradient.adjoint, "solve_adjoint", listen)
     c = case(name)
     evaluate(make_layer(c, refine=True), c)
     return caught[-1]

@@ -37,7 +37,7 @@ def singular(batch: int, m: int, seed: int) -> tuple[Dense, Tensor, Tensor]:
 class Regularized(Dense):
     """Its approximate inverse is that of a system that is regular by 1e-7, as the Newton factor's is."""
 
-    def solve(self, r: Tensor) -> Tensor:
+    def inverse_transposed(self, r: Tensor) -> Tensor:
         eye = torch.eye(r.shape[1], dtype=r.dtype)
         return torch.linalg.solve(eye - self.phi.mT + 1e-7 * eye, r.unsqueeze(-1)).squeeze(-1)
 

@@ -62,11 +62,11 @@ def test_one_step_is_labelled_as_an_approximation() -> None:
 
 
 def test_the_backward_pass_has_a_step_of_its_own() -> None:
-    """γ only changes how fast the adjoint is found: here 1.2 is faster than 1, and 0.5 slower."""
+    """γ only changes how fast the adjoint is found: here, at ρ = 1, 1.2 is faster than 1, and 0.5 slower."""
     c = case("dense_qp20", 4)
     counts = {}
     for step in (0.5, 1.0, 1.2):
-        layer = make_layer(c, backward=LFPI(step=step))
+        layer = make_layer(c, backward=LFPI(step=step), penalty=1.0)
         _, gradients = evaluate(layer, c)
         assert errors(gradients, c.gradients).max() < 1e-7
         counts[step] = int(layer.report.backward.iterations.max())
@@ -90,7 +90,7 @@ def test_the_names_of_methods_are_those_that_are_typed() -> None:
     from typing import get_args
 
     from cvxfold.fold import METHODS
-    from cvxfold.options import BackwardMethod
+    from cvxfold.layer.options import BackwardMethod
 
     names = {name for part in get_args(BackwardMethod) for name in get_args(part)}
     assert names == {*METHODS, "unrolled"}

@@ -7,7 +7,7 @@ import torch
 
 import cvxfold
 from cvxfold.fold import Unrolled
-from cvxfold.monitor.allocations import peak_bytes
+from cvxfold.studies.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate
 from problems.cone_families import CONE_FAMILIES

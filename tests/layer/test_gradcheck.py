@@ -76,7 +76,10 @@ def test_gradcheck(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    sliced(sorted(SLOW), lambda name: name in ("dense_qp", "many_cones", "log_sum_exp", "multi_label")),
+    sliced(
+        sorted(SLOW),
+        lambda name: name in ("dense_qp", "many_cones", "log_sum_exp", "multi_label", "mixture", "powers"),
+    ),
 )
 def test_gradcheck_in_a_random_direction(name: str) -> None:
     family: Family = SMALL[name]()

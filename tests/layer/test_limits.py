@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import cvxfold
-import cvxfold.core
+from cvxfold.engines.tensors.engine import TensorEngine
 from problems.cases import said
 from problems.processes import run_python
 from problems.quadratic import answers, assert_close, quadratic, sample
@@ -59,16 +59,16 @@ def test_backward_max_iters_is_kept_exactly(method: Any, limit: int) -> None:
 
 
 def crowded(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> list[int]:
-    """Let a function of the core run out of memory above ``most`` instances; the batches it is asked for."""
-    original, asked = getattr(cvxfold.core, name), []
+    """Let a method of the engine run out of memory above ``most`` instances; the batches it is asked for."""
+    original, asked = getattr(TensorEngine, name), []
 
-    def limited(*args: Any, **more: Any) -> Any:
-        asked.append(len(args[2]) if name == "fold" else args[0].batch)
+    def limited(engine: TensorEngine, given: Any, *args: Any) -> Any:
+        asked.append(given.batch if name == "solve" else len(given.x))
         if asked[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GB")
-        return original(*args, **more)
+        return original(engine, given, *args)
 
-    monkeypatch.setattr(cvxfold.core, name, limited)
+    monkeypatch.setattr(TensorEngine, name, limited)
     return asked
 
 
@@ -83,7 +83,7 @@ def partly_infeasible(batch: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("options", [{}, {"refine": False, "penalty": 1.0, "tol": 1e-9}], ids=str)
-@pytest.mark.parametrize("name", ["solve", "fold"])
+@pytest.mark.parametrize("name", ["solve", "linearize"])
 def test_halves_of_a_batch_are_the_batch(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +105,7 @@ def test_halves_of_a_batch_are_the_batch(
             torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-14, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", ["solve", "fold"])
+@pytest.mark.parametrize("name", ["solve", "linearize"])
 def test_an_instance_that_does_not_fit_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, params = quadratic(), sample(3)
     with monkeypatch.context() as patched:
@@ -128,7 +128,7 @@ def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPa
     expected = messages(quadratic(**options), params)
     assert len(expected) == 2
     crowded(monkeypatch, "solve", 2)
-    crowded(monkeypatch, "fold", 1)
+    crowded(monkeypatch, "linearize", 1)
     assert messages(quadratic(**options), params) == expected
     with pytest.raises(cvxfold.InfeasibleError) as error:
         quadratic()(*partly_infeasible(9))
@@ -136,15 +136,16 @@ def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPa
 
 
 LARGE = """
-import resource, torch, cvxfold.core
+import resource, torch
+from cvxfold.engines.tensors import engine
 from problems.layers import family_of, layer_of
 torch.set_num_threads(1)
 family = family_of("constant_qp")
 layer, other = (layer_of(family) for _ in range(2))
 (few,) = family.sample(8, 0)
 exact, many = other(few)[0].repeat(2500, 1), few.repeat(2500, 1)
-original, asked = cvxfold.core.solve, []
-cvxfold.core.solve = lambda program, *args: (asked.append(program.batch), original(program, *args))[1]
+original, asked = engine.solve, []
+engine.solve = lambda program, *args: (asked.append(program.batch), original(program, *args))[1]
 status = open("/proc/self/status").read().splitlines()
 size = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) * 1024
 before = resource.getrlimit(resource.RLIMIT_AS)
@@ -178,8 +179,9 @@ def test_threads_have_their_own_answers_and_reports() -> None:
             assert_close(found, answers(quadratic(), params), 1e-9)
 
 
-PLACES = ["forward.splitting.Splitting.run", "forward.finish.NewtonSystem.at", "forward.driver.multipliers"]
-PLACES += ["core.Optimum", "core.fold", "backward.solve_adjoint", "core.diagnose"]
+PLACES = [f"engines.tensors.{one}" for one in ("splitting.Splitting.run", "newton.FactoredJacobian.at")]
+PLACES += ["engines.tensors.finish.multipliers", "engines.tensors.engine.FixedPoint"]
+PLACES += ["gradient.adjoint.solve_adjoint", "engines.tensors.engine.screen", "layer.session.differentiate"]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -6,7 +6,7 @@ import pickle
 
 import torch
 
-from cvxfold.solved import Solved
+from cvxfold.layer.answer import Answer
 from problems.families import FAMILIES
 from problems.layers import layer_of
 
@@ -15,10 +15,11 @@ def test_factor_is_kept_while_P_and_A_stay() -> None:
     family = FAMILIES["constant_qp"]()
     layer = layer_of(family)
     layer(*family.sample(4, 0))
-    prepared, factor = layer._core._prepared, layer._core._memory.splitting._factor
+    engine = layer.session.engine
+    prepared, factor = engine._prepared, engine._memory.splitting._normal.factor
     layer(*family.sample(9, 1))
-    assert layer._core._prepared is prepared
-    assert layer._core._memory.splitting._factor is factor
+    assert engine._prepared is prepared
+    assert engine._memory.splitting._normal.factor is factor
 
 
 def test_answers_do_not_depend_on_what_came_before() -> None:
@@ -81,7 +82,7 @@ def test_nothing_is_kept_for_backward_without_grad() -> None:
     params = [p.requires_grad_() for p in family.sample(3, 0)]
 
     def kept() -> int:
-        return sum(type(o) is Solved for o in gc.get_objects())
+        return sum(type(o) is Answer for o in gc.get_objects())
 
     gc.collect()
     before = kept()

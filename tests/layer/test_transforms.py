@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cvxfold.forward.newton import NewtonSystem
+from cvxfold.engines.tensors.jacobian import FactoredJacobian
 from problems.small_layer import data, make_layer
 
 
@@ -93,13 +93,13 @@ def test_the_rows_of_a_jacobian_share_one_factor(monkeypatch: pytest.MonkeyPatch
     layer, (A, b) = make_layer(), data(0)
     (x,) = layer(A, b)
     made = []
-    original = NewtonSystem.at
+    original = FactoredJacobian.at
 
-    def counted(*args: Any) -> NewtonSystem:
+    def counted(*args: Any) -> FactoredJacobian:
         made.append(1)
         return original(*args)
 
-    monkeypatch.setattr(NewtonSystem, "at", counted)
+    monkeypatch.setattr(FactoredJacobian, "at", counted)
     for entry in x.flatten():
         torch.autograd.grad(entry, b, retain_graph=True)
     assert len(made) == 1

@@ -8,6 +8,7 @@ import torch
 
 from cvxfold import Verdict
 from cvxfold.fold import Unrolled
+from cvxfold.layer.options import BackwardMethod, LayerOptions
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate, make_layer
 from problems.families import minimize
@@ -50,11 +51,12 @@ def test_the_residual_of_a_cold_start_is_that_of_lfpi_where_phi_is_constant() ->
     problem = minimize(cp.sum_squares(x - a) + cp.square(x[0]), G.numpy() @ x == 1)
     value = torch.randn(2, 6, dtype=torch.float64, generator=generator)
     found = []
-    for method in (Unrolled(4, start="cold"), "lfpi"):
-        layer = CvxpyLayer(
-            problem, [a], [x], penalty=0.1, backward=method, on_unconverged="ignore",
-            **({} if isinstance(method, Unrolled) else {"backward_max_iters": 4, "backward_tol": 1e-300}),
-        )  # fmt: skip
+    methods: list[BackwardMethod] = [Unrolled(4, start="cold"), "lfpi"]
+    for method in methods:
+        more: LayerOptions = {"penalty": 0.1, "on_unconverged": "ignore", "backward": method}
+        if method == "lfpi":
+            more |= {"backward_max_iters": 4, "backward_tol": 1e-300}
+        layer = CvxpyLayer(problem, [a], [x], **more)
         layer(value.clone().requires_grad_())[0][:, 0].sum().backward()
         assert layer.report is not None
         assert layer.report.backward is not None

@@ -4,7 +4,7 @@ import cvxpy as cp
 import numpy as np
 import torch
 
-from cvxfold.canonical import canonicalize
+from cvxfold.problem.canonical import canonicalize
 from problems.programs import dense, draw, problem, values_of
 
 

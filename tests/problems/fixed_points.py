@@ -26,7 +26,7 @@ class Dense:
     def jvp(self, v: Tensor) -> Tensor:
         return (self.phi @ v.unsqueeze(-1)).squeeze(-1)
 
-    def solve(self, r: Tensor) -> Tensor:
+    def inverse_transposed(self, r: Tensor) -> Tensor:
         eye = torch.eye(r.shape[1], dtype=r.dtype)
         inverse = torch.linalg.pinv(eye - self.phi.mT, rtol=1e-12)
         return (1 + self.error) * (inverse @ r.unsqueeze(-1)).squeeze(-1)
@@ -88,7 +88,7 @@ class Inverse(Dense):
         super().__init__(phi)
         self.inverse = inverse
 
-    def solve(self, r: Tensor) -> Tensor:
+    def inverse_transposed(self, r: Tensor) -> Tensor:
         return (self.inverse @ r.unsqueeze(-1)).squeeze(-1)
 
     def take(self, index: Tensor) -> "Inverse":

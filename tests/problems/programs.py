@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.parametrize import Parametrization, ProgramValues
-from cvxfold.structure import Canonical
+from cvxfold.problem.parametrize import Parametrization
+from cvxfold.problem.structure import Canonical
+from cvxfold.problem.values import ProgramValues
 
 
 def problem() -> tuple[cp.Problem, list[cp.Parameter], cp.Variable]:

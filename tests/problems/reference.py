@@ -22,7 +22,7 @@ import scipy.linalg as sl
 import scipy.sparse as sp
 import torch
 
-from cvxfold.fuzz.cones import cones_of
+from cvxfold.studies.fuzz.cones import cones_of
 from problems.families import Family
 from problems.reference_cones import clarabel_cones, clarabel_order
 

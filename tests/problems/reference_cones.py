@@ -1,4 +1,4 @@
-"""Clarabel's cones and row order for the reference; the projections are those of ``cvxfold.fuzz.cones``."""
+"""Clarabel's cones and row order for the reference; projections as in ``cvxfold.studies.fuzz.cones``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxfold.fuzz.cones import Array, triangle
+from cvxfold.studies.fuzz.cones import Array, triangle
 
 clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to pyright
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::D
 
 NO_CONES = ["dense_qp20", "dense_qp5_duals", "portfolio", "mpc", "mpc_absolute", "linear_program_duals"]
 CONES = ["robust_portfolio", "ball_least_squares", "many_cones_duals"]
-Loss = Callable[[list[np.ndarray], list[np.ndarray]], float]
+LossFunction = Callable[[list[np.ndarray], list[np.ndarray]], float]
 TIGHT = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-13)
 
 
@@ -105,7 +105,7 @@ def _set(c: Case, values: list[np.ndarray]) -> None:
         parameter.value = value
 
 
-def _difference_error(c: Case, loss: Loss, step: float = 1e-4) -> float:
+def _difference_error(c: Case, loss: LossFunction, step: float = 1e-4) -> float:
     """Largest difference to a fourth-order central difference along a random direction, relative to ‖g‖."""
     worst = 0.0
     for i in range(len(c.answers)):

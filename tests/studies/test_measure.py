@@ -4,12 +4,12 @@ import math
 
 import torch
 
-from cvxfold.monitor.measure import timed
+from cvxfold.studies.measure import timed
 from problems.processes import run_python
 
 MEASURE = """
 import torch
-from cvxfold.monitor.measure import measure
+from cvxfold.studies.measure import measure
 cpu = torch.device("cpu")
 measured = measure(lambda: torch.ones(30_000_000).sum().item(), cpu)
 print(measured.value, measured.seconds, measured.peak_bytes or "nan")

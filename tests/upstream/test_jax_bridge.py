@@ -72,7 +72,7 @@ class TestJax:
             jax.vmap(layer)(mu)
 
     def test_arrays_are_shared_not_copied(self) -> None:
-        from cvxfold.jax_bridge import to_jax, to_torch
+        from cvxfold.upstream.jax_bridge import to_jax, to_torch
 
         tensor = torch.arange(6, dtype=torch.float64).reshape(2, 3)
         assert to_jax(tensor).unsafe_buffer_pointer() == tensor.data_ptr()

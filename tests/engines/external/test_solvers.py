@@ -1,6 +1,7 @@
 """Other solvers as the forward pass: the same answers once finished, their own accuracy otherwise."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 import cvxfold
-from cvxfold.forward.black_box import available
-from cvxfold.forward.black_box.instance import instances
-from cvxfold.forward.black_box.solvers import BlackBox
-from cvxfold.forward.black_box.through_cvxpy import solve as through_cvxpy
-from cvxfold.forward.solution import Status
-from cvxfold.options import Options
+from cvxfold.engines.external import available
+from cvxfold.engines.external.batch import ExternalSolver
+from cvxfold.engines.external.instance import instances
+from cvxfold.engines.external.through_cvxpy import solve as through_cvxpy
+from cvxfold.engines.outcome import Status
+from cvxfold.layer.options import ForwardSolver, Options
+from cvxfold.problem.program import Program
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate, make_layer, said
 from problems.families import minimize
@@ -58,14 +60,8 @@ def test_every_solver_of_cvxpy_can_be_asked() -> None:
     c = case("mixture_duals", 3, 2)
     ours = evaluate(make_layer(c), c)[0]
     layer = make_layer(c)
-    box = BlackBox("CLARABEL", lambda one, given: through_cvxpy("CLARABEL", one, given), None, {})
-    layer._options = Options.create(
-        backward="auto", refine=True, tol=1e-8, max_iters=None, backward_tol=1e-9, backward_max_iters=None,
-        on_unconverged="raise", verbose=False, solver="CLARABEL",
-    )  # fmt: skip
-    assert layer._options.solver is not None
-    object.__setattr__(layer._options.solver, "black_box", box)
-    object.__setattr__(layer._options.solver, "given", {})
+    box = ExternalSolver("CLARABEL", lambda one, given: through_cvxpy("CLARABEL", one, given), None, {})
+    layer._options = replace(Options.of({"on_unconverged": "raise"}), solver=ForwardSolver(box, {}))
     assert errors(evaluate(layer, c)[0], ours).max() < 1e-7
     if "HIGHS" in available():
         for name in ("linear_program_duals", "portfolio"):
@@ -113,7 +109,7 @@ def test_instances_in_sparse_storage() -> None:
     layer(*c.params)
     parametrization, _ = layer._on(torch.device("cpu"))
     values = parametrization([p.double() for p in c.params])
-    first = next(iter(instances(layer._canonical.structure, values, 2)))
+    first = next(iter(instances(Program(layer.session.entries, values, 2))))
     assert abs(first.P - first.P.T).sum() == 0
     assert first.A.shape == (first.cones.rows, len(first.q))
 

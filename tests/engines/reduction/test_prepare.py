@@ -1,7 +1,7 @@
 """What is prepared knows for which data it was."""
 
-from cvxfold.canonical import canonicalize
-from cvxfold.forward.prepare import Preparation
+from cvxfold.engines.tensors.prepare import Preparation
+from cvxfold.problem.canonical import canonicalize
 from problems.programs import draw, problem, values_of
 
 

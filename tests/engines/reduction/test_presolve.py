@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cvxfold.canonical import canonicalize
-from cvxfold.forward.elimination import find_auxiliaries, find_fixed
-from cvxfold.forward.presolve import Presolve
+from cvxfold.engines.reduction.elimination import find_auxiliaries, find_fixed
+from cvxfold.engines.reduction.presolve import Presolve
+from cvxfold.problem.canonical import canonicalize
 from problems.programs import dense, draw, problem, values_of, with_fixed
 
 

@@ -3,8 +3,8 @@
 import torch
 
 from cvxfold.cones import ConeDims, ProductCone
-from cvxfold.forward.scaling import equilibrate
-from cvxfold.linear.matrix import Matrix
+from cvxfold.engines.linear.matrix import Matrix
+from cvxfold.engines.reduction.scaling import equilibrate
 
 
 def test_equilibration_evens_out_ten_orders_of_magnitude() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import cvxfold
-from cvxfold.call import Call
-from cvxfold.forward.acceleration import accelerated
-from cvxfold.forward.splitting import Splitting
+from cvxfold.engines.tensors.acceleration import accelerated
+from cvxfold.engines.tensors.splitting import Splitting
+from cvxfold.layer.request import CallRequest
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, make_layer
 from problems.families import minimize
@@ -43,8 +43,9 @@ def _operator(name: str) -> Splitting:
     known = case(name)
     layer = make_layer(known, refine=False, max_iters=30, on_unconverged="ignore")
     _, values, _ = layer.program(*known.params)
-    call = Call(layer.core, len(known.params[0]), layer.options, warm_start=False)
-    return layer.core.look(values, call).whole.solution.splitting
+    request = CallRequest(len(known.params[0]), layer.options)
+    solution = layer.session.answer_to(values, request).whole
+    return layer.session.engine.linearize(solution).splitting
 
 
 @pytest.mark.parametrize("applications", [1, 2, 3, 17, 50])

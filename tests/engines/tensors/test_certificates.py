@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import cvxfold
-from cvxfold.forward.certificates import infeasibility
-from cvxfold.fuzz.programs import Ending
-from cvxfold.fuzz.solve import replay
+from cvxfold.engines.tensors.certificates import infeasibility
+from cvxfold.engines.tensors.prepare import Preparation
+from cvxfold.problem.program import Program
+from cvxfold.studies.fuzz.programs import Ending
+from cvxfold.studies.fuzz.solve import replay
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
 
@@ -20,8 +22,9 @@ def test_a_proof_is_more_than_what_rounding_leaves() -> None:
     layer = CvxpyLayer(minimize(cp.square(x), x <= b[0], -x <= b[1]), [b], [x])
     bounds = torch.tensor([[0.1, -0.1], [0.1, -0.2]], dtype=torch.float64)
     _, values, _ = layer.program(bounds)
-    prepared = layer.core.prepare(values, layer.options.forward)
-    program, scaling = prepared.program(values.q, layer.core.right_hand_side(values), 2)
+    given = Program(layer.session.entries, values, 2)
+    prepared = Preparation(given.structure).prepare(values.P, values.A)
+    program, scaling = prepared.program(values.q, given.right_hand_side, 2)
     zero = program.A.values[..., 0].abs()
     multiplier = (zero.flip(-1) / zero.amax(-1, keepdim=True)).expand(2, -1).clone()
     support = program.b * multiplier

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from cvxfold.cones import ConeDims, ProductCone
-from cvxfold.linear.cholesky import Cholesky
-from cvxfold.linear.gram import InequalityGram
-from cvxfold.linear.pseudoinverse import pseudoinverse
+from cvxfold.engines.linear.cholesky import Cholesky
+from cvxfold.engines.linear.pseudoinverse import pseudoinverse
+from cvxfold.engines.tensors.gram import InequalityGram
 
 
 def matrices() -> Tensor:

@@ -5,6 +5,7 @@ the machine.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cvxfold import Status
-from cvxfold.forward.memory import Memory
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
 
@@ -92,8 +92,8 @@ def test_a_penalty_that_misleads_is_dropped(penalty: float) -> None:
     layer, generator = half_plane(1e2), torch.Generator().manual_seed(0)
     values = [0.1 + torch.rand(8, 2, generator=generator, dtype=F64)]
     first = cost(layer, values)
-    known = layer._core._memory
-    layer._core._memory = Memory(known.splitting, penalty, 0.0, known.s, known.y)
+    engine = layer.session.engine
+    engine._memory = replace(engine._memory, penalty=penalty, late=0.0)
     assert cost(layer, values)[0] <= first[0] + 8 * 100
     assert cost(layer, values)[0] <= first[0] + 8 * 25
 
@@ -102,4 +102,4 @@ def test_nothing_is_remembered_of_what_did_not_converge() -> None:
     layer = half_plane(1e2, max_iters=25, refine=False, on_unconverged="ignore")
     layer(torch.tensor([[0.5, 1.0]], dtype=F64))
     assert layer.report.forward.status == [Status.UNCONVERGED]
-    assert layer._core._memory.penalty is None
+    assert layer.session.engine._memory.penalty is None

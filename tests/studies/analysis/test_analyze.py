@@ -13,7 +13,7 @@ from torch import Tensor
 
 import cvxfold
 from cvxfold import Verdict
-from cvxfold.call import Call
+from cvxfold.layer.request import CallRequest
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, evaluate, make_layer
 from problems.families import minimize
@@ -25,10 +25,10 @@ def dense_phi(layer: CvxpyLayer, params: list[Tensor]) -> Tensor:
     """Φ by automatic differentiation of F itself, ``(B, m, m)``."""
     arguments, values, _ = layer.program(*params)
     with torch.no_grad():
-        solved = layer.core.look(values, Call(layer.core, arguments.batch or 1, layer.options, False))
-    splitting, u = solved.whole.at.splitting, solved.whole.at.u
-    u = u.clone().requires_grad_()
-    following = splitting.run(u, 1)
+        answer = layer.session.answer_to(values, CallRequest(arguments.batch or 1, layer.options))
+        phi = layer.session.engine.linearize(answer.whole)
+    u = phi.u.clone().requires_grad_()
+    following = phi.image(u)
     rows = [torch.autograd.grad(following[:, i].sum(), u, retain_graph=True)[0] for i in range(u.shape[1])]
     return torch.stack(rows, dim=1)
 

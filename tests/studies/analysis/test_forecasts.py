@@ -12,8 +12,8 @@ from torch import Tensor
 import cvxfold
 from cvxfold import Verdict
 from cvxfold.fold import GMRES, Unrolled
-from cvxfold.monitor.allocations import peak_bytes
-from cvxfold.solved import Solved
+from cvxfold.layer.answer import Answer
+from cvxfold.studies.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, evaluate, make_layer
 from problems.families import minimize
@@ -253,7 +253,7 @@ def test_remembering_the_loss_keeps_nothing_alive() -> None:
 
     def kept() -> int:
         gc.collect()
-        return sum(type(o) is Solved for o in gc.get_objects())
+        return sum(type(o) is Answer for o in gc.get_objects())
 
     before = kept()
     inputs = [p.clone().requires_grad_() for p in c.params]

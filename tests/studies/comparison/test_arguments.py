@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import cvxfold
-from cvxfold.comparison.contestants import MODES, USUAL_MODES
-from cvxfold.comparison.inherited import merged, solve_options
+from cvxfold.studies.comparison.contestants import MODES, USUAL_MODES
+from cvxfold.studies.comparison.inherited import merged, solve_options
 from cvxfold.torch import CvxpyLayer
 from problems.comparisons import BEST, quick
 from problems.families import minimize

@@ -11,8 +11,8 @@ from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 from torch import Tensor
 
 import cvxfold
-from cvxfold.comparison.contestants import MODES
 from cvxfold.fold import LFPI
+from cvxfold.studies.comparison.contestants import MODES
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate
 from problems.comparisons import BEST, OFF, compared, quick

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import cvxfold
-from cvxfold.comparison.differences import _extrapolated
-from cvxfold.comparison.moves import curve
-from cvxfold.structure import ParameterSpec
+from cvxfold.problem.structure import ParameterSpec
+from cvxfold.studies.comparison.differences import _extrapolated
+from cvxfold.studies.comparison.moves import curve
 from problems.comparisons import BEST, quick
 from problems.families import minimize
 from problems.layers import family_of

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cvxfold.comparison import Comparison, show
 from cvxfold.fold import Unrolled
+from cvxfold.studies.comparison import Comparison, show
 from problems.comparisons import BEST, compared
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")

@@ -6,9 +6,9 @@ import scipy.sparse as sp
 import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
-from cvxfold.comparison.contestants import MODES
-from cvxfold.comparison.recorder import Recorder, adjoint_residual
 from cvxfold.cones import ConeDims, ProductCone
+from cvxfold.studies.comparison.contestants import MODES
+from cvxfold.studies.comparison.recorder import Recorder, adjoint_residual
 from problems.cases import case, errors, evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")

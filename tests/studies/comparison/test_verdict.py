@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cvxfold
-from cvxfold.comparison import Row
+from cvxfold.studies.comparison import Row
 from problems.comparisons import BEST, compared, quick
 from problems.families import minimize
 from problems.layers import family_of

@@ -14,10 +14,10 @@ pytest.importorskip("matplotlib")
 
 from skfolio.datasets import load_factors_dataset, load_sp500_dataset
 
-from cvxfold.cli import app
-from cvxfold.demo.data import Weeks, build, load, split
-from cvxfold.demo.model import POSITION_LIMIT, RISK_AVERSION, markowitz, regret, utility
-from cvxfold.demo.train import Settings, compare
+from cvxfold.cli.app import app
+from cvxfold.studies.demo.data import Weeks, build, load, split
+from cvxfold.studies.demo.model import POSITION_LIMIT, RISK_AVERSION, markowitz, regret, utility
+from cvxfold.studies.demo.train import Settings, compare
 from cvxfold.torch import CvxpyLayer
 
 

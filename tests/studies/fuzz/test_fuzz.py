@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvxfold.fuzz import figures
-from cvxfold.fuzz.cones import complementary, cones_of, project_product
-from cvxfold.fuzz.gradients import Gradient, of_adjoint, of_parts
-from cvxfold.fuzz.judge import Answer, Outcome, judge
-from cvxfold.fuzz.problem import scaled
-from cvxfold.fuzz.programs import SLIGHTLY, Ending, Instance
-from cvxfold.fuzz.reference import examine
-from cvxfold.fuzz.run import fuzz
-from cvxfold.fuzz.solve import Case, replay
-from cvxfold.fuzz.structure import Structure, draw_structure
+from cvxfold.studies.fuzz import figures
+from cvxfold.studies.fuzz.cones import complementary, cones_of, project_product
+from cvxfold.studies.fuzz.gradients import Gradient, of_adjoint, of_parts
+from cvxfold.studies.fuzz.judge import Judgement, LayerAnswer, judge
+from cvxfold.studies.fuzz.problem import scaled
+from cvxfold.studies.fuzz.programs import SLIGHTLY, Ending, RandomProgram
+from cvxfold.studies.fuzz.reference import examine
+from cvxfold.studies.fuzz.run import fuzz
+from cvxfold.studies.fuzz.solve import Case, replay
+from cvxfold.studies.fuzz.structure import RandomStructure, draw_structure
 from problems.marks import long
 from problems.reference import Reference
 
@@ -27,7 +27,7 @@ def cases() -> list[Case]:
     return [replay(SEED, number, 4) for number in range(120)]
 
 
-def _all(cases: list[Case], ending: Ending) -> list[tuple[Structure, Instance]]:
+def _all(cases: list[Case], ending: Ending) -> list[tuple[RandomStructure, RandomProgram]]:
     return [(c.structure, i) for c in cases for i in c.instances if i.ending is ending]
 
 
@@ -150,15 +150,15 @@ def test_what_is_degenerate_is_told_so(cases: list[Case]) -> None:
 # the judge
 
 
-def _right(case: Case, number: int) -> Answer:
+def _right(case: Case, number: int) -> LayerAnswer:
     """The answer of a perfect layer."""
     structure, one = case.structure, case.instances[number]
     truth = examine(one.P, one.A, structure.dims, one.u, one.weight)
     gradient = of_adjoint(structure, one, truth.sides[0], case.modelled.slots).given(one)
-    return Answer("solved", "converged", 1e-12, one.x / one.scaling.columns, gradient)
+    return LayerAnswer("solved", "converged", 1e-12, one.x / one.scaling.columns, gradient)
 
 
-def _judged(case: Case, number: int, answer: Answer) -> Outcome:
+def _judged(case: Case, number: int, answer: LayerAnswer) -> Judgement:
     return judge(case.structure, number, case.instances[number], case.modelled.slots, answer)
 
 
@@ -203,7 +203,7 @@ def test_gradients_at_kinks_and_answers_without_a_solution_are_judged(cases: lis
     for case in cases:
         zero = Gradient(*(np.zeros(1), np.zeros(1)), None, None)
         for number, one in enumerate(case.instances):
-            nothing = Answer("solved", "converged", 0.0, np.full(case.structure.n, np.nan), zero)
+            nothing = LayerAnswer("solved", "converged", 0.0, np.full(case.structure.n, np.nan), zero)
             if one.kind == "zero columns":
                 truth = examine(one.P, one.A, case.structure.dims, one.u, one.weight)
                 if not truth.differentiable and truth.sides:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cvxfold.targets import TargetError, load_target
+from cvxfold.cli.named_problem import ProblemError, load_problem
 
 GOOD = """
 import cvxpy as cp
@@ -80,7 +80,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["my_targets:least_squares", "my_targets.py:least_squares"])
 def test_loads_and_samples(name: str, here: Path) -> None:
-    target = load_target(name)
+    target = load_problem(name)
     assert [p.name() for p in target.parameters] == ["A", "b"]
     A, b = target.sample(4, seed=1, dtype=torch.float32)
     assert A.shape == (4, 3, 2)
@@ -92,11 +92,11 @@ def test_loads_and_samples(name: str, here: Path) -> None:
 
 
 def test_an_absolute_path(here: Path) -> None:
-    assert load_target(f"{here / 'my_targets.py'}:least_squares").variables[0].name() == "x"
+    assert load_problem(f"{here / 'my_targets.py'}:least_squares").variables[0].name() == "x"
 
 
 def test_a_sampler_without_seed_is_seeded(here: Path) -> None:
-    target = load_target("my_targets:unseeded")
+    target = load_problem("my_targets:unseeded")
     first, second, other = (target.sample(2, seed)[0] for seed in (5, 5, 6))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
@@ -123,8 +123,8 @@ def test_a_sampler_without_seed_is_seeded(here: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(name: str, words: str, here: Path) -> None:
-    with pytest.raises(TargetError) as error:
-        load_target(name)
+    with pytest.raises(ProblemError) as error:
+        load_problem(name)
     assert words in str(error.value)
     assert name in str(error.value)
 
@@ -138,8 +138,8 @@ def test_what_is_wrong_is_named(name: str, words: str, here: Path) -> None:
     ],
 )
 def test_bad_samples_are_named(name: str, words: str, here: Path) -> None:
-    with pytest.raises(TargetError) as error:
-        load_target(f"my_targets:{name}").sample(2)
+    with pytest.raises(ProblemError) as error:
+        load_problem(f"my_targets:{name}").sample(2)
     assert words in str(error.value)
 
 
@@ -149,21 +149,21 @@ def line_of(text: str) -> int:
 
 def test_an_error_has_the_place_in_the_users_file(here: Path) -> None:
     """Also where the error comes from a library, deeper down."""
-    with pytest.raises(TargetError) as error:
-        load_target("my_targets:failing")
+    with pytest.raises(ProblemError) as error:
+        load_problem("my_targets:failing")
     place = f"(my_targets.py:{line_of('on purpose')})"
     assert str(error.value) == f"my_targets:failing: failing() raised RuntimeError: on purpose {place}"
-    with pytest.raises(TargetError) as error:
-        load_target("my_targets.py:broken_problem")
+    with pytest.raises(ProblemError) as error:
+        load_problem("my_targets.py:broken_problem")
     assert str(error.value).endswith(f" (my_targets.py:{line_of('cp.Variable(3) + cp.Variable(4)')})")
     for name, text in (("failing_sampler", "1 / 0"), ("broken_sampler", "np.ones(batch + 4)")):
-        with pytest.raises(TargetError) as error:
-            load_target(f"my_targets:{name}").sample(2)
+        with pytest.raises(ProblemError) as error:
+            load_problem(f"my_targets:{name}").sample(2)
         assert str(error.value).endswith(f" (my_targets.py:{line_of(text)})")
 
 
 @pytest.mark.parametrize("name", ["raising_target:f", "raising_target.py:f"])
 def test_an_error_at_import_has_its_place(name: str, here: Path) -> None:
-    with pytest.raises(TargetError) as error:
-        load_target(name)
+    with pytest.raises(ProblemError) as error:
+        load_problem(name)
     assert str(error.value).endswith("raised ValueError: at import (raising_target.py:1)")

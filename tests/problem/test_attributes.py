@@ -4,7 +4,7 @@ import cvxpy as cp
 import pytest
 import torch
 
-from cvxfold.options import OnUnconverged
+from cvxfold.layer.options import OnUnconverged
 from cvxfold.torch import CvxpyLayer
 from problems.cases import said
 from problems.families import minimize
