@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from problems.marks import long
 from problems.small_layer import Model, Solutions, data, make_layer, train_one_half
 
 
@@ -112,6 +113,7 @@ def test_data_loader_workers(start: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
+@long
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]

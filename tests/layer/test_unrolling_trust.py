@@ -25,7 +25,9 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize("name", sliced(FAMILIES, lambda name: name == "powers"))
+@pytest.mark.parametrize(
+    "name", sliced(FAMILIES, lambda name: name not in ("dense_qp20", "robust_portfolio", "multi_label"))
+)
 @pytest.mark.parametrize("start", ["solution", "cold"])
 def test_the_error_estimate_covers_what_was_cut_off(name: str, start: Any) -> None:
     """Against the gradients of the reference; not by more than a thousand times where that says something."""
