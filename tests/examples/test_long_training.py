@@ -20,9 +20,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Any:
     return import_module("long_training")
 
 
-@pytest.mark.parametrize("steps", [pytest.param(300, marks=long), 25])
+@pytest.mark.parametrize("steps", [pytest.param(300, marks=long), 60])
 def test_training_through_degenerate_programs(example: Any, steps: int) -> None:
-    short = 60 if steps == 300 else 10
+    short = 60 if steps == 300 else 15
     regularized, plain = example.train(steps, 1.0), example.train(short, 0.0)
     for record, taken in ((regularized, steps), (plain, short)):
         statuses, verdicts = record.monitor.statuses, record.monitor.verdicts
