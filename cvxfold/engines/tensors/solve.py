@@ -1,5 +1,6 @@
 """The forward pass: rounds of the splitting iteration, each followed by the finish where it is wanted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -52,6 +53,28 @@ class Found:
     memory: Memory | None
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What it means whether a pass is to be refined.
+
+    Args:
+        first_finish_at: applications of F before the first finish.
+        settle: takes out the instances within tolerance.
+        claims_are_final: whether another solver's solutions are taken as they are.
+    """
+
+    first_finish_at: float
+    settle: Callable[[Batch, str], Tensor]
+    claims_are_final: bool
+
+    @classmethod
+    def of(cls, refine: bool, claimed: bool) -> "_Plan":
+        """With or without a finish, from another solver's solutions or from anything else."""
+        if not refine:
+            return cls(inf, retire_solved, True)
+        return cls(0 if claimed else FIRST_ROUND, polish_and_retire, False)
+
+
 def solve(
     program: ConeProgram,
     scaling: Scaling,
@@ -66,7 +89,7 @@ def solve(
     1. Begin with F under the penalty that worked last time, from a given point or from zero. What another
        solver claims of its point, or what falls along a direction that nothing constrains, is settled at
        once.
-    2. Apply F a few times to every instance, while one penalty comes to balance the residuals of the batch.
+    2. Apply F a few times to every instance, while the penalty comes to balance the residuals.
     3. Finish by Newton steps. Where a remembered penalty leaves more than it did then, what is left begins
        again as without a memory.
     4. Give what is left, if it is not too much, to another solver, and finish its points by Newton steps;
@@ -93,18 +116,17 @@ def solve(
     if start is not None:
         batch.u = batch.splitting.state(*scaling.equilibrated(start.s, start.y))
     claimed = start is not None and start.status is not None
+    plan = _Plan.of(settings.refine, claimed)
     if start is not None and claimed:
-        _settle_claims(batch, start, final=not settings.refine)
+        _settle_claims(batch, start, plan.claims_are_final)
     else:
         certify_free_descent(batch)
         balance(batch)  # 2
-    early, late = None, 0.0
-    finish_at, adapt_at = _first_finish_at(settings, claimed), 2 * _ROUND
-    settle = polish_and_retire if settings.refine else retire_solved
+    early, late, finish_at, adapt_at = None, 0.0, plan.first_finish_at, 2 * _ROUND
     while len(batch):
         done = batch.done
         if done < finish_at:
-            settle(batch, "F")
+            plan.settle(batch, "F")
         else:
             if early is None:
                 finish_by_newton(batch)  # 3
@@ -153,13 +175,6 @@ def _settle_claims(batch: Batch, start: Start, final: bool) -> None:
     given = start.status[batch.index]
     settled = (given == INFEASIBLE) | (given == UNBOUNDED) | final
     batch.retire(batch.point(), settled, given)
-
-
-def _first_finish_at(settings: ForwardSettings, claimed: bool) -> float:
-    """Applications of F before the first finish: none of them from another solver's solution."""
-    if not settings.refine:
-        return inf
-    return 0 if claimed else FIRST_ROUND
 
 
 def _begin_again_if_misled(batch: Batch, settings: ForwardSettings, memory: Memory | None) -> None:
