@@ -5,7 +5,7 @@ Each check raises a ValueError with the name, what is expected and what was give
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Any, get_args, get_type_hints
 
 
@@ -31,6 +31,9 @@ def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise a ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
+
+
+_ALIKE, _ALIKE_RATIO = 3, 0.7  # first letters, or share of all of them, that make two names alike
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,18 @@ def completed(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[s
     """
     for name in given:
         if name not in options:
-            near = [one for one in options if one.startswith(name) or name.startswith(one)]
-            near = near or get_close_matches(name, options, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            near = max(options, key=lambda one: _likeness(name, one))
+            hint = f"; did you mean {near!r}?" if _likeness(name, near) >= (_ALIKE, 0) else ";"
             raise TypeError(f"unknown option {name!r}{hint} known are {sorted(options)}")
     return {name: option.default for name, option in options.items()} | dict(given)
+
+
+def _likeness(name: str, other: str) -> tuple[float, float]:
+    """How alike two names are: by how they begin, or else all in all."""
+    letters = zip(name, other, strict=False)
+    begins = next((i for i, (a, b) in enumerate(letters) if a != b), min(len(name), len(other)))
+    ratio = SequenceMatcher(None, name, other).ratio()
+    return (float(begins), ratio) if begins >= _ALIKE or ratio < _ALIKE_RATIO else (_ALIKE, ratio)
 
 
 def checked(options: Mapping[str, Option], values: Mapping[str, Any]) -> None:

@@ -20,11 +20,12 @@ from math import prod
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones.base import SpectralFunction
 
 
 @dataclass(frozen=True)
-class FrameDerivative:
+class FrameDerivative(Batched):
     """D of many cones in R³ by orthonormal eigenvectors.
 
     Args:
@@ -41,10 +42,6 @@ class FrameDerivative:
         w = v.reshape(v.shape[0], cones, 3, prod(v.shape[2:]))
         out = self.frame @ (f(self.eigenvalues).unsqueeze(-1) * (self.frame.mT @ w))
         return out.reshape(batch, *v.shape[1:])
-
-    def take(self, index: Tensor) -> "FrameDerivative":
-        """Keep the instances ``index`` only."""
-        return FrameDerivative(self.frame[index], self.eigenvalues[index])
 
 
 def frame_derivative(

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones.base import SpectralFunction
 
 
 @dataclass(frozen=True)
-class DiagonalDerivative:
+class DiagonalDerivative(Batched):
     """D = diag(d), ``d`` of shape ``(B, m)``."""
 
     d: Tensor
@@ -18,10 +19,6 @@ class DiagonalDerivative:
         """f(d) ∘ v."""
         weight = f(self.d)
         return weight * v if v.ndim == 2 else weight.unsqueeze(-1) * v
-
-    def take(self, index: Tensor) -> "DiagonalDerivative":
-        """Keep the instances ``index`` only."""
-        return DiagonalDerivative(self.d[index])
 
 
 @dataclass(frozen=True)

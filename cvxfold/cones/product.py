@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones.base import Cone, Derivative, SpectralFunction
 from cvxfold.cones.dims import ConeDims
 from cvxfold.cones.exponential import Exponential
@@ -16,7 +17,7 @@ from cvxfold.cones.semidefinite import Semidefinite
 
 
 @dataclass(frozen=True)
-class ProductDerivative:
+class ProductDerivative(Batched):
     """Block-diagonal D: one derivative for each slice of rows."""
 
     parts: tuple[tuple[slice, Derivative], ...]
@@ -26,10 +27,6 @@ class ProductDerivative:
         if not self.parts:
             return v
         return torch.cat([part.apply(f, v[:, rows]) for rows, part in self.parts], dim=1)
-
-    def take(self, index: Tensor) -> "ProductDerivative":
-        """Keep the instances ``index`` only."""
-        return ProductDerivative(tuple((rows, part.take(index)) for rows, part in self.parts))
 
 
 class ProductCone:

@@ -22,13 +22,14 @@ from math import prod
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones.base import SpectralFunction
 
 _SQRT_HALF = 0.5**0.5
 
 
 @dataclass(frozen=True)
-class SecondOrderDerivative:
+class SecondOrderDerivative(Batched):
     """D by its eigenvectors and eigenvalues.
 
     Args:
@@ -53,10 +54,6 @@ class SecondOrderDerivative:
         swing = _SQRT_HALF * (toward_a - toward_c)
         out[:, :, 1:] = rest.unsqueeze(-2) * z + self.direction.unsqueeze(-1) * swing.unsqueeze(-2)
         return out.reshape(batch, *v.shape[1:])
-
-    def take(self, index: Tensor) -> "SecondOrderDerivative":
-        """Keep the instances ``index`` only."""
-        return SecondOrderDerivative(self.direction[index], self.eigenvalues[index])
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones.base import SpectralFunction
 
 
 @dataclass(frozen=True)
-class SemidefiniteDerivative:
+class SemidefiniteDerivative(Batched):
     """D by its eigenvectors and eigenvalues.
 
     Args:
@@ -44,10 +45,6 @@ class SemidefiniteDerivative:
         rotated = f(self.eigenvalues).unsqueeze(1) * (Q.mT @ V @ Q)
         out = _triangles(Q @ rotated @ Q.mT).reshape(batch, columns.shape[2], cones * entries).mT
         return out.reshape(batch, *v.shape[1:])
-
-    def take(self, index: Tensor) -> "SemidefiniteDerivative":
-        """Keep the instances ``index`` only."""
-        return SemidefiniteDerivative(self.Q[index], self.eigenvalues[index])
 
 
 @dataclass(frozen=True)

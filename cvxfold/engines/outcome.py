@@ -5,6 +5,8 @@ from enum import Enum
 
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
+
 
 class Status(Enum):
     """How the forward pass ended for one instance."""
@@ -32,7 +34,7 @@ def is_absent(codes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Start:
+class Start(Batched):
     """A point to start from.
 
     Args:
@@ -48,16 +50,9 @@ class Start:
     status: Tensor | None = None
     iterations: Tensor | None = None
 
-    def take(self, index: Tensor) -> "Start":
-        """Keep the instances ``index`` ``(b,)``."""
-        x, status, iterations = (
-            None if value is None else value[index] for value in (self.x, self.status, self.iterations)
-        )
-        return Start(self.s[index], self.y[index], x, status, iterations)
-
 
 @dataclass(frozen=True)
-class Residuals:
+class Residuals(Batched):
     """What is left of the optimality conditions, in SCS's definitions and in original units, each ``(B,)``.
 
     With infinity norms: primal ‖Ax + s − b‖, dual ‖Px + q + Aᵀy‖, gap |xᵀPx + qᵀx + bᵀy|.
@@ -70,10 +65,6 @@ class Residuals:
     dual: Tensor
     gap: Tensor
     relative: Tensor
-
-    def take(self, index: Tensor) -> "Residuals":
-        """Keep the instances ``index`` ``(b,)``."""
-        return Residuals(*(value[index] for value in vars(self).values()))
 
 
 def instances_that(codes: Tensor, status: Status) -> list[int]:

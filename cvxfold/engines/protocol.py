@@ -4,16 +4,17 @@ Stored entries go in; x, y, s and, for the gradient, p, v come out. Presolve, sc
 what is kept from call to call are an engine's own affair: nobody outside of ``engines/`` knows of R, D or M.
 """
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.outcome import SOLVED, Residuals, Start
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.fold import AdjointSettings
-from cvxfold.fold.unrolled import Unrolled
+from cvxfold.fold.unrolled import Tape, Unrolled
 from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import Screen
@@ -49,13 +50,13 @@ class Kept(Protocol):
         """Keep the instances ``index`` ``(b,)``."""
         ...
 
-    def released(self) -> "Kept":
-        """The same without what can be computed again: factors."""
+    def release(self) -> None:
+        """Forget what can be computed again: factors."""
         ...
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Batched):
     """What a forward pass found, in the units of the program it was given.
 
     Args:
@@ -67,7 +68,7 @@ class Solution:
         residuals: each ``(B,)``.
         certificate: residual of the proof that there is no solution, ``(B,)``; NaN where there is none.
         rescued: instances that another solver took over, ``(B,)``.
-        penalty: ρ that each was found under, ``(B,)``.
+        penalty: ρ that each was found under, ``(B,)``. relaxation: α.
         proximal: ε of the proximal term of the derivative.
         kept: the engine's own; None where it keeps nothing. Any engine can go on without.
     """
@@ -84,6 +85,7 @@ class Solution:
     certificate: Tensor
     rescued: Tensor
     penalty: Tensor
+    relaxation: float
     proximal: float = 0.0
     kept: Kept | None = None
 
@@ -92,28 +94,17 @@ class Solution:
         """Which instances reached the tolerance, ``(B,)``."""
         return self.status == SOLVED
 
-    def take(self, index: Tensor) -> "Solution":
-        """Keep the instances ``index`` ``(b,)``."""
-        taken: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                taken[field.name] = value[index]
-            elif hasattr(value, "take"):
-                taken[field.name] = value.take(index)
-            else:
-                taken[field.name] = value
-        return Solution(**taken)
-
-    def released(self) -> "Solution":
-        """The same without what the engine can compute again."""
-        return self if self.kept is None else replace(self, kept=self.kept.released())
+    def release(self) -> None:
+        """Forget what the engine can compute again."""
+        if self.kept is not None:
+            self.kept.release()
 
 
 class Engine(Protocol):
     """Solves batches of one structure of cone program and differentiates the solutions.
 
-    A shallow copy of an engine (``copy.copy``) starts with what the engine remembers and leaves it no trace.
+    A shallow copy of an engine (``copy.copy``) starts with what the engine remembers, and what the copy
+    learns from its own calls stays its own.
     """
 
     @property
@@ -142,16 +133,16 @@ class Engine(Protocol):
         """The splitting iteration at a solution, whichever engine found it: for every other method."""
         ...
 
-    def size(self, settings: ForwardSettings) -> tuple[int, int]:
-        """Variables and rows of an instance as the engine works on it."""
+    def size(self, settings: ForwardSettings) -> tuple[int, int, int]:
+        """Variables and rows of an instance as the engine works on it, and about how many bytes it takes."""
         ...
 
 
-class Unroller(Protocol):
+class Unroller(Engine, Protocol):
     """An engine whose iterations can be put on the tape of automatic differentiation."""
 
     def unroll(
-        self, program: Program, request: SolveRequest, method: Unrolled, tape: Any, start: Solution | None
+        self, program: Program, request: SolveRequest, method: Unrolled, tape: Tape, start: Solution | None
     ) -> tuple[Tensor, Tensor, Solution]:
         """Iterate on the tape from a solution, or from nothing.
 

@@ -1,11 +1,12 @@
 """The adjoint system (I − Φᵀ) w = ū: what is asked of a method and what it returns."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched, ByIteration
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.fold.history import estimate_rate, relative_norm
 from cvxfold.fold.linearization import Linearization
@@ -28,7 +29,7 @@ class AdjointSettings:
 
 
 @dataclass(frozen=True)
-class AdjointSolution:
+class AdjointSolution(Batched):
     """A solution of the adjoint system.
 
     Args:
@@ -50,20 +51,9 @@ class AdjointSolution:
     residual: Tensor
     rate: Tensor
     converged: Tensor
-    history: Tensor
+    history: ByIteration
     exhausted: Tensor
     exact: bool = True
-
-    def take(self, index: Tensor) -> "AdjointSolution":
-        """Keep the instances ``index`` ``(b,)``."""
-        return replace(
-            self,
-            history=self.history[:, index],
-            **{
-                name: getattr(self, name)[index]
-                for name in ("w", "iterations", "residual", "rate", "converged", "exhausted")
-            },
-        )
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.fold.history import relative_norm
 
 _LARGEST_GROWTH = 1e14  # ‖w‖/‖ū‖ beyond this has no digits in float64, whatever its residual says
 
 
 @dataclass
-class Best:
+class Best(Batched):
     """The best iterate so far.
 
     Args:
@@ -37,7 +38,3 @@ class Best:
         self.w = torch.where(better.unsqueeze(-1), w, self.w)
         self.r = torch.where(better.unsqueeze(-1), r, self.r)
         self.residual = torch.where(better, residual, self.residual)
-
-    def take(self, index: Tensor) -> "Best":
-        """Keep the instances ``index`` ``(b,)``."""
-        return Best(self.w[index], self.r[index], self.residual[index], self.largest[index])

@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
 from cvxfold.fold.best import Best
 from cvxfold.fold.history import History, compact, relative_norm
@@ -78,7 +79,7 @@ class BiCGSTAB:
 
 
 @dataclass
-class _State:
+class _State(Batched):
     """What one iteration hands to the next: vectors ``(b, m)`` and, by instance, scalars ``(b, 1)``."""
 
     w: Tensor
@@ -129,10 +130,6 @@ class _State:
         self.w, self.r = torch.where(where, to.w, self.w), torch.where(where, to.r, self.r)
         self.shadow = torch.where(where, to.r, self.shadow)
         self.fresh = self.fresh | lost
-
-    def take(self, index: Tensor) -> "_State":
-        """Keep the instances ``index`` ``(b,)``."""
-        return _State(**{name: value[index] for name, value in vars(self).items()})
 
 
 def _corrected(history: Tensor, residual: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
+
 _REGULARIZATION = 30  # of the normal equations of unit columns, in units of roundoff times their number
 _CORRECTIONS = 2  # of θ, which undo what the regularization did to all but the smallest singular values
 
 
 @dataclass
-class Window:
+class Window(Batched):
     """The last differences, scaled so that those of the residuals have unit length.
 
     Args:
@@ -56,10 +58,6 @@ class Window:
             theta = torch.where((failed > 0).view(-1, 1, 1), 0.0, theta).mT
             w, r = w - (theta @ self.dw).squeeze(-2), r - (theta @ self.dr).squeeze(-2)
         return w, r
-
-    def take(self, index: Tensor) -> "Window":
-        """Keep the instances ``index`` ``(b,)``."""
-        return Window(self.dw[index], self.dr[index], self.gram[index], self.added)
 
 
 def _ridge(differences: Tensor) -> float:

@@ -12,12 +12,12 @@ and on its stored entries, whatever an engine did to it. So the larger of the re
 a check of the gradient itself. The gradients of the data follow (:mod:`cvxfold.problem.gradients`).
 """
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.fold import AdjointMethod, AdjointSettings, AdjointSolution, solve_adjoint
 from cvxfold.fold.history import relative_norm
 from cvxfold.gradient.linearization import ProgramLinearization
@@ -26,7 +26,7 @@ from cvxfold.problem.program import Program
 
 
 @dataclass(frozen=True)
-class Remainder:
+class Remainder(Batched):
     """What an adjoint leaves of its two systems.
 
     Args:
@@ -40,13 +40,9 @@ class Remainder:
     t: Tensor
     weight: Tensor
 
-    def take(self, index: Tensor) -> "Remainder":
-        """Keep the instances ``index`` ``(b,)``."""
-        return Remainder(*(value[index] for value in vars(self).values()))
-
 
 @dataclass(frozen=True)
-class Adjoint:
+class Adjoint(Batched):
     """An adjoint (p, v), in the units of the program, and how it was found.
 
     Args:
@@ -65,10 +61,6 @@ class Adjoint:
     def residual(self) -> Tensor:
         """The larger of the relative residuals of both systems, ``(B,)``."""
         return self.system.residual
-
-    def take(self, index: Tensor) -> "Adjoint":
-        """Keep the instances ``index`` ``(b,)``."""
-        return Adjoint(self.p[index], self.v[index], self.system.take(index), self.remainder.take(index))
 
 
 def fold(
@@ -118,13 +110,3 @@ def check(
 def on_moving(phi: ProgramLinearization, p: Tensor, v: Tensor) -> Tensor:
     """The gradient that (p, v) gives on all that parameters reach, at the points of ``phi``; ``(B, ·)``."""
     return DataGradients(p, v, phi.x, phi.y, phi.program.entries).on_moving()
-
-
-def replaced(whole: Any, rows: Tensor, part: Any) -> Any:
-    """A dataclass of tensors ``(B, …)`` with those of the instances ``rows`` ``(b,)`` from another one."""
-    changed = {}
-    for field in fields(whole):
-        value = getattr(whole, field.name).clone()
-        value[rows] = getattr(part, field.name)
-        changed[field.name] = value
-    return type(whole)(**changed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.gradient.adjoint import Adjoint, on_moving
 from cvxfold.gradient.linearization import Kinks, ProgramLinearization
 
@@ -21,7 +22,7 @@ _INVERSE_ITERATIONS = (1, 2)  # between looks; one alone leaves a null vector hi
 
 
 @dataclass(frozen=True)
-class Screen:
+class Screen(Batched):
     """What is known of each instance, each ``(B,)``.
 
     Args:
@@ -44,10 +45,6 @@ class Screen:
     strength: Tensor
     blind: Tensor
     unsolved: Tensor
-
-    def take(self, index: Tensor) -> "Screen":
-        """Keep the instances ``index`` ``(b,)``."""
-        return Screen(*(value[index] for value in vars(self).values()))
 
     @property
     def suspicious(self) -> Tensor:

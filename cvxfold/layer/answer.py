@@ -5,13 +5,14 @@ A batch is one piece, unless its parameters were not all valid or it had to be s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Piece, joined
 from cvxfold.engines.outcome import INVALID, is_absent
 from cvxfold.engines.protocol import Solution
-from cvxfold.layer.pieces import Piece, joined
 from cvxfold.layer.request import CallRequest
 from cvxfold.problem.program import Program
 from cvxfold.report.records import ForwardRecord
@@ -66,9 +67,9 @@ class Answer:
         """Which instances have no solution, ``(B,)``."""
         return is_absent(self.codes)
 
-    @property
+    @cached_property
     def differentiable(self) -> list[Piece[Solution]]:
-        """The instances that can be differentiated."""
+        """The instances that can be differentiated; what the engine keeps of them serves every pass."""
         found = []
         for piece in self.pieces:
             kept = ~(is_absent(piece.value.status) | is_broken(piece.value))

@@ -35,7 +35,7 @@ def solve(values: ProgramValues, session: Session, request: CallRequest) -> tupl
     if request.batch == 0:
         nothing = torch.stack([value.sum() for value in values]).sum() * 0.0
         none = torch.zeros(0, dtype=torch.long, device=nothing.device)
-        session.announce(Report(ForwardRecord.blank(none, 0.0)))
+        session.remember(Report(ForwardRecord.blank(none, 0.0)))
         structure = session.entries.structure
         x, y = (nothing.expand(0, size) for size in (structure.n, structure.m))
         return x, y, none > 0  # zero gradients for all

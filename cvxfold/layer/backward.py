@@ -6,13 +6,14 @@
 3. The verdicts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from cvxfold.batches.records import overwritten
 from cvxfold.engines.protocol import Engine, Solution
 from cvxfold.fold import AdjointMethod, AdjointSettings, Auto
-from cvxfold.gradient.adjoint import Adjoint, fold, replaced
+from cvxfold.gradient.adjoint import Adjoint, fold
 from cvxfold.gradient.diagnosis import Diagnosis, diagnose
 from cvxfold.gradient.screen import Screen, screen
 from cvxfold.report.records import BackwardRecord
@@ -30,6 +31,10 @@ class FoldedGradient:
     p: Tensor
     v: Tensor
     record: BackwardRecord
+
+    def padded(self, longest: int) -> "FoldedGradient":
+        """With a history of ``longest`` rows."""
+        return replace(self, record=self.record.padded(longest))
 
 
 def differentiate(
@@ -71,9 +76,10 @@ def diagnosed(
     rows = seen.suspicious.nonzero().squeeze(-1)
     if not len(rows):
         return Diagnosis.unsuspicious(seen)
+    phi = engine.linearize(solution)
     if len(rows) == len(solution.x):
-        return diagnose(engine.linearize(solution), bars, adjoint, seen, settings.deadline)
-    phi = engine.linearize(solution.take(rows))
+        return diagnose(phi, bars, adjoint, seen, settings.deadline)
+    phi = phi.take(rows)
     of_rows = bars[0][rows], bars[1][rows]
     part = diagnose(phi, of_rows, adjoint.take(rows), seen.take(rows), settings.deadline)
-    return replaced(Diagnosis.unsuspicious(seen), rows, part)
+    return overwritten(Diagnosis.unsuspicious(seen), rows, part)

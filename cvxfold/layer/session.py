@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.batches.pieces import in_pieces
+from cvxfold.batches.records import Piece, joined
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.engines.choose import engine_for
-from cvxfold.engines.protocol import Engine, Solution, SolveRequest
+from cvxfold.engines.choose import engine_for, unroller_of
+from cvxfold.engines.protocol import Engine, Solution, SolveRequest, Unroller
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.backward import FoldedGradient, differentiate
 from cvxfold.layer.complaints import judge_backward, judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.per_thread import PerThread
-from cvxfold.layer.pieces import Piece, in_pieces, joined
 from cvxfold.layer.request import CallRequest
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Entries, Program
@@ -40,12 +41,14 @@ class Session:
     Attributes:
         entries: where its data are.
         engine: what works on it, and remembers what its next call can use.
+        unroller: an engine whose iterations can be differentiated, where that is asked for.
     """
 
     def __init__(self, structure: Structure, moving: Moving) -> None:
         self._made_from = structure, moving
         self.entries = Entries(structure, moving)
         self.engine: Engine = engine_for(structure)
+        self.unroller: Unroller = unroller_of(self.engine, structure)
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
         self._reports = PerThread[Report]()
         self._listeners: dict[int, Callable[[Report], Any]] = {}
@@ -72,9 +75,12 @@ class Session:
 
         return end
 
-    def announce(self, report: Report) -> None:
-        """Keep a report as the last one, and call back all that listen."""
+    def remember(self, report: Report) -> None:
+        """Keep the report of a call as the last one."""
         self._reports.set(report)
+
+    def notify(self, report: Report) -> None:
+        """Call back all that listen, after a pass."""
         for callback in list(self._listeners.values()):
             callback(report)
 
@@ -82,7 +88,7 @@ class Session:
         """The forward pass, without derivatives.
 
         1. Solve the valid instances, together or in halves where memory does not suffice.
-        2. Put them together, and announce the report.
+        2. Put them together, with the report.
         3. Complain where they fall short.
 
         Raises:
@@ -94,37 +100,41 @@ class Session:
         rows = torch.arange(request.batch, device=values.q.device)
         if request.invalid is not None:
             rows = rows[~request.invalid]
-        pieces = self._solved(program, request, rows, deadline) if len(rows) else []  # 1
+        pieces = (
+            self._solve_in_pieces(self.engine, program, request, rows, deadline) if len(rows) else []
+        )  # 1
         answer = Answer.of(pieces, program, request, time.perf_counter() - started)  # 2
         if pieces:
             self._last = weakref.ref(answer)
-        self.announce(answer.report)
+        self.remember(answer.report)
+        self.notify(answer.report)
         judge_forward(answer.report.forward, request.options)  # 3
         return answer
 
-    def _solved(
-        self, program: Program, request: CallRequest, rows: Tensor, deadline: Deadline
+    @staticmethod
+    def _solve_in_pieces(
+        engine: Engine, program: Program, request: CallRequest, rows: Tensor, deadline: Deadline
     ) -> list[Piece[Solution]]:
-        """Solve the instances ``rows`` ``(b,)``."""
+        """Solve the instances ``rows`` ``(b,)``, if there are any."""
         options = request.options
 
-        def work(rows: Tensor) -> Solution:
-            part = program if len(rows) == program.batch else program.take(rows)
+        def work(some: Tensor) -> Solution:
+            part = program if len(some) == program.batch else program.take(some)
             start = None
             if (solver := options.solver) is not None:
                 start = solver.external.solve_batch(part, solver.arguments, solver.workers, deadline)
             asked = SolveRequest(
                 options.forward, start, request.warm_start, options.rescue, options.proximal, deadline
             )
-            return self.engine.solve(part, asked)
+            return engine.solve(part, asked)
 
-        return in_pieces(rows, work, lambda: self.engine.size(options.forward))
+        return in_pieces(rows, work, lambda: engine.size(options.forward)) if len(rows) else []
 
     def differentiate(self, answer: Answer, x_bar: Tensor, y_bar: Tensor) -> DataGradients:
         """The backward pass from loss gradients on x ``(B, n)`` and y ``(B, m)``.
 
         1. Fold the instances that have a solution, each piece together or in halves.
-        2. Put the gradients together, zero for the rest, and announce the report.
+        2. Put the gradients together, zero for the rest, and report.
         3. Complain about gradients that are not to be trusted.
 
         Raises:
@@ -132,24 +142,19 @@ class Session:
         """
         started = time.perf_counter()
         answer.bars = x_bar.detach(), y_bar.detach()
-        options, batch = answer.request.options, answer.request.batch
+        options = answer.request.options
         deadline = Deadline.after(options.forward.time_limit)
         found: list[Piece[FoldedGradient]] = []
         for piece in answer.differentiable:  # 1
-            found += self._folded(piece, x_bar, y_bar, options, deadline)
-        seconds = time.perf_counter() - started
-        answer.report.backward = record = _joined_record(found, answer, seconds)  # 2
-        self.announce(answer.report)
+            found += self._fold_in_pieces(piece, x_bar, y_bar, options, deadline)
+        whole = _put_together(found, answer)  # 2
+        record = replace(whole.record, seconds=time.perf_counter() - started)
+        answer.report.backward = record
+        self.notify(answer.report)
         judge_backward(record, options)  # 3
-        if len(found) == 1 and found[0].is_all_of(batch):
-            p, v = found[0].value.p, found[0].value.v
-        else:
-            p, v = torch.zeros_like(answer.x), torch.zeros_like(answer.y)
-            for piece in found:
-                p[piece.rows], v[piece.rows] = piece.value.p, piece.value.v
-        return DataGradients(p, v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
+        return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
 
-    def _folded(
+    def _fold_in_pieces(
         self, piece: Piece[Solution], x_bar: Tensor, y_bar: Tensor, options: Options, deadline: Deadline
     ) -> list[Piece[FoldedGradient]]:
         """Fold the instances of a piece, whose rows the loss gradients of the batch are picked by."""
@@ -158,19 +163,14 @@ class Session:
         settings = replace(options.adjoint, deadline=deadline)
 
         def work(places: Tensor) -> FoldedGradient:
-            nonlocal solution
             some = len(places) < len(rows)
             part = solution.take(places) if some else solution
             of_part = rows[places] if some else rows
             bars = (x_bar, y_bar) if len(of_part) == len(x_bar) else (x_bar[of_part], y_bar[of_part])
             return differentiate(self.engine, part, bars, method, settings)
 
-        def release() -> None:
-            nonlocal solution
-            solution = solution.released()
-
         places = torch.arange(len(rows), device=rows.device)
-        found = in_pieces(places, work, lambda: self.engine.size(options.forward), release)
+        found = in_pieces(places, work, lambda: self.engine.size(options.forward), solution.release)
         return [Piece(rows[one.rows], one.value) for one in found]
 
     def answer_to(self, values: ProgramValues, request: CallRequest) -> Answer:
@@ -181,11 +181,10 @@ class Session:
             bare = last.request.options.forward.bare == request.options.forward.bare
             if bare and known.same_as(values):
                 return last
-        aside = copy.copy(self)
-        aside.engine = copy.copy(self.engine)
-        program = Program(self.entries, values, request.batch)
+        program, aside = Program(self.entries, values, request.batch), copy.copy(self.engine)
         rows = torch.arange(request.batch, device=values.q.device)
-        return Answer.of(aside._solved(program, request, rows, NEVER), program, request, 0.0)
+        pieces = self._solve_in_pieces(aside, program, request, rows, NEVER)
+        return Answer.of(pieces, program, request, 0.0)
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Session":
         """A copy that remembers nothing yet."""
@@ -195,11 +194,12 @@ class Session:
         return Session, self._made_from
 
 
-def _joined_record(found: list[Piece[FoldedGradient]], answer: Answer, seconds: float) -> BackwardRecord:
-    """The record of a batch from those of its pieces."""
+def _put_together(found: list[Piece[FoldedGradient]], answer: Answer) -> FoldedGradient:
+    """The gradient of a batch from those of its pieces; zero, and no more to tell, for the rest."""
     records = [piece.value.record for piece in found]
     longest = max((len(record.history) for record in records), default=0)
     methods = "; ".join(dict.fromkeys(record.method for record in records)) or "none"
-    blank = BackwardRecord.blank(answer.codes, methods, longest, answer.request.options.adjoint.tol, seconds)
-    padded = [Piece(piece.rows, piece.value.record.padded(longest)) for piece in found]
-    return replace(joined(padded, blank, answer.request.batch), seconds=seconds)
+    unknown = BackwardRecord.blank(answer.codes, methods, longest, answer.request.options.adjoint.tol, 0.0)
+    nothing = FoldedGradient(torch.zeros_like(answer.x), torch.zeros_like(answer.y), unknown)
+    padded = [Piece(piece.rows, piece.value.padded(longest)) for piece in found]
+    return joined(padded, nothing, answer.request.batch)

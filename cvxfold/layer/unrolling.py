@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Piece, joined
 from cvxfold.compat.functorch import is_mapped
-from cvxfold.engines.choose import unroller_of
 from cvxfold.engines.outcome import INVALID
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.fold.adjoint import AdjointSettings, Attempt
@@ -25,7 +25,6 @@ from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
 from cvxfold.layer.backward import diagnosed
 from cvxfold.layer.complaints import judge_backward, judge_forward
-from cvxfold.layer.pieces import Piece, joined
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.problem.program import Program
@@ -84,13 +83,13 @@ def solve_unrolled(
     program = Program(session.entries, values, request.batch)  # 2
     watch = _Backward(session, request, method, absent)
     tape = Tape(method.iterations, ended or watch.ended)
-    unroller = unroller_of(session.engine, session.entries.structure)
-    x, y, solution = unroller.unroll(program, SolveRequest(options.forward), method, tape, start)
+    x, y, solution = session.unroller.unroll(program, SolveRequest(options.forward), method, tape, start)
     if report is None:  # 3
         record = ForwardRecord.of(solution, time.perf_counter() - started)
         record.codes[invalid] = INVALID
         report = Report(record)
-        session.announce(report)
+        session.remember(report)
+        session.notify(report)
         judge_forward(record, options)
     watch.wait(solution, report, x, y)  # 4
     return x, y, absent
@@ -146,7 +145,7 @@ class _Backward:
         started = time.perf_counter()
         x_bar = bars.get("x", torch.zeros_like(solution.x))
         y_bar = bars.get("y", torch.zeros_like(solution.y))
-        phi = self._session.engine.linearize(solution)
+        phi = self._session.unroller.linearize(solution)
         u_bar = phi.units.unsqueeze(-1) * phi.pull(x_bar, y_bar)
         if not bars or bool((relative_norm(descent.u_bar - u_bar, u_bar) > _ANOTHER).any()):
             return
@@ -160,12 +159,12 @@ class _Backward:
         blank = BackwardRecord.blank(codes, record.method, len(record.history), settings.tol, seconds)
         record = replace(joined([Piece(rows, record)], blank, batch), seconds=seconds)
         self._report.backward = record
-        self._session.announce(self._report)
+        self._session.notify(self._report)
         judge_backward(record, self._request.options)
 
     def _record(self, rows: Tensor, x_bar: Tensor, y_bar: Tensor, descent: Descent) -> BackwardRecord:
         """The record of the instances ``rows`` ``(b,)``, whose loss gradients are given."""
-        engine, settings = self._session.engine, self._request.options.adjoint
+        engine, settings = self._session.unroller, self._request.options.adjoint
         everyone = len(rows) == len(self._absent)
         solution = self._solution if everyone else self._solution.take(rows)
         phi = engine.linearize(solution)

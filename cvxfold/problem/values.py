@@ -6,27 +6,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched, SharedTensor
+
 
 @dataclass(frozen=True)
-class ProgramValues:
+class ProgramValues(Batched):
     """Stored entries of a batch of cone programs; every leading dimension is 1 (shared) or B.
 
     Args:
         P: ``(1|B, nnz P)``. q: ``(1|B, n)``. A: ``(1|B, nnz A)``. b: ``(1|B, nnz b)``.
     """
 
-    P: Tensor
-    q: Tensor
-    A: Tensor
-    b: Tensor
+    P: SharedTensor
+    q: SharedTensor
+    A: SharedTensor
+    b: SharedTensor
 
     def __iter__(self) -> Iterator[Tensor]:
         """Iterate over P, q, A, b."""
         return iter((self.P, self.q, self.A, self.b))
-
-    def take(self, index: Tensor) -> "ProgramValues":
-        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
-        return ProgramValues(*(value if value.shape[0] == 1 else value[index] for value in self))
 
     def same_as(self, other: "ProgramValues") -> bool:
         """Whether all numbers are equal, and on the same device."""

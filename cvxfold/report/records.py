@@ -1,10 +1,11 @@
 """The records of one forward and of one backward pass, an entry for each instance."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import ByIteration
 from cvxfold.engines.outcome import CODES, Status, instances_that, is_absent
 from cvxfold.engines.protocol import Solution
 from cvxfold.fold import AdjointSolution
@@ -93,7 +94,7 @@ class BackwardRecord:
     residual: Tensor
     rate: Tensor
     converged: Tensor
-    history: Tensor = field(metadata={"along": 1})
+    history: ByIteration
     seconds: float
     codes: Tensor
     diagnosis: Diagnosis

@@ -12,7 +12,14 @@ from problems.layers import layer_of
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("tolerance", "tol"), ("max_iter", "max_iters"), ("backwards", "backward"), ("refined", "refine")],
+    [
+        ("tolerance", "tol"),
+        ("max_iter", "max_iters"),
+        ("backwards", "backward"),
+        ("refined", "refine"),
+        ("backward_max_iter", "backward_max_iters"),
+        ("backward_tolerance", "backward_tol"),
+    ],
 )
 def test_an_unknown_option_names_the_nearest_one(wrong: str, right: str) -> None:
     family = FAMILIES["constant_qp"]()

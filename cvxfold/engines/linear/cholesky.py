@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched, SharedTensor
+
 _SHIFT = 1e-10  # relative to the largest diagonal entry
 
 
 @dataclass(frozen=True)
-class Cholesky:
+class Cholesky(Batched):
     """S = L Lᵀ, or S + σI = L Lᵀ for the instances where S is singular to working precision.
 
     Args:
@@ -21,8 +23,8 @@ class Cholesky:
         shift: σ, ``(1|B,)``.
     """
 
-    lower: Tensor
-    shift: Tensor
+    lower: SharedTensor
+    shift: SharedTensor
 
     @classmethod
     def factor(cls, S: Tensor, scale: Tensor | None = None) -> "Cholesky":
@@ -60,7 +62,3 @@ class Cholesky:
         if self.lower.shape[0] == 1:
             return torch.cholesky_solve(rhs.mT, self.lower[0]).mT
         return torch.cholesky_solve(rhs.unsqueeze(-1), self.lower).squeeze(-1)
-
-    def take(self, index: Tensor) -> "Cholesky":
-        """Keep the instances ``index`` ``(b,)``; a shared factor stays as it is."""
-        return self if self.lower.shape[0] == 1 else Cholesky(self.lower[index], self.shift[index])

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cvxfold.batches.records import Batched, SharedTensor
+
 
 @dataclass(frozen=True)
-class Matrix:
+class Matrix(Batched):
     """Dense values ``(1, r, c)``, shared by the batch, or ``(B, r, c)``, one for each instance."""
 
-    values: Tensor
+    values: SharedTensor
 
     @property
     def shared(self) -> bool:
@@ -27,10 +29,6 @@ class Matrix:
         if self.shared:
             return v @ self.values[0]
         return (v.unsqueeze(-2) @ self.values).squeeze(-2)
-
-    def take(self, index: Tensor) -> "Matrix":
-        """Keep the instances ``index`` ``(b,)``; a shared matrix stays as it is."""
-        return self if self.shared else Matrix(self.values[index])
 
     def scale(self, left: Tensor, right: Tensor) -> "Matrix":
         """diag(left) · self · diag(right), for ``left`` ``(1|B, r)`` and ``right`` ``(1|B, c)``."""

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.reduction.elimination import Elimination, find_auxiliaries, find_fixed, nothing
@@ -136,7 +137,7 @@ class _Stage:
 
 
 @dataclass(frozen=True)
-class Substitution:
+class Substitution(Batched):
     """The way to a reduced program and back.
 
     Args:
@@ -197,12 +198,6 @@ class Substitution:
         v_e = self._over_pivots(rest - self.A_re.rmv(v))
         return self._join(p, p_e), self._join_rows(v, v_e)
 
-    def take(self, index: Tensor) -> "Substitution":
-        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
-        return Substitution(
-            self.split, *(part.take(index) for part in (self.T, self.P_ke, self.P_ee, self.A_re))
-        )
-
     def _over_pivots(self, v: Tensor) -> Tensor:
         """N⁻¹ v."""
         return v / self._on(self.split.pivots)
@@ -218,7 +213,7 @@ class Substitution:
 
 
 @dataclass(frozen=True)
-class Reduced:
+class Reduced(Batched):
     """P' and A' of a reduced program, and the way back: the substitutions, one after the other."""
 
     P: Matrix
@@ -279,12 +274,6 @@ class Reduced:
         for stage, (x_bar, y_bar) in zip(reversed(self.stages), reversed(given[:-1]), strict=True):
             p, v = stage.lift_adjoint(p, v, x_bar, y_bar)
         return p, v
-
-    def take(self, index: Tensor) -> "Reduced":
-        """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
-        return Reduced(
-            self.P.take(index), self.A.take(index), tuple(stage.take(index) for stage in self.stages)
-        )
 
 
 def _halves(P_values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched, SharedTensor
 from cvxfold.engines.linear.matrix import Matrix
 
 _SWEEPS = 8
@@ -17,7 +18,7 @@ _LIMIT = 1e4
 
 
 @dataclass(frozen=True)
-class Scaling:
+class Scaling(Batched):
     """The equilibrated program has data D P D, D q/σ, E A D, E b/σ and the point D⁻¹x/σ, E s/σ, E⁻¹y/σ.
 
     σ is the size of an instance's q and b: a cone program is homogeneous in the two together.
@@ -28,8 +29,8 @@ class Scaling:
         size: σ, ``(B,)``.
     """
 
-    columns: Tensor
-    rows: Tensor
+    columns: SharedTensor
+    rows: SharedTensor
     size: Tensor
 
     def original(self, x: Tensor, s: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,12 +42,6 @@ class Scaling:
         """s and y ``(B, m)`` of the original program in the units of the equilibrated one."""
         size = self.size.unsqueeze(-1)
         return s * self.rows / size, y / self.rows / size
-
-    def take(self, index: Tensor) -> "Scaling":
-        """Keep the instances ``index``; what is shared stays as it is."""
-        if self.columns.shape[0] == 1:
-            return Scaling(self.columns, self.rows, self.size[index])
-        return Scaling(self.columns[index], self.rows[index], self.size[index])
 
 
 def data_size(q: Tensor, b: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ def _balance_each(batch: Batch) -> None:
     """Each instance's own, moved while it is out of balance; those that are not wait for the others."""
     rows = batch.everyone()
     for _ in range(_ROUNDS):
-        if not len(rows) or not batch.iterate(FIRST_ROUND, rows):
+        some = None if len(rows) == len(batch) else rows
+        if not len(rows) or not batch.iterate(FIRST_ROUND, some):
             return
         point, found = _balance_of(batch, "balance")
         rows = rows[found.out[rows]]
@@ -75,9 +76,9 @@ def _set_penalty(batch: Batch, penalty: Tensor) -> None:
     settled = batch.settled
     everyone = len(batch) == len(settled.status)
     if everyone:
-        batch.shared = batch.splitting
+        batch.whole = batch.splitting
     elif len(penalty) == 1 and not bool((settled.status == SOLVED).any()):
-        batch.shared = batch.shared.with_penalty(penalty)
+        batch.whole = batch.whole.with_penalty(penalty)
     else:
         return
     settled.penalty = penalty.expand_as(settled.penalty).clone()

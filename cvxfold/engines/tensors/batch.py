@@ -62,10 +62,10 @@ class Batch:
 
     Attributes:
         settled: what is known of all B.
-        shared: F for all of them, under the penalty that the batch began with.
+        whole: F for all of them, under the penalties that they had while they were together.
         index: which instances are at work, ``(b,)``.
         splitting, scaling, u: F, the equilibration and the states ``(b, m')`` of those.
-        applied: applications of F that each has had, ``(b,)``.
+        applied: applications of F that each has had, ``(b,)``. done: the most that one has had.
         reached: the residual that each had after the last finish, ``(b,)``.
     """
 
@@ -75,11 +75,11 @@ class Batch:
         b = splitting.program.b
         self.settings, self.deadline = settings, deadline
         self.settled = Settled.nothing(splitting)
-        self.shared = splitting
+        self.whole = splitting
         self.index = torch.arange(len(b), device=b.device)
         self.splitting, self.scaling = splitting, scaling
         self.u = torch.zeros_like(b)
-        self.applied = torch.zeros_like(self.index)
+        self.applied, self.done = torch.zeros_like(self.index), 0
         self.reached = b.new_full((len(b),), torch.inf)
         self.log = IterationLog(enabled=settings.verbose)
 
@@ -107,11 +107,6 @@ class Batch:
         self.log.row(stage, self.done, residual, self.splitting.penalty)
         return point, residual
 
-    @property
-    def done(self) -> int:
-        """The most applications of F that an instance at work has had."""
-        return int(self.applied.amax()) if len(self) else 0
-
     def iterate(self, steps: int, rows: Tensor | None = None) -> bool:
         """Apply F to those at work, or to those at positions ``rows``; False where a limit forbids it."""
         return self._advance(steps, lambda F, u, steps: F.run(u, steps), rows)
@@ -126,21 +121,24 @@ class Batch:
     def _advance(
         self, steps: int, run: Callable[[Splitting, Tensor, int], Tensor], rows: Tensor | None = None
     ) -> bool:
-        """Let each instance have as many of the steps as the limits leave it."""
-        rows = self.everyone() if rows is None else rows
-        left = self.settings.max_iters - self.applied[rows]
-        rows, left = rows[left > 0], left[left > 0]
-        if self.deadline.passed or not len(rows):
+        """Let those at work, or those at ``rows``, have as many of the steps as the limits leave them."""
+        if self.deadline.passed:
             return False
-        for count in left.clamp_max(steps).unique().tolist():
-            some = rows[left.clamp_max(steps) == count]
-            if len(some) == len(self):
-                self.u = run(self.splitting, self.u, count)
-            else:
-                self.u = self.u.index_copy(0, some, run(self.splitting.take(some), self.u[some], count))
+        if rows is None and self.done + steps <= self.settings.max_iters:
+            self.u = run(self.splitting, self.u, steps)
+            self.done += steps
+            self.applied += steps
+            self.settled.iterations[self.index] += steps
+            return True
+        rows = self.everyone() if rows is None else rows
+        left = (self.settings.max_iters - self.applied[rows]).clamp_max(steps)
+        for count in left[left > 0].unique().tolist():
+            some = rows[left == count]
+            self.u = self.u.index_copy(0, some, run(self.splitting.take(some), self.u[some], count))
             self.applied[some] += count
             self.settled.iterations[self.index[some]] += count
-        return True
+        self.done = max(self.done, int(self.applied.amax()))
+        return bool((left > 0).any())
 
     def retire(self, point: Iterate, mask: Tensor, status: Tensor | int) -> Tensor:
         """Take out the instances ``mask`` ``(b,)`` with their ``status`` ``(b,)``, or one for all.
@@ -168,5 +166,5 @@ class Batch:
     def operator_of_all(self) -> Splitting:
         """F for the whole batch, under one penalty where no instance moved its own."""
         penalty = self.settled.penalty
-        moved = bool((penalty != self.shared.penalty).any())
-        return self.shared.with_penalty(penalty) if moved else self.shared
+        moved = bool((penalty != self.whole.penalty).any())
+        return self.whole.with_penalty(penalty) if moved else self.whole

@@ -9,7 +9,7 @@ from cvxfold.engines.outcome import Start
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.finish import Rescue
-from cvxfold.engines.tensors.fixed_point import FixedPoint, regularized
+from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.linearization import SplittingLinearization
 from cvxfold.engines.tensors.memory import Memory
 from cvxfold.engines.tensors.penalty import balance_of
@@ -25,6 +25,9 @@ from cvxfold.problem.program import Program
 from cvxfold.problem.structure import Structure
 from cvxfold.problem.values import ProgramValues
 
+# n × n and m × n matrices of an instance that live at once in a Newton step: P, M, its factor, the Gram
+# matrices, H and its factor; A, its weighted rows.
+_SQUARE, _TALL = 8, 3
 _RESCUER = "CLARABEL"
 _RESCUE_ARGUMENTS = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 
@@ -78,8 +81,10 @@ class TensorEngine:
 
     def linearize(self, solution: Solution) -> SplittingLinearization:
         """F at a solution."""
-        at = solution.kept if isinstance(solution.kept, FixedPoint) else self._located(solution)
-        return SplittingLinearization(solution.program, at, epsilon=solution.proximal)
+        at, epsilon = self._located(solution), solution.proximal
+        return SplittingLinearization(
+            solution.program, at.regularized(epsilon) if epsilon else at, epsilon=epsilon
+        )
 
     def unroll(
         self, program: Program, request: SolveRequest, method: Unrolled, tape: Tape, start: Solution | None
@@ -95,7 +100,7 @@ class TensorEngine:
         with torch.no_grad():  # 1
             prepared = self._prepare(fixed.values, settings)
             if start is not None:
-                at = self.linearize(start).at
+                at = self._located(start)
                 operator, u = at.splitting, at.u
             else:
                 cone_program, _ = prepared.program(fixed.values.q, fixed.right_hand_side, fixed.batch)
@@ -114,10 +119,11 @@ class TensorEngine:
             at = FixedPoint(operator, scaling, prepared.reduced, found.point, x.detach(), y.detach())
         return x, y, _solution(fixed, found, at)
 
-    def size(self, settings: ForwardSettings) -> tuple[int, int]:
-        """Variables and rows after presolve."""
+    def size(self, settings: ForwardSettings) -> tuple[int, int, int]:
+        """Variables and rows after presolve, and bytes of an instance with matrices of its own."""
         preparation = self._preparation(settings)
-        return preparation.columns, preparation.rows
+        n, m = preparation.columns, preparation.rows
+        return n, m, 8 * (_SQUARE * n * n + _TALL * m * n)
 
     def _prepare(self, values: ProgramValues, settings: ForwardSettings) -> Prepared:
         """What depends on P and A alone, from the last call where they are the same."""
@@ -134,7 +140,9 @@ class TensorEngine:
         return self._preparations[bare]
 
     def _located(self, solution: Solution) -> FixedPoint:
-        """A solution that another engine found, as a fixed point of F."""
+        """A solution as a fixed point of F; one that another engine found under its own natural penalty."""
+        if isinstance(solution.kept, FixedPoint):
+            return solution.kept
         program, values = solution.program, solution.program.values
         prepared = self._prepare(values, ForwardSettings())
         cone_program, scaling = prepared.program(values.q, program.right_hand_side, program.batch)
@@ -142,10 +150,9 @@ class TensorEngine:
         assert left.x is not None
         s, y = scaling.equilibrated(left.s, left.y)
         x = left.x / scaling.columns / scaling.size.unsqueeze(-1)
-        splitting = Splitting(cone_program, balance_of(cone_program, x, s, y))
+        splitting = Splitting(cone_program, balance_of(cone_program, x, s, y), solution.relaxation)
         point = splitting.evaluate(splitting.state(s, y))
-        at = FixedPoint(splitting, scaling, prepared.reduced, point, solution.x, solution.y)
-        return regularized(at, solution.proximal) if solution.proximal else at
+        return FixedPoint(splitting, scaling, prepared.reduced, point, solution.x, solution.y)
 
 
 def _rescue(program: Program, prepared: Prepared) -> Rescue:
@@ -177,5 +184,6 @@ def _solution(program: Program, found: Found, at: FixedPoint, proximal: float = 
         rescued=settled.rescued,
         penalty=found.splitting.penalty.expand(program.batch),
         proximal=proximal,
-        kept=regularized(at, proximal) if proximal else at,
+        relaxation=found.splitting.alpha,
+        kept=at,
     )

@@ -13,6 +13,8 @@ from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
+_KEPT = ("D", "jacobian", "proximal")  # what can be computed again
+
 
 @dataclass(frozen=True)
 class FixedPoint:
@@ -58,20 +60,27 @@ class FixedPoint:
         dx, dy = dx * self.scaling.columns * size, dy * self.scaling.rows * size
         return self.reduced.lift_adjoint(dx, dy, *nothing)
 
+    def regularized(self, epsilon: float) -> "FixedPoint":
+        """The same with a proximal term of weight ``epsilon``, kept for the next time."""
+        if "proximal" not in self.__dict__:
+            self.__dict__["proximal"] = regularized(self, epsilon)
+        return self.__dict__["proximal"]
+
     def take(self, index: Tensor) -> "FixedPoint":
         """Keep the instances ``index`` ``(b,)``."""
         part = FixedPoint(
             self.splitting.take(index), self.scaling.take(index), self.reduced.take(index),
             self.point.take(index), self.x[index], self.y[index],
         )  # fmt: skip
-        for name in ("D", "jacobian"):
+        for name in _KEPT:
             if name in self.__dict__:
                 part.__dict__[name] = getattr(self, name).take(index)
         return part
 
-    def released(self) -> "FixedPoint":
-        """The same without the derivative and its factor."""
-        return replace(self)
+    def release(self) -> None:
+        """Forget the derivative and its factor."""
+        for name in _KEPT:
+            self.__dict__.pop(name, None)
 
 
 def regularized(at: FixedPoint, epsilon: float) -> FixedPoint:

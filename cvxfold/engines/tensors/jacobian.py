@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones import ProductDerivative
 from cvxfold.engines.linear.cholesky import Cholesky
 from cvxfold.engines.tensors.splitting import Splitting
@@ -33,7 +34,7 @@ def _weight(d: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FactoredJacobian:
+class FactoredJacobian(Batched):
     """J at one state, factored.
 
     Args:
@@ -66,10 +67,6 @@ class FactoredJacobian:
         A = self.splitting.program.A
         t = self._regularized_inverse(r)
         return t - self._excess(A.mv(self.factor.solve(A.rmv(t))))
-
-    def take(self, index: Tensor) -> "FactoredJacobian":
-        """Keep the instances ``index`` ``(b,)``."""
-        return FactoredJacobian(self.splitting.take(index), self.D.take(index), self.factor.take(index))
 
     def _regularized_inverse(self, v: Tensor) -> Tensor:
         """(D + δI)⁻¹ v, with δ times R/ρ on equality rows."""

@@ -17,7 +17,8 @@ class Memory:
     """What one call leaves for the next.
 
     Args:
-        splitting: with a penalty shared by the batch, and its M factored.
+        splitting: with its M factored, under the penalty that the batch shares or, where it shares no factor,
+            under those that each instance was found with.
         penalty: under which instances were solved before the costly stages, for the next call to start with;
             None where none was.
         late: the share of the batch that came to the costly stages.
@@ -41,8 +42,8 @@ class Memory:
         same = known.program.P is program.P and known.program.A is program.A
         if not same or known.alpha != settings.relaxation:
             return None
-        if asked is None and not program.shared:
-            return known.rebind(program)  # each instance's own penalty
+        if asked is None and not program.shared:  # each instance's own penalty, if any served
+            return None if self.penalty is None else known.rebind(program)
         wanted = self.penalty if asked is None else asked
         fits = wanted is not None and bool((known.penalty == wanted).all())
         return known.rebind(program) if fits else None
@@ -64,7 +65,7 @@ def penalty_for_next_call(batch: Batch, early: Tensor) -> float | None:
 
     Where that is near the one that a batch with a shared factor began with, that one: its factor is known.
     """
-    known = batch.shared.penalty
+    known = batch.whole.penalty
     if batch.settings.penalty is not None:
         return float(known[0])
     solved = batch.settled.penalty[early]

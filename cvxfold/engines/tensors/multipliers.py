@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.deadline import Deadline
 from cvxfold.engines.linear.cholesky import Cholesky
 from cvxfold.engines.reduction.scaling import Scaling
@@ -33,7 +34,7 @@ _DOUBLINGS, _HALVINGS = 6, 20
 
 
 @dataclass
-class _MultiplierState:
+class _MultiplierState(Batched):
     """Per-instance state of the method, all rows of one batch."""
 
     x: Tensor
@@ -46,12 +47,9 @@ class _MultiplierState:
     inner: Tensor
     violation: Tensor
 
-    def take(self, index: Tensor) -> "_MultiplierState":
-        return _MultiplierState(**{name: value[index] for name, value in vars(self).items()})
-
 
 @dataclass(frozen=True)
-class _AugmentedPoint:
+class _AugmentedPoint(Batched):
     """What a state implies: R̂ = κR, v, s, ŷ and ∇φ."""
 
     R: Tensor
@@ -59,9 +57,6 @@ class _AugmentedPoint:
     s: Tensor
     y: Tensor
     gradient: Tensor
-
-    def take(self, index: Tensor) -> "_AugmentedPoint":
-        return _AugmentedPoint(*(value[index] for value in vars(self).values()))
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones import ProductCone
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.tensors.gram import InequalityGram
 
 
 @dataclass(frozen=True)
-class ConeProgram:
+class ConeProgram(Batched):
     """A batch of cone programs over one cone.
 
     Args:
@@ -40,9 +41,3 @@ class ConeProgram:
     def shared(self) -> bool:
         """Whether all instances have the same P and A, so that one factor can serve them."""
         return self.P.shared and self.A.shared
-
-    def take(self, index: Tensor) -> "ConeProgram":
-        """Keep the instances ``index`` ``(b,)``."""
-        return ConeProgram(
-            self.P.take(index), self.q[index], self.A.take(index), self.b[index], self.cone, self.gram
-        )

@@ -122,31 +122,54 @@ def solve(
     else:
         certify_free_descent(batch)
         balance(batch)  # 2
-    early, late, finish_at, adapt_at = None, 0.0, plan.first_finish_at, 2 * _ROUND
-    while len(batch):
-        done = batch.done
-        if done < finish_at:
-            plan.settle(batch, "F")
+    early, late, rounds = None, 0.0, _Rounds(plan.first_finish_at)
+    if len(batch) and batch.done >= rounds.finish_at:
+        finish_by_newton(batch)  # 3
+        _begin_again_if_misled(batch, settings, None if claimed else memory)
+        early, late = batch.settled.status == SOLVED, len(batch) / len(batch.settled.status)
+        _finish_rest(batch, rescue)  # 4
+        rounds.finish_again_later(batch)
+    elif len(batch):
+        plan.settle(batch, "F")
+    while rounds.go_on(batch):  # 5
+        if batch.done >= rounds.finish_at:
+            finish_by_newton(batch)
+            _finish_rest(batch, None)
+            rounds.finish_again_later(batch)
         else:
-            if early is None:
-                finish_by_newton(batch)  # 3
-                _begin_again_if_misled(batch, settings, None if claimed else memory)
-                early, late = batch.settled.status == SOLVED, len(batch) / len(batch.settled.status)
-                _finish_rest(batch, rescue)  # 4
-            else:
-                finish_by_newton(batch)
-                _finish_rest(batch, None)
-            finish_at = max(_FINISH_GROWTH * batch.done, FIRST_ROUND)
-            give_up(batch)
-        if len(batch) and done > FIRST_ROUND:  # 5
+            plan.settle(batch, "F")
+    return _found(batch, scaling, early, late)
+
+
+@dataclass
+class _Rounds:
+    """The later rounds, and when what is due, in applications of F.
+
+    Args:
+        finish_at: of the next finish.
+        adapt_at: of the next look at the penalties.
+    """
+
+    finish_at: float
+    adapt_at: int = 2 * _ROUND
+
+    def finish_again_later(self, batch: Batch) -> None:
+        """After a finish: give up what it did not move, and put the next one off."""
+        self.finish_at = max(_FINISH_GROWTH * batch.done, FIRST_ROUND)
+        give_up(batch)
+
+    def go_on(self, batch: Batch) -> bool:
+        """One round of what is left: certificates, penalties, accelerated iterations; False at the end."""
+        done = batch.done
+        if len(batch) and done > FIRST_ROUND:
             certify_step(batch, batch.u)
-        if len(batch) and done >= adapt_at and settings.penalty is None:
-            adapt_at = int(1.5 * done) + _ROUND
+        if len(batch) and done >= self.adapt_at and batch.settings.penalty is None:
+            self.adapt_at = int(1.5 * done) + _ROUND
             adapt(batch)
         if len(batch) and not batch.iterate_accelerated(_ROUND):
             batch.store(batch.point(), batch.everyone())
-            break
-    return _found(batch, scaling, early, late)
+            return False
+        return len(batch) > 0
 
 
 def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) -> Found:
@@ -161,7 +184,8 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
     residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
     _, s, y = scaling.original(point.x, point.s, point.y)
     penalty = penalty_for_next_call(batch, settled.status == SOLVED if early is None else early)
-    memory = Memory(batch.shared, penalty, late, s.nan_to_num(), y.nan_to_num())
+    kept = batch.whole if splitting.program.shared else splitting
+    memory = Memory(kept, penalty, late, s.nan_to_num(), y.nan_to_num())
     return Found(splitting, scaling, point, settled, residual, memory)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones import ProductDerivative
 from cvxfold.cones.autodiff import project
 from cvxfold.engines.linear.least_norm import LeastNorm
@@ -39,7 +40,7 @@ def penalty_pattern(program: ConeProgram) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Iterate:
+class Iterate(Batched):
     """The point that a state u stands for: x ``(B, n)``; u, s, y and g = b − s − Ax ``(B, m)``."""
 
     u: Tensor
@@ -47,10 +48,6 @@ class Iterate:
     s: Tensor
     y: Tensor
     g: Tensor
-
-    def take(self, index: Tensor) -> "Iterate":
-        """Keep the instances ``index`` ``(b,)``."""
-        return Iterate(*(value[index] for value in vars(self).values()))
 
 
 class Splitting:
@@ -61,8 +58,10 @@ class Splitting:
     Args:
         program: equilibrated.
         penalty: ρ, ``(1,)`` or ``(B,)``.
-        equality_gram: AᵀA over the equality rows, ``(1|B, n, n)``: their weights never change.
         relaxation: α in (0, 2).
+
+    Attributes:
+        equality_gram: AᵀA over the equality rows, ``(1|B, n, n)``: their weights never change.
     """
 
     def __init__(self, program: ConeProgram, penalty: Tensor, relaxation: float = RELAXATION) -> None:

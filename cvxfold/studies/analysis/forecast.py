@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.fold import AdjointMethod, AdjointSettings
 from cvxfold.studies.analysis.spectrum import Krylov
 
@@ -102,7 +103,7 @@ def _extended(history: Array, known: int, tol: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Projection:
+class _Projection(Batched):
     """Φᵀ on the Krylov spaces of a batch: H ``(B, k, k)``, zero beyond each one's space."""
 
     H: Tensor
@@ -118,7 +119,3 @@ class _Projection:
     def inverse_transposed(self, r: Tensor) -> Tensor:
         """Not to be had."""
         raise NotImplementedError("a projection of Φᵀ has no approximate inverse")
-
-    def take(self, index: Tensor) -> "_Projection":
-        """Keep the instances ``index`` ``(b,)``."""
-        return _Projection(self.H[index])

@@ -125,7 +125,7 @@ def _analyze(
     with torch.no_grad():
         case = _Case.of(layer.session.engine, solution, origin, bars, tol)
         advance("rates", 2, 4)
-        found = case.analysis(options, layer.session.engine.size(options.forward))
+        found = case.analysis(options, layer.session.engine.size(options.forward)[:2])
     if not costs:
         return found
     advance("costs", 3, 4)

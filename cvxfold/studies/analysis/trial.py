@@ -81,7 +81,8 @@ class Trial:
 
     def _backward(self) -> object:
         """The backward pass of the default method, up to the gradients of the data, its factor included."""
-        solution, settings = self.solution.released(), replace(self.options.adjoint, tol=self.tol)
+        solution, settings = self.solution, replace(self.options.adjoint, tol=self.tol)
+        solution.release()
         found = differentiate(self.session.engine, solution, self.bars, Auto(), settings)
         entries = self.session.entries
         data = DataGradients(found.p, found.v, solution.x, solution.y, entries)
