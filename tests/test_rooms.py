@@ -10,7 +10,7 @@ import cvxfold
 
 PACKAGE = Path(cvxfold.__file__).parent
 PROTOCOL = {f"cvxfold.engines.{name}" for name in ("protocol", "outcome", "settings", "choose")}
-MOST_PARAMETERS, MOST_FILES, MOST_LINES = 7, 8, 310
+MOST_PARAMETERS, MOST_FILES, MOST_LINES = 7, 8, 300
 
 
 @cache

@@ -53,7 +53,7 @@ def differentiate(
         method: for the adjoint system.
         settings: of the method.
     """
-    if isinstance(method, Auto):  # 1
+    if method == Auto():  # 1
         adjoint, seen = engine.differentiate(solution, *bars, settings)
     else:
         phi = engine.linearize(solution)

@@ -1,9 +1,13 @@
 """Every way through the layer gives the same numbers: refined or not, and each backward method."""
 
+from unittest import mock
+
 import pytest
 import torch
 
 import cvxfold
+from cvxfold.engines.tensors.engine import TensorEngine
+from cvxfold.fold import Auto
 from problems.cases import case, errors, evaluate, make_layer
 from problems.marks import long, sliced
 
@@ -154,3 +158,14 @@ def test_a_looser_backward_tolerance_gives_a_looser_gradient() -> None:
         found[tolerance] = errors(evaluate(layer, c)[1], c.gradients).max()
         assert layer.report.backward.residual.max() <= tolerance
     assert found[1e-9] < 1e-3 * found[1e-2]
+
+
+def test_the_default_method_with_other_settings_is_not_the_default() -> None:
+    """Without least norm the adjoint of a singular system is what preconditioned GMRES leaves of it."""
+    c = case("dense_qp5", 2)
+    layer = make_layer(c, backward=Auto(least_norm=False))
+    with mock.patch.object(
+        TensorEngine, "differentiate", side_effect=AssertionError("the default was asked")
+    ):
+        _, gradients = evaluate(layer, c)
+    assert errors(gradients, c.gradients).max() < 1e-7
