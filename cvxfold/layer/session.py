@@ -100,9 +100,7 @@ class Session:
         rows = torch.arange(request.batch, device=values.q.device)
         if request.invalid is not None:
             rows = rows[~request.invalid]
-        pieces = (
-            self._solve_in_pieces(self.engine, program, request, rows, deadline) if len(rows) else []
-        )  # 1
+        pieces = self._solve_in_pieces(self.engine, program, request, rows, deadline)  # 1
         answer = Answer.of(pieces, program, request, time.perf_counter() - started)  # 2
         if pieces:
             self._last = weakref.ref(answer)

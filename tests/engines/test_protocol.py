@@ -117,6 +117,17 @@ def test_a_proximal_term_is_known_to_the_check() -> None:
     assert check(program, None, adjoint.p, adjoint.v, bars(program)[0])[1].min() > 1e-6
 
 
+def test_proximal_terms_of_two_weights_are_not_mistaken_for_each_other() -> None:
+    """What an engine keeps of a solution serves the weight that it was made for."""
+    _, program, found = solved("dense_qp20")
+    engine, (x_bar, y_bar) = engine_for(program.structure), bars(program)
+    small, large = (  # p = (P + εI)⁻¹x̄ on the free directions falls like 1/ε
+        engine.differentiate(replace(found, proximal=epsilon), x_bar, 0 * y_bar, AdjointSettings())[0].p
+        for epsilon in (1e-3, 1e3)
+    )
+    assert (large.norm(dim=-1) < 0.01 * small.norm(dim=-1)).all()
+
+
 @pytest.mark.parametrize("name", ["dense_qp20", "portfolio", "many_cones_duals"])
 def test_instances_can_be_taken_out_of_a_solution(name: str) -> None:
     _, program, found = solved(name)

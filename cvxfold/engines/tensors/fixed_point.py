@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.cones import ProductDerivative
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.reduction.presolve import Reduced
@@ -17,7 +19,7 @@ _KEPT = ("D", "jacobian", "proximal")  # what can be computed again
 
 
 @dataclass(frozen=True)
-class FixedPoint:
+class FixedPoint(Batched):
     """Fixed points u* = F(u*) of a batch.
 
     Args:
@@ -62,16 +64,14 @@ class FixedPoint:
 
     def regularized(self, epsilon: float) -> "FixedPoint":
         """The same with a proximal term of weight ``epsilon``, kept for the next time."""
-        if "proximal" not in self.__dict__:
-            self.__dict__["proximal"] = regularized(self, epsilon)
-        return self.__dict__["proximal"]
+        known = self.__dict__.get("proximal")
+        if known is None or known.epsilon != epsilon:
+            known = self.__dict__["proximal"] = _Regularized(epsilon, regularized(self, epsilon))
+        return known.at
 
-    def take(self, index: Tensor) -> "FixedPoint":
-        """Keep the instances ``index`` ``(b,)``."""
-        part = FixedPoint(
-            self.splitting.take(index), self.scaling.take(index), self.reduced.take(index),
-            self.point.take(index), self.x[index], self.y[index],
-        )  # fmt: skip
+    def take(self, index: Tensor) -> Self:
+        """Keep the instances ``index`` ``(b,)``, and what was computed of them."""
+        part = super().take(index)
         for name in _KEPT:
             if name in self.__dict__:
                 part.__dict__[name] = getattr(self, name).take(index)
@@ -81,6 +81,14 @@ class FixedPoint:
         """Forget the derivative and its factor."""
         for name in _KEPT:
             self.__dict__.pop(name, None)
+
+
+@dataclass(frozen=True)
+class _Regularized(Batched):
+    """A fixed point with a proximal term of weight ``epsilon``."""
+
+    epsilon: float
+    at: FixedPoint
 
 
 def regularized(at: FixedPoint, epsilon: float) -> FixedPoint:
