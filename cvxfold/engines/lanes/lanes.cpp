@@ -1,0 +1,2 @@
+// The one translation unit of the kernels, compiled once for each instruction set.
+#include "api.hpp"
