@@ -202,6 +202,21 @@ def fuzz(
     raise typer.Exit(0 if run(count, seed, batch, workers, time_limit, show, as_json) else 1)
 
 
+@app.command(epilog="Example: cvxfold doctor --json")
+def doctor(as_json: _Json = False) -> None:
+    """Tell what cvxfold runs on here: the engine, the instruction set, threads, CUDA, versions.
+
+    Where the compiled engine is missing it says why; everything works without it, slower. Exit status 1 where
+    the environment variable CVXFOLD_ISA asks for an instruction set that is not there.
+    """
+    from cvxfold.cli.commands.doctor import run
+
+    try:
+        run(as_json)
+    except ValueError as error:
+        _stop(error)
+
+
 def _stop(error: Exception) -> NoReturn:
     """End with the message alone, for what the user can put right."""
     typer.echo(f"Error: {error}", err=True)

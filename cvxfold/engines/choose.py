@@ -1,11 +1,22 @@
 """Which engine serves a layer, and which solvers can take its place in the forward pass."""
 
+from dataclasses import dataclass
+
 from cvxfold.engines.external import ExternalSolver, available, named
+from cvxfold.engines.lanes import library
 from cvxfold.engines.protocol import Engine, Unroller
 from cvxfold.engines.tensors.engine import TensorEngine
 from cvxfold.problem.structure import Structure
 
-__all__ = ["ExternalSolver", "available_solvers", "engine_for", "external_solver", "unroller_of"]
+__all__ = [
+    "CompiledPart",
+    "ExternalSolver",
+    "available_solvers",
+    "compiled",
+    "engine_for",
+    "external_solver",
+    "unroller_of",
+]
 
 external_solver, available_solvers = named, available
 
@@ -18,3 +29,27 @@ def engine_for(structure: Structure) -> Engine:
 def unroller_of(engine: Engine, structure: Structure) -> Unroller:
     """An engine whose iterations can be differentiated: this one, or the tensor engine beside it."""
     return engine if isinstance(engine, TensorEngine) else TensorEngine(structure)
+
+
+@dataclass(frozen=True)
+class CompiledPart:
+    """What there is of the compiled engine on this machine.
+
+    Args:
+        instruction_set: of the module that serves on this CPU; None where there is none.
+        width: how many instances a pack of it holds; 1 where there is none.
+        why_not: one line that says why there is none; None where there is one.
+    """
+
+    instruction_set: str | None
+    width: int
+    why_not: str | None
+
+
+def compiled() -> CompiledPart:
+    """What there is of the compiled engine.
+
+    Raises:
+        ValueError: the environment variable ``CVXFOLD_ISA`` asks for what is not there.
+    """
+    return CompiledPart(library.instruction_set(), library.width(), library.why_not())

@@ -51,3 +51,5 @@ CVXFOLD_API int cvxfold_level() { return 0; }
 #endif
 
 CVXFOLD_API int cvxfold_width() { return CVXFOLD_WIDTH; }
+
+CVXFOLD_API const char *cvxfold_sources() { return CVXFOLD_SOURCES; }

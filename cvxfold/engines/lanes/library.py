@@ -1,6 +1,7 @@
 """The compiled part: which module serves on this CPU, or why there is none."""
 
 import ctypes
+import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ NAMES = ("v2", "v3", "v4", "neon", "generic")
 """Instruction sets that modules are compiled for: the levels of x86-64, NEON, or the compiler's default."""
 
 _ISA, _FOLDER = "CVXFOLD_ISA", "CVXFOLD_LANES_DIR"
+_SOURCES = ("*.cpp", "*.hpp", "kernels/*.hpp", "CMakeLists.txt")
 _SUFFIXES = (".so", ".dylib", ".dll")
 
 
@@ -55,19 +57,17 @@ def width() -> int:
 def _found() -> _Found:
     """Look for the modules and load the best one, once in a process."""
     asked = os.environ.get(_ISA) or None
-    if asked is not None and asked not in (*NAMES, "none"):
-        raise ValueError(f"{_ISA}={asked}: it is one of {', '.join(NAMES)} or none")
     if asked == "none":
         return _Found(reason=f"{_ISA}=none turns the compiled part off")
-    files = _files()
-    if not files:
-        return _missing(asked)
+    if asked is not None and asked not in NAMES:
+        raise ValueError(f"{_ISA}={asked}: it is one of {', '.join(NAMES)} or none")
     try:
-        return _chosen(files, asked)
+        found = _chosen(_files(), asked)
     except OSError as error:
-        if asked is not None:
-            raise ValueError(f"{_ISA}={asked}: that module does not load: {error}") from error
-        return _Found(reason=f"the compiled part does not load: {error}")
+        found = _Found(reason=f"the compiled part does not load: {error}")
+    if asked is not None and found.reason is not None:
+        raise ValueError(f"{_ISA}={asked}: {found.reason}")
+    return found
 
 
 def _files() -> dict[str, Path]:
@@ -78,32 +78,47 @@ def _files() -> dict[str, Path]:
     return {name: there[0] for name, there in present.items() if there}
 
 
-def _missing(asked: str | None) -> _Found:
-    folder = os.environ.get(_FOLDER)
-    where = f"in {_FOLDER}={folder}" if folder else "in this installation, which was made without a C++ compiler"
-    reason = f"there is no compiled part {where}"
-    if asked is not None:
-        raise ValueError(f"{_ISA}={asked}: {reason}")
-    return _Found(reason=reason)
-
-
 def _chosen(files: dict[str, Path], asked: str | None) -> _Found:
     """The best module that this CPU runs, or the one that is asked for."""
+    if not files:
+        return _Found(reason=_nothing())
     first = next(iter(files))
     oldest = _load(files[first])
+    if _is_stale(oldest):
+        return _Found(reason="the compiled part is older than its sources: install cvxfold again")
     runs = [name for name in files if _runs(name, oldest.cvxfold_level())]
-    if asked is not None and asked not in runs:
-        trouble = "this CPU does not have it" if asked in files else "it is not among the compiled modules"
-        raise ValueError(f"{_ISA}={asked}: {trouble}; there are {', '.join(runs) or 'none'}")
-    if not runs:
-        return _Found(reason=f"this CPU runs none of the compiled modules ({', '.join(files)})")
-    name = asked or runs[-1]
-    return _Found(oldest if name == first else _load(files[name]), name)
+    name = asked or (runs[-1] if runs else "")
+    if name in runs:
+        return _Found(oldest if name == first else _load(files[name]), name)
+    if name in files:
+        return _Found(reason=f"this CPU does not have it, but {', '.join(runs) or 'none that is compiled'}")
+    there = ", ".join(files)
+    return _Found(reason=f"only {there} are compiled" if name else f"this CPU runs none of {there}")
+
+
+def _nothing() -> str:
+    folder = os.environ.get(_FOLDER)
+    if folder:
+        return f"there is no compiled part in {_FOLDER}={folder}"
+    return "there is no compiled part: when cvxfold was installed there was no C++ compiler, or it failed"
 
 
 def _runs(name: str, level: int) -> bool:
-    """Whether a CPU of that x86-64 level (0: of another kind) runs a module that was found beside this file."""
+    """Whether a CPU of that x86-64 level (0: of another kind) runs a module that is there."""
     return name in ("neon", "generic") or int(name[1:]) <= level
+
+
+def _is_stale(module: ctypes.CDLL) -> bool:
+    """Whether the sources beside this file are not those that the module was made of (see CMakeLists.txt)."""
+    folder = Path(__file__).parent
+    found = (path for pattern in _SOURCES for path in folder.glob(pattern))
+    sources = sorted(path.relative_to(folder).as_posix() for path in found)
+    digests = "".join(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sources)
+    made_of = getattr(module, "cvxfold_sources", None)
+    if made_of is None:
+        return True
+    made_of.restype = ctypes.c_char_p
+    return hashlib.sha256(digests.encode()).hexdigest().encode() != made_of()
 
 
 def _load(path: Path) -> ctypes.CDLL:
