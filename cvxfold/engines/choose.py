@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from cvxfold.engines.external import ExternalSolver, available, named
 from cvxfold.engines.lanes import library
+from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.protocol import Engine, Unroller
 from cvxfold.engines.tensors.engine import TensorEngine
+from cvxfold.problem.program import Entries
 from cvxfold.problem.structure import Structure
 
 __all__ = [
@@ -21,13 +23,40 @@ __all__ = [
 external_solver, available_solvers = named, available
 
 
-def engine_for(structure: Structure) -> Engine:
-    """The engine for programs of a structure: today there is one."""
-    return TensorEngine(structure)
+def engine_for(entries: Entries, wanted: str = "auto") -> Engine:
+    """The engine for programs with these entries.
+
+    Args:
+        entries: of the programs.
+        wanted: "lanes", "tensors", or "auto": lanes where they serve.
+
+    Raises:
+        ValueError: lanes are wanted, and cannot serve; the message says why.
+    """
+    tensors = TensorEngine(entries.structure)
+    if wanted == "tensors":
+        return tensors
+    reason = unfit(entries.structure)
+    if reason is None:
+        return LanesEngine(entries, tensors)
+    if wanted == "lanes":
+        raise ValueError(f"engine: expected 'tensors' or 'auto', got 'lanes': {reason}")
+    return tensors
+
+
+def unfit(structure: Structure) -> str | None:
+    """Why the compiled engine does not serve programs of a structure, or None."""
+    if (reason := library.why_not()) is not None:
+        return reason
+    if structure.cones.semidefinite:
+        return "semidefinite cones are the tensor engine's"
+    return None
 
 
 def unroller_of(engine: Engine, structure: Structure) -> Unroller:
     """An engine whose iterations can be differentiated: this one, or the tensor engine beside it."""
+    if isinstance(engine, LanesEngine):
+        return engine.beside
     return engine if isinstance(engine, TensorEngine) else TensorEngine(structure)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.protocol import Engine, Solution
 from cvxfold.fold import AdjointMethod, AdjointSettings, Auto
-from cvxfold.gradient.adjoint import Adjoint, fold
+from cvxfold.fold.history import padded
+from cvxfold.gradient.adjoint import Adjoint, FoldedAdjoint, fold
 from cvxfold.gradient.diagnosis import Diagnosis, diagnose
 from cvxfold.gradient.screen import Screen, screen
 from cvxfold.report.records import BackwardRecord
@@ -59,27 +60,62 @@ def differentiate(
         phi = engine.linearize(solution)
         adjoint = fold(phi, *bars, method, settings)
         seen = screen(phi, adjoint, *bars)
-    diagnosis = diagnosed(engine, solution, bars, adjoint, seen, settings)  # 2
+    adjoint, diagnosis = examined(engine, solution, bars, adjoint, seen, settings)  # 2
     record = BackwardRecord.of(adjoint.system, diagnosis, solution.solved, settings.tol)  # 3
     return FoldedGradient(adjoint.p, adjoint.v, record)
 
 
-def diagnosed(
+def examined(
     engine: Engine,
     solution: Solution,
     bars: tuple[Tensor, Tensor],
     adjoint: Adjoint,
     seen: Screen,
     settings: AdjointSettings,
-) -> Diagnosis:
-    """What is known of every instance: from the screen, and from a diagnosis of the suspicious ones."""
+) -> tuple[Adjoint, Diagnosis]:
+    """What is known of every instance: from the screen, and from a diagnosis of the suspicious ones.
+
+    Where the engine does not tell what its adjoint leaves, those are folded again, with all means.
+    """
     rows = seen.suspicious.nonzero().squeeze(-1)
     if not len(rows):
-        return Diagnosis.unsuspicious(seen)
-    phi = engine.linearize(solution)
-    if len(rows) == len(solution.x):
-        return diagnose(phi, bars, adjoint, seen, settings.deadline)
-    phi = phi.take(rows)
-    of_rows = bars[0][rows], bars[1][rows]
-    part = diagnose(phi, of_rows, adjoint.take(rows), seen.take(rows), settings.deadline)
-    return overwritten(Diagnosis.unsuspicious(seen), rows, part)
+        return adjoint, Diagnosis.unsuspicious(seen)
+    everyone = len(rows) == len(solution.x)
+    if isinstance(adjoint, FoldedAdjoint):
+        phi = engine.linearize(solution)
+        if everyone:
+            return adjoint, diagnose(phi, bars, adjoint, seen, settings.deadline)
+        phi, of_rows, again, seen_again = phi.take(rows), _of(bars, rows), adjoint.take(rows), seen.take(rows)
+    else:
+        phi = engine.linearize(solution if everyone else solution.take(rows))
+        of_rows = _of(bars, rows)
+        again = fold(phi, *of_rows, Auto(), settings)
+        seen_again = screen(phi, again, *of_rows)
+        adjoint = _folded_again(adjoint, rows, again)
+    part = diagnose(phi, of_rows, again, seen_again, settings.deadline)
+    return adjoint, overwritten(Diagnosis.unsuspicious(seen), rows, part)
+
+
+def _folded_again(adjoint: Adjoint, rows: Tensor, part: Adjoint) -> Adjoint:
+    """An adjoint with that of the instances ``rows`` ``(b,)`` in its place."""
+    longest = max(len(adjoint.system.history), len(part.system.history))
+    whole, of_rows = (
+        replace(one.system, history=padded(one.system.history, longest)) for one in (adjoint, part)
+    )
+    methods = "; ".join(dict.fromkeys((whole.method, of_rows.method)))
+    changed = {
+        name: getattr(whole, name).index_copy(0, rows, getattr(of_rows, name))
+        for name in ("iterations", "residual", "rate", "converged", "exhausted")
+    }
+    history = whole.history.index_copy(1, rows, of_rows.history)
+    system = replace(whole, method=methods, history=history, **changed)
+    return replace(
+        adjoint,
+        p=adjoint.p.index_copy(0, rows, part.p),
+        v=adjoint.v.index_copy(0, rows, part.v),
+        system=system,
+    )
+
+
+def _of(bars: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    return bars[0][rows], bars[1][rows]

@@ -47,7 +47,7 @@ class Session:
     def __init__(self, structure: Structure, moving: Moving) -> None:
         self._made_from = structure, moving
         self.entries = Entries(structure, moving)
-        self.engine: Engine = engine_for(structure)
+        self.engine: Engine = engine_for(self.entries)
         self.unroller: Unroller = unroller_of(self.engine, structure)
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
         self._reports = PerThread[Report]()

@@ -9,6 +9,7 @@ from cvxfold.batches.records import ByIteration
 from cvxfold.engines.outcome import CODES, Status, instances_that, is_absent
 from cvxfold.engines.protocol import Solution
 from cvxfold.fold import AdjointSolution
+from cvxfold.fold.history import padded
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.gradient.verdict import NO_SOLUTION, VERDICTS, Complaint, Verdict, complaints, judge
 
@@ -139,9 +140,7 @@ class BackwardRecord:
 
     def padded(self, longest: int) -> "BackwardRecord":
         """With a history of ``longest`` rows."""
-        more = longest - len(self.history)
-        empty = self.history.new_full((more, self.history.shape[1]), torch.nan)
-        return replace(self, history=torch.cat([self.history, empty])) if more else self
+        return replace(self, history=padded(self.history, longest))
 
     @property
     def verdict(self) -> list[Verdict]:
