@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from cvxfold.engines.external import ExternalSolver, available, named
 from cvxfold.engines.lanes import library
 from cvxfold.engines.lanes.engine import LanesEngine
-from cvxfold.engines.protocol import Engine, Unroller
+from cvxfold.engines.lanes.shortcut import LanesShortcut
+from cvxfold.engines.protocol import Engine, Shortcut, Unroller
 from cvxfold.engines.tensors.engine import TensorEngine
 from cvxfold.problem.program import Entries
-from cvxfold.problem.structure import Structure
+from cvxfold.problem.structure import Canonical, Structure
 
 __all__ = [
     "CompiledPart",
@@ -42,6 +43,11 @@ def engine_for(entries: Entries, wanted: str = "auto") -> Engine:
     if wanted == "lanes":
         raise ValueError(f"engine: expected 'tensors' or 'auto', got 'lanes': {reason}")
     return tensors
+
+
+def shortcut_for(engine: Engine, canonical: Canonical) -> Shortcut | None:
+    """The engine's way from a layer's parameters to its variables, if it has one."""
+    return LanesShortcut(engine, canonical) if isinstance(engine, LanesEngine) else None
 
 
 def unfit(structure: Structure) -> str | None:

@@ -35,7 +35,8 @@ class Screen(Batched):
         strength: the norm of the gradient relative to that of w = 0, where terms cancel; at least 1e-7.
         blind: whether there is a direction that neither P nor A sees.
         unsolved: whether the adjoint system is not solved.
-        suspect: the ``smallest`` below which J may be singular: how well inverse iteration has found it.
+        suspect: the ``smallest`` below which J may be singular: how well inverse iteration has
+            found it, 0 where it is known not to matter.
     """
 
     margin: Tensor
@@ -46,7 +47,7 @@ class Screen(Batched):
     strength: Tensor
     blind: Tensor
     unsolved: Tensor
-    suspect: float = SUSPECT
+    suspect: Tensor | float = SUSPECT
 
     @property
     def suspicious(self) -> Tensor:

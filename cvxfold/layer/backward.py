@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.protocol import Engine, Solution
-from cvxfold.fold import AdjointMethod, AdjointSettings, Auto
+from cvxfold.fold import AdjointMethod, AdjointSettings, AdjointSolution, Auto
 from cvxfold.fold.history import padded
 from cvxfold.gradient.adjoint import Adjoint, FoldedAdjoint, fold
 from cvxfold.gradient.diagnosis import Diagnosis, diagnose
@@ -86,35 +86,35 @@ def examined(
         if everyone:
             return adjoint, diagnose(phi, bars, adjoint, seen, settings.deadline)
         phi, of_rows, again, seen_again = phi.take(rows), _of(bars, rows), adjoint.take(rows), seen.take(rows)
+        part = diagnose(phi, of_rows, again, seen_again, settings.deadline)
     else:
-        phi = engine.linearize(solution if everyone else solution.take(rows))
-        of_rows = _of(bars, rows)
-        again = fold(phi, *of_rows, Auto(), settings)
-        seen_again = screen(phi, again, *of_rows)
-        adjoint = _folded_again(adjoint, rows, again)
-    part = diagnose(phi, of_rows, again, seen_again, settings.deadline)
+        again, part = refolded(
+            engine, solution if everyone else solution.take(rows), _of(bars, rows), settings
+        )
+        p, v = adjoint.p.index_copy(0, rows, again.p), adjoint.v.index_copy(0, rows, again.v)
+        adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, rows, again.system))
     return adjoint, overwritten(Diagnosis.unsuspicious(seen), rows, part)
 
 
-def _folded_again(adjoint: Adjoint, rows: Tensor, part: Adjoint) -> Adjoint:
-    """An adjoint with that of the instances ``rows`` ``(b,)`` in its place."""
-    longest = max(len(adjoint.system.history), len(part.system.history))
-    whole, of_rows = (
-        replace(one.system, history=padded(one.system.history, longest)) for one in (adjoint, part)
-    )
-    methods = "; ".join(dict.fromkeys((whole.method, of_rows.method)))
+def refolded(
+    engine: Engine, solution: Solution, bars: tuple[Tensor, Tensor], settings: AdjointSettings
+) -> tuple[FoldedAdjoint, Diagnosis]:
+    """Fold suspicious instances again, with all means, and examine them."""
+    phi = engine.linearize(solution)
+    adjoint = fold(phi, *bars, Auto(), settings)
+    return adjoint, diagnose(phi, bars, adjoint, screen(phi, adjoint, *bars), settings.deadline)
+
+
+def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -> AdjointSolution:
+    """What is known of adjoint systems, with those of ``rows`` ``(b,)`` in their place; w aside."""
+    longest = max(len(system.history), len(part.history))
+    whole, history = padded(system.history, longest), padded(part.history, longest)
     changed = {
-        name: getattr(whole, name).index_copy(0, rows, getattr(of_rows, name))
+        name: getattr(system, name).index_copy(0, rows, getattr(part, name))
         for name in ("iterations", "residual", "rate", "converged", "exhausted")
     }
-    history = whole.history.index_copy(1, rows, of_rows.history)
-    system = replace(whole, method=methods, history=history, **changed)
-    return replace(
-        adjoint,
-        p=adjoint.p.index_copy(0, rows, part.p),
-        v=adjoint.v.index_copy(0, rows, part.v),
-        system=system,
-    )
+    methods = "; ".join(dict.fromkeys((system.method, part.method)))
+    return replace(system, method=methods, history=whole.index_copy(1, rows, history), **changed)
 
 
 def _of(bars: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:

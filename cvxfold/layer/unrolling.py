@@ -87,7 +87,7 @@ def solve_unrolled(
     if report is None:  # 3
         record = ForwardRecord.of(solution, time.perf_counter() - started)
         record.codes[invalid] = INVALID
-        report = Report(record)
+        report = Report(record, solution.engine)
         session.remember(report)
         session.notify(report)
         judge_forward(record, options)
@@ -158,7 +158,7 @@ class _Backward:
         codes = torch.zeros_like(self._absent, dtype=torch.long)
         blank = BackwardRecord.blank(codes, record.method, len(record.history), settings.tol, seconds)
         record = replace(joined([Piece(rows, record)], blank, batch), seconds=seconds)
-        self._report.backward = record
+        self._report.set_backward(record)
         self._session.notify(self._report)
         judge_backward(record, self._request.options)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import ByIteration
-from cvxfold.engines.outcome import CODES, Status, instances_that, is_absent
+from cvxfold.engines.outcome import CODES, Ended, Status, instances_that, is_absent
 from cvxfold.engines.protocol import Solution
 from cvxfold.fold import AdjointSolution
 from cvxfold.fold.history import padded
@@ -42,7 +42,7 @@ class ForwardRecord:
     seconds: float
 
     @classmethod
-    def of(cls, solution: Solution, seconds: float) -> "ForwardRecord":
+    def of(cls, solution: Solution | Ended, seconds: float) -> "ForwardRecord":
         """The record of a solution."""
         left = solution.residuals
         return cls(
@@ -117,7 +117,7 @@ class BackwardRecord:
         residual, rate, history = system.residual, system.rate, system.history
         codes = judge(residual, rate, system.exhausted, solved, diagnosis, tol, not system.exact)
         return cls(
-            system.method, (~history.isnan()).sum(0), residual, rate, residual <= tol, history, seconds,
+            system.method, system.iterations, residual, rate, residual <= tol, history, seconds,
             codes, diagnosis, tol,
         )  # fmt: skip
 

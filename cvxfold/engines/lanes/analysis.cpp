@@ -86,7 +86,8 @@ void Analysis::find_K(const Description &given) {
     });
     K_start_.assign(S.N + 1, 0);
     for (size_t e = 0; e < entries.size(); e++) {
-        const bool known = e > 0 && entries[e].column == entries[e - 1].column && entries[e].row == entries[e - 1].row;
+        const bool known =
+            e > 0 && entries[e].column == entries[e - 1].column && entries[e].row == entries[e - 1].row;
         if (!known) {
             K_row_.push_back(entries[e].row);
             K_start_[entries[e].column + 1]++;
@@ -151,7 +152,8 @@ void Analysis::find_runs() {
         }
     // Column k + 1 begins where column k goes on: one is the other without its first row.
     auto continues = [&](int k) {
-        return L_start_[k + 1] - L_start_[k] == L_start_[k + 2] - L_start_[k + 1] + 1 && L_row_[L_start_[k]] == k + 1;
+        return L_start_[k + 1] - L_start_[k] == L_start_[k + 2] - L_start_[k + 1] + 1 &&
+               L_row_[L_start_[k]] == k + 1;
     };
     for (int i = 0; i < N; i++)
         for (int r = row_start_[i + 1] - 2; r >= row_start_[i]; r--) {

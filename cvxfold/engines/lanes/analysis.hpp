@@ -31,8 +31,8 @@ struct Analysis {
     void find_L();
     void find_runs();
 
-    std::vector<int32_t> sizes_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_, P_in_K_, A_in_K_,
-        diagonal_in_K_, L_start_, L_row_, row_start_, row_entry_, row_column_, row_run_;
+    std::vector<int32_t> sizes_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_, P_in_K_,
+        A_in_K_, diagonal_in_K_, L_start_, L_row_, row_start_, row_entry_, row_column_, row_run_;
     std::vector<double> alpha_;
 };
 

@@ -11,21 +11,21 @@ namespace cvxfold {
 class BackwardPass {
   public:
     BackwardPass(Batch &batch, const BackwardCall &call)
-        : batch_(batch), S_(batch.analysis_.shape), Y_(batch.layout_), call_(call), shared_(call.shared != 0) {}
+        : batch_(batch), S_(batch.analysis_.shape), Y_(batch.layout_), call_(call),
+          shared_(call.shared != 0) {}
 
     int run() {
         std::unique_ptr<MemoryPool::Lease> lease;
         std::unique_ptr<Common> common;
         if (shared_) {
             lease = std::make_unique<MemoryPool::Lease>(batch_.commons_);
-            common = std::make_unique<Common>(S_, lease->memory());
-            const double *head = call_.state;
-            common->each(S_, [&](Pack &number) { number = splat(*head++); });
+            common = batch_.common_of(call_.state, *lease);
         }
         const int blocks = (call_.batch + W - 1) / W;
         std::atomic<int> next(0), suspicious(0);
         in_parallel(std::min(call_.threads, blocks), [&] {
-            Workplace place(S_, Y_.entries, shared_ ? batch_.shared_workspaces_ : batch_.workspaces_, common.get());
+            Workplace place(S_, Y_.entries, shared_ ? batch_.shared_workspaces_ : batch_.workspaces_,
+                            common.get());
             for (int block; (block = next.fetch_add(1)) < blocks;)
                 suspicious += differentiate(place.w, block);
         });
@@ -33,7 +33,8 @@ class BackwardPass {
     }
 
   private:
-    // 1. The pack as the forward pass left it. 2. Loss gradients on x and y. 3. The adjoint. 4. What is asked for.
+    // 1. The pack as the forward pass left it. 2. Loss gradients on x and y. 3. The adjoint. 4. What is asked
+    // for.
     int differentiate(Workspace &w, int block) {
         double *state = const_cast<double *>(call_.state);
         const Block kept(S_, shared_, batch_.block_at(state, block, shared_)); // 1
@@ -48,7 +49,7 @@ class BackwardPass {
         for (int j = 0; j < S_.m; j++)
             y[j] = w.y[j] * w.rows[j] * progress.size;
         AdjointVectors a(S_, w);
-        load_gradients(w, a, block); // 2
+        load_gradients(w, a.x_bar, y_given, block);                            // 2
         const Screened seen = backward(S_, Y_, w, a, progress, x, y, y_given); // 3
         const DataGradient gradient{a.p, w.y, x, y};
         if (!call_.raw) // 4
@@ -69,11 +70,11 @@ class BackwardPass {
         return suspicious;
     }
 
-    void load_gradients(Workspace &w, AdjointVectors &a, int block) const {
+    void load_gradients(const Workspace &w, Pack *x_bar, Pack *y_bar, int block) const {
         for (int i = 0; i < S_.n; i++)
-            a.x_bar[i] = Pack{};
+            x_bar[i] = Pack{};
         for (int j = 0; j < S_.m; j++)
-            a.z_bar[j] = Pack{};
+            y_bar[j] = Pack{};
         const int32_t *index = Y_.output_index;
         const double *scale = Y_.output_scale;
         for (int k = 0; k < Y_.outputs; k++) {
@@ -82,7 +83,7 @@ class BackwardPass {
             for (int e = 0; from && e < size; e++) {
                 if (index[e] >= S_.N)
                     continue; // s has no gradient of its own
-                Pack &to = index[e] < S_.n ? a.x_bar[index[e]] : a.z_bar[index[e] - S_.n];
+                Pack &to = index[e] < S_.n ? x_bar[index[e]] : y_bar[index[e] - S_.n];
                 for (int lane = 0; lane < W; lane++) {
                     const int instance = std::min(block * W + lane, call_.batch - 1);
                     to[lane] += scale[e] * from[static_cast<size_t>(instance) * size + e];
@@ -92,9 +93,9 @@ class BackwardPass {
             scale += size;
         }
         for (int i = 0; i < S_.n; i++)
-            a.x_bar[i] *= w.columns[i];
+            x_bar[i] *= w.columns[i];
         for (int j = 0; j < S_.m; j++)
-            a.z_bar[j] *= w.rows[j];
+            y_bar[j] *= w.rows[j];
     }
 
     void store(int k, int instance, const Pack *from, int size, int lane) const {
@@ -112,15 +113,21 @@ class BackwardPass {
         f[F::MARGIN] = seen.margin[lane];
         f[F::ON_KINK] = seen.on_kink[lane];
         f[F::SMALLEST] = seen.smallest[lane];
+        f[F::MATTERS] = seen.matters[lane];
         f[F::OFFSET] = seen.offset[lane];
         f[F::ERROR] = seen.error[lane];
         f[F::STRENGTH] = seen.strength[lane];
-        const bool plain = f[F::RESIDUAL] <= call_.tolerance && f[F::SMALLEST] >= call_.suspect && f[F::ON_KINK] == 0 &&
-                           f[F::OFFSET] <= NEGLIGIBLE && f[F::ERROR] <= call_.tolerance;
+        // As cvxfold.gradient.verdict would complain of an error.
+        const bool accurate = f[F::ERROR] <= std::max(100 * call_.tolerance, ACCURACY) ||
+                              f[F::ERROR] * f[F::STRENGTH] <= CANCELS;
+        const bool regular = f[F::SMALLEST] >= call_.suspect || f[F::MATTERS] == 0;
+        const bool plain = f[F::RESIDUAL] <= call_.tolerance && f[F::ON_KINK] == 0 &&
+                           f[F::OFFSET] <= NEGLIGIBLE && regular && accurate;
         return !plain;
     }
 
-    static constexpr double NEGLIGIBLE = 1e-11; // as cvxfold.gradient.screen has it
+    static constexpr double NEGLIGIBLE = 1e-11;               // as cvxfold.gradient.screen has it
+    static constexpr double ACCURACY = 1e-6, CANCELS = 1e-10; // as cvxfold.gradient.verdict has them
 
     Batch &batch_;
     const Shape &S_;
@@ -129,8 +136,6 @@ class BackwardPass {
     const bool shared_;
 };
 
-int Batch::backward(const BackwardCall &call) {
-    return BackwardPass(*this, call).run();
-}
+int Batch::backward(const BackwardCall &call) { return BackwardPass(*this, call).run(); }
 
 } // namespace cvxfold

@@ -15,7 +15,7 @@ from cvxfold.engines.lanes.binding import (
     Call,
     Description,
     ForwardFigure,
-    Settings,
+    KernelSettings,
     address,
     functions,
     pointers,
@@ -51,6 +51,7 @@ class CompiledBatch:
 
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
         self._maps, self._module = maps, functions()
+        self._shape = pattern.n, pattern.m
         cones, layout = pattern.cones, maps.layout()
         arrays = [
             np.asarray(values, dtype=kind)
@@ -91,7 +92,7 @@ class CompiledBatch:
         parameters: Sequence[Tensor],
         batch: int,
         outputs: Sequence[Tensor],
-        settings: Settings,
+        settings: KernelSettings,
         start: Tensor | None = None,
     ) -> Passed:
         """Solve.
@@ -133,6 +134,19 @@ class CompiledBatch:
             raise MemoryError("out of memory: the forward pass does not fit")
         return Passed(figures, aligned[:size], shared, unsolved)
 
+    def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
+        """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.
+
+        Raises:
+            MemoryError: memory does not suffice.
+        """
+        batch, (n, m) = len(passed.figures), self._shape
+        x, y, s = (torch.empty(batch, size, dtype=torch.float64) for size in (n, m, m))
+        filled = [value.data_ptr() for value in (x, y, s)]
+        if self._module.cvxfold_points(self._handle, batch, passed.shared, passed.state.data_ptr(), *filled):
+            raise MemoryError("out of memory: the solutions do not fit")
+        return x, y, s
+
     def backward(
         self,
         passed: Passed,
@@ -145,7 +159,8 @@ class CompiledBatch:
 
         Args:
             passed: what the forward pass left.
-            output_gradients: loss gradients on the outputs, ``(B, ·)``, float64 and contiguous; None for zero.
+            output_gradients: loss gradients on the outputs, ``(B, ·)``, float64 and contiguous; None for
+                zero.
             gradients: to be filled with those on the parameters ``(B, ·)``, None where unwanted; with ``raw``
                 p ``(B, n)`` and v ``(B, m)``.
             tolerances: on the residual, and on J's smallest singular value.

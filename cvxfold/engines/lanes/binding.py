@@ -35,9 +35,10 @@ class BackwardFigure(IntEnum):
     MARGIN = 2
     ON_KINK = 3
     SMALLEST = 4
-    OFFSET = 5
-    ERROR = 6
-    STRENGTH = 7
+    MATTERS = 5
+    OFFSET = 6
+    ERROR = 7
+    STRENGTH = 8
 
 
 def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
@@ -68,10 +69,12 @@ class Layout(Structure):
         *_fields(Map, "P q A b"),
         *_fields(c_int32, "moving_P moving_q moving_A moving_b"),
         *_fields(c_void_p, "which_P which_q which_A which_b"),
+        *_fields(c_int32, "moving_rows"),
+        *_fields(c_void_p, "which_rows"),
     ]
 
 
-class Settings(Structure):
+class KernelSettings(Structure):
     """``cvxfold::Settings``."""
 
     _fields_ = [
@@ -120,7 +123,9 @@ def functions() -> Any:
     module.cvxfold_bytes_at_work.restype = c_int64
     module.cvxfold_bytes_at_work.argtypes = [c_void_p, c_int]
     module.cvxfold_forward.restype = c_int
-    module.cvxfold_forward.argtypes = [c_void_p, POINTER(Settings), POINTER(Call)]
+    module.cvxfold_forward.argtypes = [c_void_p, POINTER(KernelSettings), POINTER(Call)]
+    module.cvxfold_points.restype = c_int
+    module.cvxfold_points.argtypes = [c_void_p, c_int, c_int, *[c_void_p] * 4]
     module.cvxfold_backward.restype = c_int
     module.cvxfold_backward.argtypes = [c_void_p, POINTER(BackwardCall)]
     for backward, figures in enumerate((ForwardFigure, BackwardFigure)):

@@ -1,6 +1,5 @@
 """The lanes engine: compiled kernels over packs of instances, on the CPU."""
 
-import math
 from dataclasses import replace
 from functools import cached_property
 
@@ -9,34 +8,33 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed
-from cvxfold.engines.lanes.binding import BackwardFigure, ForwardFigure, Settings
+from cvxfold.engines.lanes.binding import ForwardFigure, KernelSettings
+from cvxfold.engines.lanes.figures import SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.lanes.pattern import Pattern
-from cvxfold.engines.outcome import UNCONVERGED, Residuals
+from cvxfold.engines.outcome import UNCONVERGED
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.engine import TensorEngine
-from cvxfold.fold import AdjointSettings, AdjointSolution
+from cvxfold.fold import AdjointSettings
 from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.linearization import ProgramLinearization
-from cvxfold.gradient.screen import UNSOLVED, Screen
+from cvxfold.gradient.screen import Screen
 from cvxfold.problem.program import Entries, Program
 from cvxfold.problem.structure import IndexArray
 
 PENALTY = 1.0
 """ρ after equilibration, unless asked otherwise."""
 
-SUSPECT = 1e-5
-"""‖J w‖/‖w‖ after three steps of inverse iteration below which J may be singular. A null vector grows by 1/δ =
-1e8 a step, so that beside this no step can have missed it."""
-
 
 class LanesEngine:
     """Solves by the compiled kernels, and hands over to the tensor engine what they do not do.
 
-    That is: what asks for the bare iteration (``refine=False``, fewer than 25 iterations), a start from another
-    solver or a printed table; data that are not on the CPU; and instances that the kernels leave unsolved.
+    That is: what asks for the bare iteration (``refine=False``, fewer than 25 iterations), a start from
+    another solver or a printed table; data that are not on the CPU; and instances that the kernels leave
+    unsolved.
 
     Args:
         entries: of the programs. beside: the tensor engine.
@@ -56,14 +54,16 @@ class LanesEngine:
         """
         if not self.serves(program.values.q.device, request):
             return self.beside.solve(program, request)
-        structure, batch = program.structure, program.batch
-        like = program.values.q
-        x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
-        start = self._start(batch) if request.warm_start else None
-        given = [value.detach().contiguous() for value in program.values]
-        settings = self.settings(request)
-        passed = self._compiled.forward(given, batch, [x, y, s], settings, start)  # 1
-        solution = self._solution(program, request, passed, (x, y, s))
+        if isinstance(request.found, LanesPassage):
+            passed, point = request.found.passed, request.found.points()
+        else:
+            structure, batch, like = program.structure, program.batch, program.values.q
+            x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
+            point = x, y, s
+            start = self._start(batch) if request.warm_start else None
+            given = [value.detach().contiguous() for value in program.values]
+            passed = self._compiled.forward(given, batch, point, self.settings(request), start)  # 1
+        solution = self._solution(program, request, passed, point)
         if passed.unsolved:
             solution = self._finished(solution, request)  # 2
         self._last = solution.x, solution.y, solution.s
@@ -79,7 +79,7 @@ class LanesEngine:
         p, v = torch.empty_like(solution.x), torch.empty_like(solution.y)
         bars = [x_bar.contiguous(), y_bar.contiguous(), None]
         figures, _ = self._compiled.backward(kept.passed, bars, [p, v], (settings.tol, SUSPECT), raw=True)
-        return Adjoint(p, v, _system(figures, settings)), screen_of(figures)
+        return Adjoint(p, v, system_of(figures, settings)), screen_of(figures)
 
     def linearize(self, solution: Solution) -> ProgramLinearization:
         """F at the solution, as the tensor engine has it."""
@@ -98,10 +98,10 @@ class LanesEngine:
         return device.type == "cpu" and plain and request.start is None
 
     @staticmethod
-    def settings(request: SolveRequest) -> Settings:
+    def settings(request: SolveRequest) -> KernelSettings:
         """For the kernels."""
         settings, left = request.settings, request.deadline.left
-        return Settings(
+        return KernelSettings(
             settings.eps_abs, settings.eps_rel, settings.eps_infeasible,
             PENALTY if settings.penalty is None else settings.penalty, settings.relaxation,
             -1.0 if left is None else left, settings.max_iters, settings.penalty is not None,
@@ -131,29 +131,20 @@ class LanesEngine:
         self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]
     ) -> Solution:
         """What the kernels found."""
-        figures = passed.figures
-        whole = figures[
-            :, [ForwardFigure.STATUS, ForwardFigure.ITERATIONS, ForwardFigure.NEWTON_STEPS]
-        ].long()
-        pattern = self.pattern
+        found, pattern = ended_of(passed.figures), self.pattern
         return Solution(
             engine=self.name,
             program=program,
             x=point[0],
             y=point[1],
             s=point[2],
-            status=whole[:, 0],
-            iterations=whole[:, 1],
-            newton_steps=whole[:, 2],
-            residuals=Residuals(
-                figures[:, ForwardFigure.PRIMAL],
-                figures[:, ForwardFigure.DUAL],
-                figures[:, ForwardFigure.GAP],
-                figures[:, ForwardFigure.RELATIVE],
-            ),
-            certificate=figures[:, ForwardFigure.CERTIFICATE],
-            rescued=torch.zeros(program.batch, dtype=torch.bool),
-            penalty=figures[:, ForwardFigure.PENALTY],
+            status=found.status,
+            iterations=found.iterations,
+            newton_steps=found.newton_steps,
+            residuals=found.residuals,
+            certificate=found.certificate,
+            rescued=found.rescued,
+            penalty=passed.figures[:, ForwardFigure.PENALTY],
             relaxation=request.settings.relaxation,
             proximal=request.proximal,
             kept=Packs(passed, (pattern.P.shape[1], len(pattern.A_column)), program.structure),
@@ -178,38 +169,3 @@ class LanesEngine:
         }
         residuals = overwritten(solution.residuals, rows, part.residuals)
         return replace(solution, **changed, **spent, residuals=residuals)
-
-
-def _system(figures: Tensor, settings: AdjointSettings) -> AdjointSolution:
-    """The adjoint system as reports tell of it."""
-    batch = len(figures)
-    residual, corrections = (
-        figures[:, column].clone() for column in (BackwardFigure.RESIDUAL, BackwardFigure.CORRECTIONS)
-    )
-    converged = residual <= settings.tol
-    return AdjointSolution(
-        method="direct",
-        w=figures.new_empty(batch, 0),
-        iterations=corrections.long(),
-        residual=residual,
-        rate=torch.full_like(residual, math.nan),
-        converged=converged,
-        history=residual.unsqueeze(0),
-        exhausted=torch.zeros_like(converged),
-    )
-
-
-def screen_of(figures: Tensor) -> Screen:
-    """What the kernels saw of each instance."""
-    column = {figure: figures[:, figure] for figure in BackwardFigure}
-    return Screen(
-        margin=column[BackwardFigure.MARGIN],
-        on_kink=column[BackwardFigure.ON_KINK] > 0,
-        smallest=column[BackwardFigure.SMALLEST],
-        offset=column[BackwardFigure.OFFSET],
-        adjoint_error=column[BackwardFigure.ERROR],
-        strength=column[BackwardFigure.STRENGTH],
-        blind=torch.zeros(len(figures), dtype=torch.bool),
-        unsolved=~(column[BackwardFigure.RESIDUAL] <= UNSOLVED),
-        suspect=SUSPECT,
-    )

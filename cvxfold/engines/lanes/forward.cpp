@@ -31,7 +31,8 @@ class ForwardPass {
         for (int instance = 0; instance < call_.batch; instance++)
             if (open_[instance])
                 left.push_back(instance);
-        each_pack(static_cast<int>(left.size()), [&](Workspace &w, int pack) { bad += second(w, left, pack); }); // 3
+        each_pack(static_cast<int>(left.size()),
+                  [&](Workspace &w, int pack) { bad += second(w, left, pack); }); // 3
         return bad;
     }
 
@@ -52,18 +53,24 @@ class ForwardPass {
         return O_.seconds < 0 || spent.count() < O_.seconds;
     }
 
-    Block block_of(int instance) const { return Block(S_, shared_, batch_.block_at(call_.state, instance / W, shared_)); }
+    Block block_of(int instance) const {
+        return Block(S_, shared_, batch_.block_at(call_.state, instance / W, shared_));
+    }
 
-    void load_parameters(Workspace &w, const int *instances) const {
-        Pack *to = w.parameters;
+    // Returns the lanes whose parameters are all finite.
+    Mask load_parameters(Workspace &w, const int *instances) const {
+        Pack *to = w.parameters, sum{};
         for (int k = 0; k < Y_.parameters; k++) {
             const double *from[W];
             for (int lane = 0; lane < W; lane++)
                 from[lane] = call_.parameters[k] + instances[lane] * call_.strides[k];
-            for (int e = 0; e < Y_.parameter_sizes[k]; e++, to++)
+            for (int e = 0; e < Y_.parameter_sizes[k]; e++, to++) {
                 for (int lane = 0; lane < W; lane++)
                     (*to)[lane] = from[lane][e];
+                sum += 0.0 * *to; // zero, or NaN from then on
+            }
         }
+        return sum == 0.0;
     }
 
     void prepare_common(Pack *memory) {
@@ -82,9 +89,10 @@ class ForwardPass {
         common_->each(S_, [&](Pack &number) { *head++ = number[0]; });
     }
 
-    // The data of some instances, equilibrated; returns their sizes.
-    Pack load(Workspace &w, const int *instances) const {
-        load_parameters(w, instances);
+    // The data of some instances, equilibrated, and their sizes; returns the lanes whose parameters are
+    // finite.
+    Mask load(Workspace &w, const int *instances, Pack &size) const {
+        const Mask valid = load_parameters(w, instances);
         if (!shared_) {
             apply(Y_.P, S_.nnz_P, w.parameters, w.P);
             apply(Y_.A, S_.nnz_A, w.parameters, w.A);
@@ -92,7 +100,8 @@ class ForwardPass {
         }
         apply(Y_.q, S_.n, w.parameters, w.q);
         apply(Y_.b, S_.m, w.parameters, w.b);
-        return scale_vectors(S_, w);
+        size = scale_vectors(S_, w);
+        return valid;
     }
 
     // Points to start from, into w.x and w.u; returns which lanes have one.
@@ -116,14 +125,16 @@ class ForwardPass {
         int instances[W];
         for (int lane = 0; lane < W; lane++)
             instances[lane] = std::min(block * W + lane, call_.batch - 1);
-        const Pack size = load(w, instances);
+        Pack size;
+        const Mask valid = load(w, instances, size);
         Progress progress = at_first(splat(O_.penalty), size);
         set_penalty(S_, w, progress.rho);
         const Mask warm = load_start(w, instances, size);
-        const Mask done = first_pass(S_, O_, w, progress, all(), warm, shared_);
+        const Mask done = first_pass(S_, O_, w, progress, valid, warm, shared_) | ~valid;
         block_of(block * W).keep(S_, w, progress);
         Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}};
         judge(S_, O_, w, progress, ended);
+        ended.status = select(valid, ended.status, splat(INVALID));
         int bad = 0;
         for (int lane = 0; lane < W && block * W + lane < call_.batch; lane++) {
             if (done[lane])
@@ -139,7 +150,9 @@ class ForwardPass {
         const int count = std::min<int>(W, static_cast<int>(left.size()) - pack * W);
         for (int lane = 0; lane < W; lane++)
             instances[lane] = left[pack * W + std::min(lane, count - 1)];
-        Progress progress = at_first(splat(O_.penalty), load(w, instances));
+        Pack size;
+        load(w, instances, size);
+        Progress progress = at_first(splat(O_.penalty), size);
         for (int lane = 0; lane < W; lane++) {
             const Block kept = block_of(instances[lane]);
             const int from = instances[lane] % W;
@@ -184,7 +197,8 @@ class ForwardPass {
     }
 
     // Outputs and figures of one instance; returns whether it is not solved.
-    int write(const Workspace &w, const Progress &progress, const Ended &ended, int lane, int instance, bool second) {
+    int write(const Workspace &w, const Progress &progress, const Ended &ended, int lane, int instance,
+              bool second) {
         const double size = progress.size[lane];
         const int32_t *index = Y_.output_index;
         const double *scale = Y_.output_scale;
@@ -207,7 +221,8 @@ class ForwardPass {
         const double primal = m.primal[lane] / (size + m.primal_terms[lane]);
         const double dual = m.dual[lane] / (size + m.dual_terms[lane]);
         const double gap = m.gap[lane] / (size * size + m.gap_terms[lane]);
-        f[F::RELATIVE] = std::isfinite(primal + dual + gap) ? std::max(primal, std::max(dual, gap)) : std::nan("");
+        f[F::RELATIVE] =
+            std::isfinite(primal + dual + gap) ? std::max(primal, std::max(dual, gap)) : std::nan("");
         f[F::CERTIFICATE] = ended.certificate[lane];
         f[F::PENALTY] = progress.rho[lane];
         f[F::SECOND_PASS] = second;

@@ -14,9 +14,9 @@ from cvxfold.problem.structure import Structure
 class Packs:
     """The state of a pass, by instance.
 
-    The kernels lay it out as a head, where the batch shares P and A, and a block for each pack of instances:
-    equilibrated P, A, D and E (unless shared), q, b, x and u, and six numbers, of which the first two are ρ and
-    the size of the data.
+    The kernels lay it out as a head, where the batch shares P and A, and a block for each pack of
+    instances: equilibrated P, A, D and E (unless shared), q, b, x and u, and six numbers, of which the first
+    two are ρ and the size of the data.
 
     Args:
         passed: the state. entries: of P and of A as the kernels store them. structure: of the programs.

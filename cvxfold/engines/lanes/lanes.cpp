@@ -17,9 +17,7 @@ CVXFOLD_API void *cvxfold_new(const Description *description, const Layout *layo
     }
 }
 
-CVXFOLD_API void cvxfold_free(void *batch) {
-    delete static_cast<Batch *>(batch);
-}
+CVXFOLD_API void cvxfold_free(void *batch) { delete static_cast<Batch *>(batch); }
 
 // Entries of L, and multiplications of a factorization.
 CVXFOLD_API void cvxfold_counts(const void *batch, int64_t *entries, int64_t *multiplications) {
@@ -40,6 +38,17 @@ CVXFOLD_API int64_t cvxfold_bytes_at_work(const void *batch, int shared) {
 CVXFOLD_API int cvxfold_forward(void *batch, const Settings *settings, const Call *call) {
     try {
         return static_cast<Batch *>(batch)->forward(*settings, *call);
+    } catch (...) {
+        return -1;
+    }
+}
+
+// Fills x (B, n), y and s (B, m); -1 where memory does not suffice.
+CVXFOLD_API int cvxfold_points(void *batch, int instances, int shared, const double *state, double *x,
+                               double *y, double *s) {
+    try {
+        static_cast<Batch *>(batch)->points(instances, shared != 0, state, x, y, s);
+        return 0;
     } catch (...) {
         return -1;
     }

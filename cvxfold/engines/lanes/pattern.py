@@ -1,10 +1,11 @@
 """The pattern of a structure as the kernels have it, and the order of elimination.
 
-P is stored by its upper triangle. The rows of a curved cone share one pattern, since the frame of its derivative
-mixes them. K = [P Aᵀ; A −G] is eliminated in an order of minimum degree.
+P is stored by its upper triangle. The rows of a curved cone share one pattern, since the frame of its
+derivative mixes them. K = [P Aᵀ; A −G] is eliminated in an order of minimum degree.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,8 +23,9 @@ class Pattern:
         n, m: variables and rows. cones: sizes of the cones.
         P: rows and columns of the upper triangle's entries, ``(2, nnz P')``.
         A_start, A_column: A by rows, ``(m + 1,)`` and ``(nnz A',)``.
-        from_P: these entries from the stored ones, ``(nnz P', nnz P)``. from_A: ``(nnz A', nnz A)``.
-        from_b: b ``(m,)`` from its stored entries.
+        P_from_stored: these entries from the stored ones, ``(nnz P', nnz P)``.
+        A_from_stored: likewise, ``(nnz A', nnz A)``.
+        b_from_stored: b ``(m,)`` from its stored entries.
     """
 
     n: int
@@ -32,25 +34,32 @@ class Pattern:
     P: IndexArray
     A_start: IndexArray
     A_column: IndexArray
-    from_P: sp.csr_array
-    from_A: sp.csr_array
-    from_b: sp.csr_array
+    P_from_stored: Any
+    A_from_stored: Any
+    b_from_stored: Any
 
     @classmethod
     def of(cls, structure: Structure) -> "Pattern":
         """Of a structure."""
         n, m = structure.n, structure.m
-        P, from_P = _upper_triangle(structure.P_entries, n)
-        A_row, A_column, from_A = _with_blocks(structure.A_entries, structure.cones, n)
+        P, P_from_stored = _upper_triangle(structure.P_entries, n)
+        A_row, A_column, A_from_stored = _with_blocks(structure.A_entries, structure.cones, n)
         A_start = np.searchsorted(A_row, np.arange(m + 1))
         count = len(structure.b_entries)
-        from_b = sp.csr_array((np.ones(count), (structure.b_entries, np.arange(count))), shape=(m, count))
-        return cls(n, m, structure.cones, P, A_start, A_column, from_P, from_A, from_b)
+        b_from_stored = sp.csr_array(
+            (np.ones(count), (structure.b_entries, np.arange(count))), shape=(m, count)
+        )
+        return cls(n, m, structure.cones, P, A_start, A_column, P_from_stored, A_from_stored, b_from_stored)
+
+    @property
+    def A_row(self) -> IndexArray:
+        """The row of each entry of A, ``(nnz A',)``."""
+        return np.repeat(np.arange(self.m), np.diff(self.A_start))
 
     def order(self) -> IndexArray:
         """Which of the n variables and m rows is eliminated first, second, …; ``(n + m,)``."""
         size = self.n + self.m
-        rows = self.n + np.repeat(np.arange(self.m), np.diff(self.A_start))
+        rows = self.n + self.A_row
         above = np.concatenate([self.P[0], self.A_column]), np.concatenate([self.P[1], rows])
         off = above[0] != above[1]
         i, j = above[0][off], above[1][off]

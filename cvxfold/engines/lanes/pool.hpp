@@ -1,7 +1,7 @@
 // Threads that sleep until there is work.
 //
-// OpenMP would bind to the library that torch has loaded, whose waiting threads spin and take the processor from
-// whoever needs it. Here helpers wait on a condition, and a caller waits only for those that have begun.
+// OpenMP would bind to the library that torch has loaded, whose waiting threads spin and take the processor
+// from whoever needs it. Here helpers wait on a condition, and a caller waits only for those that have begun.
 #pragma once
 
 #include <condition_variable>

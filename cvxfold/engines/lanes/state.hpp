@@ -1,4 +1,5 @@
-// What a batch shares while it is worked on, and what the forward pass leaves of each pack for the backward pass.
+// What a batch shares while it is worked on, and what the forward pass leaves of each pack for the backward
+// pass.
 #pragma once
 
 #include <algorithm>
@@ -61,7 +62,9 @@ struct Block {
         used = c.used();
     }
 
-    Progress progress() const { return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations}; }
+    Progress progress() const {
+        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations};
+    }
 
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {
         const auto copy = [](Pack *to, const Pack *from, int count) { std::copy(from, from + count, to); };

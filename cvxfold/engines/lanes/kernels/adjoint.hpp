@@ -11,27 +11,32 @@
 //     [ E Q'A  -lambda/R  ] [ zeta ]  =  [ E Q'y_bar ]
 //
 // 1. Factor the regularized matrix at u, as Newton's method does.
-// 2. Refine against the exact one. Beside each correction runs a step of inverse iteration on J, the Jacobian of
-//    b - s - A x in u, whose growth bounds J's smallest singular value from above; and beside the first the step
-//    that Newton's method would still take.
+// 2. Refine against the exact one. Beside each correction runs a step of inverse iteration on J, the Jacobian
+// of
+//    b - s - A x in u, whose growth bounds J's smallest singular value from above; and beside the first the
+//    step that Newton's method would still take.
 // 3. Check P p + A'v = x_bar in the program's own units.
 // 4. One more correction tells what error of the gradient the remainder stands for.
 #pragma once
 
+#include "layout.hpp"
 #include "newton.hpp"
 
 namespace cvxfold {
 
 struct Screened {
     Pack residual, corrections; // relative; how many
-    Pack margin, on_kink;       // distance to the nearest kink over the largest of u, A x and b; whether it is zero
-    Pack smallest, offset;      // bound of J's smallest singular value; |du| over the same size
-    Pack error, strength;       // of the gradient, as cvxfold.gradient.screen has them
+    Pack margin, on_kink; // distance to the nearest kink over the largest of u, A x and b; whether it is zero
+    Pack smallest, offset; // bound of J's smallest singular value; |du| over the same size
+    Pack state_size;       // that size
+    Pack matters;          // whether what J makes small concerns the loss or what parameters move
+    Pack error, strength;  // of the gradient, as cvxfold.gradient.screen has them
 };
 
 const int CORRECTIONS = 12;
 const double ADJOINT_EXACT = 1e-15;
-const double KINK = 1e-9, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
+const double KINK = 1e-9, LARGEST_KINK = 1e-6, FELT = 1e-7; // as cvxfold.gradient.screen has them
+const int LOOKS = 3;                                        // steps of inverse iteration
 
 // right-hand side of J du = r: r1 = -A'R r, r2 = E Q'r, into column c.
 template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
@@ -69,6 +74,37 @@ inline double generic(int j) {
     return __builtin_cos(1.7 * place * place + place);
 }
 
+// Whether a direction that J makes small concerns somebody: it moves an entry of x or y that the loss looks
+// at, or ties the multiplier of an inequality to a row that parameters move. From dx, z (in column c of
+// w.right) and du, as scatter_state left them. Uses w.turned.
+template <int C>
+inline Pack matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *du, const Pack *x_bar,
+                    const Pack *y_given, int c) {
+    Pack *dy = w.turned, length = FELT * sqrt(squared_norm(du, S.m)), x_largest{}, y_largest{};
+    for (int i = 0; i < S.n; i++)
+        x_largest = max(x_largest, abs(w.dx[i] * w.columns[i]));
+    for (int j = 0; j < S.m; j++)
+        dy[j] = w.E[j] * w.right[S.place[S.n + j] * C + c];
+    out_of_frame(S, w.frame, dy, dy);
+    for (int j = 0; j < S.m; j++) {
+        dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Pack{});
+        y_largest = max(y_largest, abs(dy[j]));
+    }
+    Mask seen = none(), inequality = none(), moved = none();
+    for (int i = 0; i < S.n; i++)
+        seen |=
+            (x_bar[i] != 0.0) & (abs(w.dx[i]) > length) & (abs(w.dx[i] * w.columns[i]) > FELT * x_largest);
+    for (int j = 0; j < S.m; j++) {
+        const Mask ties = (abs(dy[j]) > FELT * y_largest) & (y_largest > 0.0);
+        seen |= (y_given[j] != 0.0) & ties;
+        if (j >= S.zero)
+            inequality |= ties;
+    }
+    for (int k = 0; k < Y.moving_rows; k++)
+        moved |= (abs(dy[Y.which_rows[k]]) > FELT * y_largest) & (y_largest > 0.0);
+    return select(seen | (inequality & moved), splat(1), Pack{});
+}
+
 // What the adjoint works on, (n) and (m) each.
 struct AdjointVectors {
     Pack *x_bar, *z_bar;          // right-hand side; z_bar = E Q'y_bar
@@ -79,10 +115,12 @@ struct AdjointVectors {
 
     AdjointVectors(const Shape &S, Workspace &w)
         : x_bar(w.adjoint), z_bar(w.adjoint + S.n), p(w.x_before), zeta(w.u_before), upper(w.adjoint + S.N),
-          lower(w.adjoint + S.N + S.n), state(w.adjoint + 2 * S.N), p_before(w.x_kept), zeta_before(w.u_kept) {}
+          lower(w.adjoint + S.N + S.n), state(w.adjoint + 2 * S.N), p_before(w.x_kept),
+          zeta_before(w.u_kept) {}
 };
 
-// upper = x_bar - P p - (E Q'A)'zeta and lower likewise, exactly; returns the larger relative to the right-hand side.
+// upper = x_bar - P p - (E Q'A)'zeta and lower likewise, exactly; returns the larger relative to the
+// right-hand side.
 inline Pack adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Pack size) {
     for (int j = 0; j < S.m; j++)
         w.y[j] = w.E[j] * a.zeta[j];
@@ -119,10 +157,12 @@ inline Pack stationarity(const Shape &S, const Workspace &w, const AdjointVector
     return sqrt(ratio(left, max(given, max(by_P, by_A)), Pack{}));
 }
 
-// From w.u, a.x_bar and a.z_bar (there still y_bar, in equilibrated units) to a.p, a.zeta and w.y = v.
-inline Screened adjoint(const Shape &S, Workspace &w, AdjointVectors &a, Progress &progress) {
+// From w.u, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v. margin: (m), becomes
+// the distance of each row's cone from the nearest kink.
+inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                        const Progress &progress, const Pack *y_given, Pack *margin) {
     Screened seen{};
-    Pack *margin = w.s, *offset = w.du;
+    Pack *offset = w.du;
     reset_roots(S, w);
     residual(S, w, progress.rho); // for the offset, while w.s and w.y are free
     Pack state_size{};
@@ -131,7 +171,7 @@ inline Screened adjoint(const Shape &S, Workspace &w, AdjointVectors &a, Progres
     state_size = select(state_size > 0.0, state_size, splat(1));
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1
     factor_newton(S, w, Pack{});
-    into_frame(S, w.frame, a.z_bar, a.z_bar);
+    into_frame(S, w.frame, y_given, a.z_bar);
     Pack size = infinity_norm(a.x_bar, S.n);
     for (int j = 0; j < S.m; j++) {
         a.z_bar[j] *= w.E[j];
@@ -150,7 +190,7 @@ inline Screened adjoint(const Shape &S, Workspace &w, AdjointVectors &a, Progres
     seen.smallest = splat(1);
     int looks = 0;
     for (int correction = 0; correction < CORRECTIONS; correction++) {
-        const bool with_state = looks < 3 && S.m > 0;
+        const bool with_state = looks < LOOKS && S.m > 0;
         if (with_state) {
             Pack norm = sqrt(squared_norm(a.state, S.m)), inverse = 1.0 / max(norm, splat(1e-300));
             if (correction > 0)
@@ -177,6 +217,8 @@ inline Screened adjoint(const Shape &S, Workspace &w, AdjointVectors &a, Progres
             gather_state<2>(S, w, a.state, w.dx, 1);
             solve<2>(S, w.newton, w.right);
             scatter_state<2>(S, w, a.state, w.scratch, 1);
+            if (looks == LOOKS - 1)
+                seen.matters = matters<2>(S, Y, w, w.scratch, a.x_bar, y_given, 1);
         } else {
             gather<1>(S, w.right, 0, a.upper, a.lower);
             solve<1>(S, w.newton, w.right);
@@ -205,7 +247,7 @@ inline Screened adjoint(const Shape &S, Workspace &w, AdjointVectors &a, Progres
         seen.corrections += select(improving, splat(1), Pack{});
         best = select(better, left, best);
         improving = better & (best > ADJOINT_EXACT);
-        if (!any(improving) && looks >= 3)
+        if (!any(improving) && looks >= LOOKS)
             break;
     }
     if (S.m > 0)
@@ -216,6 +258,7 @@ inline Screened adjoint(const Shape &S, Workspace &w, AdjointVectors &a, Progres
     for (int j = 0; j < S.m; j++)
         nearest = min(nearest, margin[j]);
     seen.margin = nearest / state_size;
+    seen.state_size = state_size;
     Pack error = min(10.0 * seen.offset, splat(LARGEST_KINK));
     Mask on_kink = seen.margin <= max(splat(KINK), error);
     seen.on_kink = select(on_kink, splat(1), Pack{});

@@ -3,9 +3,10 @@
 //     infeasible   dy in K*,  b'dy = -1,  |A'dy| <= eps
 //     unbounded    q'dx = -1,  |P dx| <= eps,  |A dx + ds| <= eps  with ds in K
 //
-// where q and b are divided by their largest entry, so that the size of the data does not decide. The steps of the
-// splitting tend to such directions where there are any (Banjac, Goulart, Stellato and Boyd, "Infeasibility
-// detection in the alternating direction method of multipliers for convex optimization", 2019).
+// where q and b are divided by their largest entry, so that the size of the data does not decide. The steps
+// of the splitting tend to such directions where there are any (Banjac, Goulart, Stellato and Boyd,
+// "Infeasibility detection in the alternating direction method of multipliers for convex optimization",
+// 2019).
 #pragma once
 
 #include "residual.hpp"
@@ -29,7 +30,8 @@ inline Pack certificate_ratio(Pack violation, Pack gain) {
     return select(gain > 0.0, violation / max(gain, splat(2.3e-308)), splat(__builtin_inf()));
 }
 
-// The residual of dy (m), which is projected onto K*, as a proof that nothing is feasible. Uses w.turned, w.scratch.
+// The residual of dy (m), which is projected onto K*, as a proof that nothing is feasible. Uses w.turned,
+// w.scratch.
 inline Pack infeasibility(const Shape &S, Workspace &w, Pack *dy) {
     for (int j = 0; j < S.m; j++)
         w.turned[j] = -dy[j];
@@ -46,7 +48,8 @@ inline Pack infeasibility(const Shape &S, Workspace &w, Pack *dy) {
     return certificate_ratio(violation, -product_beyond_rounding(w.b, dy, S.m));
 }
 
-// The residual of dx (n) as a direction along which a feasible objective falls forever. Uses w.turned, w.scratch.
+// The residual of dx (n) as a direction along which a feasible objective falls forever. Uses w.turned,
+// w.scratch.
 inline Pack unboundedness(const Shape &S, Workspace &w, const Pack *dx) {
     Pack *Pdx = w.scratch, *inside = w.scratch + S.N;
     multiply_P(S, w.P, dx, Pdx);

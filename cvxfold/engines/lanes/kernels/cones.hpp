@@ -1,4 +1,5 @@
-// The product of all cones: projections, and the frames Q in which the derivative D = Q diag(lambda) Q' is diagonal.
+// The product of all cones: projections, and the frames Q in which the derivative D = Q diag(lambda) Q' is
+// diagonal.
 #pragma once
 
 #include "exponential.hpp"
@@ -10,8 +11,8 @@ namespace cvxfold {
 
 const int FRAME3 = 9; // packs of the frame of a cone in R^3
 
-// s = Pi_K(u), (m). `roots` (exponential + power) are where root finding begins, and become what it comes to only
-// where `keep` is: a point that is looked at once more, for a neighbour's sake, must give the same bits.
+// s = Pi_K(u), (m). `roots` (exponential + power) are where root finding begins, and become what it comes to
+// only where `keep` is: a point that is looked at once more, for a neighbour's sake, must give the same bits.
 inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask keep) {
     for (int i = 0; i < S.zero; i++)
         s[i] = Pack{};
@@ -25,7 +26,8 @@ inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask ke
         if (c < S.exponential)
             exponential::look(u[at], u[at + 1], u[at + 2], root, s + at, nullptr, false);
         else
-            power::look(S.alpha[c - S.exponential], u[at], u[at + 1], u[at + 2], root, s + at, nullptr, false);
+            power::look(S.alpha[c - S.exponential], u[at], u[at + 1], u[at + 2], root, s + at, nullptr,
+                        false);
         roots[c] = select(keep, root, roots[c]);
     }
 }
@@ -37,9 +39,10 @@ inline void keep_frame(const Frame3 &look, Mask mask, Pack *lambda, Pack *frame)
         frame[i] = select(mask, look.axes[i], frame[i]);
 }
 
-// lambda (m) and the frames (S.frame) at u, where `mask` is; `margin` (m), where not null, becomes the distance of
-// each row's cone from the nearest point without a derivative, infinite for equalities.
-inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *lambda, Pack *frame, Pack *margin) {
+// lambda (m) and the frames (S.frame) at u, where `mask` is; `margin` (m), where not null, becomes the
+// distance of each row's cone from the nearest point without a derivative, infinite for equalities.
+inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *lambda, Pack *frame,
+                 Pack *margin) {
     for (int i = 0; i < S.separable(); i++) {
         Pack active = i >= S.zero ? select(u[i] > 0.0, splat(1), Pack{}) : Pack{};
         lambda[i] = select(mask, active, lambda[i]);
@@ -104,8 +107,8 @@ inline void out_of_frame(const Shape &S, const Pack *frame, const Pack *a, Pack 
     }
 }
 
-// The rows of Q'A that belong to curved cones, whose rows share one pattern; the others stay as they are in A.
-// column: (2 m), for the rows of one cone in one column.
+// The rows of Q'A that belong to curved cones, whose rows share one pattern; the others stay as they are in
+// A. column: (2 m), for the rows of one cone in one column.
 inline void rotate_A(const Shape &S, const Pack *frame, const Pack *A, Pack *rotated, Pack *column) {
     int at = S.separable();
     for (int c = 0; c < S.second_order; c++) {
@@ -125,7 +128,8 @@ inline void rotate_A(const Shape &S, const Pack *frame, const Pack *A, Pack *rot
         for (int e = 0; e < e1 - e0; e++) {
             const Pack a0 = A[e0 + e], a1 = A[e1 + e], a2 = A[e2 + e];
             for (int i = 0; i < 3; i++)
-                rotated[S.A_start[at + i] + e] = frame[3 * i] * a0 + frame[3 * i + 1] * a1 + frame[3 * i + 2] * a2;
+                rotated[S.A_start[at + i] + e] =
+                    frame[3 * i] * a0 + frame[3 * i + 1] * a1 + frame[3 * i + 2] * a2;
         }
     }
 }

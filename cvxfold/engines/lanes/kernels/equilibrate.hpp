@@ -1,5 +1,5 @@
-// Ruiz's equilibration, with Euclidean norms ("A scaling algorithm to equilibrate both rows and columns norms in
-// matrices", 2001), of [P A'; A 0]: diagonal D and E that make rows and columns alike in size.
+// Ruiz's equilibration, with Euclidean norms ("A scaling algorithm to equilibrate both rows and columns norms
+// in matrices", 2001), of [P A'; A 0]: diagonal D and E that make rows and columns alike in size.
 #pragma once
 
 #include "product.hpp"

@@ -1,12 +1,12 @@
 // The exponential cone cl{(x, y, z) : y > 0, y exp(x/y) <= z}.
 //
-// A point u = (r, s, t) between K and its polar is the sum of two orthogonal points of their boundaries (Friberg,
-// "Projection onto the exponential cone: a univariate root-finding problem", 2023),
+// A point u = (r, s, t) between K and its polar is the sum of two orthogonal points of their boundaries
+// (Friberg, "Projection onto the exponential cone: a univariate root-finding problem", 2023),
 //
 //     p = y (rho, 1, e^rho)          d = mu (e^rho, (1 - rho) e^rho, -1)          y, mu > 0
 //
-// with y = ((rho - 1) r + s) / (rho^2 - rho + 1) and mu e^rho = (r - rho s) / (rho^2 - rho + 1); rho is the one
-// root of y e^rho - mu = t where both are positive. The derivative's third eigenvalue is
+// with y = ((rho - 1) r + s) / (rho^2 - rho + 1) and mu e^rho = (r - rho s) / (rho^2 - rho + 1); rho is the
+// one root of y e^rho - mu = t where both are positive. The derivative's third eigenvalue is
 //
 //     lambda = y |w|^2 / (y |w|^2 + mu e^rho |v|^2)          v = p / y, w = d / mu
 #pragma once
@@ -22,7 +22,8 @@ const double PARTS[] = {1.0 / 64, 1.0 / 4}; // of the slack, tried as a distance
 const double MODERATE = 20; // |rho| up to which the equation itself is solved, beyond it its logarithm
 const double FAR = 100;     // |rho| beyond which the root is an end of its interval, to e^-100
 const double FARTHEST = 1e100;
-const double IN_K = 0.465, IN_POLAR = 0.8; // distances of (-1, 1, 1) to the boundaries of K and K*, rounded down
+const double IN_K = 0.465,
+             IN_POLAR = 0.8; // distances of (-1, 1, 1) to the boundaries of K and K*, rounded down
 
 struct Branch {
     Mask inside, polar, face;
@@ -68,33 +69,39 @@ inline Pack moderate_root(Pack r, Pack s, Pack t, Pack low, Pack high, Pack gues
     return x;
 }
 
-// The same in logarithms of both sides of y e^rho + t- = mu + t+, almost linear in rho, which cannot overflow.
+// The same in logarithms of both sides of y e^rho + t- = mu + t+, almost linear in rho, which cannot
+// overflow.
 inline Pack any_root(Pack r, Pack s, Pack t, Pack low, Pack high, Mask done) {
     Pack one = splat(1), nan = splat(__builtin_nan("")), zero{};
     Pack log_above = log_or_minus_infinity(t), log_below = log_or_minus_infinity(-t);
     auto balance = [&](Pack rho, Pack &value, Pack &slope) {
         Pack y = (s - r) + rho * r, mu = r - rho * s, scale = one + rho * (rho - 1.0);
         Pack common = (2.0 * rho - 1.0) / scale, log_scale = log(scale);
-        Pack log_a = log_or_minus_infinity(y) - log_scale + rho, log_mu = log_or_minus_infinity(mu) - log_scale - rho;
+        Pack log_a = log_or_minus_infinity(y) - log_scale + rho,
+             log_mu = log_or_minus_infinity(mu) - log_scale - rho;
         Pack left = log_of_sum(log_a, log_below), right = log_of_sum(log_mu, log_above);
         value = left - right;
         slope = exp(log_a - left) * (1.0 - common + r / y) + exp(log_mu - right) * (1.0 + common + s / mu);
     };
     Pack end = select(low > splat(FAR), low, select(high < splat(-FAR), high, nan));
-    end = select(end > splat(FARTHEST), splat(FARTHEST), select(end < splat(-FARTHEST), splat(-FARTHEST), end));
+    end =
+        select(end > splat(FARTHEST), splat(FARTHEST), select(end < splat(-FARTHEST), splat(-FARTHEST), end));
     Mask at_end = end == end;
     Pack start = min(max(splat(0.5), low + 0.3), high - 0.3);
-    start = select((start > low) & (start < high), start, select(finite(low + high), 0.5 * (low + high), zero));
+    start =
+        select((start > low) & (start < high), start, select(finite(low + high), 0.5 * (low + high), zero));
     Pack x = bracketed_newton(balance, select(at_end, splat(0.5), start), low, high, done | at_end);
     return select(at_end, end, x);
 }
 
-// At most the distance of a point of K or its polar to the boundary: u -+ h (-1, 1, 1) is tried for two lengths h.
+// At most the distance of a point of K or its polar to the boundary: u -+ h (-1, 1, 1) is tried for two
+// lengths h.
 inline Pack inner_margin(const Branch &b, Pack r, Pack s, Pack t) {
     Pack one = splat(1), zero{}, margin{};
     Mask flat = b.inside | b.polar;
     Pack slope = select(b.polar, s / select(r > zero, r, one) - 1.0, r / select(s > zero, s, one));
-    Pack slack = select(b.polar, -t - r * exp(slope), t - s * exp(slope)); // at least the distance, in K's own units
+    Pack slack =
+        select(b.polar, -t - r * exp(slope), t - s * exp(slope)); // at least the distance, in K's own units
     Pack bound = min(max(slack, zero), splat(1));
     for (double part : PARTS) {
         Pack h = part * bound, sign = select(b.polar, -h, h);
@@ -133,7 +140,8 @@ inline void look(Pack r, Pack s, Pack t, Pack &root, Pack projection[3], Frame3 
     Pack first = ((rho - 1.0) * r + s) / q, second = (r - rho * s) / q;
     // Directions of p and d, divided by e^rho where rho > 0, so that nothing overflows.
     Pack v[3] = {select(positive, rho * e, rho), select(positive, e, one), select(positive, one, e)};
-    Pack w[3] = {select(positive, one, e), select(positive, 1.0 - rho, (1.0 - rho) * e), select(positive, -e, -one)};
+    Pack w[3] = {select(positive, one, e), select(positive, 1.0 - rho, (1.0 - rho) * e),
+                 select(positive, -e, -one)};
     // Of two formulas for each coefficient the one that does not cancel.
     Pack on_v = max(select(positive, t + e * second, first), zero);
     Pack on_w = max(select(positive, second, select(t < zero, e * first - t, second / e)), zero);
@@ -141,7 +149,8 @@ inline void look(Pack r, Pack s, Pack t, Pack &root, Pack projection[3], Frame3 
                  select(positive, on_v * v[1], s - on_w * (1.0 - rho) * e),
                  select(positive, on_v * v[2], first * e)};
     Mask in_K = b.inside, up = b.face & (t > zero);
-    Pack diagonal[3] = {select(in_K | b.face, one, zero), select(in_K, one, zero), select(in_K | up, one, zero)};
+    Pack diagonal[3] = {select(in_K | b.face, one, zero), select(in_K, one, zero),
+                        select(in_K | up, one, zero)};
     const Pack u[3] = {r, s, t};
     for (int i = 0; i < 3; i++)
         projection[i] = select(valid, size * select(flat, diagonal[i] * u[i], p[i]), u[i] * size);

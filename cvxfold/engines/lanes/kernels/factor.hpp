@@ -30,7 +30,8 @@ inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *
             const Pack g0 = L0[0] * D[k];
             pivot -= L0[0] * g0;
             if (run == 4) {
-                const Pack *L1 = L + S.row_entry[r + 1], *L2 = L + S.row_entry[r + 2], *L3 = L + S.row_entry[r + 3];
+                const Pack *L1 = L + S.row_entry[r + 1], *L2 = L + S.row_entry[r + 2],
+                           *L3 = L + S.row_entry[r + 3];
                 const Pack g1 = L1[0] * D[k + 1], g2 = L2[0] * D[k + 2], g3 = L3[0] * D[k + 3];
                 pivot -= L1[0] * g1 + L2[0] * g2 + L3[0] * g3;
                 for (int i = 1; i < length; i++)

@@ -2,9 +2,10 @@
 //
 // 1. A few applications of F.
 // 2. Newton's method: where most instances end.
-// 3. What is left, in packs of its own so that nobody waits for it: more Newton steps; the interior-point method
-//    and Newton again; longer and longer rounds of F under a penalty that balances the residuals, each followed by
-//    Newton, their last steps tested as proofs that there is no solution.
+// 3. What is left, in packs of its own so that nobody waits for it: more Newton steps; the interior-point
+// method
+//    and Newton again; longer and longer rounds of F under a penalty that balances the residuals, each
+//    followed by Newton, their last steps tested as proofs that there is no solution.
 #pragma once
 
 #include "certificate.hpp"
@@ -21,7 +22,7 @@ struct Settings {
     int32_t max_iters, penalty_is_fixed;
 };
 
-enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED };
+enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
@@ -35,17 +36,15 @@ struct Ended {
 
 // Tolerances in SCS's sense, at what `residual` and `measure` found.
 inline Mask within(const Settings &O, const Measured &m) {
-    return (m.primal <= O.eps_abs + O.eps_rel * m.primal_terms) & (m.dual <= O.eps_abs + O.eps_rel * m.dual_terms) &
-           (m.gap <= O.eps_abs + O.eps_rel * m.gap_terms);
+    return (m.primal <= O.eps_abs + O.eps_rel * m.primal_terms) &
+           (m.dual <= O.eps_abs + O.eps_rel * m.dual_terms) & (m.gap <= O.eps_abs + O.eps_rel * m.gap_terms);
 }
 
-inline Progress at_first(Pack rho, Pack size) {
-    return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}};
-}
+inline Progress at_first(Pack rho, Pack size) { return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}}; }
 
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
-inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask, Mask warm,
-                       bool splitting_is_factored) {
+inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
+                       Mask warm, bool splitting_is_factored) {
     for (int i = 0; i < S.n; i++)
         w.x[i] = select(warm, w.x[i], Pack{});
     for (int j = 0; j < S.m; j++)
@@ -81,10 +80,11 @@ inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask m
     ended.certificate = select(no_point, infeasible, select(no_bound, unbounded, ended.certificate));
 }
 
-// 3, for the lanes of `mask`, from where the first pass left them; the splitting's factor is w.splitting's own.
+// 3, for the lanes of `mask`, from where the first pass left them; the splitting's factor is w.splitting's
+// own.
 template <typename TimeLeft>
-inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask, Ended &ended,
-                        TimeLeft time_left) {
+inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
+                        Ended &ended, TimeLeft time_left) {
     Mask done = newton(S, w, progress, mask, NEWTON_STEPS);
     Mask open = mask & ~done;
     if (any(open) && interior_serves(S) && time_left()) {

@@ -1,7 +1,7 @@
 // A point of R^3 seen from a cone: its projection, and the eigenvectors and eigenvalues of the derivative.
 //
-// Outside of K and its polar u = p + d, both not zero, and D = DPi(u) has the eigenvectors p with eigenvalue 1,
-// d with 0 and p x d with a lambda that the curvature of the cone's boundary decides.
+// Outside of K and its polar u = p + d, both not zero, and D = DPi(u) has the eigenvectors p with eigenvalue
+// 1, d with 0 and p x d with a lambda that the curvature of the cone's boundary decides.
 #pragma once
 
 #include "pack.hpp"
@@ -16,7 +16,8 @@ struct Frame3 {
 };
 
 // Axes along p, p x d and d, eigenvalues 1, curved and 0; where `flat`, the standard basis and `diagonal`.
-inline void set_frame(Frame3 &frame, const Pack p[3], const Pack d[3], Pack curved, Mask flat, const Pack diagonal[3]) {
+inline void set_frame(Frame3 &frame, const Pack p[3], const Pack d[3], Pack curved, Mask flat,
+                      const Pack diagonal[3]) {
     Pack one = splat(1), zero{};
     Pack p_inverse = 1.0 / sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2]);
     Pack d_inverse = 1.0 / sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
@@ -25,15 +26,9 @@ inline void set_frame(Frame3 &frame, const Pack p[3], const Pack d[3], Pack curv
         v[i] = p[i] * p_inverse;
         w[i] = d[i] * d_inverse;
     }
-    const Pack axes[9] = {v[0],
-                          v[1],
-                          v[2],
-                          v[1] * w[2] - v[2] * w[1],
-                          v[2] * w[0] - v[0] * w[2],
-                          v[0] * w[1] - v[1] * w[0],
-                          w[0],
-                          w[1],
-                          w[2]};
+    const Pack axes[9] = {
+        v[0], v[1], v[2], v[1] * w[2] - v[2] * w[1], v[2] * w[0] - v[0] * w[2], v[0] * w[1] - v[1] * w[0],
+        w[0], w[1], w[2]};
     for (int i = 0; i < 9; i++)
         frame.axes[i] = select(flat, i % 4 == 0 ? one : zero, axes[i]);
     frame.lambda[0] = select(flat, diagonal[0], one);

@@ -1,9 +1,9 @@
 // Mehrotra's predictor-corrector interior-point method for orthants and second-order cones, on the same K.
 //
-// For what Newton's method leaves: degenerate programs, whose active set no local method guesses. The scaling is
-// Nesterov and Todd's ("Primal-dual interior-point methods for self-scaled cones", 1998), W y = W^-1 s = l. For a
-// second-order cone W^2 = eta^2 Q_w with a w of determinant 1 and eigenvalues theta+, theta- along its rays, so in
-// the frame of w (second_order.hpp) it is diagonal: eta^2 (theta+^2, theta-^2, 1, …).
+// For what Newton's method leaves: degenerate programs, whose active set no local method guesses. The scaling
+// is Nesterov and Todd's ("Primal-dual interior-point methods for self-scaled cones", 1998), W y = W^-1 s =
+// l. For a second-order cone W^2 = eta^2 Q_w with a w of determinant 1 and eigenvalues theta+, theta- along
+// its rays, so in the frame of w (second_order.hpp) it is diagonal: eta^2 (theta+^2, theta-^2, 1, …).
 //
 // 1. Residuals and mu = s'y / degree.
 // 2. Scaling; factor K with G = W^2.
@@ -242,11 +242,10 @@ inline void begin(const Shape &S, Workspace &w, Point &p) {
 } // namespace interior
 
 // Whether the method can serve: it knows no exponential and no power cones.
-inline bool interior_serves(const Shape &S) {
-    return S.exponential + S.power == 0 && S.m > S.zero;
-}
+inline bool interior_serves(const Shape &S) { return S.exponential + S.power == 0 && S.m > S.zero; }
 
-// Puts w.x and w.u of the lanes of `mask` to where the method comes to; never worse off, as Newton's method follows.
+// Puts w.x and w.u of the lanes of `mask` to where the method comes to; never worse off, as Newton's method
+// follows.
 inline void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask) {
     using namespace interior;
     Point p{w.x_before, w.y, w.s, w.E, w.lambda, w.turned, w.u_before, w.du, w.u_kept};

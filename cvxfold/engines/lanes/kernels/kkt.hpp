@@ -16,7 +16,8 @@ namespace cvxfold {
 const double SIGMA = 1e-7, DELTA = 1e-8;
 
 // Args: E: (m), null for ones. curved_A: the entries of A on the rows of curved cones. G: (m).
-inline void assemble(const Shape &S, Workspace &w, Pack sigma, const Pack *E, const Pack *curved_A, const Pack *G) {
+inline void assemble(const Shape &S, Workspace &w, Pack sigma, const Pack *E, const Pack *curved_A,
+                     const Pack *G) {
     for (int i = 0; i < S.n; i++)
         w.K[S.diagonal_in_K[i]] = sigma;
     for (int e = 0; e < S.nnz_P; e++) {
@@ -57,7 +58,8 @@ inline void factor_newton(const Shape &S, Workspace &w, Pack regularization) {
 }
 
 // Column c of `right`, (N C) in the elimination order, from parts (n) and (m).
-template <int C> inline void gather(const Shape &S, Pack *right, int c, const Pack *upper, const Pack *lower) {
+template <int C>
+inline void gather(const Shape &S, Pack *right, int c, const Pack *upper, const Pack *lower) {
     for (int i = 0; i < S.n; i++)
         right[S.place[i] * C + c] = upper[i];
     for (int j = 0; j < S.m; j++)

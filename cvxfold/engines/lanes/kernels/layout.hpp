@@ -16,11 +16,13 @@ struct Map {
 struct Layout {
     int32_t entries, parameters, outputs;
     const int32_t *parameter_sizes, *output_sizes;
-    const int32_t *output_index;  // of all outputs together, into (x, y, s)
+    const int32_t *output_index; // of all outputs together, into (x, y, s)
     const double *output_scale;
     Map P, q, A, b;
     int32_t moving_P, moving_q, moving_A, moving_b; // how many entries parameters reach, and which
     const int32_t *which_P, *which_q, *which_A, *which_b;
+    int32_t moving_rows; // rows in which A or b has such entries
+    const int32_t *which_rows;
 };
 
 inline void apply(const Map &map, int rows, const Pack *parameters, Pack *out) {

@@ -12,7 +12,8 @@
 // 1. Look at D where u has moved, and factor K.
 // 2. Solve for the step.
 // 3. Shorten it until |(r1, rho r2)| falls.
-// 4. Where no length does, raise sigma and delta for that instance and repeat (Levenberg and Marquardt); lower
+// 4. Where no length does, raise sigma and delta for that instance and repeat (Levenberg and Marquardt);
+// lower
 //    them after a success.
 // 5. An instance is done where the residual is rounding, and left where steps stay short.
 #pragma once
@@ -27,12 +28,13 @@ struct Progress {
     Pack iterations, newton_steps, factorizations;
 };
 
-const double EXACT = 1e-14, NEARLY_EXACT = 1e-11; // relative residuals: rounding, and where rounding may begin
-const double SHORTENED = 0.3;                     // a step's length against the last one tried
+const double EXACT = 1e-14,
+             NEARLY_EXACT = 1e-11; // relative residuals: rounding, and where rounding may begin
+const double SHORTENED = 0.3;      // a step's length against the last one tried
 const int LENGTHS = 5;
-const double POOR = 0.25;                                  // a step shorter than this is poor
-const int MOST_POOR = 8;                                   // poor steps before an instance is left …
-const double PROGRESS = 1e-4;                              // … unless the merit fell by this in all
+const double POOR = 0.25;     // a step shorter than this is poor
+const int MOST_POOR = 8;      // poor steps before an instance is left …
+const double PROGRESS = 1e-4; // … unless the merit fell by this in all
 const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, LOWER = 0.1, SMALLEST = 1e-7;
 const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
 

@@ -1,8 +1,8 @@
 // The 3-d power cone {(x, y, z) : x^alpha y^(1 - alpha) >= |z|, x, y >= 0}.
 //
 // A point u = (a, b, c) between K and its polar is p + d with p = (x, y, +-r) on the boundary of K and
-// d = (|c| - r) (-alpha r/x, -(1 - alpha) r/y, +-1) on that of K° (Hien, "Differential properties of Euclidean
-// projection onto power cone", 2015), where
+// d = (|c| - r) (-alpha r/x, -(1 - alpha) r/y, +-1) on that of K° (Hien, "Differential properties of
+// Euclidean projection onto power cone", 2015), where
 //
 //     x = (a + sqrt(a^2 + 4 alpha r (|c| - r))) / 2          y likewise with b and 1 - alpha
 //
@@ -20,7 +20,8 @@ namespace cvxfold {
 namespace power {
 
 const double PARTS[] = {1.0 / 64, 1.0 / 4}; // of the slack, tried as a distance to the boundary
-const double FARTHEST = 150;  // |tau|: e^-150 is nothing beside any other length, and its powers do not underflow
+const double FARTHEST =
+    150; // |tau|: e^-150 is nothing beside any other length, and its powers do not underflow
 const double NOTHING = 1e-40; // stands for c = 0, relative to the size of the point
 const double INNER = 0.7;     // distance of (1, 1, 0) to the boundaries of K and K*, rounded down
 
@@ -37,7 +38,8 @@ inline Pack power_of(Pack x, double exponent) {
 inline Branch branch(double alpha, Pack a, Pack b, Pack c) {
     Pack zero{}, length = abs(c);
     Pack mean = power_of(max(a, zero), alpha) * power_of(max(b, zero), 1 - alpha);
-    Pack polar_mean = power_of(max(-a, zero) / alpha, alpha) * power_of(max(-b, zero) / (1 - alpha), 1 - alpha);
+    Pack polar_mean =
+        power_of(max(-a, zero) / alpha, alpha) * power_of(max(-b, zero) / (1 - alpha), 1 - alpha);
     Branch branch;
     branch.polar = (a <= zero) & (b <= zero) & (polar_mean >= length);
     branch.inside = (a >= zero) & (b >= zero) & (mean >= length) & ~branch.polar;
@@ -66,7 +68,8 @@ inline Point point_at(double alpha, Pack a, Pack b, Pack c, Pack tau) {
     return p;
 }
 
-// At most the distance of a point of K or its polar to the boundary: u -+ h (1, 1, 0) is tried for two lengths h.
+// At most the distance of a point of K or its polar to the boundary: u -+ h (1, 1, 0) is tried for two
+// lengths h.
 inline Pack inner_margin(double alpha, const Branch &b, Pack x, Pack y, Pack z) {
     Pack margin{}, bound = min(max(b.slack, Pack{}), splat(1));
     for (double part : PARTS) {
@@ -91,7 +94,8 @@ inline void look(double alpha, Pack a, Pack b, Pack c, Pack &root, Pack projecti
     Mask valid = finite(a) & finite(b) & finite(c);
     Branch where = branch(alpha, a, b, c);
     Mask flat = where.inside | where.polar | ~valid;
-    Pack a_ = select(flat, zero, a), b_ = select(flat, zero, b), length = select(flat, one, max(abs(c), splat(NOTHING)));
+    Pack a_ = select(flat, zero, a), b_ = select(flat, zero, b),
+         length = select(flat, one, max(abs(c), splat(NOTHING)));
     Pack tau{};
     if (any(~flat)) {
         auto balance = [&](Pack tau, Pack &value, Pack &slope) {

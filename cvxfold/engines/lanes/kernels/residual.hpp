@@ -59,8 +59,8 @@ inline Residual residual(const Shape &S, Workspace &w, Pack rho) {
     return r;
 }
 
-// In SCS's definitions and the program's own units (O'Donoghue, "Operator splitting for a homogeneous embedding of
-// the linear complementarity problem", 2021, section 4).
+// In SCS's definitions and the program's own units (O'Donoghue, "Operator splitting for a homogeneous
+// embedding of the linear complementarity problem", 2021, section 4).
 struct Measured {
     Pack primal, dual, gap;                   // |Ax + s - b|, |Px + q + A'y|, |x'Px + q'x + b'y|
     Pack primal_terms, dual_terms, gap_terms; // what each is measured against

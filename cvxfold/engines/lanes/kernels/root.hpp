@@ -10,8 +10,8 @@ namespace cvxfold {
 // Made for functions that end like a logarithm at a finite end of their interval: a step that would leave the
 // bracket is taken in the logarithm of the distance to that end, and if that fails too the bracket is halved.
 //
-// Args: function: value and slope at a pack of points, by reference. start: inside. low, high: the interval, may
-// be infinite. done: lanes with nothing to find.
+// Args: function: value and slope at a pack of points, by reference. start: inside. low, high: the interval,
+// may be infinite. done: lanes with nothing to find.
 template <typename Function>
 inline Pack bracketed_newton(Function function, Pack start, Pack low, Pack high, Mask done) {
     const double eps = 2.220446049250313e-16;
@@ -33,7 +33,8 @@ inline Pack bracketed_newton(Function function, Pack start, Pack low, Pack high,
             inner = select(finite(inner), inner, 0.5 * (below + above));
             next = select(outside, select(finite(inner), inner, x), next);
         }
-        // Where the value, a logarithm, is this small the error that Newton's step leaves is about its square.
+        // Where the value, a logarithm, is this small the error that Newton's step leaves is about its
+        // square.
         Mask quadratic = (abs(value) <= 0.1 * 1.49e-8) & ~outside;
         Pack tolerance = select(quadratic, splat(1e-6), splat(8 * eps));
         Mask small = abs(next - x) <= tolerance * (abs(x) + 1.0);

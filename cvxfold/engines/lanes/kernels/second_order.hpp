@@ -1,9 +1,9 @@
 // The second-order cone {(t, z) : |z| <= t}, and the frame of its derivative.
 //
-// Between K and its polar D has the eigenvectors (1, z/|z|)/sqrt(2) with eigenvalue 1, (1, -z/|z|)/sqrt(2) with 0
-// and (0, v) with v orthogonal to z and eigenvalue (1 + t/|z|)/2. A Householder reflection H takes e_1 to +-z/|z|:
-// in the coordinates Q'a = ((a_0 + c)/sqrt(2), (a_0 - c)/sqrt(2), the rest of H a_z), c the part along z/|z|,
-// D is diagonal. Frame: [sign, 2/h'h, h (d - 1)].
+// Between K and its polar D has the eigenvectors (1, z/|z|)/sqrt(2) with eigenvalue 1, (1, -z/|z|)/sqrt(2)
+// with 0 and (0, v) with v orthogonal to z and eigenvalue (1 + t/|z|)/2. A Householder reflection H takes e_1
+// to +-z/|z|: in the coordinates Q'a = ((a_0 + c)/sqrt(2), (a_0 - c)/sqrt(2), the rest of H a_z), c the part
+// along z/|z|, D is diagonal. Frame: [sign, 2/h'h, h (d - 1)].
 #pragma once
 
 #include "pack.hpp"
@@ -14,9 +14,7 @@ namespace second_order {
 
 const double ROOT_HALF = 0.70710678118654752440;
 
-inline int frame_size(int size) {
-    return size + 1;
-}
+inline int frame_size(int size) { return size + 1; }
 
 inline void project(int size, const Pack *u, Pack *s) {
     Pack one = splat(1), zero{}, t = u[0], squares{};
@@ -48,7 +46,8 @@ inline void reflect(int size, const Pack *z, Pack norm, Mask mask, Pack *frame) 
         frame[2 + i] = select(mask, select(has, z[i] * inverse, zero), frame[2 + i]);
 }
 
-// Eigenvalues and frame of D at u where `mask` is; returns the distance to the nearest point without a derivative.
+// Eigenvalues and frame of D at u where `mask` is; returns the distance to the nearest point without a
+// derivative.
 inline Pack look(int size, const Pack *u, Mask mask, Pack *lambda, Pack *frame) {
     Pack one = splat(1), zero{}, t = u[0], squares{};
     for (int i = 1; i < size; i++)

@@ -3,8 +3,9 @@
 //     s(u) = Pi_K(u)     x(u) = M^-1 (A'R (b - 2s + u) - q),  M = P + A'R A
 //     F(u) = u + alpha (b - s - A x)
 //
-// With nu = R (A x - b + 2s - u), x and nu solve [P A'; A -1/R] (x, nu) = (-q, b - 2s + u), one factorization for all
-// iterations. sigma on P's diagonal is a proximal term about the last x, so that it moves no fixed point.
+// With nu = R (A x - b + 2s - u), x and nu solve [P A'; A -1/R] (x, nu) = (-q, b - 2s + u), one factorization
+// for all iterations. sigma on P's diagonal is a proximal term about the last x, so that it moves no fixed
+// point.
 #pragma once
 
 #include "kkt.hpp"

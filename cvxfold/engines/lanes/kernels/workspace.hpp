@@ -20,6 +20,7 @@ struct Workspace {
     Pack *scratch;    // (3 N)
     Pack *adjoint;    // (3 N)
     Pack *own;        // (2 N): x, y and y_bar in the program's own units
+    Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
     Pack *parameters; // (entries)
     Factor newton, splitting;
 };
@@ -50,8 +51,8 @@ class Carver {
     size_t used_ = 0;
 };
 
-// Args: entries: of all parameters together. shared: whether P, A, D, E and the splitting's factor are elsewhere.
-// Returns the packs that it takes.
+// Args: entries: of all parameters together. shared: whether P, A, D, E and the splitting's factor are
+// elsewhere. Returns the packs that it takes.
 inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w, Pack *memory) {
     Carver c(memory);
     const size_t n = S.n, m = S.m, N = S.N;
@@ -89,6 +90,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.scratch = c.take(3 * N);
     w.adjoint = c.take(3 * N);
     w.own = c.take(2 * N);
+    w.found = c.take(3 * N);
     w.parameters = c.take(entries);
     w.newton = c.factor(S);
     if (!shared)
