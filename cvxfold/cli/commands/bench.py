@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from cvxfold.cli.commands.request import UsageError, check_plot_path, progress_bar
@@ -14,6 +13,8 @@ from cvxfold.studies.bench.peers import peers
 from cvxfold.studies.bench.plot import draw
 from cvxfold.studies.bench.run import bench
 from cvxfold.studies.bench.settings import BenchSettings
+
+_WIDTH = 130
 
 
 def run(settings: BenchSettings, json_file: Path | None, plot: Path | None) -> None:
@@ -45,8 +46,8 @@ def run(settings: BenchSettings, json_file: Path | None, plot: Path | None) -> N
 
 def _print_whole(console: Console, table: Table) -> None:
     """Numbers are never cut off: where the console is too narrow the table is wider than that."""
-    width = max(console.width, Measurement.get(console, console.options.update(width=1_000), table).maximum)
-    Console(highlight=False, width=width).print(table, "")
+    wide = Console(highlight=False, width=max(console.width, _WIDTH))
+    wide.print(table, "")
 
 
 def _check(settings: BenchSettings, json_file: Path | None) -> None:

@@ -16,7 +16,7 @@ from cvxfold.studies.bench.truth import CellTruth, truth
 from cvxfold.studies.measure import measure, timed
 
 _CPU = torch.device("cpu")
-_FEW = 8  # instances of the trial that tells how long a batch will take
+_FEW = (1, 8, 64)  # instances of the trials that tell how long a batch will take
 _TRIAL, _FIRST = -1, -2  # rounds that are not measured
 
 
@@ -40,7 +40,7 @@ def measure_cell(
 ) -> BenchCell:
     """Measure all peers.
 
-    1. Each makes its layer, from a problem of its own, and makes a first call.
+    1. Each makes its layer, from a problem of its own, and makes first calls that are not timed.
     2. In each round everybody solves and differentiates the same new values, one after the other, beginning
        with another one each time, so that what else the machine does hits all alike.
     3. The answers of the first round are compared with the reference.
@@ -81,21 +81,40 @@ def _guarded(one: _Contender) -> Iterator[None]:
 def _begin(
     one: _Contender, family: Family, size: int, weights: Sequence[Tensor], settings: BenchSettings
 ) -> None:
-    """Set up, see how long a batch would take, and make the first call, whose memory is measured."""
+    """Set up, see how long a batch would take, and measure the memory of one."""
     stated, batch = family.state(size), len(weights[0])
     layer, one.setup = timed(lambda: one.peer.layer(family, stated, settings.threads), _CPU)
-    if batch > _FEW:
-        values, some = drawn(family, size, _FEW, settings.seed, _TRIAL), [w[:_FEW] for w in weights]
-        one_pass(layer, values, some)
-        expected = one_pass(layer, values, some).seconds * batch / _FEW
-        if expected > settings.time_limit:
-            one.note = f"skipped: about {expected:.0f} s a pass"
-            return
+    expected = _expected(one, layer, (family, size), weights, settings)
+    if expected > settings.time_limit:
+        one.note = f"skipped: about {expected:.0f} s a pass"
+        return
     values = drawn(family, size, batch, settings.seed, _FIRST)
     forget()
     measured = measure(lambda: one_pass(layer, values, weights), _CPU)
-    one.first, one.peak_bytes = measured.value.seconds, measured.peak_bytes
+    one.peak_bytes = measured.peak_bytes
     one.spent, one.evaluate = measured.value.seconds, layer
+
+
+def _expected(
+    one: _Contender,
+    layer: Evaluate,
+    of: tuple[Family, int],
+    weights: Sequence[Tensor],
+    settings: BenchSettings,
+) -> float:
+    """Seconds that a pass over the batch will take, from passes over a few instances, which also warm up."""
+    batch, limit, expected = len(weights[0]), settings.time_limit, 0.0
+    for few in sorted({min(few, batch) for few in _FEW}):
+        values, some = drawn(*of, few, settings.seed, _TRIAL), [weight[:few] for weight in weights]
+        seconds = one_pass(layer, values, some).seconds
+        if one.first is None:
+            one.first = seconds
+        if seconds <= limit:  # else once more would not help
+            seconds = one_pass(layer, values, some).seconds
+        expected = seconds * batch / few
+        if expected <= limit or seconds > limit:
+            break
+    return expected
 
 
 def _turn(one: _Contender, values: Sequence[Tensor], weights: Sequence[Tensor], turn: int) -> None:

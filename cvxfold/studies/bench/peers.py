@@ -182,9 +182,12 @@ def _with_moreau(*arguments: Any, **options: Any) -> UpstreamLayer:
     return UpstreamLayer(*arguments, solver="MOREAU", **options)
 
 
-_TIGHT_CONES: dict[str, Any] = {
-    **dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11),
-    "diff_method": "exact",  # its default smooths the gradient where there are kinks nearby
+_TIGHT: dict[str, Any] = {
+    "ipm_settings": {
+        **dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11),
+        "diff_method": "exact",  # its default smooths the gradient where there are kinks nearby
+    },
+    "active_set_settings": {"primal_tol": 1e-10},
 }
 
 PEERS: dict[str, Peer] = {
@@ -195,14 +198,15 @@ PEERS: dict[str, Peer] = {
         Diffcp("cvxpylayers-tight", {"eps": 1e-10}),
         Diffcp("cvxpylayers-dense", {"eps": 1e-10, "mode": "dense"}),
         Moreau("moreau"),
-        Moreau("moreau-tight", {"ipm_settings": _TIGHT_CONES}),
+        Moreau("moreau-tight", _TIGHT),
+        Moreau("moreau-ipm", _TIGHT | {"solver": "ipm"}),
         Moreau("moreau-as-it-comes", as_it_comes=True),
         Qpth(),
     )
 }
 """All by name."""
 
-USUAL = ("cvxfold", "cvxpylayers", "cvxpylayers-tight", "moreau", "moreau-tight", "qpth")
+USUAL = tuple(name for name in PEERS if name != "moreau-as-it-comes")
 """Those measured unless others are named."""
 
 OURS, THEIRS = "cvxfold", "cvxpylayers"

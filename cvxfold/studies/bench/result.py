@@ -18,10 +18,10 @@ class Measurement:
     Args:
         peer: its name.
         setup: seconds to make the layer from a fresh problem.
-        first: seconds of its first call on the full batch, forward and backward.
+        first: seconds of its very first call, on one instance, forward and backward.
         forward: seconds of the forward pass in each round. backward: of the backward pass.
-        peak_bytes: how far that first call raised the process's resident memory; None where the system does
-            not tell.
+        peak_bytes: how far a call on the full batch, before the rounds, raised the process's resident
+            memory; None where the system does not tell.
         forward_error: relative error of the outputs, the largest of the instances that were checked; None
             where none was. gradient_error: of the gradients of all parameters together.
         note: what else there is to say: why it was skipped, failed, or had fewer rounds.
@@ -98,6 +98,17 @@ class BenchCell:
         return min(right, key=lambda one: one.total_seconds or 0.0, default=None)
 
     @property
+    def fastest(self) -> Measurement | None:
+        """The fastest of the others, right or wrong."""
+        done = [one for one in self.measurements if one.peer != OURS and one.total_seconds is not None]
+        return min(done, key=lambda one: one.total_seconds or 0.0, default=None)
+
+    @property
+    def against_any(self) -> float | None:
+        """How many times longer the fastest of the others takes, right or wrong."""
+        return self._ratio(self.fastest)
+
+    @property
     def against_fastest(self) -> float | None:
         """How many times longer the fastest correct peer takes than cvxfold: above 1, cvxfold is faster."""
         return self._ratio(self.fastest_correct)
@@ -134,6 +145,11 @@ class BenchResult:
     def median_against_fastest(self) -> float | None:
         """Of the cells that have a correct peer."""
         return _median([cell.against_fastest for cell in self.cells])
+
+    @property
+    def median_against_any(self) -> float | None:
+        """Of the cells where any other was measured."""
+        return _median([cell.against_any for cell in self.cells])
 
     @property
     def median_against_theirs(self) -> float | None:

@@ -43,19 +43,17 @@ def summary(result: BenchResult) -> str:
     """Ratios, what was skipped, what the columns are."""
     lines = list(result.skipped)
     measured = [cell for cell in result.cells if cell.against_fastest is not None]
-    if result.median_against_fastest is not None:
-        ahead = sum(1 for cell in measured if (cell.against_fastest or 0.0) > 1)
-        lines.append(
-            f"The fastest correct peer takes {result.median_against_fastest:.2g} times as long as cvxfold "
-            f"(median of {len(measured)}; cvxfold is faster in {ahead})."
-        )
+    ahead = sum(1 for cell in measured if (cell.against_fastest or 0.0) > 1)
+    for who, ratio, of in (
+        ("The fastest correct peer", result.median_against_fastest, f" of {len(measured)}, {ahead} above 1"),
+        ("The fastest peer, right or wrong,", result.median_against_any, ""),
+        ("cvxpylayers at its defaults", result.median_against_theirs, ""),
+    ):
+        if ratio is not None:
+            lines.append(f"{who} takes {_times(ratio)} times as long as cvxfold (median{of}).")
     alone = len([cell for cell in result.cells if cell.fastest_correct is None])
     if alone:
-        lines.append(f"In {alone} of {len(result.cells)} no other peer is correct, or none was checked.")
-    if result.median_against_theirs is not None:
-        lines.append(
-            f"cvxpylayers at its defaults takes {result.median_against_theirs:.2g} times as long (median)."
-        )
+        lines.append(f"In {alone} of {len(result.cells)} no other peer is known to be correct.")
     lines.append(
         f"Wrong: a relative error above {FORWARD_LIMIT:g} in the solution or {GRADIENT_LIMIT:g} in the "
         "gradient, against an independent reference."
