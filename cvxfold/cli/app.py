@@ -254,8 +254,8 @@ def bench(
 
     Prints set-up, forward and backward times (medians), memory, and the errors of solutions and gradients
     against an independent reference; wrong answers are shown as wrong and do not count as competitors. Peers
-    that are not installed are skipped: pip install 'cvxfold[bench]'. Everything takes about ten minutes;
-    choose a family, a batch or a peer for less.
+    that are not installed are skipped: pip install 'cvxfold[bench]'. Everything takes up to half an hour;
+    choose a family, a batch or a peer for less. Ctrl-C shows what was measured until then.
     """
     from cvxfold.cli.commands.bench import run
     from cvxfold.cli.commands.request import UsageError

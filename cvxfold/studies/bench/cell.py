@@ -92,7 +92,8 @@ def _begin(
     forget()
     measured = measure(lambda: one_pass(layer, values, weights), _CPU)
     one.peak_bytes = measured.peak_bytes
-    one.spent, one.evaluate = measured.value.seconds, layer
+    one.spent += measured.value.seconds
+    one.evaluate = layer
 
 
 def _expected(
@@ -107,10 +108,12 @@ def _expected(
     for few in sorted({min(few, batch) for few in _FEW}):
         values, some = drawn(*of, few, settings.seed, _TRIAL), [weight[:few] for weight in weights]
         seconds = one_pass(layer, values, some).seconds
+        one.spent += seconds
         if one.first is None:
             one.first = seconds
         if seconds <= limit:  # else once more would not help
             seconds = one_pass(layer, values, some).seconds
+            one.spent += seconds
         expected = seconds * batch / few
         if expected <= limit or seconds > limit:
             break

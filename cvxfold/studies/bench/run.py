@@ -2,12 +2,14 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from cvxfold.studies.bench.cell import measure_cell
 from cvxfold.studies.bench.families.family import Family
-from cvxfold.studies.bench.families.table import families
+from cvxfold.studies.bench.families.table import FAMILIES, families
 from cvxfold.studies.bench.machine import described, limited
+from cvxfold.studies.bench.passes import drawn, one_pass, weights_of
 from cvxfold.studies.bench.peers import Peer, peers
 from cvxfold.studies.bench.profile import profile
 from cvxfold.studies.bench.result import BenchCell, BenchResult
@@ -20,6 +22,8 @@ def bench(
     settings: BenchSettings, asked: Sequence[Peer] | None = None, progress: Progress | None = None
 ) -> BenchResult:
     """Measure everybody on everything, side by side in this process.
+
+    An interrupt (Ctrl-C) ends it early, with the cells that are done.
 
     Args:
         settings: what to measure.
@@ -37,8 +41,9 @@ def bench(
     tell = progress or (lambda what, done, total: None)
     cells: list[BenchCell] = []
     training: list[Training] = []
-    with warnings.catch_warnings(), limited(settings.threads):
+    with warnings.catch_warnings(), limited(settings.threads), suppress(KeyboardInterrupt):
         warnings.simplefilter("ignore")
+        _warm_up(here, settings)
         for done, (family, size, batch) in enumerate(places):
             tell(f"{family.name} {size}, batch {batch}", done, len(places))
             if settings.training:
@@ -51,6 +56,16 @@ def bench(
     tell("", len(places), len(places))
     machine = described(settings.threads)
     return BenchResult(asdict(settings), machine, tuple(cells), skipped, tuple(training))
+
+
+def _warm_up(everybody: Sequence[Peer], settings: BenchSettings) -> None:
+    """Let everybody load what it loads once a process, which is nobody's set-up of a layer."""
+    family, size = FAMILIES["portfolio"], 3
+    weights = weights_of(family, size, 1, settings.seed)
+    for peer in everybody:
+        with suppress(Exception):  # if it matters, it comes again where it is reported
+            layer = peer.layer(family, family.state(size), settings.threads)
+            one_pass(layer, drawn(family, size, 1, settings.seed, 0), weights)
 
 
 def _places(family: Family, settings: BenchSettings) -> list[tuple[Family, int, int]]:
