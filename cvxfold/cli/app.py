@@ -217,6 +217,86 @@ def doctor(as_json: _Json = False) -> None:
         _stop(error)
 
 
+@app.command(epilog="Example: cvxfold bench --family portfolio --family mpc --batch 1 --batch 64")
+def bench(
+    family: Annotated[
+        list[str] | None, typer.Option(help="Of problems. May be repeated.", show_default="all")
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="To measure beside cvxfold. May be repeated.",
+            show_default="the usual ones that are installed",
+        ),
+    ] = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="Of the problems. May be repeated.", show_default="each family's own"),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Instances. May be repeated.", show_default="1 and 64"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each peer is measured.")] = 7,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="For everybody.", show_default="each one's own choice")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the values and the loss.")] = 0,
+    time_limit: Annotated[
+        float, typer.Option(min=1e-3, help="Seconds that a peer may spend on one size and batch.")
+    ] = 20.0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Split cvxfold's own time by stage, and show the floors.")
+    ] = False,
+    training: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="Measure steps of a training instead, with and without a warm start.",
+            show_default="no training",
+        ),
+    ] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where to save all numbers.", show_default="none")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Where to plot time against batch, size and error.", show_default="none"),
+    ] = None,
+) -> None:
+    """Measure cvxfold beside cvxpylayers and others on families of problems, in one process, in turns.
+
+    Prints set-up, forward and backward times (medians), memory, and the errors of solutions and gradients
+    against an independent reference; wrong answers are shown as wrong and do not count as competitors. Peers
+    that are not installed are skipped: pip install 'cvxfold[bench]'. Everything takes up to half an hour;
+    choose a family, a batch or a peer for less. Ctrl-C shows what was measured until then.
+    """
+    from cvxfold.cli.commands.bench import run
+    from cvxfold.cli.commands.request import UsageError
+    from cvxfold.studies.bench.settings import BenchSettings
+
+    names, others = tuple(family or ()), tuple(peer or ())
+    settings = BenchSettings(
+        names,
+        others,
+        tuple(size or ()),
+        tuple(batch or ()),
+        rounds,
+        threads,
+        seed,
+        time_limit,
+        profile,
+        training,
+    )
+    try:
+        run(settings, json_file, plot)
+    except UsageError as error:
+        raise typer.BadParameter(str(error), param_hint=error.hint) from error
+    except ModuleNotFoundError as error:
+        _stop(error)
+
+
 def _stop(error: Exception) -> NoReturn:
     """End with the message alone, for what the user can put right."""
     typer.echo(f"Error: {error}", err=True)

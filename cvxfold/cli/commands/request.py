@@ -50,7 +50,7 @@ class Request:
         device, dtype = _device(self.device), _DTYPES.get(self.dtype)
         if dtype is None:
             raise UsageError(f"expected one of {', '.join(_DTYPES)}, got {self.dtype!r}", "--dtype")
-        _check_plot(self.plot)
+        check_plot_path(self.plot)
         try:
             target = load_problem(self.target)
             return target, target.sample(self.batch, self.seed, dtype, device)
@@ -89,7 +89,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _check_plot(path: Path | None) -> None:
+def check_plot_path(path: Path | None) -> None:
+    """Whether a plot can be saved there, if anywhere.
+
+    Raises:
+        UsageError, ModuleNotFoundError: it cannot; the message says why.
+    """
     if path is None:
         return
     try:

@@ -1,0 +1,1 @@
+"""How fast, against others, and who is right: the same problems side by side in one process."""

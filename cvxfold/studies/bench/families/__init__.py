@@ -1,0 +1,1 @@
+"""Problem families to measure: a problem in plain CVXPY, and a sampler of its parameters."""

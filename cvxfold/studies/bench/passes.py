@@ -1,0 +1,72 @@
+"""One forward and one backward pass of a layer, timed; and the values that it is given."""
+
+import gc
+from collections.abc import Sequence
+from ctypes import CDLL
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvxfold.studies.bench.families.family import Family
+from cvxfold.studies.bench.peers import Evaluate
+from cvxfold.studies.measure import timed
+
+_CPU = torch.device("cpu")
+_STRIDE = 7_919  # between the seeds of two rounds
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass found and took.
+
+    Args:
+        outputs: ``(B, *shape)`` each. gradients: of the loss, one for each parameter.
+        forward, backward: seconds.
+    """
+
+    outputs: list[Tensor]
+    gradients: list[Tensor]
+    forward: float
+    backward: float
+
+    @property
+    def seconds(self) -> float:
+        """Both passes."""
+        return self.forward + self.backward
+
+
+def one_pass(evaluate: Evaluate, values: Sequence[Tensor], weights: Sequence[Tensor], **call: Any) -> Pass:
+    """Solve, and differentiate Σ ⟨weight, output⟩ with respect to all parameters.
+
+    Args:
+        evaluate: the layer. values: of its parameters ``(B, *shape)``. weights: like its outputs.
+        **call: the layer's keyword arguments.
+    """
+    leaves = [value.clone().requires_grad_() for value in values]
+    outputs, forward = timed(lambda: list(evaluate(*leaves, **call)), _CPU)
+    loss = torch.stack([(w * out).sum() for w, out in zip(weights, outputs, strict=True)]).sum()
+    gradients, backward = timed(lambda: torch.autograd.grad(loss, leaves, materialize_grads=True), _CPU)
+    return Pass([out.detach() for out in outputs], list(gradients), forward, backward)
+
+
+def drawn(family: Family, size: int, batch: int, seed: int, turn: int) -> list[Tensor]:
+    """Values of the parameters for one round: others in each, the same for all peers."""
+    return family.sample(size, batch, torch.Generator().manual_seed((seed + _STRIDE * turn) % 2**63))
+
+
+def weights_of(family: Family, size: int, batch: int, seed: int) -> list[Tensor]:
+    """Standard normal weights of the loss, like the outputs."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [variable.shape for variable in family.state(size).variables]
+    return [torch.randn(batch, *shape, dtype=torch.float64, generator=generator) for shape in shapes]
+
+
+def forget() -> None:
+    """Give memory that nobody uses back to the system, so that what is taken next can be seen."""
+    gc.collect()
+    try:
+        CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # another C library

@@ -1,0 +1,76 @@
+"""A benchmark: cell by cell."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+
+from cvxfold.studies.bench.cell import measure_cell
+from cvxfold.studies.bench.families.family import Family
+from cvxfold.studies.bench.families.table import FAMILIES, families
+from cvxfold.studies.bench.machine import described, limited
+from cvxfold.studies.bench.passes import drawn, one_pass, weights_of
+from cvxfold.studies.bench.peers import Peer, peers
+from cvxfold.studies.bench.profile import profile
+from cvxfold.studies.bench.result import BenchCell, BenchResult
+from cvxfold.studies.bench.settings import BenchSettings
+from cvxfold.studies.bench.training import Training, train
+from cvxfold.studies.progress import Progress
+
+
+def bench(
+    settings: BenchSettings, asked: Sequence[Peer] | None = None, progress: Progress | None = None
+) -> BenchResult:
+    """Measure everybody on everything, side by side in this process.
+
+    An interrupt (Ctrl-C) ends it early, with the cells that are done.
+
+    Args:
+        settings: what to measure.
+        asked: the peers themselves, in place of those that the settings name; cvxfold's first.
+        progress: told what is measured.
+
+    Raises:
+        ValueError: there is no family or peer of a name; the message lists those there are.
+    """
+    found = families(settings.families)
+    everybody = list(peers(settings.peers) if asked is None else asked)
+    here = [peer for peer in everybody if peer.missing is None]
+    skipped = tuple(f"{peer.name}: skipped: {peer.missing}" for peer in everybody if peer.missing is not None)
+    places = [place for family in found for place in _places(family, settings)]
+    tell = progress or (lambda what, done, total: None)
+    cells: list[BenchCell] = []
+    training: list[Training] = []
+    with warnings.catch_warnings(), limited(settings.threads), suppress(KeyboardInterrupt):
+        warnings.simplefilter("ignore")
+        _warm_up(here, settings)
+        for done, (family, size, batch) in enumerate(places):
+            tell(f"{family.name} {size}, batch {batch}", done, len(places))
+            if settings.training:
+                training += train(family, size, batch, here, settings)
+                continue
+            cell = measure_cell(family, size, batch, here, settings)
+            if settings.profile:
+                cell = replace(cell, profile=profile(family, size, batch, settings))
+            cells.append(cell)
+    tell("", len(places), len(places))
+    machine = described(settings.threads)
+    return BenchResult(asdict(settings), machine, tuple(cells), skipped, tuple(training))
+
+
+def _warm_up(everybody: Sequence[Peer], settings: BenchSettings) -> None:
+    """Let everybody load what it loads once a process, which is nobody's set-up of a layer."""
+    family, size = FAMILIES["portfolio"], 3
+    weights = weights_of(family, size, 1, settings.seed)
+    for peer in everybody:
+        with suppress(Exception):  # if it matters, it comes again where it is reported
+            layer = peer.layer(family, family.state(size), settings.threads)
+            one_pass(layer, drawn(family, size, 1, settings.seed, 0), weights)
+
+
+def _places(family: Family, settings: BenchSettings) -> list[tuple[Family, int, int]]:
+    return [
+        (family, size, batch)
+        for size in settings.sizes or (family.size,)
+        for batch in settings.batches or family.batches
+    ]

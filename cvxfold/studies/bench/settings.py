@@ -1,0 +1,31 @@
+"""What a benchmark is asked."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What to measure.
+
+    Args:
+        families, peers: by name; empty: all families, the usual peers.
+        sizes: of every family; empty: each one's own. batches: likewise.
+        rounds: how often each peer is measured, after a first call that is not.
+        threads: for everybody; None leaves each to its own choice.
+        seed: of the values, the loss and the order.
+        time_limit: seconds that a peer may spend on a cell: more rounds than that are left out, and a peer
+            that would need more for one pass is skipped.
+        profile: whether to split cvxfold's own time by stage.
+        training: steps of a training with slowly changing values; 0 for none.
+    """
+
+    families: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    batches: tuple[int, ...] = ()
+    rounds: int = 7
+    threads: int | None = None
+    seed: int = 0
+    time_limit: float = 20.0
+    profile: bool = False
+    training: int = 0

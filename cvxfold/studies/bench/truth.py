@@ -1,0 +1,73 @@
+"""The reference of a cell, and how far an answer is from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvxfold.studies.bench.families.family import Family
+from cvxfold.studies.reference import KktReference
+
+MOST_CHECKED = 3
+"""Instances of a batch that are compared with the reference, spread over it."""
+
+_LARGEST = 2_500  # variables and rows of the canonical form; the reference is dense
+
+
+@dataclass(frozen=True)
+class CellTruth:
+    """Solutions and gradients of some instances of a batch, found independently.
+
+    Args:
+        instances: which ones.
+        values: for each of them one array a variable. gradients: one array a parameter.
+    """
+
+    instances: list[int]
+    values: list[list[np.ndarray]]
+    gradients: list[list[np.ndarray]]
+
+    def forward_error(self, outputs: Sequence[Tensor]) -> float:
+        """‖found − exact‖ / ‖exact‖ over all outputs together, the largest of the instances."""
+        return max(
+            (_error(outputs, i, exact) for i, exact in zip(self.instances, self.values, strict=True)),
+        )
+
+    def gradient_error(self, gradients: Sequence[Tensor]) -> float:
+        """The same of the gradients of all parameters together."""
+        return max(
+            (_error(gradients, i, exact) for i, exact in zip(self.instances, self.gradients, strict=True)),
+        )
+
+
+def truth(family: Family, size: int, values: Sequence[Tensor], weights: Sequence[Tensor]) -> CellTruth | str:
+    """The reference's answers, or why there are none.
+
+    Args:
+        family, size: of the problem.
+        values: of its parameters, each ``(B, *shape)``. weights: of the loss Σ ⟨weight, output⟩, likewise.
+    """
+    stated = family.state(size)
+    reference = KktReference(stated.problem, stated.parameters, stated.variables, stated.gp)
+    if reference.n + reference.m > _LARGEST:
+        return f"too large to check ({reference.n} variables and {reference.m} rows in standard form)"
+    batch = len(values[0])
+    instances = sorted({round(i) for i in np.linspace(0, batch - 1, min(batch, MOST_CHECKED))})
+    try:
+        answers = [
+            reference.solve([value[i].numpy() for value in values], [weight[i].numpy() for weight in weights])
+            for i in instances
+        ]
+    except ArithmeticError as error:
+        return f"not checked: {error}"
+    return CellTruth(instances, [one.values for one in answers], [one.gradients for one in answers])
+
+
+def _error(found: Sequence[Tensor], instance: int, exact: Sequence[np.ndarray]) -> float:
+    """NaN counts as infinitely wrong."""
+    ours = torch.cat([one[instance].detach().reshape(-1).double() for one in found]).numpy()
+    theirs = np.concatenate([one.ravel() for one in exact])
+    error = float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-300))
+    return error if np.isfinite(error) else float("inf")
