@@ -1,7 +1,8 @@
 """The drop-in layer: ``from cvxfold.torch import CvxpyLayer`` in place of cvxpylayers'."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Unpack
 
 import cvxpy as cp
@@ -9,11 +10,14 @@ import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import uncompiled
+from cvxfold.engines.protocol import Passage
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.autograd import solve
 from cvxfold.layer.options import LayerOptions, Options, PluginOptions
+from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
+from cvxfold.layer.shortcut import LayerParts, ShortCall, is_plain
 from cvxfold.layer.solver_args import updated
 from cvxfold.layer.unrolling import solve_unrolled
 from cvxfold.problem.arguments import Arguments, prepare
@@ -98,7 +102,7 @@ class CvxpyLayer(torch.nn.Module):
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend
         )
         self.source: Source | None = Source(problem, tuple(parameters), tuple(variables), gp)
-        self._session = Session(self._canonical.structure, self._canonical.moving)
+        self._session = Session(self._canonical.structure, self._canonical.moving, self._options.engine)
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
 
     @uncompiled
@@ -126,10 +130,17 @@ class CvxpyLayer(torch.nn.Module):
             ConvergenceError: with ``on_unconverged="raise"``.
         """
         options = updated(self._options, solver_args)
+        found: Passage | None = None
+        call = self._short_call(params, options)
+        if call is not None:
+            found = call.solve(None)
+            if found is not None and not found.unsolved:
+                return call.outputs()
         missing_is_error = options.on_unsolvable == "raise"
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
         batch = 1 if arguments.batch is None else arguments.batch
-        request = CallRequest(batch, options, warm_start, arguments.invalid)
+        found = found if arguments.invalid is None else None
+        request = CallRequest(batch, options, warm_start, arguments.invalid, found)
         if isinstance(options.backward, Unrolled) and batch:
             x, y, absent = solve_unrolled(values, self._session, request, options.backward)
         else:
@@ -178,6 +189,23 @@ class CvxpyLayer(torch.nn.Module):
             >>> end = layer.on_report(lambda report: report.backward and log(report.to_dict()))
         """
         return self._session.on_report(callback)
+
+    def _short_call(self, params: tuple[Tensor, ...], options: Options) -> ShortCall | None:
+        """The call by the engine's shortcut, where there is one and all is plain."""
+        if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
+            return None
+        arguments = PlainArguments.of(params, self._canonical.parameters)
+        return None if arguments is None else ShortCall(self._parts, shortcut, options, arguments)
+
+    @cached_property
+    def _parts(self) -> LayerParts:
+        """What a call by the shortcut needs of the layer."""
+        without_logarithms = replace(
+            self._canonical, parameters=tuple(replace(spec, log=False) for spec in self._canonical.parameters)
+        )
+        with torch.inference_mode(False):
+            parametrize = Parametrization(without_logarithms, torch.device("cpu"))
+        return LayerParts(self._session, self._canonical.outputs, parametrize)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""

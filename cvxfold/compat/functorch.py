@@ -23,6 +23,10 @@ def is_mapped(tensor: Tensor) -> bool:
     return False
 
 
+is_wrapped: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor
+"""Whether a ``torch.func`` transformation is at work on a tensor."""
+
+
 def is_legacy_mapped(tensor: Tensor) -> bool:
     """Whether it is mapped by ``is_grads_batched``, which does not ask a Function how it maps."""
     return _functorch.is_legacy_batchedtensor(tensor)

@@ -1,20 +1,90 @@
 """Which engine serves a layer, and which solvers can take its place in the forward pass."""
 
-from cvxfold.engines.external import ExternalSolver, available, named
-from cvxfold.engines.protocol import Engine, Unroller
-from cvxfold.engines.tensors.engine import TensorEngine
-from cvxfold.problem.structure import Structure
+from dataclasses import dataclass
 
-__all__ = ["ExternalSolver", "available_solvers", "engine_for", "external_solver", "unroller_of"]
+from cvxfold.engines.external import ExternalSolver, available, named
+from cvxfold.engines.lanes import library
+from cvxfold.engines.lanes.engine import LanesEngine
+from cvxfold.engines.lanes.shortcut import LanesShortcut
+from cvxfold.engines.protocol import Engine, Shortcut, Unroller
+from cvxfold.engines.tensors.engine import TensorEngine
+from cvxfold.problem.program import Entries
+from cvxfold.problem.structure import Canonical, Structure
+
+__all__ = [
+    "CompiledPart",
+    "ExternalSolver",
+    "available_solvers",
+    "compiled",
+    "engine_for",
+    "external_solver",
+    "unroller_of",
+]
 
 external_solver, available_solvers = named, available
 
 
-def engine_for(structure: Structure) -> Engine:
-    """The engine for programs of a structure: today there is one."""
-    return TensorEngine(structure)
+def engine_for(entries: Entries, wanted: str = "auto") -> Engine:
+    """The engine for programs with these entries.
+
+    Args:
+        entries: of the programs.
+        wanted: "lanes", "tensors", or "auto": lanes where they serve.
+
+    Raises:
+        ValueError: lanes are wanted, and cannot serve; the message says why.
+    """
+    tensors = TensorEngine(entries.structure)
+    if wanted == "tensors":
+        return tensors
+    reason = unfit(entries.structure)
+    if reason is None:
+        return LanesEngine(entries, tensors)
+    if wanted == "lanes":
+        raise ValueError(f"engine: expected 'tensors' or 'auto', got 'lanes': {reason}")
+    return tensors
+
+
+def shortcut_for(engine: Engine, canonical: Canonical) -> Shortcut | None:
+    """The engine's way from a layer's parameters to its variables, if it has one."""
+    return LanesShortcut(engine, canonical) if isinstance(engine, LanesEngine) else None
+
+
+def unfit(structure: Structure) -> str | None:
+    """Why the compiled engine does not serve programs of a structure, or None."""
+    if (reason := library.why_not()) is not None:
+        return reason
+    if structure.cones.semidefinite:
+        return "semidefinite cones are the tensor engine's"
+    return None
 
 
 def unroller_of(engine: Engine, structure: Structure) -> Unroller:
     """An engine whose iterations can be differentiated: this one, or the tensor engine beside it."""
+    if isinstance(engine, LanesEngine):
+        return engine.beside
     return engine if isinstance(engine, TensorEngine) else TensorEngine(structure)
+
+
+@dataclass(frozen=True)
+class CompiledPart:
+    """What there is of the compiled engine on this machine.
+
+    Args:
+        instruction_set: of the module that serves on this CPU; None where there is none.
+        width: how many instances a pack of it holds; 1 where there is none.
+        why_not: one line that says why there is none; None where there is one.
+    """
+
+    instruction_set: str | None
+    width: int
+    why_not: str | None
+
+
+def compiled() -> CompiledPart:
+    """What there is of the compiled engine.
+
+    Raises:
+        ValueError: the environment variable ``CVXFOLD_ISA`` asks for what is not there.
+    """
+    return CompiledPart(library.instruction_set(), library.width(), library.why_not())

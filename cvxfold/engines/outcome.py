@@ -67,6 +67,26 @@ class Residuals(Batched):
     relative: Tensor
 
 
+@dataclass(frozen=True)
+class Ended(Batched):
+    """What is known of a forward pass beside its points, each ``(B,)``.
+
+    Args:
+        status: indices into :data:`CODES`.
+        iterations: applications of F. newton_steps: of any kind.
+        residuals: of the points.
+        certificate: residual of the proof that there is no solution; NaN where there is none.
+        rescued: instances that another solver took over.
+    """
+
+    status: Tensor
+    iterations: Tensor
+    newton_steps: Tensor
+    residuals: Residuals
+    certificate: Tensor
+    rescued: Tensor
+
+
 def instances_that(codes: Tensor, status: Status) -> list[int]:
     """Indices of the instances that ended so, of ``codes`` ``(B,)``."""
     return (codes == CODES.index(status)).nonzero().squeeze(-1).tolist()

@@ -4,6 +4,7 @@ Stored entries go in; x, y, s and, for the gradient, p, v come out. Presolve, sc
 what is kept from call to call are an engine's own affair: nobody outside of ``engines/`` knows of R, D or M.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from cvxfold.batches.records import Batched
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.engines.outcome import SOLVED, Residuals, Start
+from cvxfold.engines.outcome import SOLVED, Ended, Residuals, Start
 from cvxfold.engines.settings import ForwardSettings
-from cvxfold.fold import AdjointSettings
+from cvxfold.fold import AdjointSettings, AdjointSolution
 from cvxfold.fold.unrolled import Tape, Unrolled
 from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.linearization import ProgramLinearization
@@ -33,6 +34,7 @@ class SolveRequest:
         rescue: whether another solver may take over what the engine does not reach.
         proximal: ε of the proximal term that the derivative is to have.
         deadline: of the pass.
+        found: what the engine's shortcut has found for this very batch: only what that left is still to do.
     """
 
     settings: ForwardSettings
@@ -41,6 +43,7 @@ class SolveRequest:
     rescue: bool = True
     proximal: float = 0.0
     deadline: Deadline = NEVER
+    found: "Passage | None" = None
 
 
 class Kept(Protocol):
@@ -135,6 +138,81 @@ class Engine(Protocol):
 
     def size(self, settings: ForwardSettings) -> tuple[int, int, int]:
         """Variables and rows of an instance as the engine works on it, and about how many bytes it takes."""
+        ...
+
+
+class Returned(Protocol):
+    """What a shortcut's backward pass leaves."""
+
+    @property
+    def gradients(self) -> Sequence[Tensor | None]:
+        """Of each parameter, ``(B, size)``, None where it was not wanted."""
+        ...
+
+    @property
+    def doubtful(self) -> int:
+        """How many instances call for a diagnosis or a word."""
+        ...
+
+    def system(self, settings: AdjointSettings) -> AdjointSolution:
+        """The adjoint systems as reports tell of them."""
+        ...
+
+    def screen(self) -> Screen:
+        """What was seen of the instances."""
+        ...
+
+
+class Passage(Protocol):
+    """What a shortcut's forward pass leaves."""
+
+    @property
+    def outputs(self) -> Sequence[Tensor]:
+        """A layer's variables, each with its entries row by row, ``(B, ·)``."""
+        ...
+
+    @property
+    def unsolved(self) -> int:
+        """How many instances are not solved."""
+        ...
+
+    def ended(self) -> Ended:
+        """How the instances ended."""
+        ...
+
+    def points(self) -> tuple[Tensor, Tensor, Tensor]:
+        """x ``(B, n)``, y and s ``(B, m)``."""
+        ...
+
+    def differentiate(
+        self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings
+    ) -> Returned:
+        """The gradients of the wanted parameters from loss gradients on the outputs, ``(B, ·)`` each."""
+        ...
+
+
+class Shortcut(Protocol):
+    """From a layer's parameters to its variables, and gradients back, in one call each way."""
+
+    def serves(self, request: SolveRequest) -> bool:
+        """Whether it does what is asked."""
+        ...
+
+    def solve(
+        self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
+    ) -> Passage:
+        """Solve.
+
+        Args:
+            parameters: each ``(1|B, ·)``, float64 and contiguous, in the layer's order.
+            batch: B.
+            request: what is asked.
+            start: x, y and s side by side to start from, ``(B, n + 2m)``, NaN for instances without; None for
+                none.
+
+        Raises:
+            MemoryError: memory does not suffice.
+        """
         ...
 
 

@@ -30,6 +30,12 @@ class History:
         return torch.stack(self._rows) if self._rows else like.new_empty(0, self.batch)
 
 
+def padded(history: Tensor, longest: int) -> Tensor:
+    """A history ``(K, B)`` with NaN for further iterations, ``(longest, B)``."""
+    more = longest - len(history)
+    return torch.cat([history, history.new_full((more, history.shape[1]), torch.nan)]) if more else history
+
+
 def relative_norm(r: Tensor, rhs: Tensor) -> Tensor:
     """‖r‖/‖rhs‖ by instance, ``(B,)``; zero where both are zero."""
     norm, scale = r.norm(dim=-1), rhs.norm(dim=-1)

@@ -49,18 +49,27 @@ class Adjoint(Batched):
         p: ``(B, n)``. v: ``(B, m)``.
         system: of the fixed-point iteration's adjoint system; what its ``residual`` and ``converged`` say
             holds for the check of (p, v) too.
-        remainder: what is left of the systems.
     """
 
     p: Tensor
     v: Tensor
     system: AdjointSolution
-    remainder: Remainder
 
     @property
     def residual(self) -> Tensor:
         """The larger of the relative residuals of both systems, ``(B,)``."""
         return self.system.residual
+
+
+@dataclass(frozen=True)
+class FoldedAdjoint(Adjoint):
+    """An adjoint with what a diagnosis needs.
+
+    Args:
+        remainder: what it leaves of the systems.
+    """
+
+    remainder: Remainder
 
 
 def fold(
@@ -69,7 +78,7 @@ def fold(
     y_bar: Tensor,
     method: AdjointMethod,
     settings: AdjointSettings,
-) -> Adjoint:
+) -> FoldedAdjoint:
     """Fold the backward pass.
 
     Args:
@@ -86,7 +95,7 @@ def fold(
     residual = torch.maximum(system.residual, residual)
     system = replace(system, residual=residual, converged=residual <= settings.tol)
     r = u_bar - (system.w - phi.vjp(system.w))
-    return Adjoint(p, v, system, Remainder(r, t, weight))
+    return FoldedAdjoint(p, v, system, Remainder(r, t, weight))
 
 
 def check(

@@ -26,7 +26,7 @@ from torch import Tensor
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.fold import AdjointSettings, Auto
 from cvxfold.fold.history import relative_norm
-from cvxfold.gradient.adjoint import Adjoint, fold, on_moving
+from cvxfold.gradient.adjoint import FoldedAdjoint, fold, on_moving
 from cvxfold.gradient.error import forward_error
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
@@ -104,7 +104,7 @@ class Diagnosis:
 
 
 def diagnose(
-    phi: ProgramLinearization, bars: Bars, adjoint: Adjoint, seen: Screen, deadline: Deadline = NEVER
+    phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjoint, seen: Screen, deadline: Deadline = NEVER
 ) -> Diagnosis:
     """Examine every instance of a batch.
 
@@ -182,7 +182,7 @@ def _apart(sides: Sequence[tuple[Tensor, Tensor]], floor: Tensor) -> Tensor:
 
 
 def _null_direction(
-    phi: ProgramLinearization, bars: Bars, doubt: Tensor, adjoint: Adjoint | None
+    phi: ProgramLinearization, bars: Bars, doubt: Tensor, adjoint: FoldedAdjoint | None
 ) -> tuple[Tensor, Tensor]:
     """An upper bound of J's smallest singular value, and where J is singular in a way that matters.
 
@@ -227,7 +227,7 @@ def _examine(phi: ProgramLinearization, w: Tensor, bars: Bars, doubt: Tensor) ->
     return smallest, singular
 
 
-def _unseen(phi: ProgramLinearization, bars: Bars, adjoint: Adjoint) -> tuple[Tensor, Tensor]:
+def _unseen(phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjoint) -> tuple[Tensor, Tensor]:
     """Where the loss looks at a direction that neither P nor A sees, ``(B,)``, and how much of it is lost.
 
     No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
-from cvxfold.gradient.adjoint import Adjoint, on_moving
+from cvxfold.gradient.adjoint import FoldedAdjoint, on_moving
 from cvxfold.gradient.linearization import Kinks, ProgramLinearization
 
 FELT = 1e-7  # parts of an adjoint or of a null vector below this fraction of it do not count
@@ -35,6 +35,8 @@ class Screen(Batched):
         strength: the norm of the gradient relative to that of w = 0, where terms cancel; at least 1e-7.
         blind: whether there is a direction that neither P nor A sees.
         unsolved: whether the adjoint system is not solved.
+        suspect: the ``smallest`` below which J may be singular: how well inverse iteration has
+            found it, 0 where it is known not to matter.
     """
 
     margin: Tensor
@@ -45,15 +47,16 @@ class Screen(Batched):
     strength: Tensor
     blind: Tensor
     unsolved: Tensor
+    suspect: Tensor | float = SUSPECT
 
     @property
     def suspicious(self) -> Tensor:
         """Which instances call for a diagnosis, ``(B,)``."""
-        singular = ~(self.smallest >= SUSPECT) | self.blind | self.unsolved
+        singular = ~(self.smallest >= self.suspect) | self.blind | self.unsolved
         return self.on_kink | singular | ~(self.offset <= NEGLIGIBLE)
 
 
-def screen(phi: ProgramLinearization, adjoint: Adjoint, x_bar: Tensor, y_bar: Tensor) -> Screen:
+def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor) -> Screen:
     """Look at every instance of a batch.
 
     Args:
@@ -100,7 +103,7 @@ def stretch(phi: ProgramLinearization, w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def adjoint_error(
-    phi: ProgramLinearization, adjoint: Adjoint, x_bar: Tensor, y_bar: Tensor
+    phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The relative error of the gradient that r and t cause, and the strength of the gradient, ``(B,)``.
 

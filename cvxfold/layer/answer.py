@@ -60,7 +60,8 @@ class Answer:
             x[broken], y[broken] = torch.nan, torch.nan
         records = [Piece(piece.rows, ForwardRecord.of(piece.value, seconds)) for piece in pieces]
         record = joined(records, ForwardRecord.blank(codes, seconds), batch)
-        return cls(request, pieces, x, y, codes, Report(record))
+        engines = dict.fromkeys(piece.value.engine for piece in pieces)
+        return cls(request, pieces, x, y, codes, Report(record, ", ".join(engines) or "none"))
 
     @property
     def absent(self) -> Tensor:

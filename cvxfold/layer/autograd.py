@@ -15,6 +15,18 @@ from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import ForwardRecord
 from cvxfold.report.report import Report
 
+NOT_BATCHED = (
+    "cvxfold: is_grads_batched (vectorize=True) is not supported; use torch.func.jacrev, or "
+    "torch.autograd.functional.jacobian with vectorize=False"
+)
+NO_FORWARD_MODE = (
+    "cvxfold: forward-mode derivatives are not available; use reverse mode (backward, torch.func.jacrev)"
+)
+NO_SECOND_DERIVATIVE = (
+    "cvxfold: a folded gradient cannot be differentiated again (double backward). For Hessians of a function "
+    "of the solution use finite differences of its gradient"
+)
+
 
 def solve(values: ProgramValues, session: Session, request: CallRequest) -> tuple[Tensor, Tensor, Tensor]:
     """Solve, differentiably in the values.
@@ -80,10 +92,7 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         if is_legacy_mapped(grad_outputs[0]):
-            raise NotImplementedError(
-                "cvxfold: is_grads_batched (vectorize=True) is not supported; use torch.func.jacrev, or "
-                "torch.autograd.functional.jacobian with vectorize=False"
-            )
+            raise NotImplementedError(NOT_BATCHED)
         asked = _Asked(ctx.passes, ctx.needs_input_grad[:4], ctx.shared)
         gradients = _Adjoint.apply(*grad_outputs[:2], *ctx.saved_tensors, asked)
         return *gradients, None
@@ -103,10 +112,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(
-            "cvxfold: forward-mode derivatives are not available; use reverse mode "
-            "(backward, torch.func.jacrev)"
-        )
+        raise NotImplementedError(NO_FORWARD_MODE)
 
 
 @dataclass(frozen=True)
@@ -152,10 +158,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(
-            "cvxfold: a folded gradient cannot be differentiated again (double backward). For Hessians of a "
-            "function of the solution use finite differences of its gradient"
-        )
+        raise NotImplementedError(NO_SECOND_DERIVATIVE)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:

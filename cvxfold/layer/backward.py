@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.protocol import Engine, Solution
-from cvxfold.fold import AdjointMethod, AdjointSettings, Auto
-from cvxfold.gradient.adjoint import Adjoint, fold
+from cvxfold.fold import AdjointMethod, AdjointSettings, AdjointSolution, Auto
+from cvxfold.fold.history import padded
+from cvxfold.gradient.adjoint import Adjoint, FoldedAdjoint, fold
 from cvxfold.gradient.diagnosis import Diagnosis, diagnose
 from cvxfold.gradient.screen import Screen, screen
 from cvxfold.report.records import BackwardRecord
@@ -59,27 +60,62 @@ def differentiate(
         phi = engine.linearize(solution)
         adjoint = fold(phi, *bars, method, settings)
         seen = screen(phi, adjoint, *bars)
-    diagnosis = diagnosed(engine, solution, bars, adjoint, seen, settings)  # 2
+    adjoint, diagnosis = examined(engine, solution, bars, adjoint, seen, settings)  # 2
     record = BackwardRecord.of(adjoint.system, diagnosis, solution.solved, settings.tol)  # 3
     return FoldedGradient(adjoint.p, adjoint.v, record)
 
 
-def diagnosed(
+def examined(
     engine: Engine,
     solution: Solution,
     bars: tuple[Tensor, Tensor],
     adjoint: Adjoint,
     seen: Screen,
     settings: AdjointSettings,
-) -> Diagnosis:
-    """What is known of every instance: from the screen, and from a diagnosis of the suspicious ones."""
+) -> tuple[Adjoint, Diagnosis]:
+    """What is known of every instance: from the screen, and from a diagnosis of the suspicious ones.
+
+    Where the engine does not tell what its adjoint leaves, those are folded again, with all means.
+    """
     rows = seen.suspicious.nonzero().squeeze(-1)
     if not len(rows):
-        return Diagnosis.unsuspicious(seen)
+        return adjoint, Diagnosis.unsuspicious(seen)
+    everyone = len(rows) == len(solution.x)
+    if isinstance(adjoint, FoldedAdjoint):
+        phi = engine.linearize(solution)
+        if everyone:
+            return adjoint, diagnose(phi, bars, adjoint, seen, settings.deadline)
+        phi, of_rows, again, seen_again = phi.take(rows), _of(bars, rows), adjoint.take(rows), seen.take(rows)
+        part = diagnose(phi, of_rows, again, seen_again, settings.deadline)
+    else:
+        again, part = refolded(
+            engine, solution if everyone else solution.take(rows), _of(bars, rows), settings
+        )
+        p, v = adjoint.p.index_copy(0, rows, again.p), adjoint.v.index_copy(0, rows, again.v)
+        adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, rows, again.system))
+    return adjoint, overwritten(Diagnosis.unsuspicious(seen), rows, part)
+
+
+def refolded(
+    engine: Engine, solution: Solution, bars: tuple[Tensor, Tensor], settings: AdjointSettings
+) -> tuple[FoldedAdjoint, Diagnosis]:
+    """Fold suspicious instances again, with all means, and examine them."""
     phi = engine.linearize(solution)
-    if len(rows) == len(solution.x):
-        return diagnose(phi, bars, adjoint, seen, settings.deadline)
-    phi = phi.take(rows)
-    of_rows = bars[0][rows], bars[1][rows]
-    part = diagnose(phi, of_rows, adjoint.take(rows), seen.take(rows), settings.deadline)
-    return overwritten(Diagnosis.unsuspicious(seen), rows, part)
+    adjoint = fold(phi, *bars, Auto(), settings)
+    return adjoint, diagnose(phi, bars, adjoint, screen(phi, adjoint, *bars), settings.deadline)
+
+
+def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -> AdjointSolution:
+    """What is known of adjoint systems, with those of ``rows`` ``(b,)`` in their place; w aside."""
+    longest = max(len(system.history), len(part.history))
+    whole, history = padded(system.history, longest), padded(part.history, longest)
+    changed = {
+        name: getattr(system, name).index_copy(0, rows, getattr(part, name))
+        for name in ("iterations", "residual", "rate", "converged", "exhausted")
+    }
+    methods = "; ".join(dict.fromkeys((system.method, part.method)))
+    return replace(system, method=methods, history=whole.index_copy(1, rows, history), **changed)
+
+
+def _of(bars: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    return bars[0][rows], bars[1][rows]

@@ -22,6 +22,7 @@ from cvxfold.fold import METHODS, AdjointMethod, AdjointSettings
 from cvxfold.fold.unrolled import Unrolled
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
+EngineName = Literal["auto", "lanes", "tensors"]
 OnUnsolvable = Literal["raise", "nan"]
 BackwardMethod = (
     Literal[
@@ -88,6 +89,9 @@ class LayerOptions(TypedDict, total=False):
         acceleration: memory of the Anderson acceleration of the splitting iteration; 0 for none.
         penalty: ρ of the splitting iteration, for all instances; None lets it follow their residuals.
         relaxation: α of the splitting iteration, between 0 and 2.
+        engine: "lanes" (compiled kernels over packs of instances, on the CPU), "tensors" (batched PyTorch, on
+            any device) or "auto": lanes where they are installed and made for the problem. What lanes do not
+            do (``refine=False``, other methods of ``backward``, data elsewhere) they leave to the tensors.
     """
 
     backward: Annotated[BackwardMethod, Option("auto")]
@@ -105,6 +109,7 @@ class LayerOptions(TypedDict, total=False):
     acceleration: Annotated[int, Option(8, partial(require_count, least=0))]
     penalty: Annotated[float | None, Option(None, optional(require_positive))]
     relaxation: Annotated[float, Option(RELAXATION, _require_relaxation)]
+    engine: Annotated[EngineName, Option("auto", one_of(EngineName))]
 
 
 class PluginOptions(LayerOptions, total=False):
@@ -153,7 +158,7 @@ class Options:
         adjoint: tolerance and limit of the backward pass.
         backward: the adjoint method, or how to unroll.
         solver: of the forward pass; None is cvxfold's own method.
-        on_unconverged, on_unsolvable, on_degenerate, proximal, rescue: as in :class:`LayerOptions`.
+        on_unconverged, on_unsolvable, on_degenerate, proximal, rescue, engine: as in :class:`LayerOptions`.
     """
 
     given: Mapping[str, Any] = field(compare=False)
@@ -166,6 +171,7 @@ class Options:
     on_degenerate: OnUnconverged | None
     proximal: float
     rescue: bool
+    engine: EngineName
 
     @classmethod
     def of(cls, arguments: PluginOptions) -> "Options":
@@ -205,6 +211,7 @@ class Options:
             on_degenerate=given["on_degenerate"],
             proximal=float(given["proximal"]),
             rescue=given["rescue"],
+            engine=given["engine"],
         )
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from cvxfold.batches.pieces import in_pieces
 from cvxfold.batches.records import Piece, joined
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.engines.choose import engine_for, unroller_of
-from cvxfold.engines.protocol import Engine, Solution, SolveRequest, Unroller
+from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
+from cvxfold.engines.protocol import Engine, Shortcut, Solution, SolveRequest, Unroller
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.backward import FoldedGradient, differentiate
@@ -25,7 +25,7 @@ from cvxfold.layer.per_thread import PerThread
 from cvxfold.layer.request import CallRequest
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Entries, Program
-from cvxfold.problem.structure import Moving, Structure
+from cvxfold.problem.structure import Canonical, Moving, Structure
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord
 from cvxfold.report.report import Report
@@ -37,6 +37,7 @@ class Session:
     Args:
         structure: of the program.
         moving: what of its data a parameter reaches.
+        engine: the name of the one that is wanted, or "auto".
 
     Attributes:
         entries: where its data are.
@@ -44,15 +45,24 @@ class Session:
         unroller: an engine whose iterations can be differentiated, where that is asked for.
     """
 
-    def __init__(self, structure: Structure, moving: Moving) -> None:
-        self._made_from = structure, moving
+    def __init__(self, structure: Structure, moving: Moving, engine: str = "auto") -> None:
+        self._made_from = structure, moving, engine
         self.entries = Entries(structure, moving)
-        self.engine: Engine = engine_for(structure)
+        self.engine: Engine = engine_for(self.entries, engine)
         self.unroller: Unroller = unroller_of(self.engine, structure)
+        self._shortcut: Shortcut | None = None
+        self._looked_for_shortcut = False
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
         self._reports = PerThread[Report]()
         self._listeners: dict[int, Callable[[Report], Any]] = {}
         self._keys = count()
+
+    def shortcut(self, canonical: Canonical) -> Shortcut | None:
+        """The engine's way from a layer's parameters to its variables, if it has one; made at first use."""
+        if not self._looked_for_shortcut:
+            self._shortcut = shortcut_for(self.engine, canonical)
+            self._looked_for_shortcut = True
+        return self._shortcut
 
     @property
     def report(self) -> Report | None:
@@ -122,8 +132,9 @@ class Session:
             if (solver := options.solver) is not None:
                 start = solver.external.solve_batch(part, solver.arguments, solver.workers, deadline)
             asked = SolveRequest(
-                options.forward, start, request.warm_start, options.rescue, options.proximal, deadline
-            )
+                options.forward, start, request.warm_start, options.rescue, options.proximal, deadline,
+                request.found if part is program else None,
+            )  # fmt: skip
             return engine.solve(part, asked)
 
         return in_pieces(rows, work, lambda: engine.size(options.forward)) if len(rows) else []
@@ -147,7 +158,7 @@ class Session:
             found += self._fold_in_pieces(piece, x_bar, y_bar, options, deadline)
         whole = _put_together(found, answer)  # 2
         record = replace(whole.record, seconds=time.perf_counter() - started)
-        answer.report.backward = record
+        answer.report.set_backward(record)
         self.notify(answer.report)
         judge_backward(record, options)  # 3
         return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)

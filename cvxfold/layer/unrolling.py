@@ -23,7 +23,7 @@ from cvxfold.fold.linearization import Linearization
 from cvxfold.fold.unrolled import Descent, Tape, Unrolled
 from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
-from cvxfold.layer.backward import diagnosed
+from cvxfold.layer.backward import examined
 from cvxfold.layer.complaints import judge_backward, judge_forward
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
@@ -87,7 +87,7 @@ def solve_unrolled(
     if report is None:  # 3
         record = ForwardRecord.of(solution, time.perf_counter() - started)
         record.codes[invalid] = INVALID
-        report = Report(record)
+        report = Report(record, solution.engine)
         session.remember(report)
         session.notify(report)
         judge_forward(record, options)
@@ -158,7 +158,7 @@ class _Backward:
         codes = torch.zeros_like(self._absent, dtype=torch.long)
         blank = BackwardRecord.blank(codes, record.method, len(record.history), settings.tol, seconds)
         record = replace(joined([Piece(rows, record)], blank, batch), seconds=seconds)
-        self._report.backward = record
+        self._report.set_backward(record)
         self._session.notify(self._report)
         judge_backward(record, self._request.options)
 
@@ -172,5 +172,5 @@ class _Backward:
         method = _OnTape(w / phi.units.unsqueeze(-1), history, str(self._method))
         adjoint = fold(phi, x_bar, y_bar, method, settings)
         seen = screen(phi, adjoint, x_bar, y_bar)
-        diagnosis = diagnosed(engine, solution, (x_bar, y_bar), adjoint, seen, AdjointSettings())
+        _, diagnosis = examined(engine, solution, (x_bar, y_bar), adjoint, seen, AdjointSettings())
         return BackwardRecord.of(adjoint.system, diagnosis, solution.solved, settings.tol)

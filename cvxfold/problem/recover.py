@@ -1,5 +1,7 @@
 """Solution vectors → the variables that the user asked for."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ class Recovery:
         self._order: Tensor | None = None
         self._scale: Tensor | None = None
         if spec.packing != "full":
-            order, scale = _unpacking(spec)
+            order, scale = places(spec)
             self._order = torch.as_tensor(order, device=device)
             self._scale = torch.as_tensor(scale, device=device)
 
@@ -39,8 +41,11 @@ class Recovery:
         return value.exp() if spec.exp else value
 
 
-def _unpacking(spec: OutputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """For each entry of the full matrix, row by row: its place in the triangle and its factor."""
+def places(spec: OutputSpec) -> tuple[np.ndarray, np.ndarray]:
+    """For each entry of the variable, row by row: its place among those that it is made of, and a factor."""
+    if spec.packing == "full":
+        order = np.arange(math.prod(spec.shape)).reshape(spec.shape, order="F").ravel()
+        return order, np.ones(len(order))
     if spec.places is not None:
         return spec.places, np.ones(len(spec.places))
     n = spec.shape[0]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import ByIteration
-from cvxfold.engines.outcome import CODES, Status, instances_that, is_absent
+from cvxfold.engines.outcome import CODES, Ended, Status, instances_that, is_absent
 from cvxfold.engines.protocol import Solution
 from cvxfold.fold import AdjointSolution
+from cvxfold.fold.history import padded
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.gradient.verdict import NO_SOLUTION, VERDICTS, Complaint, Verdict, complaints, judge
 
@@ -41,7 +42,7 @@ class ForwardRecord:
     seconds: float
 
     @classmethod
-    def of(cls, solution: Solution, seconds: float) -> "ForwardRecord":
+    def of(cls, solution: Solution | Ended, seconds: float) -> "ForwardRecord":
         """The record of a solution."""
         left = solution.residuals
         return cls(
@@ -116,7 +117,7 @@ class BackwardRecord:
         residual, rate, history = system.residual, system.rate, system.history
         codes = judge(residual, rate, system.exhausted, solved, diagnosis, tol, not system.exact)
         return cls(
-            system.method, (~history.isnan()).sum(0), residual, rate, residual <= tol, history, seconds,
+            system.method, system.iterations, residual, rate, residual <= tol, history, seconds,
             codes, diagnosis, tol,
         )  # fmt: skip
 
@@ -139,9 +140,7 @@ class BackwardRecord:
 
     def padded(self, longest: int) -> "BackwardRecord":
         """With a history of ``longest`` rows."""
-        more = longest - len(self.history)
-        empty = self.history.new_full((more, self.history.shape[1]), torch.nan)
-        return replace(self, history=torch.cat([self.history, empty])) if more else self
+        return replace(self, history=padded(self.history, longest))
 
     @property
     def verdict(self) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """The report on one call of a layer: what the forward pass reached, and how good the gradient is."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -11,19 +11,46 @@ from cvxfold.gradient.verdict import NO_SOLUTION, Verdict
 from cvxfold.report.records import BackwardRecord, ForwardRecord
 
 
-@dataclass
 class Report:
-    """One call of a layer: ``forward`` from the start, ``backward`` once the gradient was asked for."""
+    """One call of a layer: ``forward`` from the start, ``backward`` once the gradient was asked for.
 
-    forward: ForwardRecord
-    backward: BackwardRecord | None = field(default=None)
+    Records are made when somebody looks at them.
+
+    Args:
+        forward: the record of the forward pass, or what makes it.
+        engine: that served the call.
+    """
+
+    def __init__(self, forward: ForwardRecord | Callable[[], ForwardRecord], engine: str = "none") -> None:
+        self._forward = forward
+        self._backward: BackwardRecord | Callable[[], BackwardRecord] | None = None
+        self.engine = engine
+
+    @property
+    def forward(self) -> ForwardRecord:
+        """The forward pass."""
+        if callable(self._forward):
+            self._forward = self._forward()
+        return self._forward
+
+    @property
+    def backward(self) -> BackwardRecord | None:
+        """The backward pass; None before it."""
+        if callable(self._backward):
+            self._backward = self._backward()
+        return self._backward
+
+    def set_backward(self, record: BackwardRecord | Callable[[], BackwardRecord]) -> None:
+        """Add the record of the backward pass, or what makes it."""
+        self._backward = record
 
     def __str__(self) -> str:
         """A table of a few lines: counts, and the median and the worst over the batch."""
         forward, backward = self.forward, self.backward
         present = forward.present
         lines = [
-            f"forward   {_counts(forward.status) or 'empty batch'} in {forward.seconds:.3g} s",
+            f"forward   {_counts(forward.status) or 'empty batch'} in {forward.seconds:.3g} s "
+            f"by {self.engine}",
             _HEADER,
             _row("iterations", forward.iterations, "d"),
             _row("Newton steps", forward.newton_steps, "d"),

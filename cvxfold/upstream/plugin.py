@@ -38,11 +38,11 @@ class _SetUp:
     A_order: IndexArray | None
 
     @classmethod
-    def of(cls, context: Any) -> "_SetUp":
+    def of(cls, context: Any, engine: str) -> "_SetUp":
         reduced_P, P_order = as_it_was(context.reduced_P)
         reduced_A, A_order = as_it_was(context.reduced_A)
         structure, *maps = maps_of(replace(context, reduced_P=reduced_P, reduced_A=reduced_A))
-        return cls(context.cone_dims, Session(structure, Moving.of(*maps)), P_order, A_order)
+        return cls(context.cone_dims, Session(structure, Moving.of(*maps), engine), P_order, A_order)
 
     def values(
         self, P: Tensor | None, q: Tensor, A: Tensor, invalid_is_error: bool
@@ -140,7 +140,7 @@ class FoldedSolver(SolverInterface):
             ValueError: another layer changed the canonical form on the Problem beyond recognition.
         """
         self._layers = [layer for layer in self._layers if layer.dims is not ctx.cone_dims]
-        self._layers.append(_SetUp.of(ctx))
+        self._layers.append(_SetUp.of(ctx, self._options.engine))
         if ctx.solver_ctx is None:  # the JAX layer of cvxpylayers 1.2 asks this for its solver
             ctx.solver_ctx = JaxBridge(self, ctx.cone_dims)
 

@@ -29,7 +29,7 @@ def solved(name: str, batch: int = 4) -> tuple[CvxpyLayer, Program, Solution]:
     layer = make_layer(c)
     _, values, _ = layer.program(*c.params)
     program = Program(layer.session.entries, values, batch)
-    return layer, program, engine_for(program.structure).solve(program, SolveRequest(ForwardSettings()))
+    return layer, program, engine_for(program.entries).solve(program, SolveRequest(ForwardSettings()))
 
 
 def dense(program: Program, i: int) -> tuple[np.ndarray, ...]:
@@ -66,7 +66,7 @@ def test_a_solution_satisfies_the_optimality_conditions_of_the_program(name: str
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adjoint_solves_the_first_row_of_the_transposed_system(name: str) -> None:
     _, program, found = solved(name)
-    engine = engine_for(program.structure)
+    engine = engine_for(program.entries)
     x_bar, y_bar = bars(program)
     adjoint, _ = engine.differentiate(found, x_bar, 0 * y_bar, AdjointSettings())
     for i in range(program.batch):
@@ -80,7 +80,7 @@ def test_the_check_sees_what_an_engine_gets_wrong() -> None:
     """Whatever the engine's own residual: (p, v) is held against the stored entries of the program."""
     _, program, found = solved("dense_qp20")
     x_bar, y_bar = bars(program)
-    adjoint, _ = engine_for(program.structure).differentiate(found, x_bar, y_bar, AdjointSettings())
+    adjoint, _ = engine_for(program.entries).differentiate(found, x_bar, y_bar, AdjointSettings())
     assert check(program, None, adjoint.p, adjoint.v, x_bar)[1].max() < 1e-12
     wrong = adjoint.p.clone()
     wrong[2] *= 1 + 1e-6
@@ -94,7 +94,7 @@ def test_a_solution_of_unknown_origin_is_differentiated_alike(name: str, method:
     _, program, found = solved(name)
     foreign = replace(found, kept=None, engine="another")
     own, other = (
-        differentiate(engine_for(program.structure), one, bars(program), method, AdjointSettings())
+        differentiate(engine_for(program.entries), one, bars(program), method, AdjointSettings())
         for one in (found, foreign)
     )
     for mine, theirs in ((own.p, other.p), (own.v, other.v)):
@@ -108,7 +108,7 @@ def test_a_proximal_term_is_known_to_the_check() -> None:
     layer = make_layer(c)
     _, values, _ = layer.program(*c.params)
     program = Program(layer.session.entries, values, 3)
-    engine = engine_for(program.structure)
+    engine = engine_for(program.entries)
     found = engine.solve(program, SolveRequest(ForwardSettings(), proximal=0.1))
     phi = engine.linearize(found)
     assert phi.proximal is not None
@@ -120,7 +120,7 @@ def test_a_proximal_term_is_known_to_the_check() -> None:
 def test_proximal_terms_of_two_weights_are_not_mistaken_for_each_other() -> None:
     """What an engine keeps of a solution serves the weight that it was made for."""
     _, program, found = solved("dense_qp20")
-    engine, (x_bar, y_bar) = engine_for(program.structure), bars(program)
+    engine, (x_bar, y_bar) = engine_for(program.entries), bars(program)
     small, large = (  # p = (P + εI)⁻¹x̄ on the free directions falls like 1/ε
         engine.differentiate(replace(found, proximal=epsilon), x_bar, 0 * y_bar, AdjointSettings())[0].p
         for epsilon in (1e-3, 1e3)
@@ -131,7 +131,7 @@ def test_proximal_terms_of_two_weights_are_not_mistaken_for_each_other() -> None
 @pytest.mark.parametrize("name", ["dense_qp20", "portfolio", "many_cones_duals"])
 def test_instances_can_be_taken_out_of_a_solution(name: str) -> None:
     _, program, found = solved(name)
-    engine, rows = engine_for(program.structure), torch.tensor([2, 0])
+    engine, rows = engine_for(program.entries), torch.tensor([2, 0])
     x_bar, y_bar = bars(program)
     whole, _ = engine.differentiate(found, x_bar, y_bar, AdjointSettings())
     part, _ = engine.differentiate(found.take(rows), x_bar[rows], y_bar[rows], AdjointSettings())

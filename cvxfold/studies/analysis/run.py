@@ -15,7 +15,7 @@ from cvxfold.fold.history import estimate_rate
 from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import screen
-from cvxfold.layer.backward import diagnosed
+from cvxfold.layer.backward import examined
 from cvxfold.layer.complaints import judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.request import CallRequest
@@ -184,7 +184,7 @@ class _Case:
         settings = AdjointSettings()
         adjoint = fold(phi, *self.bars, Auto(), settings)
         seen = screen(phi, adjoint, *self.bars)
-        diagnosis = diagnosed(self.engine, solution, self.bars, adjoint, seen, settings)
+        _, diagnosis = examined(self.engine, solution, self.bars, adjoint, seen, settings)
         system = adjoint.system
         record = BackwardRecord.of(system, diagnosis, solution.solved, options.adjoint.tol)
         history = backward_history(phi, self.u_bar)

@@ -1,0 +1,1 @@
+"""The lanes engine: compiled kernels whose innermost dimension is the batch."""

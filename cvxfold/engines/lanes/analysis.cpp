@@ -1,0 +1,166 @@
+#include "analysis.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/cones.hpp"
+
+namespace cvxfold {
+
+namespace {
+template <typename T> std::vector<T> copied(const T *from, size_t count) {
+    return count ? std::vector<T>(from, from + count) : std::vector<T>();
+}
+const int LONGEST_RUN = 4;
+} // namespace
+
+Analysis::Analysis(const Description &given)
+    : shape{}, multiplications(0), sizes_(copied(given.sizes, given.second_order)),
+      P_row_(copied(given.P_row, given.nnz_P)), P_column_(copied(given.P_column, given.nnz_P)),
+      A_start_(copied(given.A_start, given.m + 1)), A_column_(copied(given.A_column, given.nnz_A)),
+      alpha_(copied(given.alpha, given.power)) {
+    Shape &S = shape;
+    S.n = given.n;
+    S.m = given.m;
+    S.N = given.n + given.m;
+    S.zero = given.zero;
+    S.nonnegative = given.nonnegative;
+    S.second_order = given.second_order;
+    S.exponential = given.exponential;
+    S.power = given.power;
+    S.nnz_P = given.nnz_P;
+    S.nnz_A = given.nnz_A;
+    S.frame = FRAME3 * (given.exponential + given.power);
+    for (int size : sizes_)
+        S.frame += second_order::frame_size(size);
+    find_K(given);
+    find_L();
+    find_runs();
+    S.sizes = sizes_.data();
+    S.alpha = alpha_.data();
+    S.P_row = P_row_.data();
+    S.P_column = P_column_.data();
+    S.A_start = A_start_.data();
+    S.A_column = A_column_.data();
+    S.place = place_.data();
+    S.K_start = K_start_.data();
+    S.K_row = K_row_.data();
+    S.P_in_K = P_in_K_.data();
+    S.A_in_K = A_in_K_.data();
+    S.diagonal_in_K = diagonal_in_K_.data();
+    S.L_start = L_start_.data();
+    S.L_row = L_row_.data();
+    S.row_start = row_start_.data();
+    S.row_entry = row_entry_.data();
+    S.row_column = row_column_.data();
+    S.row_run = row_run_.data();
+}
+
+// K's entries in the order, by columns of the lower triangle, and where those of P, A and the diagonal are.
+void Analysis::find_K(const Description &given) {
+    const Shape &S = shape;
+    place_.resize(S.N);
+    for (int i = 0; i < S.N; i++)
+        place_[given.order[i]] = i;
+    struct Entry {
+        int32_t column, row, *where;
+    };
+    std::vector<Entry> entries;
+    entries.reserve(S.N + S.nnz_P + S.nnz_A);
+    diagonal_in_K_.resize(S.N);
+    P_in_K_.resize(S.nnz_P);
+    A_in_K_.resize(S.nnz_A);
+    auto add = [&](int a, int b, int32_t *where) {
+        const int32_t p = place_[a], q = place_[b];
+        entries.push_back({std::min(p, q), std::max(p, q), where});
+    };
+    for (int i = 0; i < S.N; i++)
+        add(i, i, &diagonal_in_K_[i]);
+    for (int e = 0; e < S.nnz_P; e++)
+        add(P_row_[e], P_column_[e], &P_in_K_[e]);
+    for (int j = 0; j < S.m; j++)
+        for (int e = A_start_[j]; e < A_start_[j + 1]; e++)
+            add(S.n + j, A_column_[e], &A_in_K_[e]);
+    std::sort(entries.begin(), entries.end(), [](const Entry &a, const Entry &b) {
+        return a.column != b.column ? a.column < b.column : a.row < b.row;
+    });
+    K_start_.assign(S.N + 1, 0);
+    for (size_t e = 0; e < entries.size(); e++) {
+        const bool known =
+            e > 0 && entries[e].column == entries[e - 1].column && entries[e].row == entries[e - 1].row;
+        if (!known) {
+            K_row_.push_back(entries[e].row);
+            K_start_[entries[e].column + 1]++;
+        }
+        *entries[e].where = static_cast<int32_t>(K_row_.size()) - 1;
+    }
+    for (int j = 0; j < S.N; j++)
+        K_start_[j + 1] += K_start_[j];
+    shape.nnz_K = static_cast<int32_t>(K_row_.size());
+}
+
+// Column j of L has the rows of K's column j and of the columns whose first row below the diagonal is j.
+void Analysis::find_L() {
+    const int N = shape.N;
+    std::vector<std::vector<int32_t>> columns(N), children(N);
+    std::vector<int32_t> mark(N, -1);
+    L_start_.assign(N + 1, 0);
+    for (int j = 0; j < N; j++) {
+        auto &rows = columns[j];
+        mark[j] = j;
+        auto take = [&](int32_t row) {
+            if (mark[row] != j) {
+                mark[row] = j;
+                rows.push_back(row);
+            }
+        };
+        for (int p = K_start_[j]; p < K_start_[j + 1]; p++)
+            take(K_row_[p]);
+        for (int child : children[j])
+            for (int32_t row : columns[child])
+                take(row);
+        std::sort(rows.begin(), rows.end());
+        if (!rows.empty())
+            children[rows[0]].push_back(j);
+        const int64_t count = static_cast<int64_t>(rows.size());
+        multiplications += count * (count + 3) / 2;
+        L_start_[j + 1] = L_start_[j] + static_cast<int32_t>(count);
+    }
+    L_row_.reserve(L_start_[N]);
+    for (auto &rows : columns)
+        L_row_.insert(L_row_.end(), rows.begin(), rows.end());
+    shape.nnz_L = L_start_[N];
+}
+
+// The rows of L, and runs of neighbouring columns that are equal from a row on.
+void Analysis::find_runs() {
+    const int N = shape.N, count = shape.nnz_L;
+    row_start_.assign(N + 1, 0);
+    for (int32_t row : L_row_)
+        row_start_[row + 1]++;
+    for (int i = 0; i < N; i++)
+        row_start_[i + 1] += row_start_[i];
+    row_entry_.resize(count);
+    row_column_.resize(count);
+    row_run_.assign(count, 1);
+    std::vector<int32_t> next(row_start_.begin(), row_start_.end() - 1);
+    for (int j = 0; j < N; j++)
+        for (int p = L_start_[j]; p < L_start_[j + 1]; p++) {
+            const int at = next[L_row_[p]]++;
+            row_entry_[at] = p;
+            row_column_[at] = j;
+        }
+    // Column k + 1 begins where column k goes on: one is the other without its first row.
+    auto continues = [&](int k) {
+        return L_start_[k + 1] - L_start_[k] == L_start_[k + 2] - L_start_[k + 1] + 1 &&
+               L_row_[L_start_[k]] == k + 1;
+    };
+    for (int i = 0; i < N; i++)
+        for (int r = row_start_[i + 1] - 2; r >= row_start_[i]; r--) {
+            const int k = row_column_[r];
+            if (row_column_[r + 1] == k + 1 && continues(k))
+                row_run_[r] = std::min(LONGEST_RUN, row_run_[r + 1] + 1);
+        }
+}
+
+} // namespace cvxfold

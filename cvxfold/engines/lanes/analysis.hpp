@@ -1,0 +1,39 @@
+// The symbolic analysis of K for one structure: where L has entries, and how K's are found there.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/shape.hpp"
+
+namespace cvxfold {
+
+// A structure as it is handed over; pointers are copied from.
+struct Description {
+    int32_t n, m, zero, nonnegative, second_order, exponential, power, nnz_P, nnz_A;
+    const int32_t *sizes;
+    const double *alpha;
+    const int32_t *P_row, *P_column; // upper triangle
+    const int32_t *A_start, *A_column;
+    const int32_t *order; // (n + m): which variable or row comes first, second, …
+};
+
+struct Analysis {
+    Shape shape;
+    int64_t multiplications; // of a factorization
+
+    explicit Analysis(const Description &given);
+    Analysis(const Analysis &) = delete;
+    Analysis &operator=(const Analysis &) = delete;
+
+  private:
+    void find_K(const Description &given);
+    void find_L();
+    void find_runs();
+
+    std::vector<int32_t> sizes_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_, P_in_K_,
+        A_in_K_, diagonal_in_K_, L_start_, L_row_, row_start_, row_entry_, row_column_, row_run_;
+    std::vector<double> alpha_;
+};
+
+} // namespace cvxfold

@@ -1,0 +1,196 @@
+"""A structure and a layout as the compiled module has them, and calls of its passes."""
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvxfold.engines.lanes.binding import (
+    BackwardCall,
+    BackwardFigure,
+    Call,
+    Description,
+    ForwardFigure,
+    KernelSettings,
+    address,
+    functions,
+    pointers,
+)
+from cvxfold.engines.lanes.library import width
+from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.pattern import Pattern
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a forward pass leaves.
+
+    Args:
+        figures: by :class:`ForwardFigure`, ``(B, ·)``.
+        state: for the backward pass, packed. shared: whether the batch shares P and A.
+        unsolved: how many instances are not solved.
+    """
+
+    figures: Tensor
+    state: Tensor
+    shared: bool
+    unsolved: int
+
+
+class CompiledBatch:
+    """The compiled module's analysis of a structure, with the layout of a call.
+
+    Args:
+        pattern: of the structure. maps: the layout.
+        order: of elimination.
+    """
+
+    def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
+        self._maps, self._module = maps, functions()
+        self._shape = pattern.n, pattern.m
+        cones, layout = pattern.cones, maps.layout()
+        arrays = [
+            np.asarray(values, dtype=kind)
+            for values, kind in (
+                (cones.second_order, np.int32), (cones.power, np.float64), (pattern.P[0], np.int32),
+                (pattern.P[1], np.int32), (pattern.A_start, np.int32), (pattern.A_column, np.int32),
+                (order, np.int32),
+            )
+        ]  # fmt: skip
+        description = Description(
+            pattern.n, pattern.m, cones.zero, cones.nonnegative, len(cones.second_order), cones.exponential,
+            len(cones.power), pattern.P.shape[1], len(pattern.A_column), *map(address, arrays),
+        )  # fmt: skip
+        handle = self._module.cvxfold_new(ctypes.byref(description), ctypes.byref(layout))
+        if not handle:
+            raise MemoryError("out of memory: the analysis of the program does not fit")
+        self._handle = handle
+        weakref.finalize(self, self._module.cvxfold_free, handle)
+        self._columns = [sum(maps.sizes[:k]) for k in range(len(maps.sizes) + 1)]
+        self._reach_matrices = self._reaching_matrices()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Entries of L, and multiplications of a factorization."""
+        entries, products = ctypes.c_int64(), ctypes.c_int64()
+        self._module.cvxfold_counts(self._handle, ctypes.byref(entries), ctypes.byref(products))
+        return entries.value, products.value
+
+    def bytes_of(self, shared: bool) -> int:
+        """What an instance takes, at work and until its backward pass."""
+        at_work = self._module.cvxfold_bytes_at_work(self._handle, shared)
+        return (
+            at_work // width() + 8 * self._module.cvxfold_state_size(self._handle, width(), shared) // width()
+        )
+
+    def forward(
+        self,
+        parameters: Sequence[Tensor],
+        batch: int,
+        outputs: Sequence[Tensor],
+        settings: KernelSettings,
+        start: Tensor | None = None,
+    ) -> Passed:
+        """Solve.
+
+        Args:
+            parameters: float64, contiguous, on the CPU, each of its size or B times that.
+            batch: B.
+            outputs: to be filled, ``(B, ·)`` each, float64 and contiguous.
+            settings: of the pass.
+            start: x, y and s to start from, ``(B, n + 2m)``, NaN for instances without; None for none.
+
+        Raises:
+            MemoryError: memory does not suffice.
+        """
+        strides = [
+            size if value.numel() > size else 0
+            for value, size in zip(parameters, self._maps.sizes, strict=True)
+        ]
+        shared = batch > 1 and not any(
+            stride and reaches for stride, reaches in zip(strides, self._reach_matrices, strict=True)
+        )
+        size = self._module.cvxfold_state_size(self._handle, batch, shared)
+        try:
+            state = torch.empty(size + 8, dtype=torch.float64)
+            figures = torch.empty(batch, len(ForwardFigure), dtype=torch.float64)
+        except RuntimeError as error:
+            raise MemoryError(f"out of memory: {error}") from error
+        aligned = state[(-state.data_ptr() // 8) % 8 :]
+        given = pointers([value.data_ptr() for value in parameters])
+        steps = (ctypes.c_int64 * len(strides))(*strides)
+        filled = pointers([value.data_ptr() for value in outputs])
+        call = Call(
+            batch, torch.get_num_threads(), shared, ctypes.addressof(given), ctypes.addressof(steps),
+            None if start is None else start.data_ptr(), ctypes.addressof(filled),
+            figures.data_ptr(), aligned.data_ptr(),
+        )  # fmt: skip
+        unsolved = self._module.cvxfold_forward(self._handle, ctypes.byref(settings), ctypes.byref(call))
+        if unsolved < 0:
+            raise MemoryError("out of memory: the forward pass does not fit")
+        return Passed(figures, aligned[:size], shared, unsolved)
+
+    def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
+        """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.
+
+        Raises:
+            MemoryError: memory does not suffice.
+        """
+        batch, (n, m) = len(passed.figures), self._shape
+        x, y, s = (torch.empty(batch, size, dtype=torch.float64) for size in (n, m, m))
+        filled = [value.data_ptr() for value in (x, y, s)]
+        if self._module.cvxfold_points(self._handle, batch, passed.shared, passed.state.data_ptr(), *filled):
+            raise MemoryError("out of memory: the solutions do not fit")
+        return x, y, s
+
+    def backward(
+        self,
+        passed: Passed,
+        output_gradients: Sequence[Tensor | None],
+        gradients: Sequence[Tensor | None],
+        tolerances: tuple[float, float],
+        raw: bool = False,
+    ) -> tuple[Tensor, int]:
+        """Differentiate.
+
+        Args:
+            passed: what the forward pass left.
+            output_gradients: loss gradients on the outputs, ``(B, ·)``, float64 and contiguous; None for
+                zero.
+            gradients: to be filled with those on the parameters ``(B, ·)``, None where unwanted; with ``raw``
+                p ``(B, n)`` and v ``(B, m)``.
+            tolerances: on the residual, and on J's smallest singular value.
+            raw: whether the adjoint itself is wanted.
+
+        Returns:
+            Figures by :class:`BackwardFigure`, ``(B, ·)``, and how many instances somebody should look at.
+
+        Raises:
+            MemoryError: memory does not suffice.
+        """
+        batch = len(passed.figures)
+        figures = torch.empty(batch, len(BackwardFigure), dtype=torch.float64)
+        given = pointers([0 if value is None else value.data_ptr() for value in output_gradients])
+        filled = pointers([0 if value is None else value.data_ptr() for value in gradients])
+        call = BackwardCall(
+            batch, torch.get_num_threads(), passed.shared, raw, *tolerances, ctypes.addressof(given),
+            ctypes.addressof(filled), figures.data_ptr(), passed.state.data_ptr(),
+        )  # fmt: skip
+        doubtful = self._module.cvxfold_backward(self._handle, ctypes.byref(call))
+        if doubtful < 0:
+            raise MemoryError("out of memory: the backward pass does not fit")
+        return figures, doubtful
+
+    def _reaching_matrices(self) -> list[bool]:
+        """Which parameters have an entry in P or A."""
+        reached = np.zeros(self._columns[-1] + 1, dtype=bool)
+        for data in (self._maps.P, self._maps.A):
+            reached[data.matrix.indices] = True
+        return [
+            bool(reached[first:last].any())
+            for first, last in zip(self._columns[:-1], self._columns[1:], strict=True)
+        ]

@@ -1,0 +1,144 @@
+"""The compiled module's C interface: its records and functions, as ctypes has them."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_void_p
+from enum import IntEnum
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from cvxfold.engines.lanes.library import library
+
+
+class ForwardFigure(IntEnum):
+    """The columns of a forward pass's figures."""
+
+    STATUS = 0
+    ITERATIONS = 1
+    NEWTON_STEPS = 2
+    FACTORIZATIONS = 3
+    PRIMAL = 4
+    DUAL = 5
+    GAP = 6
+    RELATIVE = 7
+    CERTIFICATE = 8
+    PENALTY = 9
+    SECOND_PASS = 10
+
+
+class BackwardFigure(IntEnum):
+    """The columns of a backward pass's figures."""
+
+    RESIDUAL = 0
+    CORRECTIONS = 1
+    MARGIN = 2
+    ON_KINK = 3
+    SMALLEST = 4
+    MATTERS = 5
+    OFFSET = 6
+    ERROR = 7
+    STRENGTH = 8
+
+
+def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names.split()]
+
+
+class Description(Structure):
+    """``cvxfold::Description``."""
+
+    _fields_ = [
+        *_fields(c_int32, "n m zero nonnegative second_order exponential power nnz_P nnz_A"),
+        *_fields(c_void_p, "sizes alpha P_row P_column A_start A_column order"),
+    ]
+
+
+class Map(Structure):
+    """``cvxfold::Map``."""
+
+    _fields_ = _fields(c_void_p, "start index weight constant")
+
+
+class Layout(Structure):
+    """``cvxfold::Layout``."""
+
+    _fields_ = [
+        *_fields(c_int32, "entries parameters outputs"),
+        *_fields(c_void_p, "parameter_sizes output_sizes output_index output_scale"),
+        *_fields(Map, "P q A b"),
+        *_fields(c_int32, "moving_P moving_q moving_A moving_b"),
+        *_fields(c_void_p, "which_P which_q which_A which_b"),
+        *_fields(c_int32, "moving_rows"),
+        *_fields(c_void_p, "which_rows"),
+    ]
+
+
+class KernelSettings(Structure):
+    """``cvxfold::Settings``."""
+
+    _fields_ = [
+        *_fields(c_double, "eps_abs eps_rel eps_infeasible penalty relaxation seconds"),
+        *_fields(c_int32, "max_iters penalty_is_fixed"),
+    ]
+
+
+class Call(Structure):
+    """``cvxfold::Call``."""
+
+    _fields_ = [
+        *_fields(c_int32, "batch threads shared"),
+        *_fields(c_void_p, "parameters strides start outputs figures state"),
+    ]
+
+
+class BackwardCall(Structure):
+    """``cvxfold::BackwardCall``."""
+
+    _fields_ = [
+        *_fields(c_int32, "batch threads shared raw"),
+        *_fields(c_double, "tolerance suspect"),
+        *_fields(c_void_p, "output_gradients gradients figures state"),
+    ]
+
+
+@cache
+def functions() -> Any:
+    """The compiled module with the types of its functions set.
+
+    Raises:
+        RuntimeError: there is no compiled module.
+    """
+    module: Any = library()
+    if module is None:
+        raise RuntimeError("there is no compiled module")
+    module.cvxfold_new.restype = c_void_p
+    module.cvxfold_new.argtypes = [POINTER(Description), POINTER(Layout)]
+    module.cvxfold_free.restype = None
+    module.cvxfold_free.argtypes = [c_void_p]
+    module.cvxfold_counts.restype = None
+    module.cvxfold_counts.argtypes = [c_void_p, POINTER(c_int64), POINTER(c_int64)]
+    module.cvxfold_state_size.restype = c_int64
+    module.cvxfold_state_size.argtypes = [c_void_p, c_int, c_int]
+    module.cvxfold_bytes_at_work.restype = c_int64
+    module.cvxfold_bytes_at_work.argtypes = [c_void_p, c_int]
+    module.cvxfold_forward.restype = c_int
+    module.cvxfold_forward.argtypes = [c_void_p, POINTER(KernelSettings), POINTER(Call)]
+    module.cvxfold_points.restype = c_int
+    module.cvxfold_points.argtypes = [c_void_p, c_int, c_int, *[c_void_p] * 4]
+    module.cvxfold_backward.restype = c_int
+    module.cvxfold_backward.argtypes = [c_void_p, POINTER(BackwardCall)]
+    for backward, figures in enumerate((ForwardFigure, BackwardFigure)):
+        if module.cvxfold_figures(backward) != len(figures):
+            raise RuntimeError("the compiled module and its Python do not belong together")
+    return module
+
+
+def address(array: np.ndarray) -> int:
+    """Where an array begins."""
+    return array.ctypes.data
+
+
+def pointers(addresses: list[int]) -> Any:
+    """A C array of pointers."""
+    return (ctypes.c_void_p * len(addresses))(*addresses)

@@ -1,0 +1,171 @@
+"""The lanes engine: compiled kernels over packs of instances, on the CPU."""
+
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cvxfold.batches.records import overwritten
+from cvxfold.engines.lanes.batch import CompiledBatch, Passed
+from cvxfold.engines.lanes.binding import ForwardFigure, KernelSettings
+from cvxfold.engines.lanes.figures import SUSPECT, ended_of, screen_of, system_of
+from cvxfold.engines.lanes.kept import Packs
+from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.passage import LanesPassage
+from cvxfold.engines.lanes.pattern import Pattern
+from cvxfold.engines.outcome import UNCONVERGED
+from cvxfold.engines.protocol import Solution, SolveRequest
+from cvxfold.engines.settings import ForwardSettings
+from cvxfold.engines.tensors.engine import TensorEngine
+from cvxfold.fold import AdjointSettings
+from cvxfold.gradient.adjoint import Adjoint
+from cvxfold.gradient.linearization import ProgramLinearization
+from cvxfold.gradient.screen import Screen
+from cvxfold.problem.program import Entries, Program
+from cvxfold.problem.structure import IndexArray
+
+PENALTY = 1.0
+"""ρ after equilibration, unless asked otherwise."""
+
+
+class LanesEngine:
+    """Solves by the compiled kernels, and hands over to the tensor engine what they do not do.
+
+    That is: what asks for the bare iteration (``refine=False``, fewer than 25 iterations), a start from
+    another solver or a printed table; data that are not on the CPU; and instances that the kernels leave
+    unsolved.
+
+    Args:
+        entries: of the programs. beside: the tensor engine.
+    """
+
+    name = "lanes"
+
+    def __init__(self, entries: Entries, beside: TensorEngine) -> None:
+        self._entries, self.beside = entries, beside
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def solve(self, program: Program, request: SolveRequest) -> Solution:
+        """Solve, each instance on its own.
+
+        1. By the kernels, from the last solutions where that is asked for.
+        2. What they leave unsolved, by the tensor engine.
+        """
+        if not self.serves(program.values.q.device, request):
+            return self.beside.solve(program, request)
+        if isinstance(request.found, LanesPassage):
+            passed, point = request.found.passed, request.found.points()
+        else:
+            structure, batch, like = program.structure, program.batch, program.values.q
+            x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
+            point = x, y, s
+            start = self._start(batch) if request.warm_start else None
+            given = [value.detach().contiguous() for value in program.values]
+            passed = self._compiled.forward(given, batch, point, self.settings(request), start)  # 1
+        solution = self._solution(program, request, passed, point)
+        if passed.unsolved:
+            solution = self._finished(solution, request)  # 2
+        self._last = solution.x, solution.y, solution.s
+        return solution
+
+    def differentiate(
+        self, solution: Solution, x_bar: Tensor, y_bar: Tensor, settings: AdjointSettings
+    ) -> tuple[Adjoint, Screen]:
+        """The adjoint by the factor at the solution, refined, with a look at each instance."""
+        kept = solution.kept
+        if not isinstance(kept, Packs) or solution.proximal:
+            return self.beside.differentiate(solution, x_bar, y_bar, settings)
+        p, v = torch.empty_like(solution.x), torch.empty_like(solution.y)
+        bars = [x_bar.contiguous(), y_bar.contiguous(), None]
+        figures, _ = self._compiled.backward(kept.passed, bars, [p, v], (settings.tol, SUSPECT), raw=True)
+        return Adjoint(p, v, system_of(figures, settings)), screen_of(figures)
+
+    def linearize(self, solution: Solution) -> ProgramLinearization:
+        """F at the solution, as the tensor engine has it."""
+        return self.beside.linearize(solution)
+
+    def size(self, settings: ForwardSettings) -> tuple[int, int, int]:
+        """Variables and rows, and bytes of an instance."""
+        structure = self._entries.structure
+        return structure.n, structure.m, self._compiled.bytes_of(shared=False)
+
+    @staticmethod
+    def serves(device: torch.device, request: SolveRequest) -> bool:
+        """Whether the kernels do what is asked."""
+        settings = request.settings
+        plain = settings.refine and not settings.bare and not settings.verbose
+        return device.type == "cpu" and plain and request.start is None
+
+    @staticmethod
+    def settings(request: SolveRequest) -> KernelSettings:
+        """For the kernels."""
+        settings, left = request.settings, request.deadline.left
+        return KernelSettings(
+            settings.eps_abs, settings.eps_rel, settings.eps_infeasible,
+            PENALTY if settings.penalty is None else settings.penalty, settings.relaxation,
+            -1.0 if left is None else left, settings.max_iters, settings.penalty is not None,
+        )  # fmt: skip
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """Of the structure."""
+        return Pattern.of(self._entries.structure)
+
+    @cached_property
+    def order(self) -> IndexArray:
+        """Of elimination."""
+        return self.pattern.order()
+
+    @cached_property
+    def _compiled(self) -> CompiledBatch:
+        moving = [index.array for index in self._entries.moving]
+        return CompiledBatch(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
+
+    def _start(self, batch: int) -> Tensor | None:
+        """The last solutions, if there are as many."""
+        last = self._last
+        return torch.cat(last, dim=1) if last is not None and len(last[0]) == batch else None
+
+    def _solution(
+        self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]
+    ) -> Solution:
+        """What the kernels found."""
+        found, pattern = ended_of(passed.figures), self.pattern
+        return Solution(
+            engine=self.name,
+            program=program,
+            x=point[0],
+            y=point[1],
+            s=point[2],
+            status=found.status,
+            iterations=found.iterations,
+            newton_steps=found.newton_steps,
+            residuals=found.residuals,
+            certificate=found.certificate,
+            rescued=found.rescued,
+            penalty=passed.figures[:, ForwardFigure.PENALTY],
+            relaxation=request.settings.relaxation,
+            proximal=request.proximal,
+            kept=Packs(passed, (pattern.P.shape[1], len(pattern.A_column)), program.structure),
+        )
+
+    def _finished(self, solution: Solution, request: SolveRequest) -> Solution:
+        """With what the tensor engine makes of the unsolved instances."""
+        rows = (solution.status == UNCONVERGED).nonzero().squeeze(-1)
+        if not len(rows) or request.deadline.passed:
+            return solution
+        part = self.beside.solve(solution.program.take(rows), replace(request, warm_start=False))
+        kept = solution.kept
+        assert isinstance(kept, Packs)
+        kept.moved(rows, part.x, part.y, part.s)
+        changed = {
+            name: getattr(solution, name).index_copy(0, rows, getattr(part, name))
+            for name in ("x", "y", "s", "status", "certificate", "rescued")
+        }
+        spent = {
+            name: getattr(solution, name).index_add(0, rows, getattr(part, name))
+            for name in ("iterations", "newton_steps")
+        }
+        residuals = overwritten(solution.residuals, rows, part.residuals)
+        return replace(solution, **changed, **spent, residuals=residuals)

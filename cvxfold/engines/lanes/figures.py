@@ -1,0 +1,64 @@
+"""The kernels' figures of a batch as the records that the rest of the library reads."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cvxfold.engines.lanes.binding import BackwardFigure, ForwardFigure
+from cvxfold.engines.outcome import Ended, Residuals
+from cvxfold.fold import AdjointSettings, AdjointSolution
+from cvxfold.gradient.screen import UNSOLVED, Screen
+
+SUSPECT = 1e-5
+"""‖J w‖/‖w‖ after three steps of inverse iteration below which J may be singular. A null vector grows by
+1/δ = 1e8 a step, so that beside this no step can have missed it."""
+
+
+def ended_of(figures: Tensor) -> Ended:
+    """How the instances of a forward pass ended, from its figures ``(B, ·)``."""
+    status, iterations, newton_steps = (
+        figures[:, column].long()
+        for column in (ForwardFigure.STATUS, ForwardFigure.ITERATIONS, ForwardFigure.NEWTON_STEPS)
+    )
+    residuals = (ForwardFigure.PRIMAL, ForwardFigure.DUAL, ForwardFigure.GAP, ForwardFigure.RELATIVE)
+    return Ended(
+        status,
+        iterations,
+        newton_steps,
+        Residuals(*(figures[:, column] for column in residuals)),
+        figures[:, ForwardFigure.CERTIFICATE],
+        torch.zeros(len(figures), dtype=torch.bool),
+    )
+
+
+def system_of(figures: Tensor, settings: AdjointSettings) -> AdjointSolution:
+    """The adjoint systems as reports tell of them, from a backward pass's figures ``(B, ·)``."""
+    residual = figures[:, BackwardFigure.RESIDUAL].clone()
+    converged = residual <= settings.tol
+    return AdjointSolution(
+        method="direct",
+        w=figures.new_empty(len(figures), 0),
+        iterations=figures[:, BackwardFigure.CORRECTIONS].long(),
+        residual=residual,
+        rate=torch.full_like(residual, math.nan),
+        converged=converged,
+        history=residual.unsqueeze(0),
+        exhausted=torch.zeros_like(converged),
+    )
+
+
+def screen_of(figures: Tensor) -> Screen:
+    """What the kernels saw of each instance, from a backward pass's figures ``(B, ·)``."""
+    column = {figure: figures[:, figure] for figure in BackwardFigure}
+    return Screen(
+        margin=column[BackwardFigure.MARGIN],
+        on_kink=column[BackwardFigure.ON_KINK] > 0,
+        smallest=column[BackwardFigure.SMALLEST],
+        offset=column[BackwardFigure.OFFSET],
+        adjoint_error=column[BackwardFigure.ERROR],
+        strength=column[BackwardFigure.STRENGTH],
+        blind=torch.zeros(len(figures), dtype=torch.bool),
+        unsolved=~(column[BackwardFigure.RESIDUAL] <= UNSOLVED),
+        suspect=SUSPECT * column[BackwardFigure.MATTERS],
+    )

@@ -1,0 +1,81 @@
+"""What the lanes engine keeps of solutions for their backward pass: the packs that the kernels left."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cvxfold.engines.lanes.batch import Passed
+from cvxfold.engines.lanes.library import width
+from cvxfold.problem.structure import Structure
+
+
+@dataclass(frozen=True)
+class Packs:
+    """The state of a pass, by instance.
+
+    The kernels lay it out as a head, where the batch shares P and A, and a block for each pack of
+    instances: equilibrated P, A, D and E (unless shared), q, b, x and u, and six numbers, of which the first
+    two are ρ and the size of the data.
+
+    Args:
+        passed: the state. entries: of P and of A as the kernels store them. structure: of the programs.
+    """
+
+    passed: Passed
+    entries: tuple[int, int]
+    structure: Structure
+
+    def take(self, index: Tensor) -> "Packs":
+        """Keep the instances ``index`` ``(b,)``."""
+        rows = self._rows()[index]
+        missing = -len(index) % width()
+        rows = torch.cat([rows, rows[-1:].expand(missing, -1)])  # the last one fills the last pack
+        blocks = rows.view(-1, width(), rows.shape[1]).transpose(1, 2).reshape(-1)
+        state = torch.cat([self.passed.state[: self._head], blocks])
+        figures = self.passed.figures[index]
+        return replace(self, passed=replace(self.passed, figures=figures, state=_aligned(state)))
+
+    def release(self) -> None:
+        """Nothing here can be computed again without a forward pass."""
+
+    def moved(self, index: Tensor, x: Tensor, y: Tensor, s: Tensor) -> None:
+        """Put the instances ``index`` ``(b,)`` at other points, in the program's own units; in place."""
+        n, m = self.structure.n, self.structure.m
+        rows = self._rows()
+        P, A = (0, 0) if self.passed.shared else self.entries
+        if self.passed.shared:
+            start = sum(self.entries)
+            columns, E = self.passed.state[start : start + n], self.passed.state[start + n : start + n + m]
+            at = n + m
+        else:
+            columns, E = rows[index, P + A : P + A + n], rows[index, P + A + n : P + A + n + m]
+            at = P + A + 2 * (n + m)
+        rho, size = rows[index, at + n + m, None], rows[index, at + n + m + 1, None]
+        R = rho.expand(-1, m).clone()
+        R[:, : self.structure.cones.zero] *= EQUALITY_PENALTY
+        state = torch.cat([x / (columns * size), s * E / size - y / (E * size * R)], dim=1)
+        blocks = self.passed.state[self._head :].view(-1, rows.shape[1], width())
+        blocks[index // width(), at : at + n + m, index % width()] = state
+
+    def _rows(self) -> Tensor:
+        """A row for each instance, and for those that fill the last pack."""
+        blocks = (len(self.passed.figures) + width() - 1) // width()
+        return self.passed.state[self._head :].view(blocks, -1, width()).transpose(1, 2).flatten(0, 1)
+
+    @property
+    def _head(self) -> int:
+        """Numbers before the first block."""
+        numbers = sum(self.entries) + self.structure.n + self.structure.m if self.passed.shared else 0
+        return -(-numbers // width()) * width()
+
+
+EQUALITY_PENALTY = 10.0
+"""Times ρ on the zero cone, as the kernels have it."""
+
+
+def _aligned(state: Tensor) -> Tensor:
+    """A copy that begins where a pack may begin."""
+    memory = torch.empty(len(state) + 8, dtype=state.dtype)
+    aligned = memory[(-memory.data_ptr() // 8) % 8 :][: len(state)]
+    return aligned.copy_(state)

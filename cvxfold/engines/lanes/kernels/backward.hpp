@@ -1,0 +1,131 @@
+// From loss gradients on a pack's solutions to its adjoint, the error of the gradient, and the adjoint in the
+// program's own units.
+#pragma once
+
+#include "adjoint.hpp"
+#include "layout.hpp"
+
+namespace cvxfold {
+
+// As cvxfold.gradient.diagnosis has them.
+const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
+const double SINGULAR = 1e-5; // as cvxfold.engines.lanes.figures has it
+
+// The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
+// p| + |y_bar|), with M = P + A'R A: the gradient of the splitting's first step, M taken by its diagonal.
+// Uses w.dx, w.du, w.scratch.
+inline Pack gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w, const Pack *x_bar,
+                                   const Pack *y_bar, const DataGradient &at) {
+    Pack *diagonal = w.scratch, *p = w.dx, *v = w.du;
+    for (int i = 0; i < S.n; i++)
+        diagonal[i] = splat(SIGMA);
+    for (int e = 0; e < S.nnz_P; e++)
+        if (S.P_row[e] == S.P_column[e])
+            diagonal[S.P_row[e]] += w.P[e];
+    for (int j = 0; j < S.m; j++)
+        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
+            diagonal[S.A_column[e]] += w.R[j] * w.A[e] * w.A[e];
+    for (int i = 0; i < S.n; i++)
+        p[i] = x_bar[i] / diagonal[i];
+    multiply_A(S, w.A, p, v);
+    for (int j = 0; j < S.m; j++)
+        v[j] = w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j];
+    for (int i = 0; i < S.n; i++)
+        p[i] *= w.columns[i];
+    return sqrt(squared_norm_on_moving(S, Y, {p, v, at.x, at.y}));
+}
+
+// Moves w.u by `side` times 4 `reach` into the cones whose distance to a kink is at most `reach`.
+inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *margin, Pack reach,
+                       double side) {
+    const double exponential_inside[] = {-1, 1, 1}, power_inside[] = {1, 1, 0};
+    const Pack step = side * ASIDE * reach;
+    auto move = [&](int j, double inside) {
+        w.u[j] = u[j] + select(margin[j] <= reach, inside * step, Pack{});
+    };
+    for (int j = 0; j < S.separable(); j++)
+        move(j, 1);
+    int at = S.separable();
+    for (int c = 0; c < S.second_order; at += S.sizes[c++])
+        for (int i = 0; i < S.sizes[c]; i++)
+            move(at + i, i == 0 ? 1 : 0);
+    for (int c = 0; c < S.exponential + S.power; c++, at += 3)
+        for (int i = 0; i < 3; i++)
+            move(at + i, c < S.exponential ? exponential_inside[i] : power_inside[i]);
+}
+
+// Whether it does not matter on which side of the kinks within `reach` an instance is: both sides give the
+// same gradient on what parameters reach, and on neither is J singular in a way that matters. The adjoint and
+// the state are as before afterwards.
+inline Mask sides_agree(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                        const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
+                        Pack reach, Pack floor) {
+    Pack *p = w.found, *v = p + S.n, *u = v + S.m;
+    for (int i = 0; i < S.n; i++)
+        p[i] = a.p[i];
+    for (int j = 0; j < S.m; j++) {
+        v[j] = w.y[j];
+        u[j] = w.u[j];
+    }
+    Mask agree = all();
+    Pack largest_norm = floor;
+    for (double side : SIDES) {
+        step_aside(S, w, u, margin, reach, side);
+        const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s);
+        agree &= (seen.residual <= SIDES_AGREE) & ((seen.smallest >= SINGULAR) | (seen.matters == 0.0));
+        for (int j = 0; j < S.m; j++)
+            w.y[j] *= w.rows[j];
+        for (int i = 0; i < S.n; i++)
+            a.p[i] *= w.columns[i];
+        largest_norm = max(largest_norm, sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y})));
+        for (int i = 0; i < S.n; i++)
+            a.p[i] -= p[i];
+        for (int j = 0; j < S.m; j++)
+            w.y[j] -= v[j];
+        const Pack apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
+        agree &= apart <= 0.5 * SIDES_AGREE * largest_norm;
+    }
+    for (int i = 0; i < S.n; i++)
+        a.p[i] = p[i];
+    for (int j = 0; j < S.m; j++) {
+        w.y[j] = v[j];
+        w.u[j] = u[j];
+    }
+    return agree;
+}
+
+// Loss gradients in a.x_bar and y_given, equilibrated; x and y in own units. Leaves p in a.p, v in w.y, both
+// in the program's own units.
+inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                         const Progress &progress, const Pack *x, const Pack *y, const Pack *y_given) {
+    Pack *margin = w.found + S.N + S.m;
+    Screened seen = adjoint(S, Y, w, a, progress, y_given, margin);
+    Pack *dp = w.Px, *dv = w.primal;
+    gather<1>(S, w.right, 0, a.upper, a.lower); // one more correction
+    solve<1>(S, w.newton, w.right);
+    for (int i = 0; i < S.n; i++)
+        dp[i] = w.right[S.place[i]] * w.columns[i];
+    for (int j = 0; j < S.m; j++)
+        dv[j] = w.E[j] * w.right[S.place[S.n + j]];
+    out_of_frame(S, w.frame, dv, dv);
+    for (int j = 0; j < S.m; j++) {
+        dv[j] *= w.rows[j];
+        w.y[j] *= w.rows[j];
+    }
+    for (int i = 0; i < S.n; i++)
+        a.p[i] *= w.columns[i];
+    const Pack change = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}));
+    const Pack gradient = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, x, y}));
+    const Pack floor = FELT * gradient_of_first_step(S, Y, w, a.x_bar, y_given, {nullptr, nullptr, x, y});
+    const Pack size = max(gradient, floor);
+    seen.error = select(change == 0.0, change, change / max(size, splat(2.3e-308)));
+    seen.strength = select(size == 0.0, Pack{}, FELT * size / max(floor, splat(2.3e-308)));
+    if (any(seen.on_kink > 0.0)) {
+        const Pack reach = max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK))) * seen.state_size;
+        const Mask agree = sides_agree(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, reach, size);
+        seen.on_kink = select(agree, Pack{}, seen.on_kink);
+    }
+    return seen;
+}
+
+} // namespace cvxfold

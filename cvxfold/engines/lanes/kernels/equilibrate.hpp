@@ -1,0 +1,93 @@
+// Ruiz's equilibration, with Euclidean norms ("A scaling algorithm to equilibrate both rows and columns norms
+// in matrices", 2001), of [P A'; A 0]: diagonal D and E that make rows and columns alike in size.
+#pragma once
+
+#include "product.hpp"
+#include "workspace.hpp"
+
+namespace cvxfold {
+
+const int SWEEPS = 8;
+const double LARGEST_SCALE = 1e4;
+
+// 1/sqrt(norm) for a squared norm, kept so that `scale` stays within its limits.
+inline Pack toward_one(Pack squared_norm, Pack scale) {
+    Pack step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
+    Pack next = min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
+    return next / scale;
+}
+
+// E is constant on the rows of a curved cone, so that it maps the cone onto itself.
+inline void mean_over_cones(const Shape &S, Pack *squares) {
+    int at = S.separable();
+    for (int c = 0; at < S.m; c++) {
+        const int size = c < S.second_order ? S.sizes[c] : 3;
+        Pack mean{};
+        for (int i = 0; i < size; i++)
+            mean += squares[at + i];
+        mean /= splat(size);
+        for (int i = 0; i < size; i++)
+            squares[at + i] = mean;
+        at += size;
+    }
+}
+
+// P <- D P D, A <- E A D, and D and E into w.columns and w.rows.
+inline void equilibrate(const Shape &S, Workspace &w) {
+    Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
+    for (int i = 0; i < S.n; i++)
+        w.columns[i] = splat(1);
+    for (int j = 0; j < S.m; j++)
+        w.rows[j] = splat(1);
+    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+        for (int i = 0; i < S.n; i++)
+            by_column[i] = Pack{};
+        for (int e = 0; e < S.nnz_P; e++) {
+            Pack square = w.P[e] * w.P[e];
+            by_column[S.P_row[e]] += square;
+            if (S.P_row[e] != S.P_column[e])
+                by_column[S.P_column[e]] += square;
+        }
+        for (int j = 0; j < S.m; j++) {
+            Pack sum{};
+            for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
+                Pack square = w.A[e] * w.A[e];
+                sum += square;
+                by_column[S.A_column[e]] += square;
+            }
+            by_row[j] = sum;
+        }
+        mean_over_cones(S, by_row);
+        for (int i = 0; i < S.n; i++) {
+            by_column[i] = toward_one(by_column[i], w.columns[i]);
+            w.columns[i] *= by_column[i];
+        }
+        for (int j = 0; j < S.m; j++) {
+            by_row[j] = toward_one(by_row[j], w.rows[j]);
+            w.rows[j] *= by_row[j];
+        }
+        for (int e = 0; e < S.nnz_P; e++)
+            w.P[e] *= by_column[S.P_row[e]] * by_column[S.P_column[e]];
+        for (int j = 0; j < S.m; j++)
+            for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
+                w.A[e] *= by_row[j] * by_column[S.A_column[e]];
+    }
+}
+
+// q <- D q/size, b <- E b/size; returns size, the largest entry of D q and E b, 1 where both are zero.
+inline Pack scale_vectors(const Shape &S, Workspace &w) {
+    for (int i = 0; i < S.n; i++)
+        w.q[i] *= w.columns[i];
+    for (int j = 0; j < S.m; j++)
+        w.b[j] *= w.rows[j];
+    Pack size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
+    size = select(size == 0.0, splat(1), size);
+    Pack inverse = 1.0 / size;
+    for (int i = 0; i < S.n; i++)
+        w.q[i] *= inverse;
+    for (int j = 0; j < S.m; j++)
+        w.b[j] *= inverse;
+    return size;
+}
+
+} // namespace cvxfold

@@ -1,0 +1,145 @@
+// The forward pass of one pack of instances, in equilibrated units.
+//
+// 1. A few applications of F.
+// 2. Newton's method: where most instances end.
+// 3. What is left, in packs of its own so that nobody waits for it: more Newton steps; the interior-point
+// method
+//    and Newton again; longer and longer rounds of F under a penalty that balances the residuals, each
+//    followed by Newton, their last steps tested as proofs that there is no solution.
+#pragma once
+
+#include "certificate.hpp"
+#include "interior.hpp"
+#include "newton.hpp"
+#include "splitting.hpp"
+
+namespace cvxfold {
+
+// As the host and Python have it.
+struct Settings {
+    double eps_abs, eps_rel, eps_infeasible, penalty, relaxation;
+    double seconds; // that the pass may take; negative for no limit
+    int32_t max_iters, penalty_is_fixed;
+};
+
+enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
+
+const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
+const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
+
+// What is known of the instances of a pack when it is done.
+struct Ended {
+    Pack status, certificate;
+    Residual residual;
+    Measured measured;
+};
+
+// Tolerances in SCS's sense, at what `residual` and `measure` found.
+inline Mask within(const Settings &O, const Measured &m) {
+    return (m.primal <= O.eps_abs + O.eps_rel * m.primal_terms) &
+           (m.dual <= O.eps_abs + O.eps_rel * m.dual_terms) & (m.gap <= O.eps_abs + O.eps_rel * m.gap_terms);
+}
+
+inline Progress at_first(Pack rho, Pack size) { return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}}; }
+
+// 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
+inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
+                       Mask warm, bool splitting_is_factored) {
+    for (int i = 0; i < S.n; i++)
+        w.x[i] = select(warm, w.x[i], Pack{});
+    for (int j = 0; j < S.m; j++)
+        w.u[j] = select(warm, w.u[j], Pack{});
+    reset_roots(S, w);
+    Mask cold = mask & ~warm;
+    if (any(cold)) {
+        if (!splitting_is_factored) {
+            factor_splitting(S, w, w.splitting);
+            progress.factorizations += select(cold, splat(1), Pack{});
+        }
+        const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
+        iterate(S, w, w.splitting, O.relaxation, cold, count);
+        progress.iterations += select(cold, splat(count), Pack{});
+    }
+    return newton(S, w, progress, mask, FIRST_NEWTON_STEPS);
+}
+
+// Tests the last step of F from (x_kept, u_kept) as a certificate.
+inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask mask, Ended &ended) {
+    decompose(S, w, w.u_kept);
+    for (int j = 0; j < S.m; j++)
+        w.du[j] = w.y[j];
+    decompose(S, w, w.u);
+    for (int j = 0; j < S.m; j++)
+        w.du[j] = w.y[j] - w.du[j];
+    for (int i = 0; i < S.n; i++)
+        w.dx[i] = w.x[i] - w.x_kept[i];
+    Pack infeasible = infeasibility(S, w, w.du), unbounded = unboundedness(S, w, w.dx);
+    Mask no_point = mask & (infeasible <= O.eps_infeasible);
+    Mask no_bound = mask & ~no_point & (unbounded <= O.eps_infeasible);
+    ended.status = select(no_point, splat(INFEASIBLE), select(no_bound, splat(UNBOUNDED), ended.status));
+    ended.certificate = select(no_point, infeasible, select(no_bound, unbounded, ended.certificate));
+}
+
+// 3, for the lanes of `mask`, from where the first pass left them; the splitting's factor is w.splitting's
+// own.
+template <typename TimeLeft>
+inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
+                        Ended &ended, TimeLeft time_left) {
+    Mask done = newton(S, w, progress, mask, NEWTON_STEPS);
+    Mask open = mask & ~done;
+    if (any(open) && interior_serves(S) && time_left()) {
+        interior_point(S, w, progress, open);
+        progress.regularization = select(open, Pack{}, progress.regularization);
+        done |= newton(S, w, progress, open, NEWTON_STEPS);
+        open &= ~done;
+    }
+    int total = FIRST_ITERATIONS;
+    for (int round = ROUND; any(open) && round <= LONGEST_ROUND && total + round <= O.max_iters; round *= 2) {
+        if (!time_left())
+            break;
+        if (round == ROUND) { // Newton's method may have gone astray
+            for (int i = 0; i < S.n; i++)
+                w.x[i] = select(open, Pack{}, w.x[i]);
+            for (int j = 0; j < S.m; j++)
+                w.u[j] = select(open, Pack{}, w.u[j]);
+        } else if (!O.penalty_is_fixed) {
+            rebalance(S, w, open, progress.rho);
+        }
+        factor_splitting(S, w, w.splitting);
+        progress.factorizations += select(open, splat(1), Pack{});
+        iterate(S, w, w.splitting, O.relaxation, open, round - 1);
+        for (int i = 0; i < S.n; i++)
+            w.x_kept[i] = w.x[i];
+        for (int j = 0; j < S.m; j++)
+            w.u_kept[j] = w.u[j];
+        iterate(S, w, w.splitting, O.relaxation, open, 1);
+        total += round;
+        progress.iterations += select(open, splat(round), Pack{});
+        certify_step(S, O, w, open, ended);
+        open &= ended.status == splat(UNCONVERGED);
+        for (int i = 0; i < S.n; i++)
+            w.x_kept[i] = w.x[i];
+        for (int j = 0; j < S.m; j++)
+            w.u_kept[j] = w.u[j];
+        progress.regularization = select(open, Pack{}, progress.regularization);
+        Mask now = newton(S, w, progress, open, NEWTON_STEPS);
+        done |= now;
+        open &= ~now;
+        for (int i = 0; i < S.n; i++) // F goes on from its own point
+            w.x[i] = select(open, w.x_kept[i], w.x[i]);
+        for (int j = 0; j < S.m; j++)
+            w.u[j] = select(open, w.u_kept[j], w.u[j]);
+    }
+    return done;
+}
+
+// What the lanes have come to; a status that a certificate gave stays.
+inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress, Ended &ended) {
+    ended.residual = residual(S, w, progress.rho);
+    ended.measured = measure(S, w, progress.size);
+    Mask proven = ended.status >= splat(INFEASIBLE);
+    Pack reached = select(within(O, ended.measured), splat(SOLVED), splat(UNCONVERGED));
+    ended.status = select(proven, ended.status, reached);
+}
+
+} // namespace cvxfold

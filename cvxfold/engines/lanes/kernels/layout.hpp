@@ -1,0 +1,101 @@
+// Parameters to data and solutions to outputs, and gradients the other way: affine maps by rows.
+#pragma once
+
+#include "pack.hpp"
+#include "product.hpp"
+#include "workspace.hpp"
+
+namespace cvxfold {
+
+// data = constant + weight * parameter entries, by rows of the data.
+struct Map {
+    const int32_t *start, *index;
+    const double *weight, *constant;
+};
+
+struct Layout {
+    int32_t entries, parameters, outputs;
+    const int32_t *parameter_sizes, *output_sizes;
+    const int32_t *output_index; // of all outputs together, into (x, y, s)
+    const double *output_scale;
+    Map P, q, A, b;
+    int32_t moving_P, moving_q, moving_A, moving_b; // how many entries parameters reach, and which
+    const int32_t *which_P, *which_q, *which_A, *which_b;
+    int32_t moving_rows; // rows in which A or b has such entries
+    const int32_t *which_rows;
+};
+
+inline void apply(const Map &map, int rows, const Pack *parameters, Pack *out) {
+    for (int row = 0; row < rows; row++) {
+        Pack sum = splat(map.constant[row]);
+        for (int e = map.start[row]; e < map.start[row + 1]; e++)
+            sum += map.weight[e] * parameters[map.index[e]];
+        out[row] = sum;
+    }
+}
+
+inline void add_transposed(const Map &map, int row, Pack gradient, Pack *parameters) {
+    for (int e = map.start[row]; e < map.start[row + 1]; e++)
+        parameters[map.index[e]] += map.weight[e] * gradient;
+}
+
+// An adjoint and a solution in the program's own units: the gradients of the data are
+//
+//     q_bar = -p     b_bar = v     A_bar = -(v x' + y p')     P_bar = -(p x' + x p')/2
+struct DataGradient {
+    const Pack *p, *v, *x, *y;
+
+    Pack on_A(int row, int column) const { return -(v[row] * x[column] + y[row] * p[column]); }
+
+    // Of an entry of the upper triangle, which stands for two off the diagonal.
+    Pack on_P(int row, int column) const {
+        Pack product = p[row] * x[column];
+        return row == column ? -product : -(product + p[column] * x[row]);
+    }
+};
+
+inline int row_of(const Shape &S, int entry, int row) {
+    while (S.A_start[row + 1] <= entry)
+        row++;
+    return row;
+}
+
+// The squared norm of the gradient on all that parameters reach.
+inline Pack squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &g) {
+    Pack sum{};
+    for (int i = 0; i < Y.moving_q; i++)
+        sum += g.p[Y.which_q[i]] * g.p[Y.which_q[i]];
+    for (int i = 0; i < Y.moving_b; i++)
+        sum += g.v[Y.which_b[i]] * g.v[Y.which_b[i]];
+    for (int i = 0, row = 0; i < Y.moving_A; i++) {
+        row = row_of(S, Y.which_A[i], row);
+        Pack entry = g.on_A(row, S.A_column[Y.which_A[i]]);
+        sum += entry * entry;
+    }
+    for (int i = 0; i < Y.moving_P; i++) {
+        Pack entry = g.on_P(S.P_row[Y.which_P[i]], S.P_column[Y.which_P[i]]);
+        sum += entry * entry;
+    }
+    return sum;
+}
+
+// The gradient on the parameters, (entries).
+inline void pull_back(const Shape &S, const Layout &Y, const DataGradient &g, Pack *parameters) {
+    for (int e = 0; e < Y.entries; e++)
+        parameters[e] = Pack{};
+    for (int i = 0; i < Y.moving_q; i++)
+        add_transposed(Y.q, Y.which_q[i], -g.p[Y.which_q[i]], parameters);
+    for (int i = 0; i < Y.moving_b; i++)
+        add_transposed(Y.b, Y.which_b[i], g.v[Y.which_b[i]], parameters);
+    for (int i = 0, row = 0; i < Y.moving_A; i++) {
+        const int e = Y.which_A[i];
+        row = row_of(S, e, row);
+        add_transposed(Y.A, e, g.on_A(row, S.A_column[e]), parameters);
+    }
+    for (int i = 0; i < Y.moving_P; i++) {
+        const int e = Y.which_P[i];
+        add_transposed(Y.P, e, g.on_P(S.P_row[e], S.P_column[e]), parameters);
+    }
+}
+
+} // namespace cvxfold

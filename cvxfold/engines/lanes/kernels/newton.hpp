@@ -1,0 +1,137 @@
+// Regularized semismooth Newton in (x, u).
+//
+//     r1 = Px + q + A'y = 0     r2 = Ax + s - b = 0     s = Pi_K(u), y = R (s - u)
+//
+// With dy = Q E z and D = Q lambda Q' a step solves
+//
+//     [ P + sigma I   (E Q'A)'            ] [ dx ]     [  -r1      ]
+//     [ E Q'A         -(lambda + delta)/R ] [ z  ]  =  [ -E Q'r2   ]
+//
+// and du = Q v with v = -z/(R E) where lambda <= 1/2, else -(Q'(r2 + A dx))/(lambda + delta).
+//
+// 1. Look at D where u has moved, and factor K.
+// 2. Solve for the step.
+// 3. Shorten it until |(r1, rho r2)| falls.
+// 4. Where no length does, raise sigma and delta for that instance and repeat (Levenberg and Marquardt);
+// lower
+//    them after a success.
+// 5. An instance is done where the residual is rounding, and left where steps stay short.
+#pragma once
+
+#include "kkt.hpp"
+#include "residual.hpp"
+
+namespace cvxfold {
+
+struct Progress {
+    Pack rho, size, regularization;
+    Pack iterations, newton_steps, factorizations;
+};
+
+const double EXACT = 1e-14,
+             NEARLY_EXACT = 1e-11; // relative residuals: rounding, and where rounding may begin
+const double SHORTENED = 0.3;      // a step's length against the last one tried
+const int LENGTHS = 5;
+const double POOR = 0.25;     // a step shorter than this is poor
+const int MOST_POOR = 8;      // poor steps before an instance is left …
+const double PROGRESS = 1e-4; // … unless the merit fell by this in all
+const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, LOWER = 0.1, SMALLEST = 1e-7;
+const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
+
+// The step from w.dual and w.primal into w.dx and w.du.
+inline void newton_direction(const Shape &S, Workspace &w, Pack delta) {
+    into_frame(S, w.frame, w.primal, w.turned);
+    for (int i = 0; i < S.n; i++)
+        w.right[S.place[i]] = -w.dual[i];
+    for (int j = 0; j < S.m; j++)
+        w.right[S.place[S.n + j]] = -w.E[j] * w.turned[j];
+    solve<1>(S, w.newton, w.right);
+    for (int i = 0; i < S.n; i++)
+        w.dx[i] = w.right[S.place[i]];
+    multiply_A(S, w.A, w.dx, w.du);
+    into_frame(S, w.frame, w.du, w.du);
+    for (int j = 0; j < S.m; j++) {
+        Pack z = w.right[S.place[S.n + j]];
+        Pack by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
+        Pack by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
+        w.du[j] = select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
+    }
+    out_of_frame(S, w.frame, w.du, w.du);
+}
+
+// Whether an orthant's row of a lane of `mask` has changed sides since w.lambda.
+inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
+    for (int j = S.zero; j < S.separable(); j++)
+        if (any(mask & (select(w.u[j] > 0.0, splat(1), Pack{}) != w.lambda[j])))
+            return true;
+    return false;
+}
+
+// Up to `most` steps for the lanes of `mask`; returns those that are done.
+inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most) {
+    Residual now = residual(S, w, progress.rho);
+    const Pack merit_at_first = now.merit;
+    Pack poor{}, fell = splat(1);
+    Mask done = mask & (now.relative < EXACT), at_work = mask & ~done & finite(now.merit);
+    Mask look_at = at_work, raised = none();
+    bool first = true;
+    for (int step = 0; step < most && any(at_work); step++) {
+        look_at = first ? mask : S.curved() ? at_work & (fell > KEEP_FACTOR) : at_work; // 1
+        if (first || any(raised) || (S.curved() ? any(look_at) : orthant_changed(S, w, at_work))) {
+            look(S, w.roots, w.u, look_at, w.lambda, w.frame, nullptr);
+            factor_newton(S, w, progress.regularization);
+            progress.factorizations += select(at_work, splat(1), Pack{});
+            first = false;
+        }
+        progress.newton_steps += select(at_work, splat(1), Pack{});
+        newton_direction(S, w, max(progress.regularization, splat(DELTA))); // 2
+        for (int i = 0; i < S.n; i++)
+            w.x_before[i] = w.x[i];
+        for (int j = 0; j < S.m; j++)
+            w.u_before[j] = w.u[j];
+        Pack length = splat(1), taken{}; // 3
+        Mask seeking = at_work, stalled = none();
+        Residual next = now;
+        for (int attempt = 0; attempt < LENGTHS; attempt++) {
+            for (int i = 0; i < S.n; i++)
+                w.x[i] = select(seeking, w.x_before[i] + length * w.dx[i], w.x[i]);
+            for (int j = 0; j < S.m; j++)
+                w.u[j] = select(seeking, w.u_before[j] + length * w.du[j], w.u[j]);
+            next = residual(S, w, progress.rho);
+            Mask lower = (next.merit < now.merit * 0.9999) | (next.relative < EXACT);
+            taken = select(seeking & lower, length, taken);
+            seeking &= ~lower;
+            Mask at_rounding = seeking & (now.relative < NEARLY_EXACT);
+            stalled |= at_rounding;
+            seeking &= ~at_rounding;
+            if (!any(seeking))
+                break;
+            length *= SHORTENED;
+        }
+        Mask back = seeking | stalled;
+        if (any(back)) {
+            for (int i = 0; i < S.n; i++)
+                w.x[i] = select(back, w.x_before[i], w.x[i]);
+            for (int j = 0; j < S.m; j++)
+                w.u[j] = select(back, w.u_before[j], w.u[j]);
+            next = residual(S, w, progress.rho);
+        }
+        fell = select(at_work, next.merit / max(now.merit, splat(1e-300)), fell);
+        Pack old = progress.regularization; // 4
+        Pack grown = max(old * RAISE, splat(FIRST_REGULARIZATION));
+        Pack less = select(old > SMALLEST, old * LOWER, Pack{});
+        Pack regularization = select(at_work, select(seeking, grown, less), old);
+        raised = regularization != old;
+        progress.regularization = regularization;
+        poor += select(at_work & (taken < POOR), splat(1), Pack{}); // 5
+        Mask rounding = (next.relative < NEARLY_EXACT) & (stalled | (fell > 0.5));
+        Mask finished = at_work & ((next.relative < EXACT) | rounding);
+        done |= finished;
+        Mask hopeful = (poor < (double)MOST_POOR) | (next.merit < PROGRESS * merit_at_first);
+        at_work &= ~finished & (regularization < MOST_REGULARIZATION) & hopeful;
+        now = next;
+    }
+    return done;
+}
+
+} // namespace cvxfold

@@ -1,0 +1,139 @@
+// The 3-d power cone {(x, y, z) : x^alpha y^(1 - alpha) >= |z|, x, y >= 0}.
+//
+// A point u = (a, b, c) between K and its polar is p + d with p = (x, y, +-r) on the boundary of K and
+// d = (|c| - r) (-alpha r/x, -(1 - alpha) r/y, +-1) on that of K° (Hien, "Differential properties of
+// Euclidean projection onto power cone", 2015), where
+//
+//     x = (a + sqrt(a^2 + 4 alpha r (|c| - r))) / 2          y likewise with b and 1 - alpha
+//
+// and r is the one root of r = x^alpha y^(1 - alpha), found in logarithms with r = |c| / (1 + e^-tau). Then
+//
+//     lambda = S / (S + alpha (1 - alpha) r (|c| - r) |p|^2)
+//     S = x^2 y^2 + alpha^2 r^2 y^2 + (1 - alpha)^2 r^2 x^2
+#pragma once
+
+#include "frame3.hpp"
+#include "root.hpp"
+
+namespace cvxfold {
+
+namespace power {
+
+const double PARTS[] = {1.0 / 64, 1.0 / 4}; // of the slack, tried as a distance to the boundary
+const double FARTHEST =
+    150; // |tau|: e^-150 is nothing beside any other length, and its powers do not underflow
+const double NOTHING = 1e-40; // stands for c = 0, relative to the size of the point
+const double INNER = 0.7;     // distance of (1, 1, 0) to the boundaries of K and K*, rounded down
+
+struct Branch {
+    Mask inside, polar;
+    Pack slack;
+};
+
+inline Pack power_of(Pack x, double exponent) {
+    Mask positive = x > splat(2.3e-308);
+    return select(positive, exp(exponent * log(select(positive, x, splat(1)))), Pack{});
+}
+
+inline Branch branch(double alpha, Pack a, Pack b, Pack c) {
+    Pack zero{}, length = abs(c);
+    Pack mean = power_of(max(a, zero), alpha) * power_of(max(b, zero), 1 - alpha);
+    Pack polar_mean =
+        power_of(max(-a, zero) / alpha, alpha) * power_of(max(-b, zero) / (1 - alpha), 1 - alpha);
+    Branch branch;
+    branch.polar = (a <= zero) & (b <= zero) & (polar_mean >= length);
+    branch.inside = (a >= zero) & (b >= zero) & (mean >= length) & ~branch.polar;
+    branch.slack = select(branch.polar, polar_mean, mean) - length;
+    return branch;
+}
+
+// The positive root of x^2 - a x = k, without cancellation.
+inline Pack positive_root(Pack a, Pack k) {
+    Pack root = sqrt(a * a + 4.0 * k);
+    return select(a >= 0.0, 0.5 * (a + root), 2.0 * k / (root - a));
+}
+
+struct Point {
+    Pack x, y, r, rest;
+};
+
+inline Point point_at(double alpha, Pack a, Pack b, Pack c, Pack tau) {
+    Pack small = exp(-abs(tau)), near = 1.0 / (1.0 + small), far = small * near;
+    Mask positive = tau >= 0.0;
+    Point p;
+    p.r = c * select(positive, near, far);
+    p.rest = c * select(positive, far, near);
+    p.x = positive_root(a, alpha * p.r * p.rest);
+    p.y = positive_root(b, (1 - alpha) * p.r * p.rest);
+    return p;
+}
+
+// At most the distance of a point of K or its polar to the boundary: u -+ h (1, 1, 0) is tried for two
+// lengths h.
+inline Pack inner_margin(double alpha, const Branch &b, Pack x, Pack y, Pack z) {
+    Pack margin{}, bound = min(max(b.slack, Pack{}), splat(1));
+    for (double part : PARTS) {
+        Pack h = part * bound, sign = select(b.polar, -h, h);
+        Branch moved = branch(alpha, x - sign, y - sign, z);
+        Mask holds = (b.inside & moved.inside) | (b.polar & moved.polar);
+        margin = select(holds, max(margin, INNER * h), margin);
+    }
+    return margin;
+}
+
+// The projection, and the frame too where `frame` is not null. `root` is a guess of tau and becomes tau.
+inline void look(double alpha, Pack a, Pack b, Pack c, Pack &root, Pack projection[3], Frame3 *frame,
+                 bool with_margin) {
+    const double beta = 1 - alpha;
+    Pack one = splat(1), zero{};
+    Pack size = max(max(abs(a), abs(b)), abs(c));
+    Pack inverse = 1.0 / select(size > zero, size, one);
+    a *= inverse;
+    b *= inverse;
+    c *= inverse;
+    Mask valid = finite(a) & finite(b) & finite(c);
+    Branch where = branch(alpha, a, b, c);
+    Mask flat = where.inside | where.polar | ~valid;
+    Pack a_ = select(flat, zero, a), b_ = select(flat, zero, b),
+         length = select(flat, one, max(abs(c), splat(NOTHING)));
+    Pack tau{};
+    if (any(~flat)) {
+        auto balance = [&](Pack tau, Pack &value, Pack &slope) {
+            Point p = point_at(alpha, a_, b_, length, tau);
+            // x^2 - a x = alpha r (c - r) and dr/dtau = r (c - r)/c give the logarithmic slopes of x and y.
+            Pack change = p.r * p.rest * (p.rest - p.r) / length;
+            value = log(p.r) - alpha * log(p.x) - beta * log(p.y);
+            slope = p.rest / length - alpha * alpha * change / (p.x * (2.0 * p.x - a_)) -
+                    beta * beta * change / (p.y * (2.0 * p.y - b_));
+        };
+        Pack end = splat(FARTHEST);
+        tau = bracketed_newton(balance, select(abs(root) < end, root, zero), -end, end, flat);
+        root = select(flat, root, tau);
+    }
+    Point at = point_at(alpha, a_, b_, length, tau);
+    Pack sign = select(c < zero, -one, one);
+    Pack p[3] = {at.x, at.y, sign * at.r};
+    Pack d[3] = {-alpha * at.r / at.x, -beta * at.r / at.y, sign};
+    Pack in_K = select(where.inside, one, zero);
+    const Pack u[3] = {a, b, c};
+    for (int i = 0; i < 3; i++)
+        projection[i] = select(valid, size * select(flat, in_K * u[i], p[i]), u[i] * size);
+    if (!frame)
+        return;
+    // lambda with S and the rest divided by x^2 y^2, so that nothing underflows.
+    Pack dd = d[0] * d[0] + d[1] * d[1] + 1.0;
+    Pack bends = alpha * beta * (at.r / at.x) * (at.rest / at.y) *
+                 (at.x / at.y + at.y / at.x + (at.r / at.x) * (at.r / at.y));
+    const Pack diagonal[3] = {in_K, in_K, in_K};
+    set_frame(*frame, p, d, 1.0 / (1.0 + bends / dd), flat, diagonal);
+    if (!with_margin)
+        return;
+    Pack pp = at.x * at.x + at.y * at.y + at.r * at.r;
+    Pack nearest = min(sqrt(pp), at.rest * sqrt(dd));
+    if (any(flat))
+        nearest = select(flat, inner_margin(alpha, where, a, b, c), nearest);
+    frame->margin = size * nearest;
+}
+
+} // namespace power
+} // namespace cvxfold

@@ -1,0 +1,57 @@
+// The splitting iteration: Douglas and Rachford's, in the one m-vector u.
+//
+//     s(u) = Pi_K(u)     x(u) = M^-1 (A'R (b - 2s + u) - q),  M = P + A'R A
+//     F(u) = u + alpha (b - s - A x)
+//
+// With nu = R (A x - b + 2s - u), x and nu solve [P A'; A -1/R] (x, nu) = (-q, b - 2s + u), one factorization
+// for all iterations. sigma on P's diagonal is a proximal term about the last x, so that it moves no fixed
+// point.
+#pragma once
+
+#include "kkt.hpp"
+#include "residual.hpp"
+
+namespace cvxfold {
+
+// `count` applications of F to the lanes of `mask`.
+inline void iterate(const Shape &S, Workspace &w, Factor factor, double alpha, Mask mask, int count) {
+    for (int step = 0; step < count; step++) {
+        project(S, w.roots, w.u, w.s, mask);
+        for (int i = 0; i < S.n; i++)
+            w.right[S.place[i]] = SIGMA * w.x[i] - w.q[i];
+        for (int j = 0; j < S.m; j++)
+            w.right[S.place[S.n + j]] = w.b[j] - 2.0 * w.s[j] + w.u[j];
+        solve<1>(S, factor, w.right);
+        for (int i = 0; i < S.n; i++)
+            w.x[i] = select(mask, w.right[S.place[i]], w.x[i]);
+        for (int j = 0; j < S.m; j++) {
+            Pack g = w.s[j] - w.u[j] - w.right[S.place[S.n + j]] / w.R[j]; // b - s - A x
+            w.u[j] = select(mask, w.u[j] + alpha * g, w.u[j]);
+        }
+    }
+}
+
+const double LARGEST_MOVE = 1e2, LARGEST_PENALTY = 1e5;
+
+// Moves rho toward the balance of both residuals, keeping s and y; returns the lanes where it moved.
+inline Mask rebalance(const Shape &S, Workspace &w, Mask mask, Pack &rho) {
+    residual(S, w, rho);
+    Pack primal_terms = splat(1e-12), dual_terms = splat(1e-12);
+    for (int j = 0; j < S.m; j++)
+        primal_terms = max(primal_terms, max(abs(w.s[j]), abs(w.b[j])));
+    for (int i = 0; i < S.n; i++)
+        dual_terms = max(dual_terms, max(abs(w.Px[i]), abs(w.q[i])));
+    Pack primal = infinity_norm(w.primal, S.m) / primal_terms, dual = infinity_norm(w.dual, S.n) / dual_terms;
+    Pack move = sqrt(max(primal, splat(1e-14)) / max(dual, splat(1e-14)));
+    move = min(max(move, splat(1 / LARGEST_MOVE)), splat(LARGEST_MOVE));
+    Mask moves = mask & ((move > 2.5) | (move < 0.4));
+    Pack next = min(max(rho * move, splat(1 / LARGEST_PENALTY)), splat(LARGEST_PENALTY));
+    next = select(moves, next, rho);
+    for (int j = 0; j < S.m; j++)
+        w.u[j] = select(moves, w.s[j] - (w.s[j] - w.u[j]) * (rho / next), w.u[j]);
+    rho = next;
+    set_penalty(S, w, rho);
+    return moves;
+}
+
+} // namespace cvxfold

@@ -1,0 +1,101 @@
+// The memory of one pack of instances at work.
+#pragma once
+
+#include "factor.hpp"
+#include "pack.hpp"
+#include "shape.hpp"
+
+namespace cvxfold {
+
+// Data and the point are in equilibrated units: D P D, D q/size, E A D, E b/size, x/size, u/size.
+struct Workspace {
+    Pack *P, *A, *q, *b, *columns, *rows; // (nnz_P), (nnz_A), (n), (m); D (n), E (m)
+    Pack *x, *u, *s, *y, *R;              // the point, Pi_K(u), R (s - u), the penalty
+    Pack *dual, *primal, *Px;             // residuals Px + q + A'y (n) and Ax + s - b (m)
+    Pack *lambda, *E, *frame, *rotated_A; // D = Q lambda Q', (1 - lambda)^1/2, Q, Q'A
+    Pack *K, *target, *right;             // (nnz_K), (N), (3 N)
+    Pack *dx, *du, *turned;               // steps; (m) in the frame
+    Pack *x_before, *u_before, *x_kept, *u_kept;
+    Pack *roots;      // (exponential + power)
+    Pack *scratch;    // (3 N)
+    Pack *adjoint;    // (3 N)
+    Pack *own;        // (2 N): x, y and y_bar in the program's own units
+    Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
+    Pack *parameters; // (entries)
+    Factor newton, splitting;
+};
+
+// Lays arrays out one after the other; with no memory it only counts.
+class Carver {
+  public:
+    explicit Carver(Pack *memory) : memory_(memory) {}
+
+    Pack *take(size_t count) {
+        Pack *start = memory_ ? memory_ + used_ : nullptr;
+        used_ += count;
+        return start;
+    }
+
+    Factor factor(const Shape &S) {
+        Factor f;
+        f.L = take(S.nnz_L);
+        f.D = take(S.N);
+        f.inverse_D = take(S.N);
+        return f;
+    }
+
+    size_t used() const { return used_; }
+
+  private:
+    Pack *memory_;
+    size_t used_ = 0;
+};
+
+// Args: entries: of all parameters together. shared: whether P, A, D, E and the splitting's factor are
+// elsewhere. Returns the packs that it takes.
+inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w, Pack *memory) {
+    Carver c(memory);
+    const size_t n = S.n, m = S.m, N = S.N;
+    if (!shared) {
+        w.P = c.take(S.nnz_P);
+        w.A = c.take(S.nnz_A);
+        w.columns = c.take(n);
+        w.rows = c.take(m);
+    }
+    w.q = c.take(n);
+    w.b = c.take(m);
+    w.x = c.take(n);
+    w.u = c.take(m);
+    w.s = c.take(m);
+    w.y = c.take(m);
+    w.R = c.take(m);
+    w.dual = c.take(n);
+    w.primal = c.take(m);
+    w.Px = c.take(n);
+    w.lambda = c.take(m);
+    w.E = c.take(m);
+    w.frame = c.take(S.frame);
+    w.rotated_A = S.curved() ? c.take(S.nnz_A) : nullptr;
+    w.K = c.take(S.nnz_K);
+    w.target = c.take(N);
+    w.right = c.take(3 * N);
+    w.dx = c.take(n);
+    w.du = c.take(m);
+    w.turned = c.take(m);
+    w.x_before = c.take(n);
+    w.u_before = c.take(m);
+    w.x_kept = c.take(n);
+    w.u_kept = c.take(m);
+    w.roots = c.take(S.exponential + S.power);
+    w.scratch = c.take(3 * N);
+    w.adjoint = c.take(3 * N);
+    w.own = c.take(2 * N);
+    w.found = c.take(3 * N);
+    w.parameters = c.take(entries);
+    w.newton = c.factor(S);
+    if (!shared)
+        w.splitting = c.factor(S);
+    return c.used();
+}
+
+} // namespace cvxfold

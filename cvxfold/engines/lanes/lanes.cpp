@@ -1,0 +1,64 @@
+// The C interface: everything that Python calls.
+#include "api.hpp"
+#include "batch.hpp"
+
+using namespace cvxfold;
+
+CVXFOLD_API int cvxfold_figures(int backward) {
+    return backward ? int(BackwardFigure::COUNT) : int(ForwardFigure::COUNT);
+}
+
+// Null where memory does not suffice. Arrays of the description are copied, those of the layout must live on.
+CVXFOLD_API void *cvxfold_new(const Description *description, const Layout *layout) {
+    try {
+        return new Batch(*description, *layout);
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+CVXFOLD_API void cvxfold_free(void *batch) { delete static_cast<Batch *>(batch); }
+
+// Entries of L, and multiplications of a factorization.
+CVXFOLD_API void cvxfold_counts(const void *batch, int64_t *entries, int64_t *multiplications) {
+    const Analysis &analysis = static_cast<const Batch *>(batch)->analysis();
+    *entries = analysis.shape.nnz_L;
+    *multiplications = analysis.multiplications;
+}
+
+CVXFOLD_API int64_t cvxfold_state_size(const void *batch, int instances, int shared) {
+    return static_cast<int64_t>(static_cast<const Batch *>(batch)->state_size(instances, shared != 0));
+}
+
+CVXFOLD_API int64_t cvxfold_bytes_at_work(const void *batch, int shared) {
+    return static_cast<int64_t>(static_cast<const Batch *>(batch)->bytes_at_work(shared != 0));
+}
+
+// How many instances are not solved; -1 where memory does not suffice.
+CVXFOLD_API int cvxfold_forward(void *batch, const Settings *settings, const Call *call) {
+    try {
+        return static_cast<Batch *>(batch)->forward(*settings, *call);
+    } catch (...) {
+        return -1;
+    }
+}
+
+// Fills x (B, n), y and s (B, m); -1 where memory does not suffice.
+CVXFOLD_API int cvxfold_points(void *batch, int instances, int shared, const double *state, double *x,
+                               double *y, double *s) {
+    try {
+        static_cast<Batch *>(batch)->points(instances, shared != 0, state, x, y, s);
+        return 0;
+    } catch (...) {
+        return -1;
+    }
+}
+
+// How many gradients somebody should look at; -1 where memory does not suffice.
+CVXFOLD_API int cvxfold_backward(void *batch, const BackwardCall *call) {
+    try {
+        return static_cast<Batch *>(batch)->backward(*call);
+    } catch (...) {
+        return -1;
+    }
+}

@@ -1,0 +1,159 @@
+"""How data come from what a call is given, and what it returns: affine maps by rows.
+
+Two layouts serve: the stored entries of P, q, A and b in, x, y and s out, as the protocol of the engines has
+it; and a layer's parameters in, its variables out, in one call.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from cvxfold.engines.lanes.binding import Layout, Map, address
+from cvxfold.engines.lanes.pattern import Pattern
+from cvxfold.problem.recover import places
+from cvxfold.problem.structure import Canonical
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output: where each of its entries, row by row, stands in (x, y, s), and a factor on it."""
+
+    index: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class DataMap:
+    """One of P, q, A and b: entries = matrix @ given + constant, and which of them parameters reach."""
+
+    matrix: Any
+    constant: np.ndarray
+    moving: np.ndarray
+
+    @classmethod
+    def of(
+        cls, matrix: Any, constant: np.ndarray | None = None, moving: np.ndarray | None = None
+    ) -> "DataMap":
+        """Entries without a constant or that move where the map has entries, unless told otherwise."""
+        rows: Any = sp.csr_array(matrix)
+        rows.sum_duplicates()
+        zero = np.zeros(len(rows.indptr) - 1) if constant is None else constant
+        return cls(rows, zero, np.diff(rows.indptr) > 0 if moving is None else moving)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A layout and the arrays that it points to.
+
+    Args:
+        sizes: entries of each parameter.
+        outputs: of the call.
+        P, q, A, b: the data from the entries of all parameters together.
+        A_row: the row of each of A's entries.
+    """
+
+    sizes: Sequence[int]
+    outputs: Sequence[Output]
+    P: DataMap
+    q: DataMap
+    A: DataMap
+    b: DataMap
+    A_row: np.ndarray
+    _kept: list[np.ndarray] = field(default_factory=list)
+
+    @classmethod
+    def of_entries(cls, pattern: Pattern, moving: Sequence[np.ndarray]) -> "Maps":
+        """From the stored entries, of which parameters reach those at ``moving``, to x, y and s."""
+        n, m = pattern.n, pattern.m
+        sizes = [
+            pattern.P_from_stored.shape[1],
+            n,
+            pattern.A_from_stored.shape[1],
+            pattern.b_from_stored.shape[1],
+        ]
+        made = [
+            pattern.P_from_stored,
+            sp.eye_array(n, format="csr"),
+            pattern.A_from_stored,
+            pattern.b_from_stored,
+        ]
+        starts = np.cumsum([0, *sizes])
+        data = []
+        for part, start, reached in zip(made, starts[:-1], moving, strict=True):
+            wide = sp.csr_array(
+                (part.data, part.indices + start, part.indptr), shape=(part.shape[0], starts[-1])
+            )
+            data.append(DataMap.of(wide, moving=np.diff(sp.csr_array(part[:, reached]).indptr) > 0))
+        bounds = [(0, n), (n, n + m), (n + m, n + 2 * m)]
+        outputs = [Output(np.arange(first, last), np.ones(last - first)) for first, last in bounds]
+        P, q, A, b = data
+        return cls(sizes, outputs, P, q, A, b, pattern.A_row)
+
+    @classmethod
+    def of_parameters(cls, pattern: Pattern, canonical: Canonical) -> "Maps":
+        """From a layer's parameters to its variables; logarithms where a geometric program has those."""
+        sizes = [math.prod(spec.shape) for spec in canonical.parameters]
+        starts = np.cumsum([0, *sizes])
+        to_q: Any = canonical.q
+        entry = np.empty(to_q.shape[1] - 1, dtype=np.int64)  # of each of cvxpy's columns
+        for spec, start, size in zip(canonical.parameters, starts, sizes, strict=False):
+            flat = start + np.arange(size).reshape(spec.shape)
+            entry[spec.columns] = flat.ravel(order="F") if spec.triangle is None else flat[spec.triangle]
+        made = [
+            pattern.P_from_stored @ canonical.P,
+            canonical.q,
+            pattern.A_from_stored @ canonical.A,
+            pattern.b_from_stored @ canonical.b,
+        ]
+        data: list[DataMap] = []
+        part: Any
+        for part in made:
+            rows: Any = sp.csc_array(part)
+            moving = sp.coo_array(rows[:, :-1])
+            linear = sp.csr_array(
+                (moving.data, (moving.coords[0], entry[moving.coords[1]])), shape=(rows.shape[0], starts[-1])
+            )
+            data.append(DataMap.of(linear, rows[:, [-1]].toarray().ravel()))
+        outputs = []
+        for spec in canonical.outputs:
+            index, scale = places(spec)
+            first = spec.entries.start + (0 if spec.source == "primal" else pattern.n)
+            outputs.append(Output(first + index, scale))
+        P, q, A, b = data
+        return cls(sizes, outputs, P, q, A, b, pattern.A_row)
+
+    def layout(self) -> Layout:
+        """For the compiled module; it points to arrays that this object keeps."""
+        index = [output.index for output in self.outputs]
+        scale = [output.scale for output in self.outputs]
+        layout = Layout(entries=sum(self.sizes), parameters=len(self.sizes), outputs=len(self.outputs))
+        layout.parameter_sizes = self._ints(self.sizes)
+        layout.output_sizes = self._ints([len(each) for each in index])
+        layout.output_index = self._ints(np.concatenate([*index, []]))
+        layout.output_scale = self._doubles(np.concatenate([*scale, []]))
+        for name, data in (("P", self.P), ("q", self.q), ("A", self.A), ("b", self.b)):
+            rows = data.matrix
+            setattr(layout, name, Map(
+                start=self._ints(rows.indptr), index=self._ints(rows.indices),
+                weight=self._doubles(rows.data), constant=self._doubles(data.constant),
+            ))  # fmt: skip
+            which = np.flatnonzero(data.moving)
+            setattr(layout, f"moving_{name}", len(which))
+            setattr(layout, f"which_{name}", self._ints(which))
+        rows = np.union1d(self.A_row[self.A.moving], np.flatnonzero(self.b.moving))
+        layout.moving_rows, layout.which_rows = len(rows), self._ints(rows)
+        return layout
+
+    def _ints(self, values: Any) -> int:
+        return self._keep(np.ascontiguousarray(values, dtype=np.int32))
+
+    def _doubles(self, values: Any) -> int:
+        return self._keep(np.ascontiguousarray(values, dtype=np.float64))
+
+    def _keep(self, array: np.ndarray) -> int:
+        self._kept.append(array)
+        return address(array)

@@ -1,0 +1,77 @@
+"""What the passes of the lanes engine's shortcut leave."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.engines.lanes.batch import CompiledBatch, Passed
+from cvxfold.engines.lanes.figures import SUSPECT, ended_of, screen_of, system_of
+from cvxfold.engines.outcome import Ended
+from cvxfold.fold import AdjointSettings, AdjointSolution
+from cvxfold.gradient.screen import Screen
+
+
+@dataclass(frozen=True)
+class LanesReturned:
+    """What a backward pass leaves.
+
+    Args:
+        gradients: of each parameter, ``(B, size)``, None where unwanted.
+        doubtful: how many instances call for a diagnosis or a word.
+        figures: of the pass.
+    """
+
+    gradients: Sequence[Tensor | None]
+    doubtful: int
+    figures: Tensor
+
+    def system(self, settings: AdjointSettings) -> AdjointSolution:
+        """The adjoint systems as reports tell of them."""
+        return system_of(self.figures, settings)
+
+    def screen(self) -> Screen:
+        """What was seen of the instances."""
+        return screen_of(self.figures)
+
+
+@dataclass(frozen=True)
+class LanesPassage:
+    """What a forward pass leaves.
+
+    Args:
+        compiled: that made it. passed: its figures and state.
+        outputs: the variables, each ``(B, ·)``.
+        sizes: entries of each parameter.
+    """
+
+    compiled: CompiledBatch
+    passed: Passed
+    outputs: Sequence[Tensor]
+    sizes: Sequence[int]
+
+    @property
+    def unsolved(self) -> int:
+        """How many instances are not solved."""
+        return self.passed.unsolved
+
+    def ended(self) -> Ended:
+        """How the instances ended."""
+        return ended_of(self.passed.figures)
+
+    def points(self) -> tuple[Tensor, Tensor, Tensor]:
+        """x ``(B, n)``, y and s ``(B, m)``."""
+        return self.compiled.points(self.passed)
+
+    def differentiate(
+        self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings
+    ) -> LanesReturned:
+        """Gradients of the parameters; see :class:`cvxfold.engines.protocol.Passage`."""
+        batch = len(self.passed.figures)
+        gradients = [
+            torch.empty(batch, size, dtype=torch.float64) if wants else None
+            for size, wants in zip(self.sizes, wanted, strict=True)
+        ]
+        figures, doubtful = self.compiled.backward(self.passed, bars, gradients, (settings.tol, SUSPECT))
+        return LanesReturned(gradients, doubtful, figures)

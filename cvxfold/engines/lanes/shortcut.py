@@ -1,0 +1,42 @@
+"""Parameters in, variables out, and gradients back: one call of the kernels each way."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cvxfold.engines.lanes.batch import CompiledBatch
+from cvxfold.engines.lanes.engine import LanesEngine
+from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.passage import LanesPassage
+from cvxfold.engines.protocol import SolveRequest
+from cvxfold.problem.structure import Canonical
+
+_CPU = torch.device("cpu")
+
+
+class LanesShortcut:
+    """The lanes engine from a layer's parameters to its variables.
+
+    Args:
+        engine: of the layer. canonical: its problem.
+    """
+
+    def __init__(self, engine: LanesEngine, canonical: Canonical) -> None:
+        self._engine = engine
+        self._maps = Maps.of_parameters(engine.pattern, canonical)
+        self._compiled = CompiledBatch(engine.pattern, self._maps, engine.order)
+        self._sizes = [len(output.index) for output in self._maps.outputs]
+
+    def serves(self, request: SolveRequest) -> bool:
+        """Whether the kernels do what is asked; they know no proximal term."""
+        return self._engine.serves(_CPU, request) and not request.proximal
+
+    def solve(
+        self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
+    ) -> LanesPassage:
+        """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
+        outputs = [torch.empty(batch, size, dtype=torch.float64) for size in self._sizes]
+        settings = self._engine.settings(request)
+        passed = self._compiled.forward(parameters, batch, outputs, settings, start)
+        return LanesPassage(self._compiled, passed, outputs, self._maps.sizes)

@@ -1,0 +1,110 @@
+// What a batch shares while it is worked on, and what the forward pass leaves of each pack for the backward
+// pass.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/newton.hpp"
+
+namespace cvxfold {
+
+// Equilibrated P and A, D and E, and the splitting's factor, as packs of equal numbers.
+struct Common {
+    Pack *P, *A, *columns, *rows;
+    Factor splitting;
+    size_t used;
+
+    Common(const Shape &S, Pack *memory) {
+        Carver c(memory);
+        P = c.take(S.nnz_P);
+        A = c.take(S.nnz_A);
+        columns = c.take(S.n);
+        rows = c.take(S.m);
+        splitting = c.factor(S);
+        used = c.used();
+    }
+
+    void serve(Workspace &w) const {
+        w.P = P;
+        w.A = A;
+        w.columns = columns;
+        w.rows = rows;
+        w.splitting = splitting;
+    }
+
+    // The numbers themselves, one after the other, but for the factor.
+    template <typename Visit> void each(const Shape &S, Visit visit) const {
+        const std::pair<Pack *, int> parts[] = {{P, S.nnz_P}, {A, S.nnz_A}, {columns, S.n}, {rows, S.m}};
+        for (const auto &part : parts)
+            for (int i = 0; i < part.second; i++)
+                visit(part.first[i]);
+    }
+};
+
+// A pack of instances after the forward pass. P, A, D and E are null where the batch shares them.
+struct Block {
+    Pack *P, *A, *columns, *rows, *q, *b, *x, *u;
+    Pack *rho, *size, *regularization, *iterations, *newton_steps, *factorizations;
+    size_t used;
+
+    Block(const Shape &S, bool shared, Pack *memory) {
+        Carver c(memory);
+        P = shared ? nullptr : c.take(S.nnz_P);
+        A = shared ? nullptr : c.take(S.nnz_A);
+        columns = shared ? nullptr : c.take(S.n);
+        rows = shared ? nullptr : c.take(S.m);
+        q = c.take(S.n);
+        b = c.take(S.m);
+        x = c.take(S.n);
+        u = c.take(S.m);
+        for (Pack **one : {&rho, &size, &regularization, &iterations, &newton_steps, &factorizations})
+            *one = c.take(1);
+        used = c.used();
+    }
+
+    Progress progress() const {
+        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations};
+    }
+
+    void keep(const Shape &S, const Workspace &w, const Progress &progress) {
+        const auto copy = [](Pack *to, const Pack *from, int count) { std::copy(from, from + count, to); };
+        if (P) {
+            copy(P, w.P, S.nnz_P);
+            copy(A, w.A, S.nnz_A);
+            copy(columns, w.columns, S.n);
+            copy(rows, w.rows, S.m);
+        }
+        copy(q, w.q, S.n);
+        copy(b, w.b, S.m);
+        copy(x, w.x, S.n);
+        copy(u, w.u, S.m);
+        *rho = progress.rho;
+        *size = progress.size;
+        *regularization = progress.regularization;
+        *iterations = progress.iterations;
+        *newton_steps = progress.newton_steps;
+        *factorizations = progress.factorizations;
+    }
+
+    void restore(const Shape &S, Workspace &w) const {
+        const auto copy = [](Pack *to, const Pack *from, int count) { std::copy(from, from + count, to); };
+        if (P) {
+            w.P = P;
+            w.A = A;
+            w.columns = columns;
+            w.rows = rows;
+        }
+        copy(w.q, q, S.n);
+        copy(w.b, b, S.m);
+        copy(w.x, x, S.n);
+        copy(w.u, u, S.m);
+    }
+};
+
+// One lane of some packs into a lane of others.
+inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, int count) {
+    for (int i = 0; i < count; i++)
+        to[i][to_lane] = from[i][from_lane];
+}
+
+} // namespace cvxfold

@@ -1,0 +1,263 @@
+"""A call by its engine's shortcut: where all is plain, parameters become variables in one step each way.
+
+1. The kernels solve. Instances that they leave unsolved, and bad parameters, are for the general way.
+2. The outputs are handed out, with a record that is made when somebody looks at it.
+3. The kernels differentiate. Gradients that call for a diagnosis are folded again, with all means.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cvxfold.batches.records import overwritten
+from cvxfold.compat.functorch import is_legacy_mapped
+from cvxfold.deadline import Deadline
+from cvxfold.engines.outcome import Ended
+from cvxfold.engines.protocol import Passage, Returned, Shortcut, Solution, SolveRequest
+from cvxfold.fold import Auto
+from cvxfold.gradient.adjoint import FoldedAdjoint
+from cvxfold.gradient.diagnosis import Diagnosis
+from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
+from cvxfold.layer.backward import folded_again, refolded
+from cvxfold.layer.complaints import judge_backward
+from cvxfold.layer.options import Options
+from cvxfold.layer.plain import PlainArguments
+from cvxfold.layer.session import Session
+from cvxfold.problem.gradients import DataGradients
+from cvxfold.problem.program import Program
+from cvxfold.problem.recover import places
+from cvxfold.problem.structure import OutputSpec
+from cvxfold.problem.values import ProgramValues
+from cvxfold.report.records import BackwardRecord, ForwardRecord
+from cvxfold.report.report import Report
+
+
+class Parametrize(Protocol):
+    """The stored entries of some parameters' programs."""
+
+    def __call__(self, parameters: Sequence[Tensor]) -> ProgramValues:
+        """From tensors ``(1|B, *shape)``, float64; logarithms where the problem has those."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerParts:
+    """What a call needs of its layer.
+
+    Args:
+        session: that lasts. outputs: what the layer returns.
+        parametrize: the general way from parameters to stored entries.
+    """
+
+    session: Session
+    outputs: Sequence[OutputSpec]
+    parametrize: Parametrize
+
+
+def is_plain(options: Options) -> bool:
+    """Whether the options leave a call to the shortcut."""
+    return options.solver is None and options.backward == Auto()
+
+
+class ShortCall:
+    """One call of a layer by the shortcut.
+
+    Args:
+        parts: of the layer. shortcut: of its engine.
+        options: of the call. arguments: of the call.
+    """
+
+    def __init__(
+        self, parts: LayerParts, shortcut: Shortcut, options: Options, arguments: PlainArguments
+    ) -> None:
+        self._parts, self._shortcut, self.options = parts, shortcut, options
+        self.arguments = arguments
+        deadline = Deadline.after(options.forward.time_limit)
+        self._request = SolveRequest(
+            options.forward, rescue=options.rescue, proximal=options.proximal, deadline=deadline
+        )
+
+    def solve(self, start: Tensor | None) -> Passage | None:
+        """Step 1, from x, y and s ``(B, n + 2m)`` or from nothing; None where the shortcut does not serve."""
+        if not self._shortcut.serves(self._request):
+            return None
+        started, arguments = time.perf_counter(), self.arguments
+        given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
+        self._given = [(value, value._version) for value in given]
+        self._passage = self._shortcut.solve(given, arguments.instances, self._request, start)
+        self._seconds = time.perf_counter() - started
+        return self._passage
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Step 2: the variables, differentiable in the parameters."""
+        self._report = Report(self._forward_record, self._parts.session.engine.name)
+        self._parts.session.remember(self._report)
+        self._parts.session.notify(self._report)
+        found = _Directly.apply(self, *self.arguments.tensors)
+        specs = self._parts.outputs
+        return tuple(out.exp() if spec.exp else out for out, spec in zip(found, specs, strict=True))
+
+    def shaped(self) -> tuple[Tensor, ...]:
+        """The variables in their shapes and the outputs' dtype."""
+        arguments = self.arguments
+        lead = () if arguments.batch is None else (arguments.batch,)
+        return tuple(
+            found.view((*lead, *spec.shape)).to(arguments.dtype)
+            for found, spec in zip(self._passage.outputs, self._parts.outputs, strict=True)
+        )
+
+    def differentiate(self, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
+        """Step 3: gradients of the parameters, as they were given, from loss gradients on the outputs."""
+        started, arguments = time.perf_counter(), self.arguments
+        batch, settings = arguments.instances, self.options.adjoint
+        flat = [
+            None if bar is None else bar.detach().to(torch.float64).reshape(batch, -1).contiguous()
+            for bar in bars
+        ]
+        returned = self._passage.differentiate(flat, wanted, settings)
+        if returned.doubtful:
+            self._look_closer(returned, flat, wanted, started)
+        else:
+            seconds = time.perf_counter() - started
+            self._report.set_backward(lambda: self._plain_record(returned, seconds))
+            self._parts.session.notify(self._report)
+        return [
+            None if gradient is None else self._as_given(gradient, value, batched)
+            for gradient, value, batched in zip(
+                returned.gradients, arguments.tensors, arguments.batched, strict=True
+            )
+        ]
+
+    @staticmethod
+    def _as_given(gradient: Tensor, value: Tensor, batched: bool) -> Tensor:
+        if not batched and len(gradient) > 1:
+            gradient = gradient.sum(0)
+        return gradient.view(value.shape)
+
+    def _forward_record(self) -> ForwardRecord:
+        return ForwardRecord.of(self._passage.ended(), self._seconds)
+
+    def _plain_record(self, returned: Returned, seconds: float) -> BackwardRecord:
+        """The record of a backward pass in which nothing is suspicious."""
+        settings, batch = self.options.adjoint, self.arguments.instances
+        diagnosis = Diagnosis.unsuspicious(returned.screen())
+        solved = torch.ones(batch, dtype=torch.bool)
+        return BackwardRecord.of(returned.system(settings), diagnosis, solved, settings.tol, seconds)
+
+    def _look_closer(
+        self, returned: Returned, bars: Sequence[Tensor | None], wanted: Sequence[bool], started: float
+    ) -> None:
+        """Fold suspicious instances again and put their gradients in place; report, and complain."""
+        settings, seen = self.options.adjoint, returned.screen()
+        system, diagnosis = returned.system(settings), Diagnosis.unsuspicious(seen)
+        rows = seen.suspicious.nonzero().squeeze(-1)
+        if len(rows):
+            again, part = self._again(rows, bars, wanted, returned)
+            system = folded_again(system, rows, again.system)
+            diagnosis = overwritten(diagnosis, rows, part)
+        solved = torch.ones(self.arguments.instances, dtype=torch.bool)
+        record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
+        record = replace(record, seconds=time.perf_counter() - started)
+        self._report.set_backward(record)
+        self._parts.session.notify(self._report)
+        judge_backward(record, self.options)
+
+    def _again(
+        self, rows: Tensor, bars: Sequence[Tensor | None], wanted: Sequence[bool], returned: Returned
+    ) -> tuple[FoldedAdjoint, Diagnosis]:
+        """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; their gradients go in place."""
+        session, arguments = self._parts.session, self.arguments
+        if any(value._version != version for value, version in self._given):
+            raise RuntimeError(
+                "one of the parameters needed for the gradient has been modified by an inplace operation "
+                "between the layer's forward and backward passes"
+            )
+        leaves = []
+        for (value, _), batched, wants in zip(self._given, arguments.batched, wanted, strict=True):
+            part = value.index_select(0, rows) if batched else value.expand(len(rows), *value.shape).clone()
+            leaves.append(part.detach().requires_grad_(wants))
+        with torch.enable_grad():
+            values = self._parts.parametrize(leaves)
+        program = Program(session.entries, values.detached(), len(rows))
+        solution = self._solution(program, rows)
+        x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
+        for bar, spec in zip(bars, self._parts.outputs, strict=True):
+            if bar is not None:
+                index, scale = (torch.as_tensor(part) for part in places(spec))
+                target = x_bar if spec.source == "primal" else y_bar
+                target.index_add_(1, spec.entries.start + index, bar[rows] * scale)
+        again, part = refolded(session.engine, solution, (x_bar, y_bar), self.options.adjoint)
+        data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
+        on = [
+            one(len(value) == 1 < len(rows))
+            for one, value in zip((data.on_P, data.on_q, data.on_A, data.on_b), values, strict=True)
+        ]
+        pairs = [(value, gradient) for value, gradient in zip(values, on, strict=True) if value.requires_grad]
+        inputs = [leaf for leaf in leaves if leaf.requires_grad]
+        gradients = torch.autograd.grad(
+            [value for value, _ in pairs], inputs, [gradient for _, gradient in pairs], allow_unused=True
+        )
+        targets = [target for target in returned.gradients if target is not None]
+        for target, gradient in zip(targets, gradients, strict=True):
+            target[rows] = 0.0 if gradient is None else gradient.reshape(len(rows), -1)
+        return again, part
+
+    def _solution(self, program: Program, rows: Tensor) -> Solution:
+        """Of the instances ``rows`` ``(b,)``, without what the shortcut keeps."""
+        x, y, s = (value[rows] for value in self._passage.points())
+        found: Ended = self._passage.ended().take(rows)
+        return Solution(
+            engine=self._parts.session.engine.name,
+            program=program,
+            x=x,
+            y=y,
+            s=s,
+            status=found.status,
+            iterations=found.iterations,
+            newton_steps=found.newton_steps,
+            residuals=found.residuals,
+            certificate=found.certificate,
+            rescued=found.rescued,
+            penalty=torch.ones(len(rows), dtype=torch.float64),
+            relaxation=self.options.forward.relaxation,
+            proximal=self.options.proximal,
+        )
+
+
+class _Directly(torch.autograd.Function):
+    """Parameters → variables, by a call that has been solved."""
+
+    @staticmethod
+    def forward(ctx: Any, call: ShortCall, *_: Tensor) -> tuple[Tensor, ...]:
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        return call.shaped()
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Tensor | None) -> tuple[Tensor | None, ...]:
+        if any(bar is not None and is_legacy_mapped(bar) for bar in bars):
+            raise NotImplementedError(NOT_BATCHED)
+        wanted = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():  # create_graph=True
+            return None, *_Once.apply(ctx.call, wanted, *bars)
+        return None, *ctx.call.differentiate(bars, wanted)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError(NO_FORWARD_MODE)
+
+
+class _Once(torch.autograd.Function):
+    """The gradient, for who asks for its graph: there is none."""
+
+    @staticmethod
+    def forward(ctx: Any, call: ShortCall, wanted: Sequence[bool], *bars: Tensor | None) -> Any:
+        return tuple(call.differentiate(bars, wanted))
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError(NO_SECOND_DERIVATIVE)
