@@ -202,21 +202,6 @@ def fuzz(
     raise typer.Exit(0 if run(count, seed, batch, workers, time_limit, show, as_json) else 1)
 
 
-@app.command(epilog="Example: cvxfold doctor --json")
-def doctor(as_json: _Json = False) -> None:
-    """Tell what cvxfold runs on here: the engine, the instruction set, threads, CUDA, versions.
-
-    Where the compiled engine is missing it says why; everything works without it, slower. Exit status 1 where
-    the environment variable CVXFOLD_ISA asks for an instruction set that is not there.
-    """
-    from cvxfold.cli.commands.doctor import run
-
-    try:
-        run(as_json)
-    except ValueError as error:
-        _stop(error)
-
-
 @app.command(epilog="Example: cvxfold bench --family portfolio --family mpc --batch 1 --batch 64")
 def bench(
     family: Annotated[
@@ -224,18 +209,14 @@ def bench(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(
-            help="To measure beside cvxfold. May be repeated.",
-            show_default="the usual ones that are installed",
-        ),
+        typer.Option(help="To measure beside cvxfold. May be repeated.", show_default="the usual ones"),
     ] = None,
     size: Annotated[
         list[int] | None,
-        typer.Option(min=2, help="Of the problems. May be repeated.", show_default="each family's own"),
+        typer.Option(min=2, help="Of the problems. May be repeated.", show_default="its own"),
     ] = None,
     batch: Annotated[
-        list[int] | None,
-        typer.Option(min=1, help="Instances. May be repeated.", show_default="1 and 64"),
+        list[int] | None, typer.Option(min=1, help="Instances. May be repeated.", show_default="1 and 64")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each peer is measured.")] = 7,
     threads: Annotated[
@@ -251,18 +232,14 @@ def bench(
     training: Annotated[
         int,
         typer.Option(
-            min=0,
-            metavar="STEPS",
-            help="Measure steps of a training instead, with and without a warm start.",
-            show_default="no training",
+            min=0, metavar="STEPS", help="Measure a training instead, with and without a warm start."
         ),
     ] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where to save all numbers.", show_default="none")
     ] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(help="Where to plot time against batch, size and error.", show_default="none"),
+        Path | None, typer.Option(help="Where to plot time against all else.", show_default="none")
     ] = None,
 ) -> None:
     """Measure cvxfold beside cvxpylayers and others on families of problems, in one process, in turns.
@@ -294,6 +271,21 @@ def bench(
     except UsageError as error:
         raise typer.BadParameter(str(error), param_hint=error.hint) from error
     except ModuleNotFoundError as error:
+        _stop(error)
+
+
+@app.command(epilog="Example: cvxfold doctor --json")
+def doctor(as_json: _Json = False) -> None:
+    """Tell what cvxfold runs on here: the engine, the instruction set, threads, CUDA, versions.
+
+    Where the compiled engine is missing it says why; everything works without it, slower. Exit status 1 where
+    the environment variable CVXFOLD_ISA asks for an instruction set that is not there.
+    """
+    from cvxfold.cli.commands.doctor import run
+
+    try:
+        run(as_json)
+    except ValueError as error:
         _stop(error)
 
 

@@ -54,8 +54,6 @@ def unfit(structure: Structure) -> str | None:
     """Why the compiled engine does not serve programs of a structure, or None."""
     if (reason := library.why_not()) is not None:
         return reason
-    if structure.cones.semidefinite:
-        return "semidefinite cones are the tensor engine's"
     return None
 
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "kernels/cones.hpp"
+#include "kernels/frames.hpp"
 
 namespace cvxfold {
 
@@ -16,9 +16,9 @@ const int LONGEST_RUN = 4;
 
 Analysis::Analysis(const Description &given)
     : shape{}, multiplications(0), sizes_(copied(given.sizes, given.second_order)),
-      P_row_(copied(given.P_row, given.nnz_P)), P_column_(copied(given.P_column, given.nnz_P)),
-      A_start_(copied(given.A_start, given.m + 1)), A_column_(copied(given.A_column, given.nnz_A)),
-      alpha_(copied(given.alpha, given.power)) {
+      orders_(copied(given.orders, given.semidefinite)), P_row_(copied(given.P_row, given.nnz_P)),
+      P_column_(copied(given.P_column, given.nnz_P)), A_start_(copied(given.A_start, given.m + 1)),
+      A_column_(copied(given.A_column, given.nnz_A)), alpha_(copied(given.alpha, given.power)) {
     Shape &S = shape;
     S.n = given.n;
     S.m = given.m;
@@ -26,6 +26,7 @@ Analysis::Analysis(const Description &given)
     S.zero = given.zero;
     S.nonnegative = given.nonnegative;
     S.second_order = given.second_order;
+    S.semidefinite = given.semidefinite;
     S.exponential = given.exponential;
     S.power = given.power;
     S.nnz_P = given.nnz_P;
@@ -33,10 +34,13 @@ Analysis::Analysis(const Description &given)
     S.frame = FRAME3 * (given.exponential + given.power);
     for (int size : sizes_)
         S.frame += second_order::frame_size(size);
+    S.sizes = sizes_.data();
+    S.orders = orders_.data();
+    S.frame += eigenvector_packs(S) + cone_scratch(S);
+    S.roots = given.exponential + given.power + eigenvector_packs(S) + cone_scratch(S);
     find_K(given);
     find_L();
     find_runs();
-    S.sizes = sizes_.data();
     S.alpha = alpha_.data();
     S.P_row = P_row_.data();
     S.P_column = P_column_.data();

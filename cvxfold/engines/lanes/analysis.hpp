@@ -10,8 +10,8 @@ namespace cvxfold {
 
 // A structure as it is handed over; pointers are copied from.
 struct Description {
-    int32_t n, m, zero, nonnegative, second_order, exponential, power, nnz_P, nnz_A;
-    const int32_t *sizes;
+    int32_t n, m, zero, nonnegative, second_order, semidefinite, exponential, power, nnz_P, nnz_A;
+    const int32_t *sizes, *orders;
     const double *alpha;
     const int32_t *P_row, *P_column; // upper triangle
     const int32_t *A_start, *A_column;
@@ -31,8 +31,8 @@ struct Analysis {
     void find_L();
     void find_runs();
 
-    std::vector<int32_t> sizes_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_, P_in_K_,
-        A_in_K_, diagonal_in_K_, L_start_, L_row_, row_start_, row_entry_, row_column_, row_run_;
+    std::vector<int32_t> sizes_, orders_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_,
+        P_in_K_, A_in_K_, diagonal_in_K_, L_start_, L_row_, row_start_, row_entry_, row_column_, row_run_;
     std::vector<double> alpha_;
 };
 

@@ -41,7 +41,7 @@ class BackwardPass {
         kept.restore(S_, w);
         Progress progress = kept.progress();
         set_penalty(S_, w, progress.rho);
-        reset_roots(S_, w);
+        reset(S_, w.roots);
         decompose(S_, w, w.u);
         Pack *x = w.own, *y = x + S_.n, *y_given = y + S_.m;
         for (int i = 0; i < S_.n; i++)

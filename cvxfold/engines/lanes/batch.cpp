@@ -51,7 +51,7 @@ void Batch::points(int batch, bool shared, const double *state, double *x, doubl
         const Block kept(S, shared, block_at(const_cast<double *>(state), block, shared));
         kept.restore(S, w);
         set_penalty(S, w, *kept.rho);
-        reset_roots(S, w);
+        reset(S, w.roots);
         decompose(S, w, w.u);
         for (int lane = 0; lane < W && block * W + lane < batch; lane++) {
             const double size = (*kept.size)[lane];

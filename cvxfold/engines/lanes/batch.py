@@ -68,13 +68,13 @@ class CompiledBatch:
         arrays = [
             np.asarray(values, dtype=kind)
             for values, kind in (
-                (cones.second_order, np.int32), (cones.power, np.float64), (pattern.P[0], np.int32),
+                (cones.second_order, np.int32), (cones.semidefinite, np.int32), (cones.power, np.float64), (pattern.P[0], np.int32),
                 (pattern.P[1], np.int32), (pattern.A_start, np.int32), (pattern.A_column, np.int32),
                 (order, np.int32),
             )
         ]  # fmt: skip
         description = Description(
-            pattern.n, pattern.m, cones.zero, cones.nonnegative, len(cones.second_order), cones.exponential,
+            pattern.n, pattern.m, cones.zero, cones.nonnegative, len(cones.second_order), len(cones.semidefinite), cones.exponential,
             len(cones.power), pattern.P.shape[1], len(pattern.A_column), *map(address, arrays),
         )  # fmt: skip
         handle = self._module.cvxfold_new(ctypes.byref(description), ctypes.byref(layout))

@@ -49,8 +49,8 @@ class Description(Structure):
     """``cvxfold::Description``."""
 
     _fields_ = [
-        *_fields(c_int32, "n m zero nonnegative second_order exponential power nnz_P nnz_A"),
-        *_fields(c_void_p, "sizes alpha P_row P_column A_start A_column order"),
+        *_fields(c_int32, "n m zero nonnegative second_order semidefinite exponential power nnz_P nnz_A"),
+        *_fields(c_void_p, "sizes orders alpha P_row P_column A_start A_column order"),
     ]
 
 

@@ -163,7 +163,7 @@ class ForwardPass {
             copy_lane(&progress.newton_steps, lane, kept.newton_steps, from, 1);
             copy_lane(&progress.factorizations, lane, kept.factorizations, from, 1);
         }
-        reset_roots(S_, w);
+        reset(S_, w.roots);
         set_penalty(S_, w, progress.rho);
         // The splitting's factor is written here: what the batch shares must not be.
         const Factor borrowed = w.splitting;

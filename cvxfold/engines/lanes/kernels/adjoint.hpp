@@ -11,16 +11,16 @@
 //     [ E Q'A  -lambda/R  ] [ zeta ]  =  [ E Q'y_bar ]
 //
 // 1. Factor the regularized matrix at u, as Newton's method does.
-// 2. Refine against the exact one. Beside each correction runs a step of inverse iteration on J, the Jacobian
-// of
-//    b - s - A x in u, whose growth bounds J's smallest singular value from above; and beside the first the
-//    step that Newton's method would still take.
+// 2. Refine against the exact one. Beside the first two corrections run two steps of inverse iteration on J,
+// the
+//    Jacobian of b - s - A x in u, whose growth bounds J's smallest singular value from above; and the step
+//    that Newton's method would still take, then what of it is no null vector. Where J seems singular, two
+//    more corrections purify the null vector, to see whether it matters.
 // 3. Check P p + A'v = x_bar in the program's own units.
 // 4. One more correction tells what error of the gradient the remainder stands for.
 #pragma once
 
-#include "layout.hpp"
-#include "newton.hpp"
+#include "inspection.hpp"
 
 namespace cvxfold {
 
@@ -35,88 +35,23 @@ struct Screened {
 
 const int CORRECTIONS = 12;
 const double ADJOINT_EXACT = 1e-15;
-const double KINK = 1e-9, LARGEST_KINK = 1e-6, FELT = 1e-7; // as cvxfold.gradient.screen has them
-const int LOOKS = 3;                                        // steps of inverse iteration
-
-// right-hand side of J du = r: r1 = -A'R r, r2 = E Q'r, into column c.
-template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
-    for (int j = 0; j < S.m; j++)
-        w.turned[j] = w.R[j] * r[j];
-    for (int i = 0; i < S.n; i++)
-        upper[i] = Pack{};
-    add_A_transposed(S, w.A, w.turned, upper);
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i] * C + c] = -upper[i];
-    into_frame(S, w.frame, r, w.turned);
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j] * C + c] = w.E[j] * w.turned[j];
-}
-
-// du from the solution in column c, for r whose frame coordinates are Q'r = `turned`. Uses w.dx.
-template <int C> inline void scatter_state(const Shape &S, Workspace &w, const Pack *r, Pack *du, int c) {
-    for (int i = 0; i < S.n; i++)
-        w.dx[i] = w.right[S.place[i] * C + c];
-    multiply_A(S, w.A, w.dx, du);
-    for (int j = 0; j < S.m; j++)
-        du[j] = r[j] - du[j];
-    into_frame(S, w.frame, du, du);
-    for (int j = 0; j < S.m; j++) {
-        Pack z = w.right[S.place[S.n + j] * C + c];
-        Pack by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
-        du[j] = select(w.lambda[j] <= 0.5, by_multiplier, du[j] / (w.lambda[j] + DELTA));
-    }
-    out_of_frame(S, w.frame, du, du);
-}
-
-// A vector without a preferred direction, the same at every call.
-inline double generic(int j) {
-    const double place = j + 1;
-    return __builtin_cos(1.7 * place * place + place);
-}
-
-// Whether a direction that J makes small concerns somebody: it moves an entry of x or y that the loss looks
-// at, or ties the multiplier of an inequality to a row that parameters move. From dx, z (in column c of
-// w.right) and du, as scatter_state left them. Uses w.turned.
-template <int C>
-inline Pack matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *du, const Pack *x_bar,
-                    const Pack *y_given, int c) {
-    Pack *dy = w.turned, length = FELT * sqrt(squared_norm(du, S.m)), x_largest{}, y_largest{};
-    for (int i = 0; i < S.n; i++)
-        x_largest = max(x_largest, abs(w.dx[i] * w.columns[i]));
-    for (int j = 0; j < S.m; j++)
-        dy[j] = w.E[j] * w.right[S.place[S.n + j] * C + c];
-    out_of_frame(S, w.frame, dy, dy);
-    for (int j = 0; j < S.m; j++) {
-        dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Pack{});
-        y_largest = max(y_largest, abs(dy[j]));
-    }
-    Mask seen = none(), inequality = none(), moved = none();
-    for (int i = 0; i < S.n; i++)
-        seen |=
-            (x_bar[i] != 0.0) & (abs(w.dx[i]) > length) & (abs(w.dx[i] * w.columns[i]) > FELT * x_largest);
-    for (int j = 0; j < S.m; j++) {
-        const Mask ties = (abs(dy[j]) > FELT * y_largest) & (y_largest > 0.0);
-        seen |= (y_given[j] != 0.0) & ties;
-        if (j >= S.zero)
-            inequality |= ties;
-    }
-    for (int k = 0; k < Y.moving_rows; k++)
-        moved |= (abs(dy[Y.which_rows[k]]) > FELT * y_largest) & (y_largest > 0.0);
-    return select(seen | (inequality & moved), splat(1), Pack{});
-}
+const double KINK = 1e-9, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
+const double SINGULAR = 1e-5;                  // as cvxfold.engines.lanes.figures has it
+const double ROUNDING = 2e-16;
+const int LOOKS = 2, PURIFICATIONS = 2; // steps of inverse iteration; of (K + T)^-1 T after them
 
 // What the adjoint works on, (n) and (m) each.
 struct AdjointVectors {
     Pack *x_bar, *z_bar;          // right-hand side; z_bar = E Q'y_bar
     Pack *p, *zeta;               // the adjoint
     Pack *upper, *lower;          // what is left of the system
-    Pack *state;                  // of inverse iteration, (m)
+    Pack *state, *null, *step;    // of inverse iteration (m), its solution (N), Newton's (N)
     Pack *p_before, *zeta_before; // the last correction's
 
     AdjointVectors(const Shape &S, Workspace &w)
         : x_bar(w.adjoint), z_bar(w.adjoint + S.n), p(w.x_before), zeta(w.u_before), upper(w.adjoint + S.N),
-          lower(w.adjoint + S.N + S.n), state(w.adjoint + 2 * S.N), p_before(w.x_kept),
-          zeta_before(w.u_kept) {}
+          lower(w.adjoint + S.N + S.n), state(w.adjoint + 2 * S.N), null(w.adjoint + 3 * S.N),
+          step(w.adjoint + 4 * S.N), p_before(w.x_kept), zeta_before(w.u_kept) {}
 };
 
 // upper = x_bar - P p - (E Q'A)'zeta and lower likewise, exactly; returns the larger relative to the
@@ -157,13 +92,78 @@ inline Pack stationarity(const Shape &S, const Workspace &w, const AdjointVector
     return sqrt(ratio(left, max(given, max(by_P, by_A)), Pack{}));
 }
 
+// One solution with the factor for C columns: a correction, and what runs beside it.
+template <int C> inline void correct(const Shape &S, Workspace &w, AdjointVectors &a, Mask improving) {
+    gather<C>(S, w.right, 0, a.upper, a.lower);
+    solve<C>(S, w.newton, w.right);
+    for (int i = 0; i < S.n; i++) {
+        a.p_before[i] = a.p[i];
+        a.p[i] = select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]);
+    }
+    for (int j = 0; j < S.m; j++) {
+        a.zeta_before[j] = a.zeta[j];
+        a.zeta[j] = select(improving, a.zeta[j] + w.right[S.place[S.n + j] * C], a.zeta[j]);
+    }
+}
+
+// The solution in column c, as (dx, z), (N).
+template <int C> inline void take_column(const Shape &S, const Workspace &w, int c, Pack *solution) {
+    scatter<C>(S, w.right, c, solution, solution + S.n);
+}
+
+// A step of inverse iteration from a.state; returns 1/growth, an upper bound of J's smallest singular value.
+inline Pack next_state(const Shape &S, Workspace &w, AdjointVectors &a) {
+    state_of(S, w, a.null, a.state, w.scratch);
+    const Pack inverse = 1.0 / max(sqrt(squared_norm(w.scratch, S.m)), splat(1e-300));
+    for (int j = 0; j < S.m; j++)
+        a.state[j] = w.scratch[j] * inverse;
+    return inverse;
+}
+
+// The correction of that number, 0, 1, …, with what runs beside it.
+inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a, Mask improving,
+                    int number, const Pack *y_given, Pack state_size, Screened &seen) {
+    if (S.m > 0 && number < LOOKS) {
+        gather_state<3>(S, w, a.state, w.dx, 1);
+        if (number == 0)
+            gather_step<3>(S, w, 2);
+        else
+            gather_null<3>(S, w, a.step, 2);
+        correct<3>(S, w, a, improving);
+        take_column<3>(S, w, 1, a.null);
+        seen.smallest = min(seen.smallest, next_state(S, w, a));
+        if (number == 0) {
+            take_column<3>(S, w, 2, a.step);
+            return;
+        }
+        Pack *null_part = w.scratch, *r = w.turned;
+        take_column<3>(S, w, 2, null_part);
+        for (int i = 0; i < S.N; i++)
+            a.step[i] -= null_part[i];
+        for (int j = 0; j < S.m; j++)
+            r[j] = -w.primal[j];
+        state_of(S, w, a.step, r, w.du);
+        seen.offset = infinity_norm(w.du, S.m) / state_size;
+    } else if (S.m > 0 && number < LOOKS + PURIFICATIONS && any(~(seen.smallest >= SINGULAR))) {
+        gather_null<2>(S, w, a.null, 1);
+        correct<2>(S, w, a, improving);
+        take_column<2>(S, w, 1, a.null);
+        const Pack inverse = 1.0 / max(sqrt(squared_norm(a.null, S.N)), splat(1e-300));
+        for (int i = 0; i < S.N; i++)
+            a.null[i] *= inverse;
+        if (number == LOOKS + PURIFICATIONS - 1)
+            seen.matters = matters(S, Y, w, a.null, a.x_bar, y_given);
+    } else {
+        correct<1>(S, w, a, improving);
+    }
+}
+
 // From w.u, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v. margin: (m), becomes
 // the distance of each row's cone from the nearest kink.
 inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
                         const Progress &progress, const Pack *y_given, Pack *margin) {
     Screened seen{};
-    Pack *offset = w.du;
-    reset_roots(S, w);
+    reset(S, w.roots);
     residual(S, w, progress.rho); // for the offset, while w.s and w.y are free
     Pack state_size{};
     for (int j = 0; j < S.m; j++)
@@ -172,14 +172,17 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1
     factor_newton(S, w, Pack{});
     into_frame(S, w.frame, y_given, a.z_bar);
-    Pack size = infinity_norm(a.x_bar, S.n);
+    Pack size = infinity_norm(a.x_bar, S.n), length{};
     for (int j = 0; j < S.m; j++) {
         a.z_bar[j] *= w.E[j];
         size = max(size, abs(a.z_bar[j]));
         a.zeta[j] = Pack{};
         a.lower[j] = a.z_bar[j];
         a.state[j] = splat(generic(j));
+        length += a.state[j] * a.state[j];
     }
+    for (int j = 0; j < S.m; j++)
+        a.state[j] /= sqrt(length);
     size = select(size > 0.0, size, splat(1));
     for (int i = 0; i < S.n; i++) {
         a.p[i] = Pack{};
@@ -188,53 +191,8 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
     Mask improving = all(); // 2
     Pack best = splat(1e300);
     seen.smallest = splat(1);
-    int looks = 0;
-    for (int correction = 0; correction < CORRECTIONS; correction++) {
-        const bool with_state = looks < LOOKS && S.m > 0;
-        if (with_state) {
-            Pack norm = sqrt(squared_norm(a.state, S.m)), inverse = 1.0 / max(norm, splat(1e-300));
-            if (correction > 0)
-                seen.smallest = min(seen.smallest, inverse);
-            for (int j = 0; j < S.m; j++)
-                a.state[j] *= inverse;
-        }
-        if (correction == 0) {
-            gather<3>(S, w.right, 0, a.upper, a.lower);
-            gather_state<3>(S, w, a.state, w.dx, 1);
-            into_frame(S, w.frame, w.primal, w.turned);
-            for (int i = 0; i < S.n; i++)
-                w.right[S.place[i] * 3 + 2] = -w.dual[i];
-            for (int j = 0; j < S.m; j++)
-                w.right[S.place[S.n + j] * 3 + 2] = -w.E[j] * w.turned[j];
-            solve<3>(S, w.newton, w.right);
-            for (int j = 0; j < S.m; j++)
-                w.primal[j] = -w.primal[j]; // r of scatter_state
-            scatter_state<3>(S, w, w.primal, offset, 2);
-            seen.offset = infinity_norm(offset, S.m) / state_size;
-            scatter_state<3>(S, w, a.state, w.scratch, 1);
-        } else if (with_state) {
-            gather<2>(S, w.right, 0, a.upper, a.lower);
-            gather_state<2>(S, w, a.state, w.dx, 1);
-            solve<2>(S, w.newton, w.right);
-            scatter_state<2>(S, w, a.state, w.scratch, 1);
-            if (looks == LOOKS - 1)
-                seen.matters = matters<2>(S, Y, w, w.scratch, a.x_bar, y_given, 1);
-        } else {
-            gather<1>(S, w.right, 0, a.upper, a.lower);
-            solve<1>(S, w.newton, w.right);
-        }
-        const int C = correction == 0 ? 3 : with_state ? 2 : 1;
-        for (int i = 0; i < S.n; i++) {
-            a.p_before[i] = a.p[i];
-            a.p[i] = select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]);
-        }
-        for (int j = 0; j < S.m; j++) {
-            a.zeta_before[j] = a.zeta[j];
-            a.zeta[j] = select(improving, a.zeta[j] + w.right[S.place[S.n + j] * C], a.zeta[j]);
-            if (with_state)
-                a.state[j] = w.scratch[j];
-        }
-        looks++;
+    for (int number = 0; number < CORRECTIONS; number++) {
+        correct(S, Y, w, a, improving, number, y_given, state_size, seen);
         Pack left = adjoint_remainder(S, w, a, size);
         Mask better = improving & (left < best);
         Mask worse = improving & ~better;
@@ -247,20 +205,21 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
         seen.corrections += select(improving, splat(1), Pack{});
         best = select(better, left, best);
         improving = better & (best > ADJOINT_EXACT);
-        if (!any(improving) && looks >= LOOKS)
+        const bool looked = number + 1 >= LOOKS + (any(~(seen.smallest >= SINGULAR)) ? PURIFICATIONS : 0);
+        if (!any(improving) && looked)
             break;
     }
-    if (S.m > 0)
-        seen.smallest = min(seen.smallest, 1.0 / max(sqrt(squared_norm(a.state, S.m)), splat(1e-300)));
     adjoint_remainder(S, w, a, size); // of what was kept; leaves v in w.y
     seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(__builtin_inf())); // 3
+    // What rounding leaves of the conditions moves u by this, however small the step is that can be seen.
+    const Pack blurred = select(seen.smallest >= SINGULAR, ROUNDING / seen.smallest, Pack{});
+    seen.offset = largest(seen.offset, blurred);
     Pack nearest = splat(__builtin_inf());
     for (int j = 0; j < S.m; j++)
         nearest = min(nearest, margin[j]);
     seen.margin = nearest / state_size;
     seen.state_size = state_size;
-    Pack error = min(10.0 * seen.offset, splat(LARGEST_KINK));
-    Mask on_kink = seen.margin <= max(splat(KINK), error);
+    Mask on_kink = seen.margin <= max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK)));
     seen.on_kink = select(on_kink, splat(1), Pack{});
     return seen;
 }

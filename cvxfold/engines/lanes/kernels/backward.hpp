@@ -9,7 +9,6 @@ namespace cvxfold {
 
 // As cvxfold.gradient.diagnosis has them.
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
-const double SINGULAR = 1e-5; // as cvxfold.engines.lanes.figures has it
 
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
 // p| + |y_bar|), with M = P + A'R A: the gradient of the splitting's first step, M taken by its diagonal.
@@ -49,6 +48,10 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
     for (int c = 0; c < S.second_order; at += S.sizes[c++])
         for (int i = 0; i < S.sizes[c]; i++)
             move(at + i, i == 0 ? 1 : 0);
+    for (int c = 0; c < S.semidefinite; c++)
+        for (int j = S.orders[c]; j > 0; at += j--)
+            for (int i = 0; i < j; i++)
+                move(at + i, i == 0 ? 1 : 0);
     for (int c = 0; c < S.exponential + S.power; c++, at += 3)
         for (int i = 0; i < 3; i++)
             move(at + i, c < S.exponential ? exponential_inside[i] : power_inside[i]);

@@ -1,18 +1,62 @@
 // The product of all cones: projections, and the frames Q in which the derivative D = Q diag(lambda) Q' is
 // diagonal.
+//
+// `roots` (S.roots) is where root finding and eigenvectors begin; they become what they come to only where a
+// mask says so: a point that is looked at once more, for a neighbour's sake, must give the same bits. The end
+// of `roots` and of `frame` is scratch memory.
 #pragma once
 
 #include "exponential.hpp"
 #include "power.hpp"
 #include "second_order.hpp"
+#include "semidefinite.hpp"
 #include "shape.hpp"
 
 namespace cvxfold {
 
 const int FRAME3 = 9; // packs of the frame of a cone in R^3
 
-// s = Pi_K(u), (m). `roots` (exponential + power) are where root finding begins, and become what it comes to
-// only where `keep` is: a point that is looked at once more, for a neighbour's sake, must give the same bits.
+// Calls visit(order, first row, eigenvectors) for each semidefinite cone; returns the row that follows.
+template <typename Visit>
+inline int each_semidefinite(const Shape &S, int at, Pack *eigenvectors, Visit visit) {
+    for (int c = 0; c < S.semidefinite; c++) {
+        const int order = S.orders[c];
+        visit(order, at, eigenvectors);
+        eigenvectors += semidefinite::frame_size(order);
+        at += semidefinite::rows(order);
+    }
+    return at;
+}
+
+inline int eigenvector_packs(const Shape &S) {
+    int packs = 0;
+    for (int c = 0; c < S.semidefinite; c++)
+        packs += semidefinite::frame_size(S.orders[c]);
+    return packs;
+}
+
+// Scratch of the semidefinite cones: a matrix of eigenvectors, and what the functions there need.
+inline int cone_scratch(const Shape &S) {
+    int packs = 0;
+    for (int c = 0; c < S.semidefinite; c++) {
+        const int order = S.orders[c];
+        const int needed = semidefinite::frame_size(order) + semidefinite::scratch_size(order);
+        packs = needed > packs ? needed : packs;
+    }
+    return packs;
+}
+
+// Roots and eigenvectors begin anew, so that what follows does not depend on what came before.
+inline void reset(const Shape &S, Pack *roots) {
+    for (int c = 0; c < S.exponential + S.power; c++)
+        roots[c] = splat(0.5);
+    each_semidefinite(S, 0, roots + S.exponential + S.power, [](int order, int, Pack *U) {
+        for (int i = 0; i < order * order; i++)
+            U[i] = splat(i % (order + 1) == 0 ? 1 : 0);
+    });
+}
+
+// s = Pi_K(u), (m).
 inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask keep) {
     for (int i = 0; i < S.zero; i++)
         s[i] = Pack{};
@@ -21,6 +65,14 @@ inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask ke
     int at = S.separable();
     for (int c = 0; c < S.second_order; at += S.sizes[c++])
         second_order::project(S.sizes[c], u + at, s + at);
+    Pack *known = roots + S.exponential + S.power, *fresh = known + eigenvector_packs(S);
+    at = each_semidefinite(S, at, known, [&](int order, int row, Pack *U) {
+        for (int i = 0; i < order * order; i++)
+            fresh[i] = U[i];
+        semidefinite::project(order, u + row, fresh, s + row, fresh + order * order);
+        for (int i = 0; i < order * order; i++)
+            U[i] = select(keep, fresh[i], U[i]);
+    });
     for (int c = 0; c < S.exponential + S.power; c++, at += 3) {
         Pack root = roots[c];
         if (c < S.exponential)
@@ -49,15 +101,29 @@ inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *la
         if (margin)
             margin[i] = i >= S.zero ? abs(u[i]) : splat(__builtin_inf());
     }
+    const auto set_margin = [&](int row, int size, Pack nearest) {
+        for (int i = 0; margin && i < size; i++)
+            margin[row + i] = nearest;
+    };
     int at = S.separable();
     for (int c = 0; c < S.second_order; c++) {
         const int size = S.sizes[c];
-        Pack nearest = second_order::look(size, u + at, mask, lambda + at, frame);
-        for (int i = 0; margin && i < size; i++)
-            margin[at + i] = nearest;
+        set_margin(at, size, second_order::look(size, u + at, mask, lambda + at, frame));
         frame += second_order::frame_size(size);
         at += size;
     }
+    Pack *known = roots + S.exponential + S.power, *fresh = known + eigenvector_packs(S);
+    at = each_semidefinite(S, at, known, [&](int order, int row, Pack *U) {
+        for (int i = 0; i < order * order; i++)
+            fresh[i] = U[i];
+        Pack *scratch = fresh + order * order;
+        const Pack nearest = semidefinite::look(order, u + row, fresh, mask, lambda + row, scratch);
+        set_margin(row, semidefinite::rows(order), nearest);
+        for (int i = 0; i < order * order; i++, frame++) {
+            *frame = select(mask, fresh[i], *frame);
+            U[i] = select(mask, fresh[i], U[i]);
+        }
+    });
     for (int c = 0; c < S.exponential + S.power; c++, at += 3, frame += FRAME3) {
         Frame3 seen;
         Pack projection[3], root = roots[c];
@@ -68,69 +134,7 @@ inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *la
                         margin != nullptr);
         roots[c] = select(mask, root, roots[c]);
         keep_frame(seen, mask, lambda + at, frame);
-        for (int i = 0; margin && i < 3; i++)
-            margin[at + i] = seen.margin;
-    }
-}
-
-// out = Q'a, (m). May work in place.
-inline void into_frame(const Shape &S, const Pack *frame, const Pack *a, Pack *out) {
-    for (int i = 0; i < S.separable(); i++)
-        out[i] = a[i];
-    int at = S.separable();
-    for (int c = 0; c < S.second_order; c++) {
-        second_order::into_frame(S.sizes[c], frame, a + at, out + at);
-        frame += second_order::frame_size(S.sizes[c]);
-        at += S.sizes[c];
-    }
-    for (; at < S.m; at += 3, frame += FRAME3) {
-        const Pack a0 = a[at], a1 = a[at + 1], a2 = a[at + 2];
-        for (int i = 0; i < 3; i++)
-            out[at + i] = frame[3 * i] * a0 + frame[3 * i + 1] * a1 + frame[3 * i + 2] * a2;
-    }
-}
-
-// out = Q a, (m). May work in place.
-inline void out_of_frame(const Shape &S, const Pack *frame, const Pack *a, Pack *out) {
-    for (int i = 0; i < S.separable(); i++)
-        out[i] = a[i];
-    int at = S.separable();
-    for (int c = 0; c < S.second_order; c++) {
-        second_order::out_of_frame(S.sizes[c], frame, a + at, out + at);
-        frame += second_order::frame_size(S.sizes[c]);
-        at += S.sizes[c];
-    }
-    for (; at < S.m; at += 3, frame += FRAME3) {
-        const Pack a0 = a[at], a1 = a[at + 1], a2 = a[at + 2];
-        for (int i = 0; i < 3; i++)
-            out[at + i] = frame[i] * a0 + frame[3 + i] * a1 + frame[6 + i] * a2;
-    }
-}
-
-// The rows of Q'A that belong to curved cones, whose rows share one pattern; the others stay as they are in
-// A. column: (2 m), for the rows of one cone in one column.
-inline void rotate_A(const Shape &S, const Pack *frame, const Pack *A, Pack *rotated, Pack *column) {
-    int at = S.separable();
-    for (int c = 0; c < S.second_order; c++) {
-        const int size = S.sizes[c], length = S.A_start[at + 1] - S.A_start[at];
-        for (int e = 0; e < length; e++) {
-            for (int i = 0; i < size; i++)
-                column[i] = A[S.A_start[at + i] + e];
-            second_order::into_frame(size, frame, column, column);
-            for (int i = 0; i < size; i++)
-                rotated[S.A_start[at + i] + e] = column[i];
-        }
-        frame += second_order::frame_size(size);
-        at += size;
-    }
-    for (; at < S.m; at += 3, frame += FRAME3) {
-        const int e0 = S.A_start[at], e1 = S.A_start[at + 1], e2 = S.A_start[at + 2];
-        for (int e = 0; e < e1 - e0; e++) {
-            const Pack a0 = A[e0 + e], a1 = A[e1 + e], a2 = A[e2 + e];
-            for (int i = 0; i < 3; i++)
-                rotated[S.A_start[at + i] + e] =
-                    frame[3 * i] * a0 + frame[3 * i + 1] * a1 + frame[3 * i + 2] * a2;
-        }
+        set_margin(at, 3, seen.margin);
     }
 }
 

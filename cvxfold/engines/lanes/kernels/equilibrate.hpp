@@ -21,7 +21,7 @@ inline Pack toward_one(Pack squared_norm, Pack scale) {
 inline void mean_over_cones(const Shape &S, Pack *squares) {
     int at = S.separable();
     for (int c = 0; at < S.m; c++) {
-        const int size = c < S.second_order ? S.sizes[c] : 3;
+        const int size = S.rows_of(c);
         Pack mean{};
         for (int i = 0; i < size; i++)
             mean += squares[at + i];

@@ -49,7 +49,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
         w.x[i] = select(warm, w.x[i], Pack{});
     for (int j = 0; j < S.m; j++)
         w.u[j] = select(warm, w.u[j], Pack{});
-    reset_roots(S, w);
+    reset(S, w.roots);
     Mask cold = mask & ~warm;
     if (any(cold)) {
         if (!splitting_is_factored) {

@@ -241,8 +241,10 @@ inline void begin(const Shape &S, Workspace &w, Point &p) {
 
 } // namespace interior
 
-// Whether the method can serve: it knows no exponential and no power cones.
-inline bool interior_serves(const Shape &S) { return S.exponential + S.power == 0 && S.m > S.zero; }
+// Whether the method can serve: it knows orthants and second-order cones only.
+inline bool interior_serves(const Shape &S) {
+    return S.semidefinite + S.exponential + S.power == 0 && S.m > S.zero;
+}
 
 // Puts w.x and w.u of the lanes of `mask` to where the method comes to; never worse off, as Newton's method
 // follows.

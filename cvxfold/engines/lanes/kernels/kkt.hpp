@@ -8,7 +8,7 @@
 //     interior    W^2 = Q G Q' (Nesterov and Todd's scaling), E = I
 #pragma once
 
-#include "cones.hpp"
+#include "frames.hpp"
 #include "workspace.hpp"
 
 namespace cvxfold {

@@ -19,12 +19,6 @@ inline void set_penalty(const Shape &S, Workspace &w, Pack rho) {
         w.R[j] = j < S.zero ? rho * EQUALITY_PENALTY : rho;
 }
 
-// Root finding begins anew, so that what follows does not depend on what came before.
-inline void reset_roots(const Shape &S, Workspace &w) {
-    for (int c = 0; c < S.exponential + S.power; c++)
-        w.roots[c] = splat(0.5);
-}
-
 // s = Pi_K(u) and y = R (s - u) (Moreau's decomposition).
 inline void decompose(const Shape &S, Workspace &w, const Pack *u) {
     project(S, w.roots, u, w.s, none());

@@ -16,9 +16,9 @@ struct Workspace {
     Pack *K, *target, *right;             // (nnz_K), (N), (3 N)
     Pack *dx, *du, *turned;               // steps; (m) in the frame
     Pack *x_before, *u_before, *x_kept, *u_kept;
-    Pack *roots;      // (exponential + power)
+    Pack *roots;      // (S.roots)
     Pack *scratch;    // (3 N)
-    Pack *adjoint;    // (3 N)
+    Pack *adjoint;    // (5 N)
     Pack *own;        // (2 N): x, y and y_bar in the program's own units
     Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
     Pack *parameters; // (entries)
@@ -86,9 +86,9 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.u_before = c.take(m);
     w.x_kept = c.take(n);
     w.u_kept = c.take(m);
-    w.roots = c.take(S.exponential + S.power);
+    w.roots = c.take(S.roots);
     w.scratch = c.take(3 * N);
-    w.adjoint = c.take(3 * N);
+    w.adjoint = c.take(5 * N);
     w.own = c.take(2 * N);
     w.found = c.take(3 * N);
     w.parameters = c.take(entries);

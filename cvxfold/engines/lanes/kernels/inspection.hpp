@@ -1,0 +1,97 @@
+// Looking at J, the Jacobian of b - s - A x in the state u, by the factor of the regularized K.
+//
+// J du = r is K (dx, z) = (-A'R r, E Q'r), with du = Q v, v = -z/(R E) where lambda <= 1/2, else Q'(r - A
+// dx)/lambda. What K makes zero, an exact solution leaves alone: with K + T the regularized matrix, (K +
+// T)^-1 T keeps a null vector of K and damps everything else by the regularization over the rest's
+// eigenvalue.
+#pragma once
+
+#include "layout.hpp"
+#include "newton.hpp"
+
+namespace cvxfold {
+
+const double FELT = 1e-7; // as cvxfold.gradient.screen has it
+
+// The right-hand side of J du = r into column c. Uses w.turned and `upper` (n).
+template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
+    for (int j = 0; j < S.m; j++)
+        w.turned[j] = w.R[j] * r[j];
+    for (int i = 0; i < S.n; i++)
+        upper[i] = Pack{};
+    add_A_transposed(S, w.A, w.turned, upper);
+    for (int i = 0; i < S.n; i++)
+        w.right[S.place[i] * C + c] = -upper[i];
+    into_frame(S, w.frame, r, w.turned);
+    for (int j = 0; j < S.m; j++)
+        w.right[S.place[S.n + j] * C + c] = w.E[j] * w.turned[j];
+}
+
+// The step that is left of Newton's method, from w.dual and w.primal, into column c. Uses w.turned.
+template <int C> inline void gather_step(const Shape &S, Workspace &w, int c) {
+    into_frame(S, w.frame, w.primal, w.turned);
+    for (int i = 0; i < S.n; i++)
+        w.right[S.place[i] * C + c] = -w.dual[i];
+    for (int j = 0; j < S.m; j++)
+        w.right[S.place[S.n + j] * C + c] = -w.E[j] * w.turned[j];
+}
+
+// T (dx, z) for a solution (N) as `scatter` leaves it, into column c.
+template <int C> inline void gather_null(const Shape &S, Workspace &w, const Pack *solution, int c) {
+    for (int i = 0; i < S.n; i++)
+        w.right[S.place[i] * C + c] = SIGMA * solution[i];
+    for (int j = 0; j < S.m; j++)
+        w.right[S.place[S.n + j] * C + c] = -DELTA / w.R[j] * solution[S.n + j];
+}
+
+// du (m) of a solution (dx, z), (N); r: (m), null for zero.
+inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const Pack *r, Pack *du) {
+    multiply_A(S, w.A, solution, du);
+    for (int j = 0; j < S.m; j++)
+        du[j] = (r ? r[j] : Pack{}) - du[j];
+    into_frame(S, w.frame, du, du);
+    for (int j = 0; j < S.m; j++) {
+        Pack by_multiplier = -solution[S.n + j] / (w.R[j] * max(w.E[j], splat(0.5)));
+        du[j] = select(w.lambda[j] <= 0.5, by_multiplier, du[j] / (w.lambda[j] + DELTA));
+    }
+    out_of_frame(S, w.frame, du, du);
+}
+
+// A vector without a preferred direction, the same at every call.
+inline double generic(int j) {
+    const double place = j + 1;
+    return __builtin_cos(1.7 * place * place + place);
+}
+
+// Whether a null vector (dx, z), (N), concerns somebody: it moves an entry of x or y that the loss looks at,
+// or ties the multiplier of an inequality to a row that parameters move. Uses w.turned, w.scratch.
+inline Pack matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null, const Pack *x_bar,
+                    const Pack *y_given) {
+    Pack *dy = w.turned, *du = w.scratch, x_largest{}, y_largest{};
+    state_of(S, w, null, nullptr, du);
+    const Pack length = FELT * sqrt(squared_norm(du, S.m));
+    for (int i = 0; i < S.n; i++)
+        x_largest = max(x_largest, abs(null[i] * w.columns[i]));
+    for (int j = 0; j < S.m; j++)
+        dy[j] = w.E[j] * null[S.n + j];
+    out_of_frame(S, w.frame, dy, dy);
+    for (int j = 0; j < S.m; j++) {
+        dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Pack{});
+        y_largest = max(y_largest, abs(dy[j]));
+    }
+    Mask seen = none(), inequality = none(), moved = none();
+    for (int i = 0; i < S.n; i++)
+        seen |=
+            (x_bar[i] != 0.0) & (abs(null[i]) > length) & (abs(null[i] * w.columns[i]) > FELT * x_largest);
+    for (int j = 0; j < S.m; j++) {
+        const Mask ties = (abs(dy[j]) > FELT * y_largest) & (y_largest > 0.0);
+        seen |= (y_given[j] != 0.0) & ties;
+        if (j >= S.zero)
+            inequality |= ties;
+    }
+    for (int k = 0; k < Y.moving_rows; k++)
+        moved |= (abs(dy[Y.which_rows[k]]) > FELT * y_largest) & (y_largest > 0.0);
+    return select(seen | (inequality & moved), splat(1), Pack{});
+}
+
+} // namespace cvxfold

@@ -1,0 +1,163 @@
+// The cone of positive semidefinite matrices, as scaled triangles (column by column, off the diagonal times
+// sqrt(2)).
+//
+// X = U diag(w) U' has the projection U diag(max(w, 0)) U', whose derivative is V -> U (Omega o U'VU) U' with
+// Omega 1 between positive eigenvalues, 0 between the others and w_i/(w_i - w_j) between a positive w_i and
+// another w_j (Sun and Sun, "Semismooth matrix-valued functions", 2002). So V -> U'VU, which is orthogonal on
+// scaled triangles, is the frame. Eigenvectors are found by Jacobi's rotations, from those of the last
+// matrix.
+#pragma once
+
+#include "pack.hpp"
+
+namespace cvxfold {
+
+namespace semidefinite {
+
+const double ROOT_TWO = 1.4142135623730951;
+const double EXACT = 4e-17; // of the matrix's norm: what is left off the diagonal
+const int MOST_SWEEPS = 20;
+
+inline int rows(int order) { return order * (order + 1) / 2; }
+
+inline int frame_size(int order) { return order * order; }
+
+// Packs of scratch memory that the functions below need.
+inline int scratch_size(int order) { return 3 * order * order + order; }
+
+// The symmetric matrix (order, order) of a scaled triangle.
+inline void unpack(int order, const Pack *triangle, Pack *X) {
+    for (int j = 0; j < order; j++) {
+        X[j * order + j] = *triangle++;
+        for (int i = j + 1; i < order; i++)
+            X[i * order + j] = X[j * order + i] = *triangle++ * (1 / ROOT_TWO);
+    }
+}
+
+inline void pack(int order, const Pack *X, Pack *triangle) {
+    for (int j = 0; j < order; j++) {
+        *triangle++ = X[j * order + j];
+        for (int i = j + 1; i < order; i++)
+            *triangle++ = X[i * order + j] * ROOT_TWO;
+    }
+}
+
+// Y = U'X U, or U X U'. half: (order, order).
+inline void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *half, Pack *Y) {
+    const auto u = [&](int i, int j) { return transposed ? U[i * order + j] : U[j * order + i]; };
+    for (int i = 0; i < order; i++)
+        for (int j = 0; j < order; j++) {
+            Pack sum{};
+            for (int k = 0; k < order; k++)
+                sum += X[i * order + k] * u(k, j);
+            half[i * order + j] = sum;
+        }
+    for (int j = 0; j < order; j++)
+        for (int i = j; i < order; i++) {
+            Pack sum{};
+            for (int k = 0; k < order; k++)
+                sum += u(k, i) * half[k * order + j];
+            Y[i * order + j] = Y[j * order + i] = sum;
+        }
+}
+
+// Diagonalizes X in place by rotations, which U (order, order) takes from the right.
+inline void rotate_to_diagonal(int order, Pack *X, Pack *U) {
+    Pack norm{};
+    for (int i = 0; i < order * order; i++)
+        norm += X[i] * X[i];
+    const Pack tiny = EXACT * sqrt(norm);
+    for (int sweep = 0; sweep < MOST_SWEEPS; sweep++) {
+        Pack off{};
+        for (int p = 0; p < order; p++)
+            for (int q = p + 1; q < order; q++)
+                off = max(off, abs(X[p * order + q]));
+        const Mask at_work = off > tiny;
+        if (!any(at_work))
+            return;
+        for (int p = 0; p < order; p++)
+            for (int q = p + 1; q < order; q++) {
+                const Pack apq = X[p * order + q];
+                const Mask turns = at_work & (abs(apq) > tiny);
+                if (!any(turns))
+                    continue;
+                const Pack theta =
+                    (X[q * order + q] - X[p * order + p]) / (2.0 * select(turns, apq, splat(1)));
+                const Pack root = sqrt(theta * theta + 1.0), magnitude = 1.0 / (abs(theta) + root);
+                const Pack t = select(turns, select(theta >= 0.0, magnitude, -magnitude), Pack{});
+                const Pack c = 1.0 / sqrt(t * t + 1.0), s = t * c;
+                X[p * order + p] -= t * apq;
+                X[q * order + q] += t * apq;
+                X[p * order + q] = X[q * order + p] = select(turns, Pack{}, apq);
+                for (int k = 0; k < order; k++) {
+                    if (k != p && k != q) {
+                        const Pack kp = X[k * order + p], kq = X[k * order + q];
+                        X[k * order + p] = X[p * order + k] = c * kp - s * kq;
+                        X[k * order + q] = X[q * order + k] = s * kp + c * kq;
+                    }
+                    const Pack up = U[k * order + p], uq = U[k * order + q];
+                    U[k * order + p] = c * up - s * uq;
+                    U[k * order + q] = s * up + c * uq;
+                }
+            }
+    }
+}
+
+// Eigenvalues w (order) and eigenvectors U of a scaled triangle; U begins with those of a matrix nearby.
+inline void eigen(int order, const Pack *triangle, Pack *U, Pack *w, Pack *scratch) {
+    Pack *X = scratch, *Y = X + order * order, *half = Y + order * order;
+    unpack(order, triangle, X);
+    turn(order, U, true, X, half, Y);
+    rotate_to_diagonal(order, Y, U);
+    for (int i = 0; i < order; i++)
+        w[i] = Y[i * order + i];
+}
+
+// s = Pi_K(u), from and to scaled triangles. U as in `eigen`.
+inline void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scratch) {
+    Pack *w = scratch + 3 * order * order, *X = scratch, *half = X + order * order, *Y = half + order * order;
+    eigen(order, u, U, w, scratch);
+    Pack least = w[0];
+    for (int i = 0; i < order; i++) {
+        least = min(least, w[i]);
+        w[i] = select(w[i] <= 0.0, Pack{}, w[i]);
+    }
+    for (int i = 0; i < order * order; i++)
+        X[i] = Pack{};
+    for (int i = 0; i < order; i++)
+        X[i * order + i] = w[i];
+    turn(order, U, false, X, half, Y);
+    pack(order, Y, X);
+    for (int i = 0; i < rows(order); i++) // what is in the cone stays as it is, to the last bit
+        s[i] = select(least >= 0.0, u[i], X[i]);
+}
+
+// Eigenvalues of the derivative, as a triangle, where `mask` is; returns the distance to the nearest kink.
+inline Pack look(int order, const Pack *u, Pack *U, Mask mask, Pack *lambda, Pack *scratch) {
+    Pack *w = scratch + 3 * order * order;
+    eigen(order, u, U, w, scratch);
+    Pack nearest = abs(w[0]);
+    for (int j = 0; j < order; j++) {
+        nearest = min(nearest, abs(w[j]));
+        for (int i = j; i < order; i++) {
+            const Pack high = max(w[i], w[j]), low = min(w[i], w[j]), one = splat(1);
+            const Mask mixed = (high > 0.0) & (low <= 0.0);
+            const Pack part = high / select(mixed, high - low, one);
+            const Pack entry = select(mixed, part, select(low > 0.0, one, Pack{}));
+            *lambda = select(mask, i == j ? select(w[i] > 0.0, one, Pack{}) : entry, *lambda);
+            lambda++;
+        }
+    }
+    return nearest;
+}
+
+// U'A U (inward) or U A U' of a scaled triangle. May work in place.
+inline void turn_triangle(int order, const Pack *U, bool inward, const Pack *a, Pack *out, Pack *scratch) {
+    Pack *X = scratch, *half = X + order * order, *Y = half + order * order;
+    unpack(order, a, X);
+    turn(order, U, inward, X, half, Y);
+    pack(order, Y, out);
+}
+
+} // namespace semidefinite
+} // namespace cvxfold
