@@ -12,21 +12,9 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from problems.layers import SEMIDEFINITE  # noqa: E402
 from problems.marks import ENGINES  # noqa: E402
 
 torch.set_num_threads(1)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Semidefinite problems are the tensor engine's: nothing is there to run twice."""
-    items[:] = [item for item in items if not _is_of_no_engine(item)]
-
-
-def _is_of_no_engine(item: pytest.Item) -> bool:
-    callspec = getattr(item, "callspec", None)
-    given = {} if callspec is None else callspec.params
-    return given.get("engine") == "lanes" and str(given.get("name")) in SEMIDEFINITE
 
 
 @pytest.fixture(params=ENGINES)

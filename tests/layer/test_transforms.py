@@ -9,6 +9,8 @@ from torch import Tensor
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 from problems.small_layer import data, make_layer
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)

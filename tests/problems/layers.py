@@ -34,14 +34,6 @@ QUICK = [  # of these, the ones that the default run tries in every way
     "total_variation",
     "least_absolute",
 ]
-SEMIDEFINITE = {  # families with semidefinite cones
-    name + duals
-    for name in (
-        "nearest_correlation", "maximum_eigenvalue", "semidefinite_program", "nuclear_norm",
-        "log_determinant", "mixture",
-    )
-    for duals in ("", "_duals")
-}  # fmt: skip
 IN_PLUGINS = ["dense_qp5_duals", "portfolio_mu", "mpc_absolute", "many_cones_duals", "scalars"]
 
 

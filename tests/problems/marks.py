@@ -12,7 +12,6 @@ needs_lanes = pytest.mark.skipif(
     compiled().why_not is not None, reason=f"no compiled part: {compiled().why_not}"
 )
 ENGINES = [pytest.param("lanes", marks=needs_lanes), "tensors"]
-both_engines = pytest.mark.parametrize("engine", ENGINES)
 
 
 def sliced(values: Iterable[Any], is_long: Callable[[Any], bool]) -> list[Any]:
