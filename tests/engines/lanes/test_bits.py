@@ -1,4 +1,4 @@
-"""An instance's answer is its own to the last bit: alone or in a batch, at any place, on any number of threads."""
+"""An instance's answer is its own to the last bit: alone or in a batch, at any place, on any threads."""
 
 from collections.abc import Iterator
 from typing import Any
