@@ -9,7 +9,7 @@ from torch import Tensor
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed
 from cvxfold.engines.lanes.binding import ForwardFigure, KernelSettings
-from cvxfold.engines.lanes.figures import SUSPECT, ended_of, screen_of, system_of
+from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
@@ -78,7 +78,9 @@ class LanesEngine:
             return self.beside.differentiate(solution, x_bar, y_bar, settings)
         p, v = torch.empty_like(solution.x), torch.empty_like(solution.y)
         bars = [x_bar.contiguous(), y_bar.contiguous(), None]
-        figures, _ = self._compiled.backward(kept.passed, bars, [p, v], (settings.tol, SUSPECT), raw=True)
+        figures, _ = self._compiled.backward(
+            kept.passed, bars, [p, v], (settings.tol, SUSPECT, NEGLIGIBLE), raw=True
+        )
         return Adjoint(p, v, system_of(figures, settings)), screen_of(figures)
 
     def linearize(self, solution: Solution) -> ProgramLinearization:

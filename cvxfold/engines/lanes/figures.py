@@ -14,6 +14,10 @@ SUSPECT = 1e-5
 """‖J w‖/‖w‖ after three steps of inverse iteration below which J may be singular. A null vector grows by
 1/δ = 1e8 a step, so that beside this no step can have missed it."""
 
+NEGLIGIBLE = 1e-8
+"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. The
+kernels report it as that distance times what J magnifies it by at most, where cones are curved."""
+
 
 def ended_of(figures: Tensor) -> Ended:
     """How the instances of a forward pass ended, from its figures ``(B, ·)``."""
@@ -61,4 +65,5 @@ def screen_of(figures: Tensor) -> Screen:
         blind=torch.zeros(len(figures), dtype=torch.bool),
         unsolved=~(column[BackwardFigure.RESIDUAL] <= UNSOLVED),
         suspect=SUSPECT * column[BackwardFigure.MATTERS],
+        negligible=NEGLIGIBLE,
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed
-from cvxfold.engines.lanes.figures import SUSPECT, ended_of, screen_of, system_of
+from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.outcome import Ended
 from cvxfold.fold import AdjointSettings, AdjointSolution
 from cvxfold.gradient.screen import Screen
@@ -73,5 +73,7 @@ class LanesPassage:
             torch.empty(batch, size, dtype=torch.float64) if wants else None
             for size, wants in zip(self.sizes, wanted, strict=True)
         ]
-        figures, doubtful = self.compiled.backward(self.passed, bars, gradients, (settings.tol, SUSPECT))
+        figures, doubtful = self.compiled.backward(
+            self.passed, bars, gradients, (settings.tol, SUSPECT, NEGLIGIBLE)
+        )
         return LanesReturned(gradients, doubtful, figures)

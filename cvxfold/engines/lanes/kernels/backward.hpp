@@ -128,6 +128,9 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         const Mask agree = sides_agree(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, reach, size);
         seen.on_kink = select(agree, Pack{}, seen.on_kink);
     }
+    // The derivative of a curved cone's projection moves with u, by as much as J magnifies that at most.
+    if (S.curved())
+        seen.offset /= min(max(seen.smallest, splat(SINGULAR)), splat(1));
     return seen;
 }
 
