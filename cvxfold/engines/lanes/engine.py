@@ -1,6 +1,6 @@
 """The lanes engine: compiled kernels over packs of instances, on the CPU."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -27,6 +27,27 @@ from cvxfold.problem.structure import IndexArray
 
 PENALTY = 1.0
 """ρ after equilibration, unless asked otherwise."""
+
+LARGE, DENSE = 5e7, 0.2
+"""Multiplications, and density, beyond which batched dense factorizations were measured to be faster: a dense
+program of about 400 variables."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a factorization of K takes.
+
+    Args:
+        multiplications: of numbers. density: the share of its lower triangle that L fills.
+    """
+
+    multiplications: int
+    density: float
+
+    @property
+    def is_for_dense_matrices(self) -> bool:
+        """Whether a matrix library does it faster, whose cost does not depend on the zeros."""
+        return self.multiplications > LARGE and self.density > DENSE
 
 
 class LanesEngine:
@@ -108,6 +129,13 @@ class LanesEngine:
             PENALTY if settings.penalty is None else settings.penalty, settings.relaxation,
             -1.0 if left is None else left, settings.max_iters, settings.penalty is not None,
         )  # fmt: skip
+
+    @cached_property
+    def work(self) -> "Work":
+        """What a factorization takes."""
+        entries, multiplications = self._compiled.counts
+        size = self.pattern.n + self.pattern.m
+        return Work(multiplications, entries / max(size * (size - 1) / 2, 1))
 
     @cached_property
     def pattern(self) -> Pattern:
