@@ -131,9 +131,9 @@ class CvxpyLayer(torch.nn.Module):
         """
         options = updated(self._options, solver_args)
         found: Passage | None = None
-        call = self._short_call(params, options)
+        call = self._short_call(params, options, warm_start)
         if call is not None:
-            found = call.solve(None)
+            found = call.solve()
             if found is not None and not found.unsolved:
                 return call.outputs()
         missing_is_error = options.on_unsolvable == "raise"
@@ -190,12 +190,14 @@ class CvxpyLayer(torch.nn.Module):
         """
         return self._session.on_report(callback)
 
-    def _short_call(self, params: tuple[Tensor, ...], options: Options) -> ShortCall | None:
+    def _short_call(self, params: tuple[Tensor, ...], options: Options, warm_start: bool) -> ShortCall | None:
         """The call by the engine's shortcut, where there is one and all is plain."""
         if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
             return None
         arguments = PlainArguments.of(params, self._canonical.parameters)
-        return None if arguments is None else ShortCall(self._parts, shortcut, options, arguments)
+        if arguments is None:
+            return None
+        return ShortCall(self._parts, shortcut, options, arguments, warm_start)
 
     @cached_property
     def _parts(self) -> LayerParts:

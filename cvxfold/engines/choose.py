@@ -43,7 +43,7 @@ def engine_for(entries: Entries, wanted: str = "auto") -> Engine:
         if wanted == "lanes":
             raise ValueError(f"engine: expected 'tensors' or 'auto', got 'lanes': {reason}")
         return tensors
-    if wanted == "auto" and _is_obviously_dense(entries.structure):
+    if wanted == "auto" and is_obviously_dense(entries.structure):
         return tensors
     lanes = LanesEngine(entries, tensors)
     return tensors if wanted == "auto" and lanes.work.is_for_dense_matrices else lanes
@@ -54,7 +54,7 @@ def shortcut_for(engine: Engine, canonical: Canonical) -> Shortcut | None:
     return LanesShortcut(engine, canonical) if isinstance(engine, LanesEngine) else None
 
 
-def _is_obviously_dense(structure: Structure) -> bool:
+def is_obviously_dense(structure: Structure) -> bool:
     """Whether the data are so large and dense that an analysis need not be made to know what it would say."""
     stored, all_of_A = structure.A_entries.shape[1], structure.m * structure.n
     return stored > _MANY_ENTRIES and stored > _DENSE * all_of_A

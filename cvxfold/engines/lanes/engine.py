@@ -1,5 +1,6 @@
 """The lanes engine: compiled kernels over packs of instances, on the CPU."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed
-from cvxfold.engines.lanes.binding import ForwardFigure, KernelSettings
+from cvxfold.engines.lanes.binding import KernelSettings
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
@@ -65,7 +66,8 @@ class LanesEngine:
 
     def __init__(self, entries: Entries, beside: TensorEngine) -> None:
         self._entries, self.beside = entries, beside
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._last: Tensor | None = None
+        self._remembers = False
 
     def solve(self, program: Program, request: SolveRequest) -> Solution:
         """Solve, each instance on its own.
@@ -81,13 +83,13 @@ class LanesEngine:
             structure, batch, like = program.structure, program.batch, program.values.q
             x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
             point = x, y, s
-            start = self._start(batch) if request.warm_start else None
+            start = self.start(batch, request)
             given = [value.detach().contiguous() for value in program.values]
             passed = self._compiled.forward(given, batch, point, self.settings(request), start)  # 1
         solution = self._solution(program, request, passed, point)
         if passed.unsolved:
             solution = self._finished(solution, request)  # 2
-        self._last = solution.x, solution.y, solution.s
+        self.remember((solution.x, solution.y, solution.s), solution.solved)
         return solution
 
     def differentiate(
@@ -152,10 +154,25 @@ class LanesEngine:
         moving = [index.array for index in self._entries.moving]
         return CompiledBatch(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
 
-    def _start(self, batch: int) -> Tensor | None:
-        """The last solutions, if there are as many."""
-        last = self._last
-        return torch.cat(last, dim=1) if last is not None and len(last[0]) == batch else None
+    def start(self, batch: int, request: SolveRequest) -> Tensor | None:
+        """The last solutions, if they are asked for and there are as many, NaN for what was not solved.
+
+        Who asks once will ask again: from then on solutions are remembered.
+        """
+        self._remembers |= request.warm_start
+        last = self._last if request.warm_start else None
+        return last if last is not None and len(last) == batch else None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether somebody has asked for a start from the last solutions."""
+        return self._remembers
+
+    def remember(self, point: tuple[Tensor, Tensor, Tensor], solved: Tensor | None = None) -> None:
+        """Keep x, y and s of a call, in which ``solved`` ``(B,)`` or all are, if somebody asks for them."""
+        if self._remembers:
+            last = torch.cat(point, dim=1)
+            self._last = last if solved is None else last.where(solved.unsqueeze(-1), torch.nan)
 
     def _solution(
         self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]
@@ -174,7 +191,7 @@ class LanesEngine:
             residuals=found.residuals,
             certificate=found.certificate,
             rescued=found.rescued,
-            penalty=passed.figures[:, ForwardFigure.PENALTY],
+            penalty=torch.full_like(found.certificate, request.settings.penalty or math.nan),
             relaxation=request.settings.relaxation,
             proximal=request.proximal,
             kept=Packs(passed, (pattern.P.shape[1], len(pattern.A_column)), program.structure),
@@ -185,7 +202,13 @@ class LanesEngine:
         rows = (solution.status == UNCONVERGED).nonzero().squeeze(-1)
         if not len(rows) or request.deadline.passed:
             return solution
-        part = self.beside.solve(solution.program.take(rows), replace(request, warm_start=False))
+        settings = replace(
+            request.settings, max_iters=request.settings.max_iters - int(solution.iterations[rows].amax())
+        )
+        if settings.bare:
+            return solution  # what is left would not come as far from a new start
+        asked = replace(request, settings=settings, warm_start=False)
+        part = self.beside.solve(solution.program.take(rows), asked)
         kept = solution.kept
         assert isinstance(kept, Packs)
         kept.moved(rows, part.x, part.y, part.s)

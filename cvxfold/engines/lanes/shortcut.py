@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cvxfold.engines.lanes.batch import CompiledBatch
+from cvxfold.engines.lanes.batch import CompiledBatch, empty
 from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
@@ -32,11 +32,13 @@ class LanesShortcut:
         """Whether the kernels do what is asked; they know no proximal term."""
         return self._engine.serves(_CPU, request) and not request.proximal
 
-    def solve(
-        self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
-    ) -> LanesPassage:
+    def solve(self, parameters: Sequence[Tensor], batch: int, request: SolveRequest) -> LanesPassage:
         """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
-        outputs = [torch.empty(batch, size, dtype=torch.float64) for size in self._sizes]
+        outputs = [empty(batch, size) for size in self._sizes]
         settings = self._engine.settings(request)
+        start = self._engine.start(batch, request)
         passed = self._compiled.forward(parameters, batch, outputs, settings, start)
-        return LanesPassage(self._compiled, passed, outputs, self._maps.sizes)
+        passage = LanesPassage(self._compiled, passed, outputs, self._maps.sizes)
+        if self._engine.remembers and not passage.unsolved:
+            self._engine.remember(passage.points())
+        return passage
