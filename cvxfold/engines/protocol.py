@@ -28,9 +28,7 @@ class SolveRequest:
 
     Args:
         settings: tolerances and limits.
-        start: a point to start from; None for none.
-        warm_start: whether to start from the engine's last solutions, where there is no ``start`` and the
-            batch has the same size.
+        start: a point to start from, NaN for instances without; None for none.
         rescue: whether another solver may take over what the engine does not reach.
         proximal: ε of the proximal term that the derivative is to have.
         deadline: of the pass.
@@ -39,7 +37,6 @@ class SolveRequest:
 
     settings: ForwardSettings
     start: Start | None = None
-    warm_start: bool = False
     rescue: bool = True
     proximal: float = 0.0
     deadline: Deadline = NEVER

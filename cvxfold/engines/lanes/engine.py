@@ -14,7 +14,7 @@ from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.lanes.pattern import Pattern
-from cvxfold.engines.outcome import UNCONVERGED
+from cvxfold.engines.outcome import UNCONVERGED, Start
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.engine import TensorEngine
@@ -44,12 +44,11 @@ class LanesEngine:
 
     def __init__(self, entries: Entries, beside: TensorEngine) -> None:
         self._entries, self.beside = entries, beside
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def solve(self, program: Program, request: SolveRequest) -> Solution:
         """Solve, each instance on its own.
 
-        1. By the kernels, from the last solutions where that is asked for.
+        1. By the kernels, from a given point or from nothing.
         2. What they leave unsolved, by the tensor engine.
         """
         if not self.serves(program.values.q.device, request):
@@ -60,13 +59,13 @@ class LanesEngine:
             structure, batch, like = program.structure, program.batch, program.values.q
             x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
             point = x, y, s
-            start = self._start(batch) if request.warm_start else None
             given = [value.detach().contiguous() for value in program.values]
-            passed = self._compiled.forward(given, batch, point, self.settings(request), start)  # 1
+            passed = self._compiled.forward(
+                given, batch, point, self.settings(request), _side_by_side(request.start)
+            )  # 1
         solution = self._solution(program, request, passed, point)
         if passed.unsolved:
             solution = self._finished(solution, request)  # 2
-        self._last = solution.x, solution.y, solution.s
         return solution
 
     def differentiate(
@@ -97,7 +96,8 @@ class LanesEngine:
         """Whether the kernels do what is asked."""
         settings = request.settings
         plain = settings.refine and not settings.bare and not settings.verbose
-        return device.type == "cpu" and plain and request.start is None
+        claimed = request.start is not None and request.start.status is not None
+        return device.type == "cpu" and plain and not claimed
 
     @staticmethod
     def settings(request: SolveRequest) -> KernelSettings:
@@ -123,11 +123,6 @@ class LanesEngine:
     def _compiled(self) -> CompiledBatch:
         moving = [index.array for index in self._entries.moving]
         return CompiledBatch(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
-
-    def _start(self, batch: int) -> Tensor | None:
-        """The last solutions, if there are as many."""
-        last = self._last
-        return torch.cat(last, dim=1) if last is not None and len(last[0]) == batch else None
 
     def _solution(
         self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]
@@ -157,7 +152,7 @@ class LanesEngine:
         rows = (solution.status == UNCONVERGED).nonzero().squeeze(-1)
         if not len(rows) or request.deadline.passed:
             return solution
-        part = self.beside.solve(solution.program.take(rows), replace(request, warm_start=False))
+        part = self.beside.solve(solution.program.take(rows), replace(request, start=None))
         kept = solution.kept
         assert isinstance(kept, Packs)
         kept.moved(rows, part.x, part.y, part.s)
@@ -171,3 +166,10 @@ class LanesEngine:
         }
         residuals = overwritten(solution.residuals, rows, part.residuals)
         return replace(solution, **changed, **spent, residuals=residuals)
+
+
+def _side_by_side(start: Start | None) -> Tensor | None:
+    """x, y and s ``(B, n + 2m)``."""
+    if start is None or start.x is None:
+        return None
+    return torch.cat([start.x, start.y, start.s], dim=1)
