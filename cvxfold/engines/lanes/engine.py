@@ -15,7 +15,7 @@ from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.lanes.pattern import Pattern
-from cvxfold.engines.outcome import UNCONVERGED
+from cvxfold.engines.outcome import UNCONVERGED, Start
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.engine import TensorEngine
@@ -66,13 +66,11 @@ class LanesEngine:
 
     def __init__(self, entries: Entries, beside: TensorEngine) -> None:
         self._entries, self.beside = entries, beside
-        self._last: Tensor | None = None
-        self._remembers = False
 
     def solve(self, program: Program, request: SolveRequest) -> Solution:
         """Solve, each instance on its own.
 
-        1. By the kernels, from the last solutions where that is asked for.
+        1. By the kernels, from a given point or from nothing.
         2. What they leave unsolved, by the tensor engine.
         """
         if not self.serves(program.values.q.device, request):
@@ -83,13 +81,13 @@ class LanesEngine:
             structure, batch, like = program.structure, program.batch, program.values.q
             x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
             point = x, y, s
-            start = self.start(batch, request)
             given = [value.detach().contiguous() for value in program.values]
-            passed = self._compiled.forward(given, batch, point, self.settings(request), start)  # 1
+            passed = self._compiled.forward(
+                given, batch, point, self.settings(request), _side_by_side(request.start)
+            )  # 1
         solution = self._solution(program, request, passed, point)
         if passed.unsolved:
             solution = self._finished(solution, request)  # 2
-        self.remember((solution.x, solution.y, solution.s), solution.solved)
         return solution
 
     def differentiate(
@@ -120,7 +118,8 @@ class LanesEngine:
         """Whether the kernels do what is asked."""
         settings = request.settings
         plain = settings.refine and not settings.bare and not settings.verbose
-        return device.type == "cpu" and plain and request.start is None
+        claimed = request.start is not None and request.start.status is not None
+        return device.type == "cpu" and plain and not claimed
 
     @staticmethod
     def settings(request: SolveRequest) -> KernelSettings:
@@ -153,26 +152,6 @@ class LanesEngine:
     def _compiled(self) -> CompiledBatch:
         moving = [index.array for index in self._entries.moving]
         return CompiledBatch(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
-
-    def start(self, batch: int, request: SolveRequest) -> Tensor | None:
-        """The last solutions, if they are asked for and there are as many, NaN for what was not solved.
-
-        Who asks once will ask again: from then on solutions are remembered.
-        """
-        self._remembers |= request.warm_start
-        last = self._last if request.warm_start else None
-        return last if last is not None and len(last) == batch else None
-
-    @property
-    def remembers(self) -> bool:
-        """Whether somebody has asked for a start from the last solutions."""
-        return self._remembers
-
-    def remember(self, point: tuple[Tensor, Tensor, Tensor], solved: Tensor | None = None) -> None:
-        """Keep x, y and s of a call, in which ``solved`` ``(B,)`` or all are, if somebody asks for them."""
-        if self._remembers:
-            last = torch.cat(point, dim=1)
-            self._last = last if solved is None else last.where(solved.unsqueeze(-1), torch.nan)
 
     def _solution(
         self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]
@@ -207,7 +186,7 @@ class LanesEngine:
         )
         if settings.bare:
             return solution  # what is left would not come as far from a new start
-        asked = replace(request, settings=settings, warm_start=False)
+        asked = replace(request, settings=settings, start=None)
         part = self.beside.solve(solution.program.take(rows), asked)
         kept = solution.kept
         assert isinstance(kept, Packs)
@@ -222,3 +201,10 @@ class LanesEngine:
         }
         residuals = overwritten(solution.residuals, rows, part.residuals)
         return replace(solution, **changed, **spent, residuals=residuals)
+
+
+def _side_by_side(start: Start | None) -> Tensor | None:
+    """x, y and s ``(B, n + 2m)``."""
+    if start is None or start.x is None:
+        return None
+    return torch.cat([start.x, start.y, start.s], dim=1)
