@@ -16,6 +16,7 @@ from cvxfold.layer.autograd import solve
 from cvxfold.layer.options import LayerOptions, Options, PluginOptions
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.request import CallRequest
+from cvxfold.layer.samples import Samples
 from cvxfold.layer.session import Session
 from cvxfold.layer.shortcut import LayerParts, ShortCall, is_plain
 from cvxfold.layer.solver_args import updated
@@ -111,6 +112,7 @@ class CvxpyLayer(torch.nn.Module):
         *params: Tensor,
         solver_args: Mapping[str, Any] | None = None,
         warm_start: bool = False,
+        samples: Samples | None = None,
     ) -> tuple[Tensor, ...]:
         """Solve for a batch of parameter values.
 
@@ -118,29 +120,35 @@ class CvxpyLayer(torch.nn.Module):
             *params: one floating-point tensor for each parameter, of the parameter's shape or with a batch
                 dimension before; unbatched ones hold for every instance. float32 and float64 may be mixed.
             solver_args: on top of the layer's own.
-            warm_start: start from the last call's solutions, if the batch has the same size.
+            warm_start: start from the last solutions: of the samples, or else of the last batch, if it had
+                the same size. Instances without one start from nothing.
+            samples: with ``warm_start=True``: an id for each instance, such as its place in the data set,
+                ``(B,)`` nonnegative integers. The layer keeps the last solution of each, in 8 (n + 2m) + 16
+                bytes, n and m the variables and rows of the cone program, until :meth:`forget`.
 
         Returns:
             One tensor for each of ``variables``, ``(*shape)`` or ``(B, *shape)``, in the parameters' dtype
             and on their device.
 
         Raises:
-            ValueError, TypeError: bad parameter tensors; the message names the parameter.
+            ValueError, TypeError: bad parameter tensors or samples; the message names them.
             SolverError: instances without a solution; the message names them.
             ConvergenceError: with ``on_unconverged="raise"``.
         """
         options = updated(self._options, solver_args)
+        warm = self._session.starts.asked(warm_start, samples)
         found: Passage | None = None
-        call = self._short_call(params, options, warm_start)
+        call = self._short_call(params, options)
         if call is not None:
-            found = call.solve()
+            found = call.solve(warm.points(call.arguments.instances))
             if found is not None and not found.unsolved:
+                warm.keep_passage(found)
                 return call.outputs()
         missing_is_error = options.on_unsolvable == "raise"
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
         batch = 1 if arguments.batch is None else arguments.batch
         found = found if arguments.invalid is None else None
-        request = CallRequest(batch, options, warm_start, arguments.invalid, found)
+        request = CallRequest(batch, options, warm, arguments.invalid, found)
         if isinstance(options.backward, Unrolled) and batch:
             x, y, absent = solve_unrolled(values, self._session, request, options.backward)
         else:
@@ -152,6 +160,10 @@ class CvxpyLayer(torch.nn.Module):
                 for output in outputs
             ]
         return tuple(output.squeeze(0) if arguments.batch is None else output for output in outputs)
+
+    def forget(self) -> None:
+        """Forget the solutions that calls with ``warm_start=True`` start from, and so free their memory."""
+        self._session.starts.forget()
 
     def program(
         self, *params: Tensor, invalid_is_error: bool = True
@@ -190,14 +202,14 @@ class CvxpyLayer(torch.nn.Module):
         """
         return self._session.on_report(callback)
 
-    def _short_call(self, params: tuple[Tensor, ...], options: Options, warm_start: bool) -> ShortCall | None:
+    def _short_call(self, params: tuple[Tensor, ...], options: Options) -> ShortCall | None:
         """The call by the engine's shortcut, where there is one and all is plain."""
         if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
             return None
         arguments = PlainArguments.of(params, self._canonical.parameters)
         if arguments is None:
             return None
-        return ShortCall(self._parts, shortcut, options, arguments, warm_start)
+        return ShortCall(self._parts, shortcut, options, arguments)
 
     @cached_property
     def _parts(self) -> LayerParts:

@@ -38,7 +38,7 @@ class Start(Batched):
     """A point to start from.
 
     Args:
-        s, y: in original units, ``(B, m)``.
+        s, y: in original units, ``(B, m)``, NaN for instances without a point.
         x: in original units, ``(B, n)``; None where it is not known.
         status: how another solver ended there, as indices into ``CODES``, ``(B,)``; then its iterations
             ``(B,)`` stand in the record. None where nobody claims that it is a solution.

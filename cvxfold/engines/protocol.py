@@ -28,9 +28,7 @@ class SolveRequest:
 
     Args:
         settings: tolerances and limits.
-        start: a point to start from; None for none.
-        warm_start: whether to start from the engine's last solutions, where there is no ``start`` and the
-            batch has the same size.
+        start: a point to start from, NaN for instances without; None for none.
         rescue: whether another solver may take over what the engine does not reach.
         proximal: ε of the proximal term that the derivative is to have.
         deadline: of the pass.
@@ -39,7 +37,6 @@ class SolveRequest:
 
     settings: ForwardSettings
     start: Start | None = None
-    warm_start: bool = False
     rescue: bool = True
     proximal: float = 0.0
     deadline: Deadline = NEVER
@@ -212,13 +209,17 @@ class Shortcut(Protocol):
         """Whether it does what is asked."""
         ...
 
-    def solve(self, parameters: Sequence[Tensor], batch: int, request: SolveRequest) -> Passage:
+    def solve(
+        self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
+    ) -> Passage:
         """Solve.
 
         Args:
             parameters: each ``(1|B, ·)``, float64 and contiguous, in the layer's order.
             batch: B.
             request: what is asked.
+            start: x, y and s side by side to start from, ``(B, n + 2m)``, NaN for instances without; None for
+                none.
 
         Raises:
             MemoryError: memory does not suffice.

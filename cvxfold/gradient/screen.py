@@ -37,6 +37,8 @@ class Screen(Batched):
         unsolved: whether the adjoint system is not solved.
         suspect: the ``smallest`` below which J may be singular: how well inverse iteration has
             found it, 0 where it is known not to matter.
+        negligible: the ``offset`` that calls for no diagnosis.
+        kinked, singular: where the engine is certain that there is no unique derivative; None for nowhere.
     """
 
     margin: Tensor
@@ -48,12 +50,15 @@ class Screen(Batched):
     blind: Tensor
     unsolved: Tensor
     suspect: Tensor | float = SUSPECT
+    negligible: float = NEGLIGIBLE
+    kinked: Tensor | None = None
+    singular: Tensor | None = None
 
     @property
     def suspicious(self) -> Tensor:
         """Which instances call for a diagnosis, ``(B,)``."""
         singular = ~(self.smallest >= self.suspect) | self.blind | self.unsolved
-        return self.on_kink | singular | ~(self.offset <= NEGLIGIBLE)
+        return self.on_kink | singular | ~(self.offset <= self.negligible)
 
 
 def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor) -> Screen:

@@ -81,6 +81,16 @@ class Answer:
         return found
 
     @property
+    def points(self) -> Tensor:
+        """x, y and s side by side, ``(B, n + 2m)``, NaN for instances that are not solved."""
+        points = self.x.new_full((len(self.x), self.x.shape[1] + 2 * self.y.shape[1]), torch.nan)
+        for piece in self.pieces:
+            found = piece.value
+            side_by_side = torch.cat([found.x, found.y, found.s], dim=1)
+            points[piece.rows] = torch.where(found.solved.unsqueeze(-1), side_by_side, torch.nan)
+        return points
+
+    @property
     def whole(self) -> Solution:
         """The batch as one piece.
 

@@ -102,7 +102,7 @@ class _Solve(torch.autograd.Function):
         """The mapped dimension joins the batch."""
         *values, passes = inputs
         lanes, batch = info.batch_size, passes.request.batch
-        request = replace(passes.request, batch=lanes * batch, warm_start=False, invalid=None)
+        request = replace(passes.request, batch=lanes * batch, warm=None, invalid=None)
         joined = [_joined(value, dim, lanes, batch) for value, dim in zip(values, in_dims[:4], strict=True)]
         _check_finite(joined)
         flat = _Passes(passes.session, request)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from cvxfold.engines.protocol import Passage
 from cvxfold.layer.options import Options
+from cvxfold.layer.samples import WarmStart
 
 
 @dataclass(frozen=True)
@@ -14,13 +15,13 @@ class CallRequest:
 
     Args:
         batch: B. options: of this call.
-        warm_start: whether to start from the last solutions.
+        warm: where it begins and what it leaves; None: at nothing, and nothing.
         invalid: instances whose parameters are not to be solved for, ``(B,)``; None if there are none.
         found: what the engine's shortcut has found of this batch, if it was asked.
     """
 
     batch: int
     options: Options
-    warm_start: bool = False
+    warm: WarmStart | None = None
     invalid: Tensor | None = None
     found: Passage | None = None

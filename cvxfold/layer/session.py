@@ -15,6 +15,7 @@ from cvxfold.batches.pieces import in_pieces
 from cvxfold.batches.records import Piece, joined
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
+from cvxfold.engines.outcome import Start
 from cvxfold.engines.protocol import Engine, Shortcut, Solution, SolveRequest, Unroller
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.answer import Answer
@@ -23,6 +24,7 @@ from cvxfold.layer.complaints import judge_backward, judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.per_thread import PerThread
 from cvxfold.layer.request import CallRequest
+from cvxfold.layer.samples import WarmStarts
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Entries, Program
 from cvxfold.problem.structure import Canonical, Moving, Structure
@@ -42,6 +44,7 @@ class Session:
     Attributes:
         entries: where its data are.
         engine: what works on it, and remembers what its next call can use.
+        starts: what warm starts begin from.
         unroller: an engine whose iterations can be differentiated, where that is asked for.
     """
 
@@ -50,6 +53,7 @@ class Session:
         self.entries = Entries(structure, moving)
         self.engine: Engine = engine_for(self.entries, engine)
         self.unroller: Unroller = unroller_of(self.engine, structure)
+        self.starts = WarmStarts(structure.n, structure.m)
         self._shortcut: Shortcut | None = None
         self._looked_for_shortcut = False
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
@@ -114,6 +118,8 @@ class Session:
         answer = Answer.of(pieces, program, request, time.perf_counter() - started)  # 2
         if pieces:
             self._last = weakref.ref(answer)
+        if request.warm is not None:
+            request.warm.keep(answer.points)
         self.remember(answer.report)
         self.notify(answer.report)
         judge_forward(answer.report.forward, request.options)  # 3
@@ -124,15 +130,17 @@ class Session:
         engine: Engine, program: Program, request: CallRequest, rows: Tensor, deadline: Deadline
     ) -> list[Piece[Solution]]:
         """Solve the instances ``rows`` ``(b,)``, if there are any."""
-        options = request.options
+        options, structure = request.options, program.structure
+        given = None if request.warm is None else request.warm.points(request.batch)
+        begin = None if given is None else given.to(program.values.q.device)
 
         def work(some: Tensor) -> Solution:
             part = program if len(some) == program.batch else program.take(some)
-            start = None
+            start = None if begin is None else _starting_at(begin[some], structure.n)
             if (solver := options.solver) is not None:
                 start = solver.external.solve_batch(part, solver.arguments, solver.workers, deadline)
             asked = SolveRequest(
-                options.forward, start, request.warm_start, options.rescue, options.proximal, deadline,
+                options.forward, start, options.rescue, options.proximal, deadline,
                 request.found if part is program else None,
             )  # fmt: skip
             return engine.solve(part, asked)
@@ -201,6 +209,12 @@ class Session:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Session, self._made_from
+
+
+def _starting_at(points: Tensor, n: int) -> Start:
+    """A start from x, y and s side by side, ``(b, n + 2m)``."""
+    m = (points.shape[1] - n) // 2
+    return Start(points[:, n + m :], points[:, n : n + m], points[:, :n])
 
 
 def _put_together(found: list[Piece[FoldedGradient]], answer: Answer) -> FoldedGradient:

@@ -72,31 +72,31 @@ class ShortCall:
 
     Args:
         parts: of the layer. shortcut: of its engine.
-        options: of the call. arguments: of the call. warm_start: whether to start from the last solutions.
+        options: of the call. arguments: of the call.
     """
 
     def __init__(
-        self,
-        parts: LayerParts,
-        shortcut: Shortcut,
-        options: Options,
-        arguments: PlainArguments,
-        warm_start: bool = False,
+        self, parts: LayerParts, shortcut: Shortcut, options: Options, arguments: PlainArguments
     ) -> None:
         self._parts, self._shortcut, self.options = parts, shortcut, options
         self.arguments = arguments
-        forward, deadline = options.forward, Deadline.after(options.forward.time_limit)
-        self._request = SolveRequest(forward, None, warm_start, options.rescue, options.proximal, deadline)
+        deadline = Deadline.after(options.forward.time_limit)
+        self._request = SolveRequest(
+            options.forward, rescue=options.rescue, proximal=options.proximal, deadline=deadline
+        )
 
-    def solve(self) -> Passage | None:
-        """Step 1; None where the shortcut does not serve, or memory is short: the general way has halves."""
+    def solve(self, start: Tensor | None) -> Passage | None:
+        """Step 1, from x, y and s ``(B, n + 2m)`` or from nothing.
+
+        None where the shortcut does not serve, or memory is short: the general way has halves.
+        """
         if not self._shortcut.serves(self._request):
             return None
         started, arguments = time.perf_counter(), self.arguments
         given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
         self._given = [(value, _version(value)) for value in given]
         try:
-            self._passage = self._shortcut.solve(given, arguments.instances, self._request)
+            self._passage = self._shortcut.solve(given, arguments.instances, self._request, start)
         except MemoryError:
             return None
         self._seconds = time.perf_counter() - started

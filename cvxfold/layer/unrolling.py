@@ -74,7 +74,8 @@ def solve_unrolled(
     report: Report | None = None
     if method.start == "solution":  # 1
         with torch.no_grad():  # invalid instances hold numbers, and are iterated on like the others
-            answer = session.solve(values.detached(), replace(request, invalid=None))
+            warm = request.warm if request.invalid is None else None  # which would remember them
+            answer = session.solve(values.detached(), replace(request, invalid=None, warm=warm))
         report, absent = answer.report, answer.absent | invalid
         report.forward.codes[invalid] = INVALID
         if not torch.is_grad_enabled() or not any(value.requires_grad for value in values):

@@ -122,11 +122,10 @@ class BackwardPass {
                               f[F::ERROR] * f[F::STRENGTH] <= CANCELS;
         const bool regular = f[F::SMALLEST] >= call_.suspect || f[F::MATTERS] == 0;
         const bool plain = f[F::RESIDUAL] <= call_.tolerance && f[F::ON_KINK] == 0 &&
-                           f[F::OFFSET] <= NEGLIGIBLE && regular && accurate;
+                           f[F::OFFSET] <= call_.negligible && regular && accurate;
         return !plain;
     }
 
-    static constexpr double NEGLIGIBLE = 1e-11;               // as cvxfold.gradient.screen has it
     static constexpr double ACCURACY = 1e-6, CANCELS = 1e-10; // as cvxfold.gradient.verdict has them
 
     Batch &batch_;

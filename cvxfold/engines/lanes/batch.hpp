@@ -48,7 +48,7 @@ struct Call {
 struct BackwardCall {
     int32_t batch, threads, shared;
     int32_t raw;                           // whether (p, v) are wanted instead of gradients of parameters
-    double tolerance, suspect;             // on the residual; on J's smallest singular value
+    double tolerance, suspect, negligible; // on the residual; J's smallest singular value; the forward error
     const double *const *output_gradients; // each (B, size), null for zero
     double *const *gradients; // of each parameter (B, size), null for unwanted; or p (B, n), v (B, m)
     double *figures;          // (B, BackwardFigure::COUNT)

@@ -4,6 +4,8 @@ import ctypes
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +22,11 @@ from cvxfold.engines.lanes.binding import (
     functions,
     pointers,
 )
-from cvxfold.engines.lanes.library import width
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.pattern import Pattern
+
+FEW = 2
+"""Instances that a narrow pack holds, where most of a wide one would be empty."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Passed:
         figures: by :class:`ForwardFigure`, ``(B, ·)``.
         state: for the backward pass, packed. shared: whether the batch shares P and A.
         unsolved: how many instances are not solved.
+        width: instances in a pack of the state.
     """
 
     figures: Tensor
     state: Tensor
     shared: bool
     unsolved: int
+    width: int
 
 
 def empty(*shape: int) -> Tensor:
@@ -62,42 +68,32 @@ class CompiledBatch:
     """
 
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
-        self._maps, self._module = maps, functions()
+        self._maps, self._pattern, self._order = maps, pattern, order
         self._shape = pattern.n, pattern.m
-        cones, layout = pattern.cones, maps.layout()
-        arrays = [
-            np.asarray(values, dtype=kind)
-            for values, kind in (
-                (cones.second_order, np.int32), (cones.semidefinite, np.int32), (cones.power, np.float64), (pattern.P[0], np.int32),
-                (pattern.P[1], np.int32), (pattern.A_start, np.int32), (pattern.A_column, np.int32),
-                (order, np.int32),
-            )
-        ]  # fmt: skip
-        description = Description(
-            pattern.n, pattern.m, cones.zero, cones.nonnegative, len(cones.second_order), len(cones.semidefinite), cones.exponential,
-            len(cones.power), pattern.P.shape[1], len(pattern.A_column), *map(address, arrays),
-        )  # fmt: skip
-        handle = self._module.cvxfold_new(ctypes.byref(description), ctypes.byref(layout))
-        if not handle:
-            raise MemoryError("out of memory: the analysis of the program does not fit")
-        self._handle = handle
-        weakref.finalize(self, self._module.cvxfold_free, handle)
-        self._columns = [sum(maps.sizes[:k]) for k in range(len(maps.sizes) + 1)]
-        self._reach_matrices = self._reaching_matrices()
+        self._analyses: dict[bool, _Analysis] = {}
+        columns = [sum(maps.sizes[:k]) for k in range(len(maps.sizes) + 1)]
+        self._reach_matrices = _reaching(maps, columns)
 
     @property
     def counts(self) -> tuple[int, int]:
         """Entries of L, and multiplications of a factorization."""
+        analysis = self._analysis(narrow=False)
         entries, products = ctypes.c_int64(), ctypes.c_int64()
-        self._module.cvxfold_counts(self._handle, ctypes.byref(entries), ctypes.byref(products))
+        analysis.module.cvxfold_counts(analysis.handle, ctypes.byref(entries), ctypes.byref(products))
         return entries.value, products.value
 
     def bytes_of(self, shared: bool) -> int:
         """What an instance takes, at work and until its backward pass."""
-        at_work = self._module.cvxfold_bytes_at_work(self._handle, shared)
-        return (
-            at_work // width() + 8 * self._module.cvxfold_state_size(self._handle, width(), shared) // width()
-        )
+        analysis = self._analysis(narrow=True)
+        at_work = analysis.module.cvxfold_bytes_at_work(analysis.handle, shared)
+        kept = 8 * analysis.module.cvxfold_state_size(analysis.handle, analysis.width, shared)
+        return (at_work + kept) // analysis.width
+
+    def _analysis(self, narrow: bool) -> "_Analysis":
+        """Of the module for few instances or for many, made at its first use."""
+        if narrow not in self._analyses:
+            self._analyses[narrow] = _Analysis(functions(narrow), self._pattern, self._maps, self._order)
+        return self._analyses[narrow]
 
     def forward(
         self,
@@ -126,7 +122,8 @@ class CompiledBatch:
         shared = batch > 1 and not any(
             stride and reaches for stride, reaches in zip(strides, self._reach_matrices, strict=True)
         )
-        size = self._module.cvxfold_state_size(self._handle, batch, shared)
+        analysis = self._analysis(narrow=batch <= FEW)
+        size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
         state, figures = empty(size + 8), empty(batch, len(ForwardFigure))
         aligned = state[(-state.data_ptr() // 8) % 8 :]
         given = pointers([value.data_ptr() for value in parameters])
@@ -137,10 +134,12 @@ class CompiledBatch:
             None if start is None else start.data_ptr(), ctypes.addressof(filled),
             figures.data_ptr(), aligned.data_ptr(),
         )  # fmt: skip
-        unsolved = self._module.cvxfold_forward(self._handle, ctypes.byref(settings), ctypes.byref(call))
+        unsolved = analysis.module.cvxfold_forward(
+            analysis.handle, ctypes.byref(settings), ctypes.byref(call)
+        )
         if unsolved < 0:
             raise MemoryError("out of memory: the forward pass does not fit")
-        return Passed(figures, aligned[:size], shared, unsolved)
+        return Passed(figures, aligned[:size], shared, unsolved, analysis.width)
 
     def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.
@@ -151,7 +150,9 @@ class CompiledBatch:
         batch, (n, m) = len(passed.figures), self._shape
         x, y, s = (empty(batch, size) for size in (n, m, m))
         filled = [value.data_ptr() for value in (x, y, s)]
-        if self._module.cvxfold_points(self._handle, batch, passed.shared, passed.state.data_ptr(), *filled):
+        analysis = self._analysis_of(passed)
+        state = passed.state.data_ptr()
+        if analysis.module.cvxfold_points(analysis.handle, batch, passed.shared, state, *filled):
             raise MemoryError("out of memory: the solutions do not fit")
         return x, y, s
 
@@ -160,7 +161,7 @@ class CompiledBatch:
         passed: Passed,
         output_gradients: Sequence[Tensor | None],
         gradients: Sequence[Tensor | None],
-        tolerances: tuple[float, float],
+        tolerances: tuple[float, float, float],
         raw: bool = False,
     ) -> tuple[Tensor, int]:
         """Differentiate.
@@ -171,7 +172,7 @@ class CompiledBatch:
                 zero.
             gradients: to be filled with those on the parameters ``(B, ·)``, None where unwanted; with ``raw``
                 p ``(B, n)`` and v ``(B, m)``.
-            tolerances: on the residual, and on J's smallest singular value.
+            tolerances: on the residual, on J's smallest singular value, and on the offset.
             raw: whether the adjoint itself is wanted.
 
         Returns:
@@ -188,17 +189,53 @@ class CompiledBatch:
             batch, torch.get_num_threads(), passed.shared, raw, *tolerances, ctypes.addressof(given),
             ctypes.addressof(filled), figures.data_ptr(), passed.state.data_ptr(),
         )  # fmt: skip
-        doubtful = self._module.cvxfold_backward(self._handle, ctypes.byref(call))
+        analysis = self._analysis_of(passed)
+        doubtful = analysis.module.cvxfold_backward(analysis.handle, ctypes.byref(call))
         if doubtful < 0:
             raise MemoryError("out of memory: the backward pass does not fit")
         return figures, doubtful
 
-    def _reaching_matrices(self) -> list[bool]:
-        """Which parameters have an entry in P or A."""
-        reached = np.zeros(self._columns[-1] + 1, dtype=bool)
-        for data in (self._maps.P, self._maps.A):
-            reached[data.matrix.indices] = True
-        return [
-            bool(reached[first:last].any())
-            for first, last in zip(self._columns[:-1], self._columns[1:], strict=True)
-        ]
+    def _analysis_of(self, passed: Passed) -> "_Analysis":
+        """That whose packs have the state's width."""
+        narrow = self._analysis(narrow=True)
+        return narrow if narrow.width == passed.width else self._analysis(narrow=False)
+
+
+class _Analysis:
+    """The analysis of a structure by one of the modules.
+
+    Args:
+        module: the module. pattern, maps, order: as of :class:`CompiledBatch`.
+
+    Attributes:
+        handle: what the module calls it. width: instances in a pack.
+    """
+
+    def __init__(self, module: Any, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
+        cones, layout = pattern.cones, maps.layout()
+        arrays = [
+            np.asarray(values, dtype=kind)
+            for values, kind in (
+                (cones.second_order, np.int32), (cones.semidefinite, np.int32), (cones.power, np.float64),
+                (pattern.P[0], np.int32), (pattern.P[1], np.int32), (pattern.A_start, np.int32),
+                (pattern.A_column, np.int32), (order, np.int32),
+            )
+        ]  # fmt: skip
+        description = Description(
+            pattern.n, pattern.m, cones.zero, cones.nonnegative, len(cones.second_order),
+            len(cones.semidefinite), cones.exponential, len(cones.power), pattern.P.shape[1],
+            len(pattern.A_column), *map(address, arrays),
+        )  # fmt: skip
+        self.module, self.width = module, module.cvxfold_width()
+        self.handle = module.cvxfold_new(ctypes.byref(description), ctypes.byref(layout))
+        if not self.handle:
+            raise MemoryError("out of memory: the analysis of the program does not fit")
+        weakref.finalize(self, module.cvxfold_free, self.handle)
+
+
+def _reaching(maps: Maps, columns: Sequence[int]) -> list[bool]:
+    """Which parameters, whose entries begin at ``columns``, have an entry in P or A."""
+    reached = np.zeros(columns[-1] + 1, dtype=bool)
+    for data in (maps.P, maps.A):
+        reached[data.matrix.indices] = True
+    return [bool(reached[first:last].any()) for first, last in pairwise(columns)]

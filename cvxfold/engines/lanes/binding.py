@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxfold.engines.lanes.library import library
+from cvxfold.engines.lanes.library import library, narrow_library
 
 
 class ForwardFigure(IntEnum):
@@ -97,19 +97,22 @@ class BackwardCall(Structure):
 
     _fields_ = [
         *_fields(c_int32, "batch threads shared raw"),
-        *_fields(c_double, "tolerance suspect"),
+        *_fields(c_double, "tolerance suspect negligible"),
         *_fields(c_void_p, "output_gradients gradients figures state"),
     ]
 
 
 @cache
-def functions() -> Any:
+def functions(narrow: bool = False) -> Any:
     """The compiled module with the types of its functions set.
+
+    Args:
+        narrow: for few instances, where there is one of its own for them.
 
     Raises:
         RuntimeError: there is no compiled module.
     """
-    module: Any = library()
+    module: Any = (narrow and narrow_library()) or library()
     if module is None:
         raise RuntimeError("there is no compiled module")
     module.cvxfold_new.restype = c_void_p

@@ -1,7 +1,7 @@
 """The lanes engine: compiled kernels over packs of instances, on the CPU."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed
 from cvxfold.engines.lanes.binding import KernelSettings
-from cvxfold.engines.lanes.figures import SUSPECT, ended_of, screen_of, system_of
+from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.lanes.pattern import Pattern
-from cvxfold.engines.outcome import UNCONVERGED
+from cvxfold.engines.outcome import UNCONVERGED, Start
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.engine import TensorEngine
@@ -28,6 +28,27 @@ from cvxfold.problem.structure import IndexArray
 
 PENALTY = 1.0
 """ρ after equilibration, unless asked otherwise."""
+
+LARGE, DENSE = 5e7, 0.2
+"""Multiplications, and density, beyond which batched dense factorizations were measured to be faster: a dense
+program of about 400 variables."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a factorization of K takes.
+
+    Args:
+        multiplications: of numbers. density: the share of its lower triangle that L fills.
+    """
+
+    multiplications: int
+    density: float
+
+    @property
+    def is_for_dense_matrices(self) -> bool:
+        """Whether a matrix library does it faster, whose cost does not depend on the zeros."""
+        return self.multiplications > LARGE and self.density > DENSE
 
 
 class LanesEngine:
@@ -45,13 +66,11 @@ class LanesEngine:
 
     def __init__(self, entries: Entries, beside: TensorEngine) -> None:
         self._entries, self.beside = entries, beside
-        self._last: Tensor | None = None
-        self._remembers = False
 
     def solve(self, program: Program, request: SolveRequest) -> Solution:
         """Solve, each instance on its own.
 
-        1. By the kernels, from the last solutions where that is asked for.
+        1. By the kernels, from a given point or from nothing.
         2. What they leave unsolved, by the tensor engine.
         """
         if not self.serves(program.values.q.device, request):
@@ -62,13 +81,13 @@ class LanesEngine:
             structure, batch, like = program.structure, program.batch, program.values.q
             x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
             point = x, y, s
-            start = self.start(batch, request)
             given = [value.detach().contiguous() for value in program.values]
-            passed = self._compiled.forward(given, batch, point, self.settings(request), start)  # 1
+            passed = self._compiled.forward(
+                given, batch, point, self.settings(request), _side_by_side(request.start)
+            )  # 1
         solution = self._solution(program, request, passed, point)
         if passed.unsolved:
             solution = self._finished(solution, request)  # 2
-        self.remember((solution.x, solution.y, solution.s), solution.solved)
         return solution
 
     def differentiate(
@@ -80,7 +99,9 @@ class LanesEngine:
             return self.beside.differentiate(solution, x_bar, y_bar, settings)
         p, v = torch.empty_like(solution.x), torch.empty_like(solution.y)
         bars = [x_bar.contiguous(), y_bar.contiguous(), None]
-        figures, _ = self._compiled.backward(kept.passed, bars, [p, v], (settings.tol, SUSPECT), raw=True)
+        figures, _ = self._compiled.backward(
+            kept.passed, bars, [p, v], (settings.tol, SUSPECT, NEGLIGIBLE), raw=True
+        )
         return Adjoint(p, v, system_of(figures, settings)), screen_of(figures)
 
     def linearize(self, solution: Solution) -> ProgramLinearization:
@@ -97,7 +118,8 @@ class LanesEngine:
         """Whether the kernels do what is asked."""
         settings = request.settings
         plain = settings.refine and not settings.bare and not settings.verbose
-        return device.type == "cpu" and plain and request.start is None
+        claimed = request.start is not None and request.start.status is not None
+        return device.type == "cpu" and plain and not claimed
 
     @staticmethod
     def settings(request: SolveRequest) -> KernelSettings:
@@ -108,6 +130,13 @@ class LanesEngine:
             PENALTY if settings.penalty is None else settings.penalty, settings.relaxation,
             -1.0 if left is None else left, settings.max_iters, settings.penalty is not None,
         )  # fmt: skip
+
+    @cached_property
+    def work(self) -> "Work":
+        """What a factorization takes."""
+        entries, multiplications = self._compiled.counts
+        size = self.pattern.n + self.pattern.m
+        return Work(multiplications, entries / max(size * (size - 1) / 2, 1))
 
     @cached_property
     def pattern(self) -> Pattern:
@@ -123,26 +152,6 @@ class LanesEngine:
     def _compiled(self) -> CompiledBatch:
         moving = [index.array for index in self._entries.moving]
         return CompiledBatch(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
-
-    def start(self, batch: int, request: SolveRequest) -> Tensor | None:
-        """The last solutions, if they are asked for and there are as many, NaN for what was not solved.
-
-        Who asks once will ask again: from then on solutions are remembered.
-        """
-        self._remembers |= request.warm_start
-        last = self._last if request.warm_start else None
-        return last if last is not None and len(last) == batch else None
-
-    @property
-    def remembers(self) -> bool:
-        """Whether somebody has asked for a start from the last solutions."""
-        return self._remembers
-
-    def remember(self, point: tuple[Tensor, Tensor, Tensor], solved: Tensor | None = None) -> None:
-        """Keep x, y and s of a call, in which ``solved`` ``(B,)`` or all are, if somebody asks for them."""
-        if self._remembers:
-            last = torch.cat(point, dim=1)
-            self._last = last if solved is None else last.where(solved.unsqueeze(-1), torch.nan)
 
     def _solution(
         self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]
@@ -177,7 +186,7 @@ class LanesEngine:
         )
         if settings.bare:
             return solution  # what is left would not come as far from a new start
-        asked = replace(request, settings=settings, warm_start=False)
+        asked = replace(request, settings=settings, start=None)
         part = self.beside.solve(solution.program.take(rows), asked)
         kept = solution.kept
         assert isinstance(kept, Packs)
@@ -192,3 +201,10 @@ class LanesEngine:
         }
         residuals = overwritten(solution.residuals, rows, part.residuals)
         return replace(solution, **changed, **spent, residuals=residuals)
+
+
+def _side_by_side(start: Start | None) -> Tensor | None:
+    """x, y and s ``(B, n + 2m)``."""
+    if start is None or start.x is None:
+        return None
+    return torch.cat([start.x, start.y, start.s], dim=1)

@@ -162,6 +162,7 @@ class ForwardPass {
             copy_lane(&progress.iterations, lane, kept.iterations, from, 1);
             copy_lane(&progress.newton_steps, lane, kept.newton_steps, from, 1);
             copy_lane(&progress.factorizations, lane, kept.factorizations, from, 1);
+            copy_lane(&progress.stuck, lane, kept.stuck, from, 1);
         }
         reset(S_, w.roots);
         set_penalty(S_, w, progress.rho);

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.lanes.batch import Passed
-from cvxfold.engines.lanes.library import width
 from cvxfold.problem.structure import Structure
 
 
@@ -15,8 +14,8 @@ class Packs:
     """The state of a pass, by instance.
 
     The kernels lay it out as a head, where the batch shares P and A, and a block for each pack of
-    instances: equilibrated P, A, D and E (unless shared), q, b, x and u, and six numbers, of which the first
-    two are ρ and the size of the data.
+    instances: equilibrated P, A, D and E (unless shared), q, b, x and u, and seven numbers, of which the
+    first two are ρ and the size of the data.
 
     Args:
         passed: the state. entries: of P and of A as the kernels store them. structure: of the programs.
@@ -29,9 +28,9 @@ class Packs:
     def take(self, index: Tensor) -> "Packs":
         """Keep the instances ``index`` ``(b,)``."""
         rows = self._rows()[index]
-        missing = -len(index) % width()
+        missing = -len(index) % self.passed.width
         rows = torch.cat([rows, rows[-1:].expand(missing, -1)])  # the last one fills the last pack
-        blocks = rows.view(-1, width(), rows.shape[1]).transpose(1, 2).reshape(-1)
+        blocks = rows.view(-1, self.passed.width, rows.shape[1]).transpose(1, 2).reshape(-1)
         state = torch.cat([self.passed.state[: self._head], blocks])
         figures = self.passed.figures[index]
         return replace(self, passed=replace(self.passed, figures=figures, state=_aligned(state)))
@@ -55,19 +54,21 @@ class Packs:
         R = rho.expand(-1, m).clone()
         R[:, : self.structure.cones.zero] *= EQUALITY_PENALTY
         state = torch.cat([x / (columns * size), s * E / size - y / (E * size * R)], dim=1)
-        blocks = self.passed.state[self._head :].view(-1, rows.shape[1], width())
-        blocks[index // width(), at : at + n + m, index % width()] = state
+        blocks = self.passed.state[self._head :].view(-1, rows.shape[1], self.passed.width)
+        blocks[index // self.passed.width, at : at + n + m, index % self.passed.width] = state
 
     def _rows(self) -> Tensor:
         """A row for each instance, and for those that fill the last pack."""
-        blocks = (len(self.passed.figures) + width() - 1) // width()
-        return self.passed.state[self._head :].view(blocks, -1, width()).transpose(1, 2).flatten(0, 1)
+        blocks = (len(self.passed.figures) + self.passed.width - 1) // self.passed.width
+        return (
+            self.passed.state[self._head :].view(blocks, -1, self.passed.width).transpose(1, 2).flatten(0, 1)
+        )
 
     @property
     def _head(self) -> int:
         """Numbers before the first block."""
         numbers = sum(self.entries) + self.structure.n + self.structure.m if self.passed.shared else 0
-        return -(-numbers // width()) * width()
+        return -(-numbers // self.passed.width) * self.passed.width
 
 
 EQUALITY_PENALTY = 10.0

@@ -18,11 +18,12 @@ _SUFFIXES = (".so", ".dylib", ".dll")
 
 @dataclass(frozen=True)
 class _Found:
-    """A module and its instruction set, or the reason why there is none."""
+    """A module, its instruction set and the one for few instances, or the reason why there is none."""
 
     library: ctypes.CDLL | None = None
     instruction_set: str | None = None
     reason: str | None = None
+    narrow: ctypes.CDLL | None = None
 
 
 def library() -> ctypes.CDLL | None:
@@ -35,6 +36,14 @@ def library() -> ctypes.CDLL | None:
         ValueError: ``CVXFOLD_ISA`` names what does not exist, was not compiled or does not run on this CPU.
     """
     return _found().library
+
+
+def narrow_library() -> ctypes.CDLL | None:
+    """The module with packs of two for the same instruction set, where that is another one.
+
+    It gives the same bits, with less memory: for one or two instances.
+    """
+    return _found().narrow
 
 
 def instruction_set() -> str | None:
@@ -89,7 +98,9 @@ def _chosen(files: dict[str, Path], asked: str | None) -> _Found:
     runs = [name for name in files if _runs(name, oldest.cvxfold_level())]
     name = asked or (runs[-1] if runs else "")
     if name in runs:
-        return _Found(oldest if name == first else _load(files[name]), name)
+        chosen = oldest if name == first else _load(files[name])
+        narrow = files[name].with_stem(f"{files[name].stem}_narrow")
+        return _Found(chosen, name, narrow=_load(narrow) if narrow.is_file() else None)
     if name in files:
         return _Found(reason=f"this CPU does not have it, but {', '.join(runs) or 'none that is compiled'}")
     there = ", ".join(files)

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
-from cvxfold.engines.lanes.figures import SUSPECT, ended_of, screen_of, system_of
+from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.outcome import Ended
 from cvxfold.fold import AdjointSettings, AdjointSolution
 from cvxfold.gradient.screen import Screen
@@ -80,5 +80,6 @@ class LanesPassage:
         gradients = [
             empty(batch, size) if wants else None for size, wants in zip(self.sizes, wanted, strict=True)
         ]
-        figures, doubtful = self.compiled.backward(self.passed, bars, gradients, (settings.tol, SUSPECT))
+        tolerances = settings.tol, SUSPECT, NEGLIGIBLE
+        figures, doubtful = self.compiled.backward(self.passed, bars, gradients, tolerances)
         return LanesReturned(gradients, doubtful, LanesSeen(figures))

@@ -32,13 +32,11 @@ class LanesShortcut:
         """Whether the kernels do what is asked; they know no proximal term."""
         return self._engine.serves(_CPU, request) and not request.proximal
 
-    def solve(self, parameters: Sequence[Tensor], batch: int, request: SolveRequest) -> LanesPassage:
+    def solve(
+        self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
+    ) -> LanesPassage:
         """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
         outputs = [empty(batch, size) for size in self._sizes]
         settings = self._engine.settings(request)
-        start = self._engine.start(batch, request)
         passed = self._compiled.forward(parameters, batch, outputs, settings, start)
-        passage = LanesPassage(self._compiled, passed, outputs, self._maps.sizes)
-        if self._engine.remembers and not passage.unsolved:
-            self._engine.remember(passage.points())
-        return passage
+        return LanesPassage(self._compiled, passed, outputs, self._maps.sizes)

@@ -44,7 +44,7 @@ struct Common {
 // A pack of instances after the forward pass. P, A, D and E are null where the batch shares them.
 struct Block {
     Pack *P, *A, *columns, *rows, *q, *b, *x, *u;
-    Pack *rho, *size, *regularization, *iterations, *newton_steps, *factorizations;
+    Pack *rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck;
     size_t used;
 
     Block(const Shape &S, bool shared, Pack *memory) {
@@ -57,13 +57,13 @@ struct Block {
         b = c.take(S.m);
         x = c.take(S.n);
         u = c.take(S.m);
-        for (Pack **one : {&rho, &size, &regularization, &iterations, &newton_steps, &factorizations})
+        for (Pack **one : {&rho, &size, &regularization, &iterations, &newton_steps, &factorizations, &stuck})
             *one = c.take(1);
         used = c.used();
     }
 
     Progress progress() const {
-        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations};
+        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck};
     }
 
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {
@@ -84,6 +84,7 @@ struct Block {
         *iterations = progress.iterations;
         *newton_steps = progress.newton_steps;
         *factorizations = progress.factorizations;
+        *stuck = progress.stuck;
     }
 
     void restore(const Shape &S, Workspace &w) const {

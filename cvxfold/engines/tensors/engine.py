@@ -33,7 +33,7 @@ _RESCUE_ARGUMENTS = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-
 
 
 class TensorEngine:
-    """Keeps from call to call what the next one can use: factors, the equilibration, the penalty, solutions.
+    """Keeps from call to call what the next one can use: factors, the equilibration, the penalty.
 
     Args:
         structure: of the programs.
@@ -51,7 +51,7 @@ class TensorEngine:
         """Presolve, equilibrate, solve, and undo both.
 
         1. Presolve and equilibrate P and A, if they are not those of the last call.
-        2. Begin with a given point, or the last solutions.
+        2. Begin with a given point, or with nothing.
         3. Solve.
         4. Take the solutions back to the program's own units.
         """
@@ -60,8 +60,6 @@ class TensorEngine:
         q, b = program.values.q, program.right_hand_side
         cone_program, scaling = prepared.program(q, b, program.batch)
         start = None if request.start is None else prepared.reduced.start(request.start)  # 2
-        if start is None and request.warm_start and memory is not None:
-            start = memory.start(cone_program)
         rescue = _rescue(program, prepared) if request.rescue else None
         found = solve(cone_program, scaling, settings, memory, start, rescue, request.deadline)  # 3
         self._prepared, self._memory = prepared, found.memory

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cvxfold.engines.outcome import Start
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.batch import Batch
 from cvxfold.engines.tensors.penalty import first_penalty
@@ -22,19 +21,11 @@ class Memory:
         penalty: under which instances were solved before the costly stages, for the next call to start with;
             None where none was.
         late: the share of the batch that came to the costly stages.
-        s, y: the solutions, in the reduced program's original units, ``(B, m')``.
     """
 
     splitting: Splitting
     penalty: float | None
     late: float
-    s: Tensor
-    y: Tensor
-
-    def start(self, program: ConeProgram) -> Start | None:
-        """The solutions as a point to start from, if there are as many as the program has instances."""
-        fits = self.s.shape == program.b.shape and self.s.device == program.b.device
-        return Start(self.s, self.y) if fits else None
 
     def operator(self, program: ConeProgram, settings: ForwardSettings) -> Splitting | None:
         """F for a program, with the factor in memory where P, A and the penalty are the same; else None."""

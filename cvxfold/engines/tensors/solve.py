@@ -115,6 +115,8 @@ def solve(
     batch = Batch(first_operator(program, settings, memory), scaling, settings, deadline)  # 1
     if start is not None:
         batch.u = batch.splitting.state(*scaling.equilibrated(start.s, start.y))
+        if start.status is None:
+            batch.u = batch.u.nan_to_num()  # instances without a point
     claimed = start is not None and start.status is not None
     plan = _Plan.of(settings.refine, claimed)
     if start is not None and claimed:
@@ -182,10 +184,9 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
     settled, splitting = batch.settled, batch.operator_of_all()
     point = splitting.evaluate(splitting.state(settled.s, settled.y))
     residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
-    _, s, y = scaling.original(point.x, point.s, point.y)
     penalty = penalty_for_next_call(batch, settled.status == SOLVED if early is None else early)
     kept = batch.whole if splitting.program.shared else splitting
-    memory = Memory(kept, penalty, late, s.nan_to_num(), y.nan_to_num())
+    memory = Memory(kept, penalty, late)
     return Found(splitting, scaling, point, settled, residual, memory)
 
 

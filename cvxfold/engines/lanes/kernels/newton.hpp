@@ -26,11 +26,14 @@ namespace cvxfold {
 struct Progress {
     Pack rho, size, regularization;
     Pack iterations, newton_steps, factorizations;
+    Pack stuck; // 1 where Newton's method made no way
 };
 
-const double EXACT = 1e-14,
-             NEARLY_EXACT = 1e-11; // relative residuals: rounding, and where rounding may begin
-const double SHORTENED = 0.3;      // a step's length against the last one tried
+// Relative residuals: rounding, where rounding may begin, and where a step that does not help is the last
+// one.
+const double EXACT = 1e-14, NEARLY_EXACT = 1e-11, AT_ROUNDING = 1e-13;
+const int PATIENCE = 3;       // elsewhere below NEARLY_EXACT so many in a row are
+const double SHORTENED = 0.3; // a step's length against the last one tried
 const int LENGTHS = 5;
 const double POOR = 0.25;     // a step shorter than this is poor
 const int MOST_POOR = 8;      // poor steps before an instance is left …
@@ -71,7 +74,7 @@ inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
 inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most) {
     Residual now = residual(S, w, progress.rho);
     const Pack merit_at_first = now.merit;
-    Pack poor{}, fell = splat(1);
+    Pack poor{}, resting{}, fell = splat(1);
     Mask done = mask & (now.relative < EXACT), at_work = mask & ~done & finite(now.merit);
     Mask look_at = at_work, raised = none();
     bool first = true;
@@ -125,10 +128,14 @@ inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, 
         progress.regularization = regularization;
         poor += select(at_work & (taken < POOR), splat(1), Pack{}); // 5
         Mask rounding = (next.relative < NEARLY_EXACT) & (stalled | (fell > 0.5));
+        resting = select(rounding, resting + 1.0, Pack{});
+        rounding &= (resting >= (double)PATIENCE) | (next.relative < AT_ROUNDING);
         Mask finished = at_work & ((next.relative < EXACT) | rounding);
         done |= finished;
         Mask hopeful = (poor < (double)MOST_POOR) | (next.merit < PROGRESS * merit_at_first);
-        at_work &= ~finished & (regularization < MOST_REGULARIZATION) & hopeful;
+        const Mask stuck = at_work & ~finished & ~((regularization < MOST_REGULARIZATION) & hopeful);
+        progress.stuck = select(stuck, splat(1), progress.stuck);
+        at_work &= ~finished & ~stuck;
         now = next;
     }
     return done;

@@ -1,0 +1,220 @@
+"""What warm starts begin from: the last solutions of a layer, by sample and by batch."""
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cvxfold.compat.functorch import is_wrapped
+from cvxfold.engines.protocol import Passage
+
+Samples = Tensor | Sequence[int] | NDArray[np.integer[Any]] | int
+"""Ids of training samples, one for each instance of a batch."""
+
+_FIRST_ROOM = 64  # points that a store makes room for at first
+
+
+class PointsBySample:
+    """The last point of each sample, under its id.
+
+    It takes 8 (n + 2m) + 16 bytes of main memory for each sample that it has seen, n and m those of the
+    cone program; while it grows, up to three times as much.
+
+    Args:
+        width: n + 2m.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._points = np.empty((0, width))
+        self._ids = np.empty(0, dtype=np.int64)  # those known, ascending
+        self._rows = np.empty(0, dtype=np.int64)  # of their points
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many samples are known."""
+        return len(self._ids)
+
+    def find(self, ids: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """The points of samples ``(B,)``, NaN for those unknown; None where nobody is known."""
+        with self._lock:
+            if not len(self._ids):
+                return None
+            rows, known = self._places(ids)
+            found = self._points[rows]
+        if not known.all():
+            if not known.any():
+                return None
+            found[~known] = np.nan
+        return found
+
+    def keep(self, ids: NDArray[np.int64], points: NDArray[np.float64]) -> None:
+        """Put the points ``(B, width)`` of samples in place of older ones; of two of one sample the latter.
+
+        Raises:
+            MemoryError: there is no room for that many samples.
+        """
+        with self._lock:
+            rows, known = self._places(ids)
+            if not known.all():
+                self._make_room(np.unique(ids[~known]))
+                rows, _ = self._places(ids)
+            self._points[rows] = points
+
+    def _places(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows of the points, and which are known; any row where not."""
+        if not len(self._ids):
+            return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
+        places = self._ids.searchsorted(ids)
+        np.minimum(places, len(self._ids) - 1, out=places)
+        return self._rows[places], self._ids[places] == ids
+
+    def _make_room(self, new: NDArray[np.int64]) -> None:
+        """Rows for ids that are not known yet, ascending."""
+        used, (room, width) = len(self._ids), self._points.shape
+        needed = used + len(new)
+        if needed > room:
+            room = max(needed, 2 * room, _FIRST_ROOM)
+            try:
+                wider = np.empty((room, width))
+            except MemoryError:
+                raise MemoryError(
+                    f"out of memory: samples: no room for the last solutions of {room} samples, of "
+                    f"{8 * width} bytes each; call without samples, or layer.forget() what is not needed"
+                ) from None
+            wider[:used] = self._points[:used]
+            self._points = wider
+        places = self._ids.searchsorted(new)
+        self._ids = np.insert(self._ids, places, new)
+        self._rows = np.insert(self._rows, places, np.arange(used, needed))
+
+
+class _HasPoints(Protocol):
+    """What can tell its points: a passage."""
+
+    def points(self) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+class WarmStarts:
+    """What a layer's next calls may begin from. A copy of the layer begins with nothing.
+
+    By batch that is the last batch whose call asked for warm starts, or a later plain one, as long as its
+    outputs live.
+
+    Args:
+        n, m: variables and rows of the cone program.
+
+    Attributes:
+        by_sample: the last point of each sample.
+        last_batch: gives the points of the last batch without ids, or None.
+    """
+
+    def __init__(self, n: int, m: int) -> None:
+        self._width = n + 2 * m
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all points."""
+        self.by_sample = PointsBySample(self._width)
+        self.last_batch: Callable[[], Tensor | None] = lambda: None
+
+    def asked(self, warm_start: bool, samples: Samples | None) -> "WarmStart":
+        """What one call asks for.
+
+        Raises:
+            ValueError: there are samples but no warm start is asked for.
+        """
+        if samples is not None and not warm_start:
+            raise ValueError(
+                "samples: expected warm_start=True beside it, got warm_start=False; pass both to begin at "
+                "the last solutions of these samples, or neither"
+            )
+        return WarmStart(self, warm_start, samples)
+
+    def of_batch(self, batch: int) -> Tensor | None:
+        """The last batch's points, if it had this size."""
+        points = self.last_batch()
+        return points if points is not None and len(points) == batch else None
+
+
+class WarmStart:
+    """Where one call begins, and what it leaves.
+
+    Args:
+        starts: of the layer. wanted: whether the call asked for a warm start. samples: ids, as given.
+    """
+
+    def __init__(self, starts: WarmStarts, wanted: bool, samples: Samples | None) -> None:
+        self._starts, self._wanted, self._samples = starts, wanted, samples
+        self._ids: NDArray[np.int64] | None = None
+
+    def points(self, batch: int) -> Tensor | None:
+        """x, y and s side by side, ``(B, n + 2m)``, NaN for instances that begin cold; None if all do.
+
+        Raises:
+            ValueError, TypeError: the samples are not B nonnegative integers.
+        """
+        if not self._wanted:
+            return None
+        if self._samples is None:
+            return self._starts.of_batch(batch)
+        self._ids = _checked(self._samples, batch)
+        found = self._starts.by_sample.find(self._ids)
+        return None if found is None else torch.from_numpy(found)
+
+    def keep_passage(self, passage: Passage) -> None:
+        """Remember a batch that a shortcut has solved: its points, or only where they are."""
+        if self._wanted:
+            self.keep(torch.cat(passage.points(), dim=1), all_solved=True)
+        else:
+            self._starts.last_batch = _while_it_lives(passage)
+
+    def keep(self, points: Tensor, all_solved: bool = False) -> None:
+        """Remember a batch: x, y and s side by side, ``(B, n + 2m)``, NaN for what is not solved."""
+        if self._samples is None:
+            self._starts.last_batch = lambda: points
+            return
+        ids, values = self._ids, points.cpu().numpy()
+        assert ids is not None
+        if not all_solved:
+            solved = np.isfinite(values).all(1)
+            ids, values = ids[solved], values[solved]
+        self._starts.by_sample.keep(ids, values)
+
+
+def _while_it_lives(passage: _HasPoints) -> Callable[[], Tensor | None]:
+    reference = weakref.ref(passage)
+
+    def points() -> Tensor | None:
+        found = reference()
+        return None if found is None else torch.cat(found.points(), dim=1)
+
+    return points
+
+
+def _checked(samples: Samples, batch: int) -> NDArray[np.int64]:
+    """Ids as an array ``(B,)``.
+
+    Raises:
+        ValueError, TypeError: they are not.
+    """
+    if isinstance(samples, Tensor):
+        if is_wrapped(samples):
+            raise ValueError("samples: not available under torch.func's transforms; use the batch dimension")
+        samples = samples.detach().cpu().numpy()
+    ids = np.atleast_1d(np.asarray(samples))
+    if ids.shape != (batch,):
+        raise ValueError(f"samples: expected {batch} ids, one for each instance, got shape {ids.shape}")
+    if ids.dtype.kind not in "iu" and batch:
+        raise TypeError(
+            f"samples: expected integer ids, such as the samples' places in the data set, got {ids.dtype}"
+        )
+    ids = ids.astype(np.int64, copy=False)
+    if batch and ids.min() < 0:
+        place = int((ids < 0).argmax())
+        raise ValueError(f"samples: expected nonnegative ids, got {ids[place]} for instance {place}")
+    return ids
