@@ -142,7 +142,7 @@ class CvxpyLayer(torch.nn.Module):
         if call is not None:
             found = call.solve(warm.points(call.arguments.instances))
             if found is not None and not found.unsolved:
-                warm.keep_passage(found)
+                warm.keep(found, lightly=True)
                 return call.outputs()
         missing_is_error = options.on_unsolvable == "raise"
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)

@@ -1,10 +1,31 @@
-"""One thread for every test: the problems are small, and threads that wait for each other only spin."""
+"""One thread for every test: the problems are small, and threads that wait for each other only spin.
+
+And which engine serves: tests of what holds whichever it is use the fixture ``engine``, tests of the tensor
+engine's own ways ``tensors``.
+"""
 
 import os
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # of pytest's workers and of the processes that tests start, too
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from problems.marks import ENGINES  # noqa: E402
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn is what ``engine="auto"`` stands for; its name."""
+    if request.param == "tensors":
+        request.getfixturevalue("tensors")
+    return request.param
+
+
+@pytest.fixture
+def tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tensor engine is what ``engine="auto"`` stands for."""
+    monkeypatch.setattr("cvxfold.engines.choose.is_obviously_dense", lambda structure: True)

@@ -23,6 +23,8 @@ __all__ = [
 
 external_solver, available_solvers = named, available
 
+_MANY_ENTRIES, _DENSE = 250_000, 0.2  # stored entries of A, and their share, of data that are dense and large
+
 
 def engine_for(entries: Entries, wanted: str = "auto") -> Engine:
     """The engine for programs with these entries.
@@ -37,12 +39,14 @@ def engine_for(entries: Entries, wanted: str = "auto") -> Engine:
     tensors = TensorEngine(entries.structure)
     if wanted == "tensors":
         return tensors
-    reason = unfit(entries.structure)
-    if reason is None:
-        return LanesEngine(entries, tensors)
-    if wanted == "lanes":
-        raise ValueError(f"engine: expected 'tensors' or 'auto', got 'lanes': {reason}")
-    return tensors
+    if (reason := library.why_not()) is not None:
+        if wanted == "lanes":
+            raise ValueError(f"engine: expected 'tensors' or 'auto', got 'lanes': {reason}")
+        return tensors
+    if wanted == "auto" and is_obviously_dense(entries.structure):
+        return tensors
+    lanes = LanesEngine(entries, tensors)
+    return tensors if wanted == "auto" and lanes.work.is_for_dense_matrices else lanes
 
 
 def shortcut_for(engine: Engine, canonical: Canonical) -> Shortcut | None:
@@ -50,11 +54,10 @@ def shortcut_for(engine: Engine, canonical: Canonical) -> Shortcut | None:
     return LanesShortcut(engine, canonical) if isinstance(engine, LanesEngine) else None
 
 
-def unfit(structure: Structure) -> str | None:
-    """Why the compiled engine does not serve programs of a structure, or None."""
-    if (reason := library.why_not()) is not None:
-        return reason
-    return None
+def is_obviously_dense(structure: Structure) -> bool:
+    """Whether the data are so large and dense that an analysis need not be made to know what it would say."""
+    stored, all_of_A = structure.A_entries.shape[1], structure.m * structure.n
+    return stored > _MANY_ENTRIES and stored > _DENSE * all_of_A
 
 
 def unroller_of(engine: Engine, structure: Structure) -> Unroller:

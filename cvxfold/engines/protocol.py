@@ -4,7 +4,7 @@ Stored entries go in; x, y, s and, for the gradient, p, v come out. Presolve, sc
 what is kept from call to call are an engine's own affair: nobody outside of ``engines/`` knows of R, D or M.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Solution(Batched):
         residuals: each ``(B,)``.
         certificate: residual of the proof that there is no solution, ``(B,)``; NaN where there is none.
         rescued: instances that another solver took over, ``(B,)``.
-        penalty: ρ that each was found under, ``(B,)``. relaxation: α.
+        penalty: ρ of the splitting iteration at each, ``(B,)``; NaN where nobody chose it. relaxation: α.
         proximal: ε of the proximal term of the derivative.
         kept: the engine's own; None where it keeps nothing. Any engine can go on without.
     """
@@ -138,6 +138,18 @@ class Engine(Protocol):
         ...
 
 
+class Seen(Protocol):
+    """What a shortcut's backward pass saw. It keeps no gradient alive, and nothing of the forward pass."""
+
+    def system(self, settings: AdjointSettings) -> AdjointSolution:
+        """The adjoint systems as reports tell of them."""
+        ...
+
+    def screen(self) -> Screen:
+        """What was seen of the instances."""
+        ...
+
+
 class Returned(Protocol):
     """What a shortcut's backward pass leaves."""
 
@@ -151,12 +163,9 @@ class Returned(Protocol):
         """How many instances call for a diagnosis or a word."""
         ...
 
-    def system(self, settings: AdjointSettings) -> AdjointSolution:
-        """The adjoint systems as reports tell of them."""
-        ...
-
-    def screen(self) -> Screen:
-        """What was seen of the instances."""
+    @property
+    def seen(self) -> Seen:
+        """For the record of the pass."""
         ...
 
 
@@ -173,18 +182,27 @@ class Passage(Protocol):
         """How many instances are not solved."""
         ...
 
-    def ended(self) -> Ended:
-        """How the instances ended."""
+    @property
+    def ended(self) -> Callable[[], Ended]:
+        """Tells how the instances ended. It keeps nothing else of the pass alive."""
         ...
 
     def points(self) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)``."""
         ...
 
+    def beginnings(self) -> Tensor:
+        """For the shortcut's later passes: x, y and s side by side, and whatever follows, ``(B, ·)``."""
+        ...
+
     def differentiate(
         self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings
     ) -> Returned:
-        """The gradients of the wanted parameters from loss gradients on the outputs, ``(B, ·)`` each."""
+        """The gradients of the wanted parameters from loss gradients on the outputs, ``(B, ·)`` each.
+
+        Raises:
+            MemoryError: memory does not suffice.
+        """
         ...
 
 
@@ -204,8 +222,8 @@ class Shortcut(Protocol):
             parameters: each ``(1|B, ·)``, float64 and contiguous, in the layer's order.
             batch: B.
             request: what is asked.
-            start: x, y and s side by side to start from, ``(B, n + 2m)``, NaN for instances without; None for
-                none.
+            start: rows of beginnings, of x, y and s alone or with what follows, NaN for instances without;
+                None for none.
 
         Raises:
             MemoryError: memory does not suffice.

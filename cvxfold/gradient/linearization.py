@@ -52,6 +52,11 @@ class ProgramLinearization(Linearization, Protocol):
         ...
 
     @property
+    def penalty(self) -> Tensor:
+        """ρ, ``(B,)``."""
+        ...
+
+    @property
     def relaxation(self) -> float:
         """α: I − Φ = αJ, J being the Jacobian of the residual map."""
         ...

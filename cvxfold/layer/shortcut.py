@@ -5,20 +5,24 @@
 3. The kernels differentiate. Gradients that call for a diagnosis are folded again, with all means.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from cvxfold.batches.pieces import in_pieces
 from cvxfold.batches.records import overwritten
 from cvxfold.compat.functorch import is_legacy_mapped
 from cvxfold.deadline import Deadline
 from cvxfold.engines.outcome import Ended
-from cvxfold.engines.protocol import Passage, Returned, Shortcut, Solution, SolveRequest
-from cvxfold.fold import Auto
+from cvxfold.engines.protocol import Passage, Returned, Seen, Shortcut, Solution, SolveRequest
+from cvxfold.errors import OutOfMemoryError
+from cvxfold.fold import AdjointSettings, Auto
 from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
@@ -76,25 +80,30 @@ class ShortCall:
     ) -> None:
         self._parts, self._shortcut, self.options = parts, shortcut, options
         self.arguments = arguments
-        deadline = Deadline.after(options.forward.time_limit)
-        self._request = SolveRequest(
-            options.forward, rescue=options.rescue, proximal=options.proximal, deadline=deadline
-        )
+        forward, deadline = options.forward, Deadline.after(options.forward.time_limit)
+        self._request = SolveRequest(forward, None, options.rescue, options.proximal, deadline)
 
     def solve(self, start: Tensor | None) -> Passage | None:
-        """Step 1, from x, y and s ``(B, n + 2m)`` or from nothing; None where the shortcut does not serve."""
+        """Step 1, from x, y and s ``(B, n + 2m)`` or from nothing.
+
+        None where the shortcut does not serve, or memory is short: the general way has halves.
+        """
         if not self._shortcut.serves(self._request):
             return None
         started, arguments = time.perf_counter(), self.arguments
         given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
-        self._given = [(value, value._version) for value in given]
-        self._passage = self._shortcut.solve(given, arguments.instances, self._request, start)
+        self._given = [(value, _version(value)) for value in given]
+        try:
+            self._passage = self._shortcut.solve(given, arguments.instances, self._request, start)
+        except MemoryError:
+            return None
         self._seconds = time.perf_counter() - started
         return self._passage
 
     def outputs(self) -> tuple[Tensor, ...]:
         """Step 2: the variables, differentiable in the parameters."""
-        self._report = Report(self._forward_record, self._parts.session.engine.name)
+        record = partial(_forward_record, self._passage.ended, self._seconds)
+        self._report = Report(record, self._parts.session.engine.name)
         self._parts.session.remember(self._report)
         self._parts.session.notify(self._report)
         found = _Directly.apply(self, *self.arguments.tensors)
@@ -102,11 +111,14 @@ class ShortCall:
         return tuple(out.exp() if spec.exp else out for out, spec in zip(found, specs, strict=True))
 
     def shaped(self) -> tuple[Tensor, ...]:
-        """The variables in their shapes and the outputs' dtype."""
+        """The variables in their shapes and the outputs' dtype.
+
+        Copies: a view of what its own node holds could not be changed in place.
+        """
         arguments = self.arguments
         lead = () if arguments.batch is None else (arguments.batch,)
         return tuple(
-            found.view((*lead, *spec.shape)).to(arguments.dtype)
+            found.view((*lead, *spec.shape)).to(arguments.dtype, copy=True)
             for found, spec in zip(self._passage.outputs, self._parts.outputs, strict=True)
         )
 
@@ -118,12 +130,18 @@ class ShortCall:
             None if bar is None else bar.detach().to(torch.float64).reshape(batch, -1).contiguous()
             for bar in bars
         ]
-        returned = self._passage.differentiate(flat, wanted, settings)
+        try:
+            returned = self._passage.differentiate(flat, wanted, settings)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"out of memory: the gradients of {batch:,} instances do not fit, and beside them little is "
+                "needed; use a smaller batch"
+            ) from error
         if returned.doubtful:
             self._look_closer(returned, flat, wanted, started)
         else:
             seconds = time.perf_counter() - started
-            self._report.set_backward(lambda: self._plain_record(returned, seconds))
+            self._report.set_backward(partial(_plain_record, returned.seen, settings, seconds))
             self._parts.session.notify(self._report)
         return [
             None if gradient is None else self._as_given(gradient, value, batched)
@@ -138,40 +156,41 @@ class ShortCall:
             gradient = gradient.sum(0)
         return gradient.view(value.shape)
 
-    def _forward_record(self) -> ForwardRecord:
-        return ForwardRecord.of(self._passage.ended(), self._seconds)
-
-    def _plain_record(self, returned: Returned, seconds: float) -> BackwardRecord:
-        """The record of a backward pass in which nothing is suspicious."""
-        settings, batch = self.options.adjoint, self.arguments.instances
-        diagnosis = Diagnosis.unsuspicious(returned.screen())
-        solved = torch.ones(batch, dtype=torch.bool)
-        return BackwardRecord.of(returned.system(settings), diagnosis, solved, settings.tol, seconds)
-
     def _look_closer(
         self, returned: Returned, bars: Sequence[Tensor | None], wanted: Sequence[bool], started: float
     ) -> None:
         """Fold suspicious instances again and put their gradients in place; report, and complain."""
-        settings, seen = self.options.adjoint, returned.screen()
-        system, diagnosis = returned.system(settings), Diagnosis.unsuspicious(seen)
-        rows = seen.suspicious.nonzero().squeeze(-1)
+        options, seen = self.options, returned.seen.screen()
+        settings = replace(options.adjoint, deadline=Deadline.after(options.forward.time_limit))
+        system, diagnosis = returned.seen.system(settings), Diagnosis.unsuspicious(seen)
+        rows, session = seen.suspicious.nonzero().squeeze(-1), self._parts.session
         if len(rows):
-            again, part = self._again(rows, bars, wanted, returned)
-            system = folded_again(system, rows, again.system)
-            diagnosis = overwritten(diagnosis, rows, part)
+
+            def work(some: Tensor) -> tuple[FoldedAdjoint, Diagnosis]:
+                return self._again(some, bars, wanted, returned, settings)
+
+            for piece in in_pieces(rows, work, lambda: session.engine.size(options.forward)):
+                again, part = piece.value
+                system = folded_again(system, piece.rows, again.system)
+                diagnosis = overwritten(diagnosis, piece.rows, part)
         solved = torch.ones(self.arguments.instances, dtype=torch.bool)
         record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
         self._report.set_backward(record)
-        self._parts.session.notify(self._report)
-        judge_backward(record, self.options)
+        session.notify(self._report)
+        judge_backward(record, options)
 
     def _again(
-        self, rows: Tensor, bars: Sequence[Tensor | None], wanted: Sequence[bool], returned: Returned
+        self,
+        rows: Tensor,
+        bars: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+        returned: Returned,
+        settings: AdjointSettings,
     ) -> tuple[FoldedAdjoint, Diagnosis]:
         """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; their gradients go in place."""
         session, arguments = self._parts.session, self.arguments
-        if any(value._version != version for value, version in self._given):
+        if any(_version(value) != version for value, version in self._given):
             raise RuntimeError(
                 "one of the parameters needed for the gradient has been modified by an inplace operation "
                 "between the layer's forward and backward passes"
@@ -190,7 +209,7 @@ class ShortCall:
                 index, scale = (torch.as_tensor(part) for part in places(spec))
                 target = x_bar if spec.source == "primal" else y_bar
                 target.index_add_(1, spec.entries.start + index, bar[rows] * scale)
-        again, part = refolded(session.engine, solution, (x_bar, y_bar), self.options.adjoint)
+        again, part = refolded(session.engine, solution, (x_bar, y_bar), settings)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [
             one(len(value) == 1 < len(rows))
@@ -222,10 +241,26 @@ class ShortCall:
             residuals=found.residuals,
             certificate=found.certificate,
             rescued=found.rescued,
-            penalty=torch.ones(len(rows), dtype=torch.float64),
+            penalty=torch.full_like(found.certificate, self.options.forward.penalty or math.nan),
             relaxation=self.options.forward.relaxation,
             proximal=self.options.proximal,
         )
+
+
+def _version(value: Tensor) -> int | None:
+    """How often it was changed; tensors made under ``torch.inference_mode`` do not tell."""
+    return None if value.is_inference() else value._version
+
+
+def _forward_record(ended: Callable[[], Ended], seconds: float) -> ForwardRecord:
+    return ForwardRecord.of(ended(), seconds)
+
+
+def _plain_record(seen: Seen, settings: AdjointSettings, seconds: float) -> BackwardRecord:
+    """The record of a backward pass in which nothing is suspicious."""
+    screen, system = seen.screen(), seen.system(settings)
+    solved = torch.ones_like(system.converged)
+    return BackwardRecord.of(system, Diagnosis.unsuspicious(screen), solved, settings.tol, seconds)
 
 
 class _Directly(torch.autograd.Function):

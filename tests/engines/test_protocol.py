@@ -18,6 +18,8 @@ from cvxfold.problem.program import Program
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, make_layer
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 NAMES = ["dense_qp20", "portfolio", "mpc", "many_cones_duals", "log_sum_exp", "powers_duals"]
 NAMES += ["semidefinite_program_duals"]
 F64 = torch.float64

@@ -223,7 +223,7 @@ def system(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[SplittingLineari
 
     monkeypatch.setattr(cvxfold.gradient.adjoint, "solve_adjoint", listen)
     c = case(name)
-    evaluate(make_layer(c, refine=True), c)
+    evaluate(make_layer(c, refine=True, engine="tensors"), c)
     return caught[-1]
 
 

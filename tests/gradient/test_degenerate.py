@@ -16,6 +16,8 @@ from problems.degenerate import CASES, Problem, Values, backward, flat_direction
 from problems.families import FAMILIES, minimize
 from problems.marks import long
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 @pytest.mark.parametrize(("make", "bad", "good"), CASES)
 def test_degenerate_problems_are_told(make: Callable[[], Problem], bad: Values, good: Values) -> None:

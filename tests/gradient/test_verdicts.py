@@ -66,7 +66,7 @@ def test_the_backward_pass_has_a_step_of_its_own() -> None:
     c = case("dense_qp20", 4)
     counts = {}
     for step in (0.5, 1.0, 1.2):
-        layer = make_layer(c, backward=LFPI(step=step), penalty=1.0)
+        layer = make_layer(c, backward=LFPI(step=step), penalty=1.0, engine="tensors")
         _, gradients = evaluate(layer, c)
         assert errors(gradients, c.gradients).max() < 1e-7
         counts[step] = int(layer.report.backward.iterations.max())

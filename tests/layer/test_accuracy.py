@@ -8,6 +8,8 @@ from problems.cases import case, errors, evaluate, make_layer
 from problems.layers import ALL
 from problems.marks import long, sliced
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 BIG = [
     "dense_qp20",
     "dense_qp100",

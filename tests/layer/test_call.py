@@ -12,6 +12,8 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate, make_layer, weighted
 from problems.families import equality_qp, minimize, scalars
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 F64 = torch.float64
 
 

@@ -18,6 +18,8 @@ from torch.multiprocessing.spawn import start_processes
 from problems.marks import long
 from problems.small_layer import Model, Solutions, data, make_layer, train_one_half
 
+both_engines = pytest.mark.usefixtures("engine")
+
 
 def loss_and_gradients(model: Model, features: Tensor) -> list[Tensor]:
     output = model(features)
@@ -59,6 +61,7 @@ def test_a_deep_copy_is_independent() -> None:
     assert len(model.layer.report.forward.status) == 2
 
 
+@both_engines
 def test_state_dict_round_trip() -> None:
     model, other = Model(), Model()
     assert list(model.layer.state_dict()) == []
@@ -68,6 +71,7 @@ def test_state_dict_round_trip() -> None:
     assert_same(loss_and_gradients(other, features), loss_and_gradients(model, features))
 
 
+@both_engines
 def test_moving_and_casting_a_model() -> None:
     model = Model().to("cpu").float().train()
     out = model(torch.randn(4, 3))
@@ -85,6 +89,7 @@ def test_forward_hooks_see_the_outputs() -> None:
     assert seen == [(3, 4)]
 
 
+@both_engines
 def test_threads_share_a_layer() -> None:
     layer = make_layer()
 
@@ -141,6 +146,7 @@ def test_compiled_models_break_the_graph_once(backend: str) -> None:
     assert_same([output.detach(), *gradients], expected)
 
 
+@both_engines
 def test_autocast_leaves_the_solve_alone() -> None:
     layer = make_layer()
     A, b = (value.detach().float() for value in data(1))
@@ -153,6 +159,7 @@ def test_autocast_leaves_the_solve_alone() -> None:
     assert mixed.isfinite().all()
 
 
+@both_engines
 def test_anomaly_detection_and_accumulation() -> None:
     layer, (A, b) = make_layer(), data(2)
     with warnings.catch_warnings(), torch.autograd.detect_anomaly():
@@ -164,6 +171,7 @@ def test_anomaly_detection_and_accumulation() -> None:
     torch.testing.assert_close(b.grad, 2 * once, rtol=1e-9, atol=1e-10)
 
 
+@both_engines
 def test_views_and_expanded_tensors() -> None:
     layer, (A, b) = make_layer(), data(3)
     flipped: Any = A.detach().mT.contiguous().mT

@@ -14,6 +14,8 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import said
 from problems.families import minimize
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 F64 = torch.float64
 
 

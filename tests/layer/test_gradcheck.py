@@ -27,6 +27,8 @@ from problems.families import (
 from problems.layers import layer_of
 from problems.marks import sliced
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SMALL = {
     "dense_qp": lambda: dense_qp(4, duals=True),
     "portfolio": lambda: portfolio(4, 2),

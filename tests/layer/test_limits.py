@@ -15,6 +15,7 @@ from torch import Tensor
 import cvxfold
 from cvxfold.engines.tensors.engine import TensorEngine
 from problems.cases import said
+from problems.marks import needs_lanes
 from problems.processes import run_python
 from problems.quadratic import answers, assert_close, quadratic, sample
 
@@ -45,9 +46,19 @@ def test_time_limit_of_the_backward_pass() -> None:
 @pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize("limit", [1, 24, 25, 26, 77, 130])
 def test_max_iters_is_kept_exactly(limit: int, refine: bool) -> None:
-    layer = quadratic(refine=refine, tol=TINY, max_iters=limit, on_unconverged="ignore")
+    layer = quadratic(refine=refine, tol=TINY, max_iters=limit, on_unconverged="ignore", engine="tensors")
     layer(*sample(3))
     assert layer.report.forward.iterations.tolist() == [limit] * 3
+
+
+@needs_lanes
+@pytest.mark.parametrize("limit", [1, 24, 25, 26, 34, 35, 77, 130])
+def test_lanes_and_who_comes_after_them_keep_max_iters_together(limit: int) -> None:
+    layer = quadratic(tol=TINY, max_iters=limit, on_unconverged="ignore", engine="lanes")
+    layer(*sample(3))
+    assert layer.report.forward.status == [cvxfold.Status.UNCONVERGED] * 3
+    assert (layer.report.forward.iterations <= limit).all()
+    assert (layer.report.forward.iterations > 0).all()
 
 
 @pytest.mark.parametrize("method", ["gmres", "bicgstab", "anderson", "lfpi", "least_squares"])
@@ -88,7 +99,7 @@ def test_halves_of_a_batch_are_the_batch(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params, how = partly_infeasible(11), {"on_unsolvable": "nan", "on_unconverged": "ignore"}
-    whole, parts = quadratic(**options, **how), quadratic(**options, **how)
+    whole, parts = (quadratic(**options, **how, engine="tensors") for _ in range(2))
     exact = answers(whole, params)
     asked = crowded(monkeypatch, name, 3)
     assert_close(answers(parts, params), exact, 1e-12)
@@ -107,7 +118,7 @@ def test_halves_of_a_batch_are_the_batch(
 
 @pytest.mark.parametrize("name", ["solve", "linearize"])
 def test_an_instance_that_does_not_fit_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, params = quadratic(), sample(3)
+    layer, params = quadratic(engine="tensors"), sample(3)
     with monkeypatch.context() as patched:
         crowded(patched, name, 0)
         with pytest.raises(cvxfold.OutOfMemoryError) as error:
@@ -141,7 +152,7 @@ from cvxfold.engines.tensors import engine
 from problems.layers import family_of, layer_of
 torch.set_num_threads(1)
 family = family_of("constant_qp")
-layer, other = (layer_of(family) for _ in range(2))
+layer, other = (layer_of(family, engine="tensors") for _ in range(2))
 (few,) = family.sample(8, 0)
 exact, many = other(few)[0].repeat(2500, 1), few.repeat(2500, 1)
 original, asked = engine.solve, []
@@ -163,6 +174,7 @@ def test_a_batch_that_does_not_fit_is_solved_in_halves() -> None:
     assert out == "ok\n", out + err[-2_000:]
 
 
+@pytest.mark.usefixtures("engine")
 def test_threads_have_their_own_answers_and_reports() -> None:
     layer, together = quadratic(), threading.Barrier(8)
     jobs = [sample(1 + seed, seed) for seed in range(8)]
@@ -182,16 +194,29 @@ def test_threads_have_their_own_answers_and_reports() -> None:
 PLACES = [f"engines.tensors.{one}" for one in ("splitting.Splitting.run", "newton.FactoredJacobian.at")]
 PLACES += ["engines.tensors.finish.multipliers", "engines.tensors.engine.FixedPoint"]
 PLACES += ["gradient.adjoint.solve_adjoint", "engines.tensors.engine.screen", "layer.session.differentiate"]
+COMPILED = [f"engines.lanes.batch.CompiledBatch.{one}" for one in ("forward", "backward", "points")]
+COMPILED += ["layer.session.judge_forward", "layer.session.differentiate"]
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_interrupted_pass_leaves_no_trace(place: str) -> None:
     hard: dict[str, Any] = {"rescue": False, "penalty": 1e3} if "multipliers" in place else {}
-    layer, params = quadratic(**hard), sample(11, 2)
+    layer, params = quadratic(**hard, engine="tensors"), sample(11, 2)
     answers(layer, sample(4, 1))
     interruption = mock.patch(f"cvxfold.{place}", side_effect=KeyboardInterrupt)
     with interruption, pytest.raises(KeyboardInterrupt):
         answers(layer, sample(11))
+    assert_close(answers(layer, params), answers(quadratic(), params), 1e-9)
+
+
+@needs_lanes
+@pytest.mark.parametrize("place", COMPILED)
+def test_an_interrupted_pass_of_lanes_leaves_no_trace(place: str) -> None:
+    layer, params = quadratic(engine="lanes", on_unsolvable="nan"), sample(11, 2)
+    answers(layer, sample(4, 1))
+    interruption = mock.patch(f"cvxfold.{place}", side_effect=KeyboardInterrupt)
+    with interruption, pytest.raises(KeyboardInterrupt):
+        answers(layer, partly_infeasible(11))
     assert_close(answers(layer, params), answers(quadratic(), params), 1e-9)
 
 

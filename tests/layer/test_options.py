@@ -9,6 +9,8 @@ import cvxfold
 from problems.cases import case, errors, evaluate, make_layer
 from problems.quadratic import quadratic
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def test_too_few_iterations_warn_raise_or_pass() -> None:
     c = case("dense_qp20", 4)

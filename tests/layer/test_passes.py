@@ -39,6 +39,7 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
+@pytest.mark.usefixtures("engine")
 def test_the_report_is_that_of_the_last_call_whichever_is_differentiated() -> None:
     layer, c, h = bounded()
     (first,), one = layer(c, h), layer.report
@@ -57,7 +58,7 @@ def test_the_report_is_that_of_the_last_call_whichever_is_differentiated() -> No
 
 
 def test_rows_of_a_jacobian_share_a_factor_beside_an_instance_without_a_solution(factored: list[Any]) -> None:
-    layer, c, h = bounded()
+    layer, c, h = bounded(engine="tensors")
     (x,) = layer(c, h)
     factored.clear()
     rows = [torch.autograd.grad(x[i, j], c, retain_graph=True)[0] for i in (0, 2) for j in (0, 1)]
@@ -69,7 +70,7 @@ def test_what_is_kept_is_given_back_where_memory_is_short(
     factored: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the halves are tried: the factor of the whole would stand in their way."""
-    layer, c, h = bounded()
+    layer, c, h = bounded(engine="tensors")
     (x,) = layer(c, h)
     (expected,) = torch.autograd.grad(x[[0, 2]].sum(), c, retain_graph=True)
     factor, alive = factored[-1], []
@@ -85,3 +86,35 @@ def test_what_is_kept_is_given_back_where_memory_is_short(
     (found,) = torch.autograd.grad(x[[0, 2]].sum(), c)
     assert alive == [True, False, False]
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("batched", [False, True])
+def test_outputs_can_be_changed_in_place(batched: bool, dtype: torch.dtype) -> None:
+    x, c = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - c), x >= 0), [c], [x])
+    value = torch.tensor([0.5, 2.0], dtype=dtype)
+    value = value.expand(3, 2).clone() if batched else value
+    (out,) = layer(value.requires_grad_())
+    out.mul_(3)
+    out[..., 0] = 0.0
+    (gradient,) = torch.autograd.grad(out.sum(), value)
+    torch.testing.assert_close(gradient, torch.tensor([0.0, 3.0], dtype=dtype).expand_as(value))
+    torch.testing.assert_close(layer(value)[0].detach(), value.detach())
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_tensors_made_in_inference_mode(dtype: torch.dtype) -> None:
+    """They do not tell how often they were changed."""
+    x, c, h = cp.Variable(2), cp.Parameter(2), cp.Parameter()
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - c), x <= h), [c, h], [x])
+    with torch.inference_mode():
+        limit = torch.tensor([1.0, 2.0], dtype=dtype)
+        centres = torch.tensor([[0.5, 3.0], [0.2, 0.4]], dtype=dtype)
+        (out,) = layer(centres, limit)
+    torch.testing.assert_close(out.clone(), torch.tensor([[0.5, 1.0], [0.2, 0.4]], dtype=dtype))
+    value = torch.ones(2, 2, dtype=dtype).mul(0.5).requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(value, limit)[0].sum(), value)
+    torch.testing.assert_close(gradient, torch.ones(2, 2, dtype=dtype))

@@ -14,6 +14,8 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import said
 from problems.families import minimize
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 F64 = torch.float64
 INFEASIBLE, UNBOUNDED, INVALID, DEGENERATE = 3, 10, 20, 30
 BAD = [INFEASIBLE, UNBOUNDED, INVALID, DEGENERATE]

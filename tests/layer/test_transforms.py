@@ -9,6 +9,8 @@ from torch import Tensor
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 from problems.small_layer import data, make_layer
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
@@ -90,7 +92,7 @@ def test_jacrev_and_its_vmap() -> None:
 
 
 def test_the_rows_of_a_jacobian_share_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, (A, b) = make_layer(), data(0)
+    layer, (A, b) = make_layer(engine="tensors"), data(0)
     (x,) = layer(A, b)
     made = []
     original = FactoredJacobian.at

@@ -86,8 +86,9 @@ def test_before_there_is_a_solution_nothing_is_called_degenerate() -> None:
 @pytest.mark.parametrize("start", ["solution", "cold"])
 def test_every_backward_pass_is_judged(start: Any) -> None:
     x, a = cp.Variable(3), cp.Parameter(3)
+    cost = cp.sum_squares(cp.multiply([1, 2, 3], x) - a)
     layer = CvxpyLayer(
-        minimize(cp.sum_squares(x - a), cp.norm(x) <= 0.7), [a], [x],
+        minimize(cost, cp.norm(x) <= 0.2), [a], [x],
         backward=Unrolled(6, start=start), on_unconverged="ignore",
     )  # fmt: skip
     seen = []
@@ -97,7 +98,7 @@ def test_every_backward_pass_is_judged(start: Any) -> None:
     out.sum().backward(retain_graph=True)
     out[:, 1].sum().backward()
     alone = CvxpyLayer(
-        minimize(cp.sum_squares(x - a), cp.norm(x) <= 0.7), [a], [x],
+        minimize(cost, cp.norm(x) <= 0.2), [a], [x],
         backward=Unrolled(6, start=start), on_unconverged="ignore",
     )  # fmt: skip
     alone(value)[0][:, 1].sum().backward()

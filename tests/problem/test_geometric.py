@@ -12,6 +12,8 @@ from problems.cases import said
 from problems.families import Family, minimize
 from problems.reference import reference
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def box() -> CvxpyLayer:
     """Maximize the volume xyz of a box with a wall of area b/a and x ≥ y^c."""

@@ -1,11 +1,17 @@
-"""The marker ``long``: what the default run leaves to continuous integration."""
+"""Markers: what the default run leaves to continuous integration, and what runs on both engines."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
+from cvxfold.engines.choose import compiled
+
 long = pytest.mark.long
+needs_lanes = pytest.mark.skipif(
+    compiled().why_not is not None, reason=f"no compiled part: {compiled().why_not}"
+)
+ENGINES = [pytest.param("lanes", marks=needs_lanes), "tensors"]
 
 
 def sliced(values: Iterable[Any], is_long: Callable[[Any], bool]) -> list[Any]:

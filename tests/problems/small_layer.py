@@ -1,5 +1,7 @@
 """A small layer, a model around it, and what PyTorch's other processes are asked to do with them."""
 
+from typing import Any
+
 import cvxpy as cp
 import torch
 from torch import Tensor
@@ -7,11 +9,11 @@ from torch import Tensor
 from cvxfold.torch import CvxpyLayer
 
 
-def make_layer() -> CvxpyLayer:
+def make_layer(**options: Any) -> CvxpyLayer:
     """‖Ax − b‖² + 0.1‖x‖₁ with x ≥ −0.3, from A ``(6, 4)`` and b ``(6,)``."""
     x, A, b = cp.Variable(4), cp.Parameter((6, 4)), cp.Parameter(6)
     cost = cp.sum_squares(A @ x - b) + 0.1 * cp.norm1(x)
-    return CvxpyLayer(cp.Problem(cp.Minimize(cost), [x >= -0.3]), [A, b], [x])
+    return CvxpyLayer(cp.Problem(cp.Minimize(cost), [x >= -0.3]), [A, b], [x], **options)
 
 
 def data(seed: int, batch: int = 3) -> tuple[Tensor, Tensor]:

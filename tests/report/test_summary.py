@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 import cvxfold
@@ -10,6 +11,7 @@ from problems.cases import case, evaluate, make_layer
 from problems.degenerate import projection
 
 
+@pytest.mark.usefixtures("engine")
 def test_report_as_a_dictionary() -> None:
     c = case("portfolio", 4)
     layer = make_layer(c)
@@ -20,9 +22,10 @@ def test_report_as_a_dictionary() -> None:
     assert flat["verdict/degenerate"] == 0
     assert flat["backward/residual_max"] == float(layer.report.backward.residual.max())
     assert flat["forward/solved"] == 4
-    assert flat["forward/iterations_max"] == 25
+    assert flat["forward/iterations_max"] == float(layer.report.forward.iterations.max()) > 0
 
 
+@pytest.mark.usefixtures("engine")
 def test_the_monitor_counts_over_calls() -> None:
     problem, parameters, variables = projection()
     layer = CvxpyLayer(problem, parameters, variables, on_unconverged="ignore")

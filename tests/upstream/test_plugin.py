@@ -14,6 +14,8 @@ from problems.cases import case, evaluate
 from problems.families import FAMILIES, Family, dense_qp
 from problems.layers import IN_PLUGINS, layer_of, upstream_of
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def upstream(family: Family, solver: Any = None) -> Any:
     return upstream_of(family, solver or FoldedSolver())

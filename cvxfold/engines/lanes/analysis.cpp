@@ -11,7 +11,6 @@ namespace {
 template <typename T> std::vector<T> copied(const T *from, size_t count) {
     return count ? std::vector<T>(from, from + count) : std::vector<T>();
 }
-const int LONGEST_RUN = 4;
 } // namespace
 
 Analysis::Analysis(const Description &given)
@@ -40,7 +39,7 @@ Analysis::Analysis(const Description &given)
     S.roots = given.exponential + given.power + eigenvector_packs(S) + cone_scratch(S);
     find_K(given);
     find_L();
-    find_runs();
+    find_panels();
     S.alpha = alpha_.data();
     S.P_row = P_row_.data();
     S.P_column = P_column_.data();
@@ -54,10 +53,9 @@ Analysis::Analysis(const Description &given)
     S.diagonal_in_K = diagonal_in_K_.data();
     S.L_start = L_start_.data();
     S.L_row = L_row_.data();
-    S.row_start = row_start_.data();
-    S.row_entry = row_entry_.data();
-    S.row_column = row_column_.data();
-    S.row_run = row_run_.data();
+    S.panels = static_cast<int32_t>(panels_.size());
+    S.panel = panels_.data();
+    S.update = updates_.data();
 }
 
 // K's entries in the order, by columns of the lower triangle, and where those of P, A and the diagonal are.
@@ -136,35 +134,65 @@ void Analysis::find_L() {
     shape.nnz_L = L_start_[N];
 }
 
-// The rows of L, and runs of neighbouring columns that are equal from a row on.
-void Analysis::find_runs() {
-    const int N = shape.N, count = shape.nnz_L;
-    row_start_.assign(N + 1, 0);
-    for (int32_t row : L_row_)
-        row_start_[row + 1]++;
-    for (int i = 0; i < N; i++)
-        row_start_[i + 1] += row_start_[i];
-    row_entry_.resize(count);
-    row_column_.resize(count);
-    row_run_.assign(count, 1);
-    std::vector<int32_t> next(row_start_.begin(), row_start_.end() - 1);
-    for (int j = 0; j < N; j++)
-        for (int p = L_start_[j]; p < L_start_[j + 1]; p++) {
-            const int at = next[L_row_[p]]++;
-            row_entry_[at] = p;
-            row_column_[at] = j;
-        }
-    // Column k + 1 begins where column k goes on: one is the other without its first row.
-    auto continues = [&](int k) {
-        return L_start_[k + 1] - L_start_[k] == L_start_[k + 2] - L_start_[k + 1] + 1 &&
-               L_row_[L_start_[k]] == k + 1;
+// Whether the next column is this one without its first row.
+bool Analysis::continues(int k) const {
+    const int here = L_start_[k + 1] - L_start_[k], next = L_start_[k + 2] - L_start_[k + 1];
+    return here == next + 1 && L_row_[L_start_[k]] == k + 1;
+}
+
+// Panels, and for each the runs of earlier columns that change it.
+void Analysis::find_panels() {
+    const int N = shape.N;
+    // Earlier columns that have rows in the panel at hand, with where the first of them is.
+    struct Seen {
+        int32_t column, entry, count, rows[PANEL];
     };
-    for (int i = 0; i < N; i++)
-        for (int r = row_start_[i + 1] - 2; r >= row_start_[i]; r--) {
-            const int k = row_column_[r];
-            if (row_column_[r + 1] == k + 1 && continues(k))
-                row_run_[r] = std::min(LONGEST_RUN, row_run_[r + 1] + 1);
+    std::vector<std::vector<std::pair<int32_t, int32_t>>> by_row(N); // (column, entry) of each row of L
+    for (int j = 0; j < N; j++)
+        for (int p = L_start_[j]; p < L_start_[j + 1]; p++)
+            by_row[L_row_[p]].push_back({j, p});
+    std::vector<int32_t> place(N, -1);
+    for (int first = 0; first < N;) {
+        int count = 1;
+        while (count < PANEL && first + count < N && continues(first + count - 1))
+            count++;
+        std::vector<Seen> seen;
+        for (int c = 0; c < count; c++)
+            for (auto [column, entry] : by_row[first + c]) {
+                if (column >= first)
+                    continue;
+                if (place[column] < 0) {
+                    place[column] = static_cast<int32_t>(seen.size());
+                    seen.push_back({column, entry, 0, {}});
+                }
+                Seen &one = seen[place[column]];
+                one.rows[one.count++] = c;
+            }
+        std::sort(seen.begin(), seen.end(), [](const Seen &a, const Seen &b) { return a.column < b.column; });
+        Panel panel{first, count, static_cast<int32_t>(updates_.size()), 0};
+        for (size_t s = 0; s < seen.size();) {
+            const auto follows = [&](size_t next) {
+                const Seen &a = seen[next - 1], &b = seen[next];
+                return b.column == a.column + 1 && a.count == b.count &&
+                       std::equal(a.rows, a.rows + a.count, b.rows) && continues(a.column);
+            };
+            size_t run = 1;
+            while (run < PANEL && s + run < seen.size() && follows(s + run))
+                run++;
+            run = run == 3 ? 2 : run; // there are kernels for 1, 2 and 4
+            Panel::Update update{seen[s].column, static_cast<int32_t>(run), seen[s].count, {}, {}};
+            for (size_t k = 0; k < run; k++)
+                update.entry[k] = seen[s + k].entry;
+            std::copy(seen[s].rows, seen[s].rows + seen[s].count, update.target);
+            updates_.push_back(update);
+            s += run;
         }
+        for (const Seen &one : seen)
+            place[one.column] = -1;
+        panel.end = static_cast<int32_t>(updates_.size());
+        panels_.push_back(panel);
+        first += count;
+    }
 }
 
 } // namespace cvxfold

@@ -29,10 +29,13 @@ struct Analysis {
   private:
     void find_K(const Description &given);
     void find_L();
-    void find_runs();
+    void find_panels();
+    bool continues(int column) const;
 
     std::vector<int32_t> sizes_, orders_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_,
-        P_in_K_, A_in_K_, diagonal_in_K_, L_start_, L_row_, row_start_, row_entry_, row_column_, row_run_;
+        P_in_K_, A_in_K_, diagonal_in_K_, L_start_, L_row_;
+    std::vector<Panel> panels_;
+    std::vector<Panel::Update> updates_;
     std::vector<double> alpha_;
 };
 

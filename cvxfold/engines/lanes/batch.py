@@ -47,6 +47,18 @@ class Passed:
     width: int
 
 
+def empty(*shape: int) -> Tensor:
+    """Memory for numbers.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    try:
+        return torch.empty(*shape, dtype=torch.float64)
+    except RuntimeError as error:
+        raise MemoryError(f"out of memory: {error}") from error
+
+
 class CompiledBatch:
     """The compiled module's analysis of a structure, with the layout of a call.
 
@@ -112,11 +124,7 @@ class CompiledBatch:
         )
         analysis = self._analysis(narrow=batch <= FEW)
         size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
-        try:
-            state = torch.empty(size + 8, dtype=torch.float64)
-            figures = torch.empty(batch, len(ForwardFigure), dtype=torch.float64)
-        except RuntimeError as error:
-            raise MemoryError(f"out of memory: {error}") from error
+        state, figures = empty(size + 8), empty(batch, len(ForwardFigure))
         aligned = state[(-state.data_ptr() // 8) % 8 :]
         given = pointers([value.data_ptr() for value in parameters])
         steps = (ctypes.c_int64 * len(strides))(*strides)
@@ -140,7 +148,7 @@ class CompiledBatch:
             MemoryError: memory does not suffice.
         """
         batch, (n, m) = len(passed.figures), self._shape
-        x, y, s = (torch.empty(batch, size, dtype=torch.float64) for size in (n, m, m))
+        x, y, s = (empty(batch, size) for size in (n, m, m))
         filled = [value.data_ptr() for value in (x, y, s)]
         analysis = self._analysis_of(passed)
         state = passed.state.data_ptr()
@@ -174,7 +182,7 @@ class CompiledBatch:
             MemoryError: memory does not suffice.
         """
         batch = len(passed.figures)
-        figures = torch.empty(batch, len(BackwardFigure), dtype=torch.float64)
+        figures = empty(batch, len(BackwardFigure))
         given = pointers([0 if value is None else value.data_ptr() for value in output_gradients])
         filled = pointers([0 if value is None else value.data_ptr() for value in gradients])
         call = BackwardCall(

@@ -1,6 +1,7 @@
 """The lanes engine: compiled kernels over packs of instances, on the CPU."""
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed
-from cvxfold.engines.lanes.binding import ForwardFigure, KernelSettings
+from cvxfold.engines.lanes.binding import KernelSettings
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
@@ -27,6 +28,27 @@ from cvxfold.problem.structure import IndexArray
 
 PENALTY = 1.0
 """ρ after equilibration, unless asked otherwise."""
+
+LARGE, DENSE = 5e7, 0.2
+"""Multiplications, and density, beyond which batched dense factorizations were measured to be faster: a dense
+program of about 400 variables."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a factorization of K takes.
+
+    Args:
+        multiplications: of numbers. density: the share of its lower triangle that L fills.
+    """
+
+    multiplications: int
+    density: float
+
+    @property
+    def is_for_dense_matrices(self) -> bool:
+        """Whether a matrix library does it faster, whose cost does not depend on the zeros."""
+        return self.multiplications > LARGE and self.density > DENSE
 
 
 class LanesEngine:
@@ -110,6 +132,13 @@ class LanesEngine:
         )  # fmt: skip
 
     @cached_property
+    def work(self) -> "Work":
+        """What a factorization takes."""
+        entries, multiplications = self._compiled.counts
+        size = self.pattern.n + self.pattern.m
+        return Work(multiplications, entries / max(size * (size - 1) / 2, 1))
+
+    @cached_property
     def pattern(self) -> Pattern:
         """Of the structure."""
         return Pattern.of(self._entries.structure)
@@ -141,7 +170,7 @@ class LanesEngine:
             residuals=found.residuals,
             certificate=found.certificate,
             rescued=found.rescued,
-            penalty=passed.figures[:, ForwardFigure.PENALTY],
+            penalty=torch.full_like(found.certificate, request.settings.penalty or math.nan),
             relaxation=request.settings.relaxation,
             proximal=request.proximal,
             kept=Packs(passed, (pattern.P.shape[1], len(pattern.A_column)), program.structure),
@@ -152,7 +181,13 @@ class LanesEngine:
         rows = (solution.status == UNCONVERGED).nonzero().squeeze(-1)
         if not len(rows) or request.deadline.passed:
             return solution
-        part = self.beside.solve(solution.program.take(rows), replace(request, start=None))
+        settings = replace(
+            request.settings, max_iters=request.settings.max_iters - int(solution.iterations[rows].amax())
+        )
+        if settings.bare:
+            return solution  # what is left would not come as far from a new start
+        asked = replace(request, settings=settings, start=None)
+        part = self.beside.solve(solution.program.take(rows), asked)
         kept = solution.kept
         assert isinstance(kept, Packs)
         kept.moved(rows, part.x, part.y, part.s)

@@ -1,12 +1,13 @@
 """What the passes of the lanes engine's shortcut leave."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from cvxfold.engines.lanes.batch import CompiledBatch, Passed
+from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.outcome import Ended
 from cvxfold.fold import AdjointSettings, AdjointSolution
@@ -14,17 +15,9 @@ from cvxfold.gradient.screen import Screen
 
 
 @dataclass(frozen=True)
-class LanesReturned:
-    """What a backward pass leaves.
+class LanesSeen:
+    """What a backward pass saw: its figures ``(B, ·)``."""
 
-    Args:
-        gradients: of each parameter, ``(B, size)``, None where unwanted.
-        doubtful: how many instances call for a diagnosis or a word.
-        figures: of the pass.
-    """
-
-    gradients: Sequence[Tensor | None]
-    doubtful: int
     figures: Tensor
 
     def system(self, settings: AdjointSettings) -> AdjointSolution:
@@ -34,6 +27,21 @@ class LanesReturned:
     def screen(self) -> Screen:
         """What was seen of the instances."""
         return screen_of(self.figures)
+
+
+@dataclass(frozen=True)
+class LanesReturned:
+    """What a backward pass leaves.
+
+    Args:
+        gradients: of each parameter, ``(B, size)``, None where unwanted.
+        doubtful: how many instances call for a diagnosis or a word.
+        seen: for the record.
+    """
+
+    gradients: Sequence[Tensor | None]
+    doubtful: int
+    seen: LanesSeen
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,18 @@ class LanesPassage:
         """How many instances are not solved."""
         return self.passed.unsolved
 
-    def ended(self) -> Ended:
-        """How the instances ended."""
-        return ended_of(self.passed.figures)
+    @property
+    def ended(self) -> Callable[[], Ended]:
+        """Tells how the instances ended, by the figures alone."""
+        return partial(ended_of, self.passed.figures)
 
     def points(self) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)``."""
         return self.compiled.points(self.passed)
+
+    def beginnings(self) -> Tensor:
+        """x, y and s side by side, ``(B, n + 2m)``."""
+        return torch.cat(self.points(), dim=1)
 
     def differentiate(
         self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings
@@ -70,10 +83,8 @@ class LanesPassage:
         """Gradients of the parameters; see :class:`cvxfold.engines.protocol.Passage`."""
         batch = len(self.passed.figures)
         gradients = [
-            torch.empty(batch, size, dtype=torch.float64) if wants else None
-            for size, wants in zip(self.sizes, wanted, strict=True)
+            empty(batch, size) if wants else None for size, wants in zip(self.sizes, wanted, strict=True)
         ]
-        figures, doubtful = self.compiled.backward(
-            self.passed, bars, gradients, (settings.tol, SUSPECT, NEGLIGIBLE)
-        )
-        return LanesReturned(gradients, doubtful, figures)
+        tolerances = settings.tol, SUSPECT, NEGLIGIBLE
+        figures, doubtful = self.compiled.backward(self.passed, bars, gradients, tolerances)
+        return LanesReturned(gradients, doubtful, LanesSeen(figures))

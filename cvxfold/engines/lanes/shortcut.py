@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cvxfold.engines.lanes.batch import CompiledBatch
+from cvxfold.engines.lanes.batch import CompiledBatch, empty
 from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
@@ -36,7 +36,7 @@ class LanesShortcut:
         self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
     ) -> LanesPassage:
         """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
-        outputs = [torch.empty(batch, size, dtype=torch.float64) for size in self._sizes]
+        outputs = [empty(batch, size) for size in self._sizes]
         settings = self._engine.settings(request)
         passed = self._compiled.forward(parameters, batch, outputs, settings, start)
         return LanesPassage(self._compiled, passed, outputs, self._maps.sizes)

@@ -138,7 +138,7 @@ class TensorEngine:
         return self._preparations[bare]
 
     def _located(self, solution: Solution) -> FixedPoint:
-        """A solution as a fixed point of F; one that another engine found under its own natural penalty."""
+        """A solution as a fixed point of F, under the natural penalty where it has none of its own."""
         if isinstance(solution.kept, FixedPoint):
             return solution.kept
         program, values = solution.program, solution.program.values
@@ -148,7 +148,9 @@ class TensorEngine:
         assert left.x is not None
         s, y = scaling.equilibrated(left.s, left.y)
         x = left.x / scaling.columns / scaling.size.unsqueeze(-1)
-        splitting = Splitting(cone_program, balance_of(cone_program, x, s, y), solution.relaxation)
+        penalty, natural = solution.penalty, balance_of(cone_program, x, s, y)
+        penalty = torch.where(penalty.isnan(), natural, penalty)
+        splitting = Splitting(cone_program, penalty, solution.relaxation)
         point = splitting.evaluate(splitting.state(s, y))
         return FixedPoint(splitting, scaling, prepared.reduced, point, solution.x, solution.y)
 

@@ -43,6 +43,11 @@ class SplittingLinearization:
         return self.at.scaling
 
     @property
+    def penalty(self) -> Tensor:
+        """ρ."""
+        return self.splitting.penalty.expand(len(self.u))
+
+    @property
     def relaxation(self) -> float:
         """α."""
         return self.splitting.alpha

@@ -194,7 +194,7 @@ class _Case:
             device=str(phi.u.device),
             tol=self.tol,
             loss=self.origin,
-            penalty=solution.penalty,
+            penalty=phi.penalty,
             relaxation=phi.relaxation,
             spectral_radius=_tensor(radii, phi.u),
             eigenvalues=_padded(spectra, phi.u),

@@ -82,7 +82,7 @@ def soft_threshold(*a: list[float], **options: Any) -> cvxfold.Comparison:
 
 def test_no_winner_at_a_kink() -> None:
     """There every number between the slopes on both sides is a gradient."""
-    comparison = soft_threshold([1.0, 3.0])
+    comparison = soft_threshold([1.0, 3.0], layer_options={"engine": "tensors"})
     assert comparison.degenerate == [0]
     assert comparison.right == ()
     words = (

@@ -5,6 +5,22 @@
 
 namespace cvxfold {
 
+const int PANEL = 4; // columns of a panel, and of a run, at most
+
+// Neighbouring columns of L of one pattern: each is the one before without its first row.
+struct Panel {
+    // What a run of neighbouring earlier columns, of one pattern from the panel's rows on, does to it.
+    struct Update {
+        int32_t column, run;   // the first of them, and how many
+        int32_t count;         // of the panel's columns that it changes
+        int32_t entry[PANEL];  // where in L the first of the panel's rows is, in each column of the run
+        int32_t target[PANEL]; // which of the panel's columns it changes
+    };
+
+    int32_t first, count; // columns
+    int32_t begin, end;   // updates
+};
+
 // minimize 1/2 x'Px + q'x  subject to  Ax + s = b, s in K, with K a product of cones in SCS's order.
 //
 // A is stored by rows; the rows of a cone that is no orthant share one pattern. P is stored by its upper
@@ -24,9 +40,9 @@ struct Shape {
     const int32_t *K_start, *K_row;
     const int32_t *P_in_K, *A_in_K, *diagonal_in_K;
     const int32_t *L_start, *L_row;
-    // For each row j of L: its entries by column, as places in L and columns, and how many of them, from each
-    // one on, belong to columns of equal pattern below j (at most 4).
-    const int32_t *row_start, *row_entry, *row_column, *row_run;
+    int32_t panels; // neighbouring columns of L that are factored together
+    const Panel *panel;
+    const Panel::Update *update;
 
     int32_t separable() const { return zero + nonnegative; }
     bool curved() const { return second_order + semidefinite + exponential + power > 0; }

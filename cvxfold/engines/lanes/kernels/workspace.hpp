@@ -13,7 +13,7 @@ struct Workspace {
     Pack *x, *u, *s, *y, *R;              // the point, Pi_K(u), R (s - u), the penalty
     Pack *dual, *primal, *Px;             // residuals Px + q + A'y (n) and Ax + s - b (m)
     Pack *lambda, *E, *frame, *rotated_A; // D = Q lambda Q', (1 - lambda)^1/2, Q, Q'A
-    Pack *K, *target, *right;             // (nnz_K), (N), (3 N)
+    Pack *K, *target, *right;             // (nnz_K), (PANEL N), (3 N)
     Pack *dx, *du, *turned;               // steps; (m) in the frame
     Pack *x_before, *u_before, *x_kept, *u_kept;
     Pack *roots;      // (S.roots)
@@ -77,7 +77,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.frame = c.take(S.frame);
     w.rotated_A = S.curved() ? c.take(S.nnz_A) : nullptr;
     w.K = c.take(S.nnz_K);
-    w.target = c.take(N);
+    w.target = c.take(PANEL * N);
     w.right = c.take(3 * N);
     w.dx = c.take(n);
     w.du = c.take(m);
