@@ -142,7 +142,7 @@ class CvxpyLayer(torch.nn.Module):
         if call is not None:
             found = call.solve(warm.points(call.arguments.instances))
             if found is not None and not found.unsolved:
-                warm.keep_passage(found)
+                warm.keep(found, lightly=True)
                 return call.outputs()
         missing_is_error = options.on_unsolvable == "raise"
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
@@ -207,9 +207,7 @@ class CvxpyLayer(torch.nn.Module):
         if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
             return None
         arguments = PlainArguments.of(params, self._canonical.parameters)
-        if arguments is None:
-            return None
-        return ShortCall(self._parts, shortcut, options, arguments)
+        return None if arguments is None else ShortCall(self._parts, shortcut, options, arguments)
 
     @cached_property
     def _parts(self) -> LayerParts:

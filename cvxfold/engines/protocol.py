@@ -191,6 +191,10 @@ class Passage(Protocol):
         """x ``(B, n)``, y and s ``(B, m)``."""
         ...
 
+    def beginnings(self) -> Tensor:
+        """For the shortcut's later passes: x, y and s side by side, and whatever follows, ``(B, ·)``."""
+        ...
+
     def differentiate(
         self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings
     ) -> Returned:
@@ -218,8 +222,8 @@ class Shortcut(Protocol):
             parameters: each ``(1|B, ·)``, float64 and contiguous, in the layer's order.
             batch: B.
             request: what is asked.
-            start: x, y and s side by side to start from, ``(B, n + 2m)``, NaN for instances without; None for
-                none.
+            start: rows of beginnings, of x, y and s alone or with what follows, NaN for instances without;
+                None for none.
 
         Raises:
             MemoryError: memory does not suffice.

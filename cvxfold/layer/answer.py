@@ -80,8 +80,7 @@ class Answer:
                 found.append(Piece(piece.rows[keep], piece.value.take(keep)))
         return found
 
-    @property
-    def points(self) -> Tensor:
+    def beginnings(self) -> Tensor:
         """x, y and s side by side, ``(B, n + 2m)``, NaN for instances that are not solved."""
         points = self.x.new_full((len(self.x), self.x.shape[1] + 2 * self.y.shape[1]), torch.nan)
         for piece in self.pieces:

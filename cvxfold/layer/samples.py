@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_wrapped
-from cvxfold.engines.protocol import Passage
 
 Samples = Tensor | Sequence[int] | NDArray[np.integer[Any]] | int
 """Ids of training samples, one for each instance of a batch."""
@@ -93,10 +92,12 @@ class PointsBySample:
         self._rows = np.insert(self._rows, places, np.arange(used, needed))
 
 
-class _HasPoints(Protocol):
-    """What can tell its points: a passage."""
+class _Found(Protocol):
+    """What a call found: a passage, or an answer."""
 
-    def points(self) -> tuple[Tensor, Tensor, Tensor]: ...
+    def beginnings(self) -> Tensor:
+        """x, y and s side by side, and what else the engine can use, NaN for instances not solved."""
+        ...
 
 
 class WarmStarts:
@@ -166,34 +167,25 @@ class WarmStart:
         found = self._starts.by_sample.find(self._ids)
         return None if found is None else torch.from_numpy(found)
 
-    def keep_passage(self, passage: Passage) -> None:
-        """Remember a batch that a shortcut has solved: its points, or only where they are."""
-        if self._wanted:
-            self.keep(torch.cat(passage.points(), dim=1), all_solved=True)
-        else:
-            self._starts.last_batch = _while_it_lives(passage)
+    def keep(self, found: _Found, lightly: bool = False) -> None:
+        """Remember the points that a call found, of solved instances.
 
-    def keep(self, points: Tensor, all_solved: bool = False) -> None:
-        """Remember a batch: x, y and s side by side, ``(B, n + 2m)``, NaN for what is not solved."""
+        Unless it asked for a warm start, ``lightly`` only where they are, while that lives.
+        """
+        if lightly and not self._wanted:
+            reference = weakref.ref(found)
+            self._starts.last_batch = lambda: None if (it := reference()) is None else it.beginnings()
+            return
+        points = found.beginnings()
         if self._samples is None:
             self._starts.last_batch = lambda: points
             return
         ids, values = self._ids, points.cpu().numpy()
         assert ids is not None
-        if not all_solved:
-            solved = np.isfinite(values).all(1)
+        solved = ~np.isnan(values[:, :1]).any(1)
+        if not solved.all():
             ids, values = ids[solved], values[solved]
         self._starts.by_sample.keep(ids, values)
-
-
-def _while_it_lives(passage: _HasPoints) -> Callable[[], Tensor | None]:
-    reference = weakref.ref(passage)
-
-    def points() -> Tensor | None:
-        found = reference()
-        return None if found is None else torch.cat(found.points(), dim=1)
-
-    return points
 
 
 def _checked(samples: Samples, batch: int) -> NDArray[np.int64]:

@@ -119,7 +119,7 @@ class Session:
         if pieces:
             self._last = weakref.ref(answer)
         if request.warm is not None:
-            request.warm.keep(answer.points)
+            request.warm.keep(answer)
         self.remember(answer.report)
         self.notify(answer.report)
         judge_forward(answer.report.forward, request.options)  # 3

@@ -80,10 +80,8 @@ class ShortCall:
     ) -> None:
         self._parts, self._shortcut, self.options = parts, shortcut, options
         self.arguments = arguments
-        deadline = Deadline.after(options.forward.time_limit)
-        self._request = SolveRequest(
-            options.forward, rescue=options.rescue, proximal=options.proximal, deadline=deadline
-        )
+        forward, deadline = options.forward, Deadline.after(options.forward.time_limit)
+        self._request = SolveRequest(forward, None, options.rescue, options.proximal, deadline)
 
     def solve(self, start: Tensor | None) -> Passage | None:
         """Step 1, from x, y and s ``(B, n + 2m)`` or from nothing.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
@@ -71,6 +72,10 @@ class LanesPassage:
     def points(self) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)``."""
         return self.compiled.points(self.passed)
+
+    def beginnings(self) -> Tensor:
+        """x, y and s side by side, ``(B, n + 2m)``."""
+        return torch.cat(self.points(), dim=1)
 
     def differentiate(
         self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings

@@ -13,7 +13,7 @@ from cvxfold.studies.bench.families.family import Family, Stated
 from cvxfold.torch import CvxpyLayer
 
 Evaluate = Callable[..., Sequence[Tensor]]
-"""From parameter tensors to output tensors, differentiably; may take ``warm_start``."""
+"""From parameter tensors to output tensors, differentiably; may take ``warm_start`` and ``samples``."""
 
 
 class Peer(Protocol):
@@ -34,6 +34,11 @@ class Peer(Protocol):
         """Whether its layers take ``warm_start=True``."""
         ...
 
+    @property
+    def by_sample(self) -> bool:
+        """Whether its layers take ``samples`` too."""
+        ...
+
     def suits(self, family: Family) -> bool:
         """Whether it can solve problems of this family at all."""
         ...
@@ -50,6 +55,7 @@ class Cvxfold:
     name: str = "cvxfold"
     missing: str | None = None
     warm: bool = True
+    by_sample: bool = True
 
     def suits(self, family: Family) -> bool:
         """All of them."""
@@ -72,6 +78,7 @@ class Diffcp:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     missing: str | None = None
     warm: bool = False
+    by_sample: bool = False
 
     def suits(self, family: Family) -> bool:
         """All of them."""
@@ -105,6 +112,7 @@ class Moreau:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     as_it_comes: bool = False
     warm: bool = True
+    by_sample: bool = False
 
     @property
     def missing(self) -> str | None:
@@ -133,6 +141,7 @@ class Qpth:
 
     name: str = "qpth"
     warm: bool = False
+    by_sample: bool = False
 
     @property
     def missing(self) -> str | None:

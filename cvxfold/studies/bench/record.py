@@ -17,7 +17,9 @@ def of(result: BenchResult) -> dict[str, Any]:
         "median_against_any": result.median_against_any,
         "median_against_theirs": result.median_against_theirs,
         "cells": [_cell(cell) for cell in result.cells],
-        "training": [asdict(row) | {"gain": row.gain} for row in result.training],
+        "training": [
+            asdict(row) | {"gain": row.gain, "gain_shuffled": row.gain_shuffled} for row in result.training
+        ],
     }
 
 

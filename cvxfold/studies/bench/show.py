@@ -72,16 +72,17 @@ def profile_table(result: BenchResult) -> Table:
 
 
 def training_table(result: BenchResult) -> Table:
-    """Steps of a training from nothing and from the last step's solutions."""
-    found = _table(
-        "Training, a step", ("cold\nms", "warm\nms", "cold /\nwarm", "difference\nof outputs", "steps")
-    )
+    """Steps of a training from nothing and from earlier solutions."""
+    headings = ("cold\nms", "warm\nms", "cold /\nwarm", "shuffled\nms", "cold /\nshuffled")
+    found = _table("Training, a step", (*headings, "difference\nof outputs", "steps"))
     for row in result.training:
         found.add_row(
             f"{escape(row.family)} {row.size}, batch {row.batch}, {row.peer}",
             _ms(row.cold),
             _ms(row.warm),
             _times(row.gain),
+            _ms(row.shuffled),
+            _times(row.gain_shuffled),
             _e(row.difference),
             str(row.steps),
             escape(row.note),

@@ -1,19 +1,23 @@
-"""Training: steps with slowly changing values, from nothing and from the last step's solutions."""
+"""Training: steps with slowly changing values, from nothing and from earlier solutions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cvxfold.studies.bench.families.family import Family
-from cvxfold.studies.bench.passes import drawn, one_pass, weights_of
+from cvxfold.studies.bench.passes import Pass, drawn, one_pass, weights_of
 from cvxfold.studies.bench.peers import Evaluate, Peer
 from cvxfold.studies.bench.settings import BenchSettings
 
 DRIFT = 0.02
 """How far the values go during the whole training, of the way from one draw to another."""
+
+BATCHES = 4
+"""Mini-batches in the data set that the shuffled ones are taken from."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,11 @@ class Training:
     """A peer's training on one cell.
 
     Args:
-        family, size, batch, peer: what and who. steps: how many were made, after a first one.
-        cold: seconds of a step, both passes, the median. warm: with ``warm_start=True``.
-        difference: the largest relative difference of the outputs of the two in the last step.
+        family, size, batch, peer: what and who. steps: how many were made, after first ones.
+        cold: seconds of a step, both passes, the median.
+        warm: with ``warm_start=True``, the same batch in every step.
+        shuffled: with ``samples`` too, another batch of the data set in each; None where the peer has none.
+        difference: the largest relative difference of the outputs in the last step, warm and cold.
         note: what went wrong.
     """
 
@@ -34,6 +40,7 @@ class Training:
     steps: int = 0
     cold: float | None = None
     warm: float | None = None
+    shuffled: float | None = None
     difference: float | None = None
     note: str = ""
 
@@ -42,17 +49,23 @@ class Training:
         """How many times longer a step takes without the last one's solutions."""
         return self.cold / self.warm if self.cold and self.warm else None
 
+    @property
+    def gain_shuffled(self) -> float | None:
+        """How many times longer a step takes without the samples' last solutions."""
+        return self.cold / self.shuffled if self.cold and self.shuffled else None
+
 
 def train(
     family: Family, size: int, batch: int, peers: Sequence[Peer], settings: BenchSettings
 ) -> list[Training]:
-    """Make the same steps cold and warm, in turns, with each peer that has a warm start."""
+    """Make the same steps cold, warm and shuffled, in turns, with each peer that has a warm start."""
     found = []
     for peer in peers:
         if not (peer.warm and peer.suits(family)):
             continue
         try:
-            layers = [peer.layer(family, family.state(size), settings.threads) for _ in range(2)]
+            ways = 3 if peer.by_sample else 2
+            layers = [peer.layer(family, family.state(size), settings.threads) for _ in range(ways)]
             found.append(_steps(layers, Training(family.name, size, batch, peer.name), family, settings))
         except Exception as error:
             text = " ".join(str(error).split())
@@ -61,27 +74,67 @@ def train(
     return found
 
 
+class _DataSet:
+    """Values of all samples, which drift, and batches of them."""
+
+    def __init__(self, family: Family, of: Training, settings: BenchSettings) -> None:
+        self._batch, self._steps = of.batch, max(1, settings.training)
+        count = BATCHES * of.batch
+        self._start, self._end = (drawn(family, of.size, count, settings.seed, turn) for turn in (0, 1))
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._epoch: Iterator[Tensor] = iter(())
+
+    def values(self, samples: Tensor, step: int) -> list[Tensor]:
+        """Of some samples, in a step."""
+        way = DRIFT * step / self._steps
+        pairs = zip(self._start, self._end, strict=True)
+        return [(1 - way) * a[samples] + way * b[samples] for a, b in pairs]
+
+    @property
+    def first(self) -> Tensor:
+        """The samples that make the same batch in every step."""
+        return torch.arange(self._batch)
+
+    def shuffled(self) -> Tensor:
+        """The samples of the next mini-batch."""
+        found = next(self._epoch, None)
+        if found is None:
+            order = torch.randperm(BATCHES * self._batch, generator=self._generator)
+            self._epoch = iter(order.split(self._batch))
+            found = next(self._epoch)
+        return found
+
+
 def _steps(layers: Sequence[Evaluate], of: Training, family: Family, settings: BenchSettings) -> Training:
-    weights = weights_of(family, of.size, of.batch, settings.seed)
-    start, end = (drawn(family, of.size, of.batch, settings.seed, turn) for turn in (0, 1))
-    seconds: tuple[list[float], list[float]] = ([], [])
+    weights, data = weights_of(family, of.size, of.batch, settings.seed), _DataSet(family, of, settings)
+    cold, *others = layers
+    seconds: list[list[float]] = [[] for _ in layers]
     difference, spent, done = 0.0, 0.0, 0
-    for step in range(settings.training + 1):
-        way = DRIFT * step / max(1, settings.training)
-        values = [(1 - way) * a + way * b for a, b in zip(start, end, strict=True)]
-        calls: tuple[dict[str, Any], dict[str, Any]] = ({}, {"warm_start": step > 0})
-        passes = [one_pass(layer, values, weights, **call) for layer, call in zip(layers, calls, strict=True)]
-        difference = _difference(*(one.outputs for one in passes))
-        if step == 0:
+    for step in range(-BATCHES, settings.training):
+        ways: list[tuple[Evaluate, Tensor, dict[str, Any]]] = [(cold, data.first, {})]
+        ways.append((others[0], data.first, {"warm_start": True}))
+        if len(others) > 1:
+            some = data.shuffled()
+            ways.append((others[1], some, {"warm_start": True, "samples": some}))
+        passes: list[Pass] = []
+        for layer, samples, call in ways:
+            passes.append(one_pass(layer, data.values(samples, max(step, 0)), weights, **call))
+        if step < 0:  # everyone has been seen once
             continue
         done += 1
         for record, one in zip(seconds, passes, strict=True):
             record.append(one.seconds)
             spent += one.seconds
-        if spent > settings.time_limit:
+        if spent > settings.time_limit or done == settings.training:
+            difference = _difference(passes[0].outputs, passes[1].outputs)
+            if len(others) > 1:
+                _, some, _ = ways[-1]
+                expected = one_pass(cold, data.values(some, step), weights)
+                difference = max(difference, _difference(expected.outputs, passes[2].outputs))
             break
-    cold, warm = (median(record) for record in seconds)
-    return Training(of.family, of.size, of.batch, of.peer, done, cold, warm, difference)
+    medians = [median(record) for record in seconds]
+    shuffled = medians[2] if len(medians) > 2 else None
+    return Training(of.family, of.size, of.batch, of.peer, done, medians[0], medians[1], shuffled, difference)
 
 
 def _difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:

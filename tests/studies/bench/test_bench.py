@@ -32,6 +32,7 @@ class FakePeer:
     change: Any
     missing: str | None = None
     warm: bool = False
+    by_sample: bool = False
     calls: list[tuple[int, ...]] = field(default_factory=list)
 
     def suits(self, family: Family) -> bool:
@@ -162,6 +163,7 @@ def test_training() -> None:
     assert (row.peer, row.steps, row.note) == ("cvxfold", 3, "")
     assert row.difference is not None
     assert row.difference < 1e-8
+    assert row.gain_shuffled is not None
     assert not result.cells
 
 
