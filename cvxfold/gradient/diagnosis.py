@@ -77,10 +77,11 @@ class Diagnosis:
 
     @classmethod
     def unsuspicious(cls, seen: Screen) -> "Diagnosis":
-        """Of instances on which the screen has nothing."""
+        """Of instances that the screen leaves no doubt about."""
         no = torch.zeros_like(seen.on_kink)
+        kinked, singular = (no.clone() if known is None else known for known in (seen.kinked, seen.singular))
         offset = seen.offset  # at this size, the error's too
-        return cls(seen.margin, seen.smallest, no, no.clone(), offset, seen.adjoint_error, seen.strength)
+        return cls(seen.margin, seen.smallest, kinked, singular, offset, seen.adjoint_error, seen.strength)
 
     @classmethod
     def unknown(cls, like: Tensor) -> "Diagnosis":

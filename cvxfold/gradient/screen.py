@@ -38,6 +38,7 @@ class Screen(Batched):
         suspect: the ``smallest`` below which J may be singular: how well inverse iteration has
             found it, 0 where it is known not to matter.
         negligible: the ``offset`` that calls for no diagnosis.
+        kinked, singular: where the engine is certain that there is no unique derivative; None for nowhere.
     """
 
     margin: Tensor
@@ -50,6 +51,8 @@ class Screen(Batched):
     unsolved: Tensor
     suspect: Tensor | float = SUSPECT
     negligible: float = NEGLIGIBLE
+    kinked: Tensor | None = None
+    singular: Tensor | None = None
 
     @property
     def suspicious(self) -> Tensor:

@@ -14,6 +14,9 @@ SUSPECT = 1e-5
 """‖J w‖/‖w‖ after three steps of inverse iteration below which J may be singular. A null vector grows by
 1/δ = 1e8 a step, so that beside this no step can have missed it."""
 
+PERHAPS, YES = 1, 2
+"""Answers of the kernels: a suspicion, and a certainty."""
+
 NEGLIGIBLE = 1e-8
 """What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. The
 kernels report it as that distance times what J magnifies it by at most, where cones are curved."""
@@ -55,15 +58,20 @@ def system_of(figures: Tensor, settings: AdjointSettings) -> AdjointSolution:
 def screen_of(figures: Tensor) -> Screen:
     """What the kernels saw of each instance, from a backward pass's figures ``(B, ·)``."""
     column = {figure: figures[:, figure] for figure in BackwardFigure}
+    matters, small = column[BackwardFigure.MATTERS], column[BackwardFigure.SMALLEST] < SUSPECT
+    solved = column[BackwardFigure.RESIDUAL] <= UNSOLVED
+    matters, singular = matters > 0, (matters == YES) & small & solved
     return Screen(
         margin=column[BackwardFigure.MARGIN],
-        on_kink=column[BackwardFigure.ON_KINK] > 0,
+        on_kink=column[BackwardFigure.ON_KINK] == PERHAPS,
         smallest=column[BackwardFigure.SMALLEST],
         offset=column[BackwardFigure.OFFSET],
         adjoint_error=column[BackwardFigure.ERROR],
         strength=column[BackwardFigure.STRENGTH],
         blind=torch.zeros(len(figures), dtype=torch.bool),
-        unsolved=~(column[BackwardFigure.RESIDUAL] <= UNSOLVED),
-        suspect=SUSPECT * column[BackwardFigure.MATTERS],
+        unsolved=~solved,
+        suspect=SUSPECT * (matters & ~singular),
         negligible=NEGLIGIBLE,
+        kinked=column[BackwardFigure.ON_KINK] == YES,
+        singular=singular,
     )

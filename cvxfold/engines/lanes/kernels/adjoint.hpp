@@ -38,6 +38,7 @@ const double ADJOINT_EXACT = 1e-15;
 const double KINK = 1e-9, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
 const double SINGULAR = 1e-5;                  // as cvxfold.engines.lanes.figures has it
 const double ROUNDING = 2e-16;
+const double NULL_EXACT = 1e-12;        // |K v|/|v| of a null vector
 const int LOOKS = 2, PURIFICATIONS = 2; // steps of inverse iteration; of (K + T)^-1 T after them
 
 // What the adjoint works on, (n) and (m) each.
@@ -151,8 +152,11 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
         const Pack inverse = 1.0 / max(sqrt(squared_norm(a.null, S.N)), splat(1e-300));
         for (int i = 0; i < S.N; i++)
             a.null[i] *= inverse;
-        if (number == LOOKS + PURIFICATIONS - 1)
+        if (number == LOOKS + PURIFICATIONS - 1) {
             seen.matters = matters(S, Y, w, a.null, a.x_bar, y_given);
+            const Mask null = null_residual(S, w, a.null) <= NULL_EXACT;
+            seen.matters = select(null & (seen.matters > NO), splat(YES), seen.matters);
+        }
     } else {
         correct<1>(S, w, a, improving);
     }
@@ -220,7 +224,7 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
     seen.margin = nearest / state_size;
     seen.state_size = state_size;
     Mask on_kink = seen.margin <= max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK)));
-    seen.on_kink = select(on_kink, splat(1), Pack{});
+    seen.on_kink = select(on_kink, splat(PERHAPS), splat(NO));
     return seen;
 }
 

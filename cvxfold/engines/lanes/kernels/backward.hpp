@@ -9,6 +9,7 @@ namespace cvxfold {
 
 // As cvxfold.gradient.diagnosis has them.
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
+const double SIDES_DIFFER = 1e-2; // beyond this no smooth change could be meant
 
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
 // p| + |y_bar|), with M = P + A'R A: the gradient of the splitting's first step, M taken by its diagonal.
@@ -57,12 +58,12 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
             move(at + i, c < S.exponential ? exponential_inside[i] : power_inside[i]);
 }
 
-// Whether it does not matter on which side of the kinks within `reach` an instance is: both sides give the
-// same gradient on what parameters reach, and on neither is J singular in a way that matters. The adjoint and
-// the state are as before afterwards.
-inline Mask sides_agree(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                        const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
-                        Pack reach, Pack floor) {
+// Whether it matters on which side of the kinks within `reach` an instance is: NO, where both sides give the
+// same gradient on what parameters reach and on neither J is singular in a way that matters; YES, where the
+// gradients are far apart; else PERHAPS. The adjoint and the state are as before afterwards.
+inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                         const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
+                         Pack reach, Pack floor) {
     Pack *p = w.found, *v = p + S.n, *u = v + S.m;
     for (int i = 0; i < S.n; i++)
         p[i] = a.p[i];
@@ -70,12 +71,14 @@ inline Mask sides_agree(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
         v[j] = w.y[j];
         u[j] = w.u[j];
     }
-    Mask agree = all();
+    Mask agree = all(), solved = all();
+    Pack farthest{};
     Pack largest_norm = floor;
     for (double side : SIDES) {
         step_aside(S, w, u, margin, reach, side);
         const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s);
-        agree &= (seen.residual <= SIDES_AGREE) & ((seen.smallest >= SINGULAR) | (seen.matters == 0.0));
+        solved &= seen.residual <= SIDES_AGREE;
+        agree &= (seen.smallest >= SINGULAR) | (seen.matters == NO);
         for (int j = 0; j < S.m; j++)
             w.y[j] *= w.rows[j];
         for (int i = 0; i < S.n; i++)
@@ -87,6 +90,7 @@ inline Mask sides_agree(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
             w.y[j] -= v[j];
         const Pack apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
         agree &= apart <= 0.5 * SIDES_AGREE * largest_norm;
+        farthest = max(farthest, apart);
     }
     for (int i = 0; i < S.n; i++)
         a.p[i] = p[i];
@@ -94,7 +98,8 @@ inline Mask sides_agree(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
         w.y[j] = v[j];
         w.u[j] = u[j];
     }
-    return agree;
+    const Mask apart = solved & (farthest > SIDES_DIFFER * largest_norm);
+    return select(agree & solved, splat(NO), select(apart, splat(YES), splat(PERHAPS)));
 }
 
 // Loss gradients in a.x_bar and y_given, equilibrated; x and y in own units. Leaves p in a.p, v in w.y, both
@@ -125,8 +130,9 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     seen.strength = select(size == 0.0, Pack{}, FELT * size / max(floor, splat(2.3e-308)));
     if (any(seen.on_kink > 0.0)) {
         const Pack reach = max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK))) * seen.state_size;
-        const Mask agree = sides_agree(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, reach, size);
-        seen.on_kink = select(agree, Pack{}, seen.on_kink);
+        const Pack matter =
+            sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, reach, size);
+        seen.on_kink = select(seen.on_kink > 0.0, matter, splat(NO));
     }
     // The derivative of a curved cone's projection moves with u, by as much as J magnifies that at most.
     if (S.curved())

@@ -13,6 +13,9 @@ namespace cvxfold {
 
 const double FELT = 1e-7; // as cvxfold.gradient.screen has it
 
+// Answers of an inspection.
+const double NO = 0, PERHAPS = 1, YES = 2;
+
 // The right-hand side of J du = r into column c. Uses w.turned and `upper` (n).
 template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
     for (int j = 0; j < S.m; j++)
@@ -63,6 +66,23 @@ inline double generic(int j) {
     return __builtin_cos(1.7 * place * place + place);
 }
 
+// |K v| for a v = (dx, z), (N), of length 1, K without regularization. Uses w.turned, w.dx, w.du.
+inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
+    Pack *dy = w.turned, *upper = w.dx, *lower = w.du, squares{};
+    for (int j = 0; j < S.m; j++)
+        dy[j] = w.E[j] * v[S.n + j];
+    out_of_frame(S, w.frame, dy, dy);
+    multiply_P(S, w.P, v, upper);
+    add_A_transposed(S, w.A, dy, upper);
+    multiply_A(S, w.A, v, lower);
+    into_frame(S, w.frame, lower, lower);
+    for (int j = 0; j < S.m; j++) {
+        const Pack rest = w.E[j] * lower[j] - w.lambda[j] / w.R[j] * v[S.n + j];
+        squares += rest * rest;
+    }
+    return sqrt(squares + squared_norm(upper, S.n));
+}
+
 // Whether a null vector (dx, z), (N), concerns somebody: it moves an entry of x or y that the loss looks at,
 // or ties the multiplier of an inequality to a row that parameters move. Uses w.turned, w.scratch.
 inline Pack matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null, const Pack *x_bar,
@@ -91,7 +111,7 @@ inline Pack matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *n
     }
     for (int k = 0; k < Y.moving_rows; k++)
         moved |= (abs(dy[Y.which_rows[k]]) > FELT * y_largest) & (y_largest > 0.0);
-    return select(seen | (inequality & moved), splat(1), Pack{});
+    return select(seen | (inequality & moved), splat(PERHAPS), splat(NO));
 }
 
 } // namespace cvxfold
