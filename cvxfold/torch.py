@@ -123,8 +123,9 @@ class CvxpyLayer(torch.nn.Module):
             warm_start: start from the last solutions: of the samples, or else of the last batch, if it had
                 the same size. Instances without one start from nothing.
             samples: with ``warm_start=True``: an id for each instance, such as its place in the data set,
-                ``(B,)`` nonnegative integers. The layer keeps the last solution of each, in 8 (n + 2m) + 16
-                bytes, n and m the variables and rows of the cone program, until :meth:`forget`.
+                ``(B,)`` nonnegative integers. The layer keeps the last solution and scaling of each, in
+                8 (2n + 3m) + 16 bytes, n and m the variables and rows of the cone program, until
+                :meth:`forget`.
 
         Returns:
             One tensor for each of ``variables``, ``(*shape)`` or ``(B, *shape)``, in the parameters' dtype
@@ -140,7 +141,7 @@ class CvxpyLayer(torch.nn.Module):
         found: Passage | None = None
         call = self._short_call(params, options)
         if call is not None:
-            found = call.solve(warm.points(call.arguments.instances))
+            found = call.solve(warm.points(call.arguments.instances), warm.wanted)
             if found is not None and not found.unsolved:
                 warm.keep(found, lightly=True)
                 return call.outputs()

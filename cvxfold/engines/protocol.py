@@ -214,7 +214,12 @@ class Shortcut(Protocol):
         ...
 
     def solve(
-        self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
+        self,
+        parameters: Sequence[Tensor],
+        batch: int,
+        request: SolveRequest,
+        start: Tensor | None,
+        keep: bool = False,
     ) -> Passage:
         """Solve.
 
@@ -224,6 +229,7 @@ class Shortcut(Protocol):
             request: what is asked.
             start: rows of beginnings, of x, y and s alone or with what follows, NaN for instances without;
                 None for none.
+            keep: whether the beginnings of later passes will be asked for.
 
         Raises:
             MemoryError: memory does not suffice.

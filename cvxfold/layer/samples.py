@@ -19,17 +19,15 @@ _FIRST_ROOM = 64  # points that a store makes room for at first
 
 
 class PointsBySample:
-    """The last point of each sample, under its id.
+    """The last point of each sample, under its id: x, y and s, and what follows in an engine's beginnings.
 
-    It takes 8 (n + 2m) + 16 bytes of main memory for each sample that it has seen, n and m those of the
-    cone program; while it grows, up to three times as much.
-
-    Args:
-        width: n + 2m.
+    It takes 8 bytes a number and 16 of the id, for each sample that it has seen, in main memory: with the
+    lanes engine 8 (2n + 3m) + 16, with the tensor engine 8 (n + 2m) + 16, n and m those of the cone program.
+    While it grows, up to three times as much.
     """
 
-    def __init__(self, width: int) -> None:
-        self._points = np.empty((0, width))
+    def __init__(self) -> None:
+        self._points = np.empty((0, 0))
         self._ids = np.empty(0, dtype=np.int64)  # those known, ascending
         self._rows = np.empty(0, dtype=np.int64)  # of their points
         self._lock = threading.Lock()
@@ -58,11 +56,19 @@ class PointsBySample:
             MemoryError: there is no room for that many samples.
         """
         with self._lock:
+            points = self._fitted(points)
             rows, known = self._places(ids)
             if not known.all():
                 self._make_room(np.unique(ids[~known]))
                 rows, _ = self._places(ids)
             self._points[rows] = points
+
+    def _fitted(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The points as wide as those kept, which become as wide as they: NaN where nothing follows."""
+        missing = points.shape[1] - self._points.shape[1]
+        if missing > 0:
+            self._points = _widened(self._points, missing)
+        return _widened(points, -missing) if missing < 0 else points
 
     def _places(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows of the points, and which are known; any row where not."""
@@ -92,6 +98,10 @@ class PointsBySample:
         self._rows = np.insert(self._rows, places, np.arange(used, needed))
 
 
+def _widened(points: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+    return np.pad(points, ((0, 0), (0, columns)), constant_values=np.nan)
+
+
 class _Found(Protocol):
     """What a call found: a passage, or an answer."""
 
@@ -106,21 +116,17 @@ class WarmStarts:
     By batch that is the last batch whose call asked for warm starts, or a later plain one, as long as its
     outputs live.
 
-    Args:
-        n, m: variables and rows of the cone program.
-
     Attributes:
         by_sample: the last point of each sample.
         last_batch: gives the points of the last batch without ids, or None.
     """
 
-    def __init__(self, n: int, m: int) -> None:
-        self._width = n + 2 * m
+    def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
         """Drop all points."""
-        self.by_sample = PointsBySample(self._width)
+        self.by_sample = PointsBySample()
         self.last_batch: Callable[[], Tensor | None] = lambda: None
 
     def asked(self, warm_start: bool, samples: Samples | None) -> "WarmStart":
@@ -150,16 +156,16 @@ class WarmStart:
     """
 
     def __init__(self, starts: WarmStarts, wanted: bool, samples: Samples | None) -> None:
-        self._starts, self._wanted, self._samples = starts, wanted, samples
+        self._starts, self.wanted, self._samples = starts, wanted, samples
         self._ids: NDArray[np.int64] | None = None
 
     def points(self, batch: int) -> Tensor | None:
-        """x, y and s side by side, ``(B, n + 2m)``, NaN for instances that begin cold; None if all do.
+        """Beginnings ``(B, ·)``, NaN for instances that begin cold; None if all do.
 
         Raises:
             ValueError, TypeError: the samples are not B nonnegative integers.
         """
-        if not self._wanted:
+        if not self.wanted:
             return None
         if self._samples is None:
             return self._starts.of_batch(batch)
@@ -172,7 +178,7 @@ class WarmStart:
 
         Unless it asked for a warm start, ``lightly`` only where they are, while that lives.
         """
-        if lightly and not self._wanted:
+        if lightly and not self.wanted:
             reference = weakref.ref(found)
             self._starts.last_batch = lambda: None if (it := reference()) is None else it.beginnings()
             return

@@ -53,7 +53,7 @@ class Session:
         self.entries = Entries(structure, moving)
         self.engine: Engine = engine_for(self.entries, engine)
         self.unroller: Unroller = unroller_of(self.engine, structure)
-        self.starts = WarmStarts(structure.n, structure.m)
+        self.starts = WarmStarts()
         self._shortcut: Shortcut | None = None
         self._looked_for_shortcut = False
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
@@ -136,7 +136,7 @@ class Session:
 
         def work(some: Tensor) -> Solution:
             part = program if len(some) == program.batch else program.take(some)
-            start = None if begin is None else _starting_at(begin[some], structure.n)
+            start = None if begin is None else _starting_at(begin[some], structure)
             if (solver := options.solver) is not None:
                 start = solver.external.solve_batch(part, solver.arguments, solver.workers, deadline)
             asked = SolveRequest(
@@ -211,10 +211,10 @@ class Session:
         return Session, self._made_from
 
 
-def _starting_at(points: Tensor, n: int) -> Start:
-    """A start from x, y and s side by side, ``(b, n + 2m)``."""
-    m = (points.shape[1] - n) // 2
-    return Start(points[:, n + m :], points[:, n : n + m], points[:, :n])
+def _starting_at(points: Tensor, structure: Structure) -> Start:
+    """A start from x, y and s side by side, whatever follows."""
+    n, m = structure.n, structure.m
+    return Start(points[:, n + m : n + 2 * m], points[:, n : n + m], points[:, :n])
 
 
 def _put_together(found: list[Piece[FoldedGradient]], answer: Answer) -> FoldedGradient:

@@ -83,8 +83,8 @@ class ShortCall:
         forward, deadline = options.forward, Deadline.after(options.forward.time_limit)
         self._request = SolveRequest(forward, None, options.rescue, options.proximal, deadline)
 
-    def solve(self, start: Tensor | None) -> Passage | None:
-        """Step 1, from x, y and s ``(B, n + 2m)`` or from nothing.
+    def solve(self, start: Tensor | None, keep: bool = False) -> Passage | None:
+        """Step 1, from a passage's beginnings or from nothing; ``keep``: its own will be asked for.
 
         None where the shortcut does not serve, or memory is short: the general way has halves.
         """
@@ -94,7 +94,7 @@ class ShortCall:
         given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
         self._given = [(value, _version(value)) for value in given]
         try:
-            self._passage = self._shortcut.solve(given, arguments.instances, self._request, start)
+            self._passage = self._shortcut.solve(given, arguments.instances, self._request, start, keep)
         except MemoryError:
             return None
         self._seconds = time.perf_counter() - started

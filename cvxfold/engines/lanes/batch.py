@@ -47,6 +47,20 @@ class Passed:
     width: int
 
 
+@dataclass(frozen=True)
+class Begin:
+    """Where a forward pass starts, and where it ends.
+
+    Args:
+        start: x, y and s of each instance, ``(B, n + 2m)``, NaN for those without; or the ends of another
+            pass over similar data, for which few sweeps of the equilibration are left to do. None for none.
+        ends: to be filled with x, y, s, D and E, ``(B, 2n + 3m)``; None where nobody needs them.
+    """
+
+    start: Tensor | None
+    ends: Tensor | None
+
+
 def empty(*shape: int) -> Tensor:
     """Memory for numbers.
 
@@ -101,7 +115,7 @@ class CompiledBatch:
         batch: int,
         outputs: Sequence[Tensor],
         settings: KernelSettings,
-        start: Tensor | None = None,
+        begin: Begin | None = None,
     ) -> Passed:
         """Solve.
 
@@ -110,7 +124,7 @@ class CompiledBatch:
             batch: B.
             outputs: to be filled, ``(B, ·)`` each, float64 and contiguous.
             settings: of the pass.
-            start: x, y and s to start from, ``(B, n + 2m)``, NaN for instances without; None for none.
+            begin: where to start, and whether a later pass is to start at the end of this one.
 
         Raises:
             MemoryError: memory does not suffice.
@@ -125,13 +139,15 @@ class CompiledBatch:
         analysis = self._analysis(narrow=batch <= FEW)
         size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
         state, figures = empty(size + 8), empty(batch, len(ForwardFigure))
+        start, ends = (None, None) if begin is None else (begin.start, begin.ends)
         aligned = state[(-state.data_ptr() // 8) % 8 :]
         given = pointers([value.data_ptr() for value in parameters])
         steps = (ctypes.c_int64 * len(strides))(*strides)
         filled = pointers([value.data_ptr() for value in outputs])
         call = Call(
             batch, torch.get_num_threads(), shared, ctypes.addressof(given), ctypes.addressof(steps),
-            None if start is None else start.data_ptr(), ctypes.addressof(filled),
+            0 if start is None else start.shape[1], None if start is None else start.data_ptr(),
+            ctypes.addressof(filled), None if ends is None else ends.data_ptr(),
             figures.data_ptr(), aligned.data_ptr(),
         )  # fmt: skip
         unsolved = analysis.module.cvxfold_forward(
@@ -140,6 +156,15 @@ class CompiledBatch:
         if unsolved < 0:
             raise MemoryError("out of memory: the forward pass does not fit")
         return Passed(figures, aligned[:size], shared, unsolved, analysis.width)
+
+    def ends(self, batch: int) -> Tensor:
+        """Memory for where a pass ends.
+
+        Raises:
+            MemoryError: there is none.
+        """
+        n, m = self._shape
+        return empty(batch, 2 * n + 3 * m)
 
     def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.

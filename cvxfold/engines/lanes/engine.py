@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import overwritten
-from cvxfold.engines.lanes.batch import CompiledBatch, Passed
+from cvxfold.engines.lanes.batch import Begin, CompiledBatch, Passed
 from cvxfold.engines.lanes.binding import KernelSettings
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
@@ -83,7 +83,7 @@ class LanesEngine:
             point = x, y, s
             given = [value.detach().contiguous() for value in program.values]
             passed = self._compiled.forward(
-                given, batch, point, self.settings(request), _side_by_side(request.start)
+                given, batch, point, self.settings(request), Begin(_side_by_side(request.start), None)
             )  # 1
         solution = self._solution(program, request, passed, point)
         if passed.unsolved:

@@ -12,7 +12,9 @@ namespace cvxfold {
 
 // 1. What the batch shares is equilibrated and factored once.
 // 2. Packs of neighbours go through the first pass.
-// 3. What it leaves open is packed anew, and goes through the second.
+// 3. What it leaves open is packed anew: what had a point to start from goes through the first pass without
+// it,
+//    so that a bad one does no harm; the rest through the second.
 class ForwardPass {
   public:
     ForwardPass(Batch &batch, const Settings &settings, const Call &call)
@@ -27,16 +29,28 @@ class ForwardPass {
         }
         std::atomic<int> bad(0);
         each_pack(call_.batch, [&](Workspace &w, int block) { bad += first(w, block); }); // 2
-        std::vector<int> left;
-        for (int instance = 0; instance < call_.batch; instance++)
-            if (open_[instance])
-                left.push_back(instance);
+        const std::vector<int> misled = those(MISLED);                                    // 3
+        if (!misled.empty() && shared_ && !common_is_factored_)
+            factor_common();
+        each_pack(static_cast<int>(misled.size()),
+                  [&](Workspace &w, int pack) { bad += first_again(w, misled, pack); });
+        const std::vector<int> left = those(LEFT);
         each_pack(static_cast<int>(left.size()),
-                  [&](Workspace &w, int pack) { bad += second(w, left, pack); }); // 3
+                  [&](Workspace &w, int pack) { bad += second(w, left, pack); });
         return bad;
     }
 
   private:
+    enum Open : char { SETTLED, MISLED, LEFT };
+
+    std::vector<int> those(Open which) const {
+        std::vector<int> found;
+        for (int instance = 0; instance < call_.batch; instance++)
+            if (open_[instance] == which)
+                found.push_back(instance);
+        return found;
+    }
+
     template <typename Work> void each_pack(int instances, Work work) {
         const int packs = (instances + W - 1) / W;
         std::atomic<int> next(0);
@@ -75,28 +89,62 @@ class ForwardPass {
 
     void prepare_common(Pack *memory) {
         common_ = std::make_unique<Common>(S_, memory);
-        Workspace w;
+        Workspace &w = common_workspace_;
         lay_out(S_, Y_.entries, true, w, memory + common_->used);
         common_->serve(w);
         const std::vector<int> first_instance(W, 0);
         load_parameters(w, first_instance.data());
         apply(Y_.P, S_.nnz_P, w.parameters, w.P);
         apply(Y_.A, S_.nnz_A, w.parameters, w.A);
-        equilibrate(S_, w);
-        set_penalty(S_, w, splat(O_.penalty));
-        factor_splitting(S_, w, w.splitting);
+        equilibrate(S_, w, none());
+        for (int instance = 0; !common_is_factored_ && instance < call_.batch; instance++)
+            if (!has_start(instance))
+                factor_common();
         double *head = call_.state;
         common_->each(S_, [&](Pack &number) { *head++ = number[0]; });
     }
 
+    // Only who begins cold needs it.
+    void factor_common() {
+        set_penalty(S_, common_workspace_, splat(O_.penalty));
+        factor_splitting(S_, common_workspace_, common_->splitting);
+        common_is_factored_ = true;
+    }
+
+    // A row of `start`.
+    const double *start_of(int instance) const {
+        return call_.start + static_cast<size_t>(instance) * call_.start_width;
+    }
+
+    bool has_start(int instance) const {
+        return call_.start && S_.N > 0 && std::isfinite(start_of(instance)[0]);
+    }
+
+    // D and E of similar data, into w.columns and w.rows; returns which lanes have them.
+    Mask load_scaling(Workspace &w, const int *instances) const {
+        Mask known = none();
+        const int at = S_.N + S_.m;
+        for (int lane = 0; call_.start_width > at && lane < W; lane++) {
+            if (!has_start(instances[lane]))
+                continue;
+            const double *D = start_of(instances[lane]) + at, *E = D + S_.n;
+            known[lane] = std::isfinite(D[0]) ? -1 : 0;
+            for (int i = 0; i < S_.n; i++)
+                w.columns[i][lane] = D[i];
+            for (int j = 0; j < S_.m; j++)
+                w.rows[j][lane] = E[j];
+        }
+        return known;
+    }
+
     // The data of some instances, equilibrated, and their sizes; returns the lanes whose parameters are
     // finite.
-    Mask load(Workspace &w, const int *instances, Pack &size) const {
+    Mask load(Workspace &w, const int *instances, Pack &size, bool with_start = false) const {
         const Mask valid = load_parameters(w, instances);
         if (!shared_) {
             apply(Y_.P, S_.nnz_P, w.parameters, w.P);
             apply(Y_.A, S_.nnz_A, w.parameters, w.A);
-            equilibrate(S_, w);
+            equilibrate(S_, w, with_start ? load_scaling(w, instances) : none());
         }
         apply(Y_.q, S_.n, w.parameters, w.q);
         apply(Y_.b, S_.m, w.parameters, w.b);
@@ -107,17 +155,24 @@ class ForwardPass {
     // Points to start from, into w.x and w.u; returns which lanes have one.
     Mask load_start(Workspace &w, const int *instances, Pack size) const {
         Mask warm = none();
-        for (int lane = 0; call_.start && lane < W; lane++) {
-            const double *x = call_.start + static_cast<size_t>(instances[lane]) * (S_.N + S_.m);
-            const double *y = x + S_.n, *s = y + S_.m;
-            warm[lane] = S_.N > 0 && std::isfinite(x[0]) ? -1 : 0;
+        for (int lane = 0; lane < W; lane++) {
+            if (!has_start(instances[lane]))
+                continue;
+            warm[lane] = -1;
+            const double *x = start_of(instances[lane]), *y = x + S_.n, *s = y + S_.m;
             for (int i = 0; i < S_.n; i++)
-                w.x[i][lane] = x[i] / (w.columns[i][lane] * size[lane]);
+                w.x[i][lane] = x[i];
             for (int j = 0; j < S_.m; j++) {
-                const double E = w.rows[j][lane];
-                w.u[j][lane] = (s[j] * E - y[j] / (E * w.R[j][lane])) / size[lane];
+                w.y[j][lane] = y[j];
+                w.u[j][lane] = s[j];
             }
         }
+        if (!any(warm))
+            return warm;
+        for (int i = 0; i < S_.n; i++)
+            w.x[i] /= w.columns[i] * size;
+        for (int j = 0; j < S_.m; j++)
+            w.u[j] = (w.u[j] * w.rows[j] - w.y[j] / (w.rows[j] * w.R[j])) / size;
         return warm;
     }
 
@@ -126,30 +181,70 @@ class ForwardPass {
         for (int lane = 0; lane < W; lane++)
             instances[lane] = std::min(block * W + lane, call_.batch - 1);
         Pack size;
-        const Mask valid = load(w, instances, size);
+        const Mask valid = load(w, instances, size, true);
         Progress progress = at_first(splat(O_.penalty), size);
         set_penalty(S_, w, progress.rho);
         const Mask warm = load_start(w, instances, size);
-        const Mask done = first_pass(S_, O_, w, progress, valid, warm, shared_) | ~valid;
+        const Mask done = first_pass(S_, O_, w, progress, valid, warm, common_is_factored_) | ~valid;
         block_of(block * W).keep(S_, w, progress);
         Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}};
         judge(S_, O_, w, progress, ended);
         ended.status = select(valid, ended.status, splat(INVALID));
+        into_own_units(w, size);
         int bad = 0;
         for (int lane = 0; lane < W && block * W + lane < call_.batch; lane++) {
             if (done[lane])
                 bad += write(w, progress, ended, lane, instances[lane], false);
             else
-                open_[instances[lane]] = 1;
+                open_[instances[lane]] = warm[lane] ? MISLED : LEFT;
         }
         return bad;
     }
 
-    int second(Workspace &w, const std::vector<int> &left, int pack) {
+    int first_again(Workspace &w, const std::vector<int> &misled, int pack) {
         int instances[W];
+        const int count = some_of(misled, pack, instances);
+        Pack size;
+        load(w, instances, size);
+        Progress progress = at_first(splat(O_.penalty), size);
+        for (int lane = 0; lane < W; lane++)
+            load_counts(progress, lane, instances[lane]);
+        set_penalty(S_, w, progress.rho);
+        const Mask done = first_pass(S_, O_, w, progress, all(), none(), common_is_factored_);
+        Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}};
+        judge(S_, O_, w, progress, ended);
+        into_own_units(w, size);
+        int bad = 0;
+        for (int lane = 0; lane < count; lane++) {
+            const int instance = instances[lane];
+            block_of(instance).keep_lane(S_, instance % W, w, progress, lane);
+            if (done[lane])
+                bad += write(w, progress, ended, lane, instance, false);
+            open_[instance] = done[lane] ? SETTLED : LEFT;
+        }
+        return bad;
+    }
+
+    // The instances of a pack of those left, the last one more than once; returns how many there are.
+    static int some_of(const std::vector<int> &left, int pack, int *instances) {
         const int count = std::min<int>(W, static_cast<int>(left.size()) - pack * W);
         for (int lane = 0; lane < W; lane++)
             instances[lane] = left[pack * W + std::min(lane, count - 1)];
+        return count;
+    }
+
+    // What an instance has taken so far.
+    void load_counts(Progress &progress, int lane, int instance) const {
+        const Block kept = block_of(instance);
+        const int from = instance % W;
+        copy_lane(&progress.iterations, lane, kept.iterations, from, 1);
+        copy_lane(&progress.newton_steps, lane, kept.newton_steps, from, 1);
+        copy_lane(&progress.factorizations, lane, kept.factorizations, from, 1);
+    }
+
+    int second(Workspace &w, const std::vector<int> &left, int pack) {
+        int instances[W];
+        const int count = some_of(left, pack, instances);
         Pack size;
         load(w, instances, size);
         Progress progress = at_first(splat(O_.penalty), size);
@@ -159,9 +254,7 @@ class ForwardPass {
             copy_lane(w.x, lane, kept.x, from, S_.n);
             copy_lane(w.u, lane, kept.u, from, S_.m);
             copy_lane(&progress.regularization, lane, kept.regularization, from, 1);
-            copy_lane(&progress.iterations, lane, kept.iterations, from, 1);
-            copy_lane(&progress.newton_steps, lane, kept.newton_steps, from, 1);
-            copy_lane(&progress.factorizations, lane, kept.factorizations, from, 1);
+            load_counts(progress, lane, instances[lane]);
             copy_lane(&progress.stuck, lane, kept.stuck, from, 1);
         }
         reset(S_, w.roots);
@@ -177,6 +270,7 @@ class ForwardPass {
         second_pass(S_, O_, w, progress, all(), ended, [this] { return time_left(); });
         w.splitting = borrowed;
         judge(S_, O_, w, progress, ended);
+        into_own_units(w, size);
         int bad = 0;
         for (int lane = 0; lane < count; lane++) {
             Block kept = block_of(instances[lane]);
@@ -189,15 +283,18 @@ class ForwardPass {
         return bad;
     }
 
-    // An entry of (x, y, s) in own units.
-    double entry(const Workspace &w, int index, int lane) const {
-        const int row = index - S_.n, slack = row - S_.m;
-        if (row < 0)
-            return w.x[index][lane] * w.columns[index][lane];
-        return slack < 0 ? w.y[row][lane] * w.rows[row][lane] : w.s[slack][lane] / w.rows[slack][lane];
+    // x, y and s into w.own.
+    void into_own_units(Workspace &w, Pack size) const {
+        Pack *x = w.own, *y = x + S_.n, *s = y + S_.m;
+        for (int i = 0; i < S_.n; i++)
+            x[i] = w.x[i] * w.columns[i] * size;
+        for (int j = 0; j < S_.m; j++) {
+            y[j] = w.y[j] * w.rows[j] * size;
+            s[j] = w.s[j] / w.rows[j] * size;
+        }
     }
 
-    // Outputs and figures of one instance; returns whether it is not solved.
+    // Outputs and figures of one instance, from w.own; returns whether it is not solved.
     int write(const Workspace &w, const Progress &progress, const Ended &ended, int lane, int instance,
               bool second) {
         const double size = progress.size[lane];
@@ -207,7 +304,16 @@ class ForwardPass {
             const int count = Y_.output_sizes[k];
             double *to = call_.outputs[k] + static_cast<size_t>(instance) * count;
             for (int e = 0; e < count; e++)
-                to[e] = entry(w, *index++, lane) * size * *scale++;
+                to[e] = w.own[*index++][lane] * *scale++;
+        }
+        if (call_.ends) {
+            double *to = call_.ends + static_cast<size_t>(instance) * (2 * S_.N + S_.m);
+            for (int e = 0; e < S_.N + S_.m; e++)
+                *to++ = w.own[e][lane];
+            for (int i = 0; i < S_.n; i++)
+                *to++ = w.columns[i][lane];
+            for (int j = 0; j < S_.m; j++)
+                *to++ = w.rows[j][lane];
         }
         using F = ForwardFigure;
         double *f = call_.figures + static_cast<size_t>(instance) * F::COUNT;
@@ -239,6 +345,8 @@ class ForwardPass {
     const std::chrono::steady_clock::time_point start_;
     std::vector<char> open_; // bytes, as threads write to neighbours
     std::unique_ptr<Common> common_;
+    Workspace common_workspace_;
+    bool common_is_factored_ = false;
 };
 
 int Batch::forward(const Settings &settings, const Call &call) {

@@ -52,12 +52,14 @@ class LanesPassage:
         compiled: that made it. passed: its figures and state.
         outputs: the variables, each ``(B, ·)``.
         sizes: entries of each parameter.
+        ends: x, y, s, D and E, ``(B, 2n + 3m)``, if they were asked for.
     """
 
     compiled: CompiledBatch
     passed: Passed
     outputs: Sequence[Tensor]
     sizes: Sequence[int]
+    ends: Tensor | None = None
 
     @property
     def unsolved(self) -> int:
@@ -74,8 +76,8 @@ class LanesPassage:
         return self.compiled.points(self.passed)
 
     def beginnings(self) -> Tensor:
-        """x, y and s side by side, ``(B, n + 2m)``."""
-        return torch.cat(self.points(), dim=1)
+        """x, y and s side by side, with D and E if the pass was asked to keep them."""
+        return torch.cat(self.points(), dim=1) if self.ends is None else self.ends
 
     def differentiate(
         self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cvxfold.engines.lanes.batch import CompiledBatch, empty
+from cvxfold.engines.lanes.batch import Begin, CompiledBatch, empty
 from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
@@ -33,10 +33,16 @@ class LanesShortcut:
         return self._engine.serves(_CPU, request) and not request.proximal
 
     def solve(
-        self, parameters: Sequence[Tensor], batch: int, request: SolveRequest, start: Tensor | None
+        self,
+        parameters: Sequence[Tensor],
+        batch: int,
+        request: SolveRequest,
+        start: Tensor | None,
+        keep: bool = False,
     ) -> LanesPassage:
         """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
         outputs = [empty(batch, size) for size in self._sizes]
         settings = self._engine.settings(request)
-        passed = self._compiled.forward(parameters, batch, outputs, settings, start)
-        return LanesPassage(self._compiled, passed, outputs, self._maps.sizes)
+        begin = Begin(start, self._compiled.ends(batch) if keep else None)
+        passed = self._compiled.forward(parameters, batch, outputs, settings, begin)
+        return LanesPassage(self._compiled, passed, outputs, self._maps.sizes, begin.ends)

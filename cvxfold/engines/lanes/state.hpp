@@ -41,6 +41,12 @@ struct Common {
     }
 };
 
+// One lane of some packs into a lane of others.
+inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, int count) {
+    for (int i = 0; i < count; i++)
+        to[i][to_lane] = from[i][from_lane];
+}
+
 // A pack of instances after the forward pass. P, A, D and E are null where the batch shares them.
 struct Block {
     Pack *P, *A, *columns, *rows, *q, *b, *x, *u;
@@ -87,6 +93,27 @@ struct Block {
         *stuck = progress.stuck;
     }
 
+    // One lane of a workspace into a lane of the block.
+    void keep_lane(const Shape &S, int to, const Workspace &w, const Progress &progress, int from) {
+        if (P) {
+            copy_lane(P, to, w.P, from, S.nnz_P);
+            copy_lane(A, to, w.A, from, S.nnz_A);
+            copy_lane(columns, to, w.columns, from, S.n);
+            copy_lane(rows, to, w.rows, from, S.m);
+        }
+        copy_lane(q, to, w.q, from, S.n);
+        copy_lane(b, to, w.b, from, S.m);
+        copy_lane(x, to, w.x, from, S.n);
+        copy_lane(u, to, w.u, from, S.m);
+        copy_lane(rho, to, &progress.rho, from, 1);
+        copy_lane(size, to, &progress.size, from, 1);
+        copy_lane(regularization, to, &progress.regularization, from, 1);
+        copy_lane(iterations, to, &progress.iterations, from, 1);
+        copy_lane(newton_steps, to, &progress.newton_steps, from, 1);
+        copy_lane(factorizations, to, &progress.factorizations, from, 1);
+        copy_lane(stuck, to, &progress.stuck, from, 1);
+    }
+
     void restore(const Shape &S, Workspace &w) const {
         const auto copy = [](Pack *to, const Pack *from, int count) { std::copy(from, from + count, to); };
         if (P) {
@@ -101,11 +128,5 @@ struct Block {
         copy(w.u, u, S.m);
     }
 };
-
-// One lane of some packs into a lane of others.
-inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, int count) {
-    for (int i = 0; i < count; i++)
-        to[i][to_lane] = from[i][from_lane];
-}
 
 } // namespace cvxfold

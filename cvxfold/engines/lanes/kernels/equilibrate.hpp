@@ -7,7 +7,7 @@
 
 namespace cvxfold {
 
-const int SWEEPS = 8;
+const int SWEEPS = 8, SWEEPS_OF_KNOWN = 1;
 const double LARGEST_SCALE = 1e4;
 
 // 1/sqrt(norm) for a squared norm, kept so that `scale` stays within its limits.
@@ -32,14 +32,27 @@ inline void mean_over_cones(const Shape &S, Pack *squares) {
     }
 }
 
-// P <- D P D, A <- E A D, and D and E into w.columns and w.rows.
-inline void equilibrate(const Shape &S, Workspace &w) {
+// P <- D P D and A <- E A D.
+inline void scale_matrices(const Shape &S, Workspace &w, const Pack *D, const Pack *E) {
+    for (int e = 0; e < S.nnz_P; e++)
+        w.P[e] *= D[S.P_row[e]] * D[S.P_column[e]];
+    for (int j = 0; j < S.m; j++)
+        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
+            w.A[e] *= E[j] * D[S.A_column[e]];
+}
+
+// P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` begin with the D and E that
+// are there, which were those of similar data, and have few sweeps left to do.
+inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
     for (int i = 0; i < S.n; i++)
-        w.columns[i] = splat(1);
+        w.columns[i] = select(known, w.columns[i], splat(1));
     for (int j = 0; j < S.m; j++)
-        w.rows[j] = splat(1);
-    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+        w.rows[j] = select(known, w.rows[j], splat(1));
+    if (any(known))
+        scale_matrices(S, w, w.columns, w.rows);
+    Mask open = all();
+    for (int sweep = 0; sweep < SWEEPS && any(open); sweep++) {
         for (int i = 0; i < S.n; i++)
             by_column[i] = Pack{};
         for (int e = 0; e < S.nnz_P; e++) {
@@ -59,18 +72,16 @@ inline void equilibrate(const Shape &S, Workspace &w) {
         }
         mean_over_cones(S, by_row);
         for (int i = 0; i < S.n; i++) {
-            by_column[i] = toward_one(by_column[i], w.columns[i]);
+            by_column[i] = select(open, toward_one(by_column[i], w.columns[i]), splat(1));
             w.columns[i] *= by_column[i];
         }
         for (int j = 0; j < S.m; j++) {
-            by_row[j] = toward_one(by_row[j], w.rows[j]);
+            by_row[j] = select(open, toward_one(by_row[j], w.rows[j]), splat(1));
             w.rows[j] *= by_row[j];
         }
-        for (int e = 0; e < S.nnz_P; e++)
-            w.P[e] *= by_column[S.P_row[e]] * by_column[S.P_column[e]];
-        for (int j = 0; j < S.m; j++)
-            for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
-                w.A[e] *= by_row[j] * by_column[S.A_column[e]];
+        scale_matrices(S, w, by_column, by_row);
+        if (sweep + 1 == SWEEPS_OF_KNOWN)
+            open &= ~known;
     }
 }
 

@@ -19,7 +19,7 @@ struct Workspace {
     Pack *roots;      // (S.roots)
     Pack *scratch;    // (3 N)
     Pack *adjoint;    // (5 N)
-    Pack *own;        // (2 N): x, y and y_bar in the program's own units
+    Pack *own;        // (2 N): x, y and y_bar, or x, y and s, in the program's own units
     Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
     Pack *parameters; // (entries)
     Factor newton, splitting;
