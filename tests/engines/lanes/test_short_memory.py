@@ -1,5 +1,6 @@
 """Where memory does not suffice lanes go on in halves, or say so."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 import cvxfold
 from cvxfold.engines.lanes.batch import CompiledBatch
 from problems.cases import said
-from problems.marks import needs_lanes
+from problems.marks import long, needs_lanes
+from problems.processes import run_python
 from problems.quadratic import answers, assert_close, quadratic, sample
 
 pytestmark = needs_lanes
@@ -87,3 +89,39 @@ def test_second_looks_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "linearize", limited)
     assert_close(answers(layer, sample(11)), expected, 1e-9)
     assert len(layer.report.backward.verdict) == 11
+
+
+SHORT = """
+import resource, torch
+from problems.layers import family_of, layer_of
+family = family_of("dense_qp100")
+params = family.sample(64, 0)
+layer, other = (layer_of(family, engine="lanes") for _ in range(2))
+torch.set_num_threads(2)
+other(*(p[:17] for p in params))  # threads are there
+layer.session.shortcut(layer._canonical)
+del other
+status = open("/proc/self/status").read().splitlines()
+size = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) * 1024
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (size + EXTRA * 2**20, before[1]))
+try:
+    layer(*params)
+except (RuntimeError, MemoryError):
+    pass
+resource.setrlimit(resource.RLIMIT_AS, before)
+print("goes on")
+"""
+
+
+@long
+@pytest.mark.xfail(reason="memory that a thread lacks ends the process")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux'")
+@pytest.mark.parametrize("extra", [14, 16, 20, 24])
+def test_threads_that_lack_memory_do_not_end_the_process(extra: int) -> None:
+    code, exact = (
+        SHORT.replace("EXTRA", str(extra)),
+        {"MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_ARENA_MAX": "1"},
+    )
+    out, err = run_python(code, None, **exact)
+    assert out == "goes on\n", err[-2_000:]

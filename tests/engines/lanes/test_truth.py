@@ -15,7 +15,7 @@ from cvxfold.problem.program import Program
 from cvxfold.studies.fuzz.cones import cones_of
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate, make_layer
-from problems.families import minimize
+from problems.families import minimize, mpc
 from problems.marks import needs_lanes
 from problems.programs import dense
 from problems.reference import Reference
@@ -168,3 +168,17 @@ def test_a_norm_constraint_that_only_just_holds_is_a_kink(engine: Any) -> None:
     torch.testing.assert_close(gradient[1], torch.ones(2, dtype=F64))
     expected = (torch.eye(2, dtype=F64) - value[2].outer(value[2]).detach() / 25).sum(0) / 5
     torch.testing.assert_close(gradient[2], expected)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the floor of the gradient is zero where the loss touches no moving row"
+)
+@pytest.mark.filterwarnings("error")
+def test_a_gradient_that_vanishes_is_not_accused() -> None:
+    """A control at its bound does not move with the state where all begins: 1e-22 is no gradient."""
+    family = mpc(3, 2, 1)
+    params = [p.requires_grad_() for p in family.sample(2, 1)]
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables, engine="lanes")
+    controls = layer(*params)[1]
+    gradients = torch.autograd.grad(controls[0].flatten()[0], params)
+    assert all(gradient.abs().max() < 1e-12 for gradient in gradients)
