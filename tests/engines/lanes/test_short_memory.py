@@ -115,7 +115,6 @@ print("goes on")
 
 
 @long
-@pytest.mark.xfail(reason="memory that a thread lacks ends the process")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux'")
 @pytest.mark.parametrize("extra", [14, 16, 20, 24])
 def test_threads_that_lack_memory_do_not_end_the_process(extra: int) -> None:

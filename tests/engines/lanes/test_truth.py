@@ -170,9 +170,6 @@ def test_a_norm_constraint_that_only_just_holds_is_a_kink(engine: Any) -> None:
     torch.testing.assert_close(gradient[2], expected)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the floor of the gradient is zero where the loss touches no moving row"
-)
 @pytest.mark.filterwarnings("error")
 def test_a_gradient_that_vanishes_is_not_accused() -> None:
     """A control at its bound does not move with the state where all begins: 1e-22 is no gradient."""
