@@ -10,6 +10,7 @@ namespace cvxfold {
 // As cvxfold.gradient.diagnosis has them.
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
 const double FAINT = 1e-6;
+const double WARY = 1e-8;         // as NEGLIGIBLE in cvxfold.engines.lanes.figures
 const double SIDES_DIFFER = 1e-2; // beyond this no smooth change could be meant
 
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
@@ -136,9 +137,12 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
             sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, reach, size);
         seen.on_kink = select(seen.on_kink > 0.0, matter, splat(NO));
     }
-    // The derivative of a curved cone's projection moves with u, by as much as J magnifies that at most.
-    if (S.curved())
-        seen.offset /= min(max(seen.smallest, splat(SINGULAR)), splat(1));
+    // The derivative of a curved cone's projection moves with u, by as much as J magnifies that at most: a
+    // bound to be wary of, and no estimate.
+    if (S.curved()) {
+        const Pack bound = seen.offset / min(max(seen.smallest, splat(SINGULAR)), splat(1));
+        seen.offset = select(bound > WARY, bound, seen.offset);
+    }
     return seen;
 }
 
