@@ -22,7 +22,7 @@ class PointsBySample:
     """The last point of each sample, under its id: x, y and s, and what follows in an engine's beginnings.
 
     It takes 8 bytes a number and 16 of the id, for each sample that it has seen, in main memory: with the
-    lanes engine 8 (2n + 3m) + 16, with the tensor engine 8 (n + 2m) + 16, n and m those of the cone program.
+    lanes engine 8 (2n + 3m) + 24, with the tensor engine 8 (n + 2m) + 16, n and m those of the cone program.
     While it grows, up to three times as much.
     """
 
