@@ -108,11 +108,18 @@ def test_without_samples_the_last_batch_of_the_same_size(engine: str) -> None:
 
 def test_a_plain_call_is_a_start_while_its_outputs_live() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
-    batch = torch.arange(8)
+    batch, others = torch.arange(8), torch.arange(8, 16)
     outputs = layer(*taken(values, batch))
+    cold = work(layer)
     layer(*taken(values, batch), warm_start=True)
     assert work(layer).sum() == 0
+    outputs = layer(*taken(values, others))  # from here on what is left is the batch before
     del outputs
+    layer(*taken(values, batch), warm_start=True)
+    assert work(layer).sum() == 0
+    layer.forget()
+    layer(*taken(values, batch), warm_start=True)
+    assert torch.equal(work(layer), cold)
 
 
 def bounded(**options: Any) -> Any:
@@ -136,7 +143,7 @@ def test_only_solved_instances_are_remembered(engine: str, on_unsolvable: str) -
         with pytest.raises(InfeasibleError):
             layer(c, low, high, warm_start=True, samples=[5, 6, 7])
     assert len(layer.session.starts.by_sample) == (1 if on_unsolvable == "nan" else 2)
-    points = layer.session.starts.by_sample.find(torch.tensor([5, 6]).numpy())
+    points, _ = layer.session.starts.by_sample.find(torch.tensor([5, 6]).numpy())
     assert (points[0, :2] - [0.5, 1.0]).max() < 1e-9
     assert (points[1] != points[1]).all()
     low[1], c[2, 0] = 0.0, 0.3
@@ -227,3 +234,14 @@ def test_threads_share_a_layer() -> None:
     assert len(wrong) == 120
     assert max(wrong) < 1e-11
     assert len(layer.session.starts.by_sample) == SAMPLES
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_start_is_worth_outlasts_its_scaling(engine: str) -> None:
+    """Data that grow by the thousandfold, from one visit to the next by a fifth: the same answers as cold."""
+    layer, cold = by_engine(engine, "dense_qp5"), by_engine(engine, "dense_qp5")
+    values, batch = values_of("dense_qp5"), torch.arange(4)
+    for step in range(40):
+        grown = [value * 1.2**step if k % 2 else value for k, value in enumerate(values)]
+        mine = evaluate(layer, grown, batch, warm_start=True, samples=batch)
+        close(mine, evaluate(cold, grown, batch), 1e-9)
