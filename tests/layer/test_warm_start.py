@@ -13,8 +13,8 @@ from torch import Tensor
 from cvxfold import InfeasibleError
 from cvxfold.torch import CvxpyLayer
 from problems.layers import family_of, layer_of
+from problems.marks import ENGINES, needs_lanes
 
-ENGINES = ["lanes", "tensors"]
 SAMPLES = 24
 
 
@@ -82,6 +82,7 @@ def test_a_bad_start_changes_nothing(engine: str, name: str) -> None:
         close(evaluate(layer, values, batch, warm_start=True, samples=wrong), expected, 1e-11)
 
 
+@needs_lanes
 def test_unknown_samples_begin_cold_beside_known_ones() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
     known, mixed = torch.arange(8), torch.tensor([0, 1, 2, 3, 20, 21, 22, 23])
@@ -106,6 +107,7 @@ def test_without_samples_the_last_batch_of_the_same_size(engine: str) -> None:
     assert engine == "tensors" or torch.equal(work(layer), cold[:4])
 
 
+@needs_lanes
 def test_a_plain_call_is_a_start_while_its_outputs_live() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
     batch, others = torch.arange(8), torch.arange(8, 16)
@@ -151,6 +153,7 @@ def test_only_solved_instances_are_remembered(engine: str, on_unsolvable: str) -
     assert len(layer.session.starts.by_sample) == 3
 
 
+@needs_lanes
 @pytest.mark.parametrize(
     ("samples", "error", "says"),
     [
@@ -169,12 +172,14 @@ def test_errors(samples: Any, error: type[Exception], says: str) -> None:
     layer(*params, warm_start=True, samples=[0, 1])
 
 
+@needs_lanes
 def test_samples_ask_for_a_warm_start() -> None:
     layer, params = by_engine("lanes", "least_absolute"), family_of("least_absolute").sample(2, 0)
     with pytest.raises(ValueError, match="samples: expected warm_start=True beside it"):
         layer(*params, samples=[0, 1])
 
 
+@needs_lanes
 def test_ids_of_any_kind_and_size() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
     one = [value[0] for value in values]
@@ -203,6 +208,7 @@ def test_equal_calls_give_equal_bits(engine: str) -> None:
         assert torch.equal(one, other)
 
 
+@needs_lanes
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_remember_nothing(copied: Any) -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
@@ -215,6 +221,7 @@ def test_copies_remember_nothing(copied: Any) -> None:
     assert work(layer).sum() == 0
 
 
+@needs_lanes
 def test_threads_share_a_layer() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
     expected = layer(*values)[0].detach()
