@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ class Outcome:
 
 
 @cache
-def outcomes(name: str, n: int, bad: bool) -> list[Outcome]:
+def outcomes(name: str, n: int, bad: bool, engine: Any) -> list[Outcome]:
     """Solve a batch once a session; badly scaled: rows and columns times 1e-4 … 1e4."""
     draw = np.random.default_rng([n, list(TRAITS).index(name)])
     drawn = TRAITS[name](draw, n)
@@ -200,7 +201,7 @@ def outcomes(name: str, n: int, bad: bool) -> list[Outcome]:
     programs = drawn.programs(scales[n:], scales[:n])
     # The loss is of x in the units in which the vertex was drawn.
     c = draw.standard_normal((BATCH, n)) * scales[:n]
-    found = ask(CvxpyLayer(*problem(programs[0])), programs, c)
+    found = ask(CvxpyLayer(*problem(programs[0]), engine=engine), programs, c)
     out = []
     for i, (qp, easy) in enumerate(zip(programs, plain, strict=True)):
         best = highs(easy)
@@ -223,24 +224,27 @@ def highs(qp: QP) -> float:
 
 
 @pytest.mark.parametrize(("name", "n", "bad"), CASES)
-def test_right_or_flagged(name: str, n: int, bad: bool) -> None:
-    for each in outcomes(name, n, bad):
+def test_right_or_flagged(name: str, n: int, bad: bool, engine: str) -> None:
+    for each in outcomes(name, n, bad, engine):
         assert each.right or not each.found.solved, (each.objective, each.violation)
         assert each.truth.fault(each.found) == ""
 
 
 @pytest.mark.parametrize("bad", [False, pytest.param(True, marks=long)], ids=["plain", "badly scaled"])
-def test_solutions_of_nearly_all_are_right(bad: bool) -> None:
+def test_solutions_of_nearly_all_are_right(bad: bool, engine: str) -> None:
     """Of all where the scale is plain."""
     right = [
-        each.right and each.found.solved for name in TRAITS for n in SIZES for each in outcomes(name, n, bad)
+        each.right and each.found.solved
+        for name in TRAITS
+        for n in SIZES
+        for each in outcomes(name, n, bad, engine)
     ]
     assert np.mean(right) >= (0.98 if bad else 1.0)
 
 
 @long
-def test_badly_scaled_gradients_of_nearly_all_that_have_one() -> None:
-    sound = [each for name in SOUND for n in SIZES for each in outcomes(name, n, True)]
+def test_badly_scaled_gradients_of_nearly_all_that_have_one(engine: str) -> None:
+    sound = [each for name in SOUND for n in SIZES for each in outcomes(name, n, True, engine)]
     judged = [each for each in sound if each.truth.q_kind is each.truth.h_kind is Kind.UNIQUE]
     assert len(judged) >= 0.9 * len(sound)
     assert np.mean([each.found.trusted for each in judged]) >= 0.9
@@ -248,16 +252,16 @@ def test_badly_scaled_gradients_of_nearly_all_that_have_one() -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_ones_are_not_accused(name: str, n: int) -> None:
-    for each in outcomes(name, n, False):
+def test_sound_ones_are_not_accused(name: str, n: int, engine: str) -> None:
+    for each in outcomes(name, n, False, engine):
         assert (each.truth.q_kind, each.truth.h_kind) == (Kind.UNIQUE, Kind.UNIQUE)
         assert each.found.trusted
 
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", UNSOUND)
-def test_unsound_ones_are_told(name: str, n: int) -> None:
-    for each in outcomes(name, n, False):
+def test_unsound_ones_are_told(name: str, n: int, engine: str) -> None:
+    for each in outcomes(name, n, False, engine):
         assert Kind.NONE in (each.truth.q_kind, each.truth.h_kind)
         assert not each.found.trusted
         assert each.found.warned

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ class Outcome:
 
 
 @cache
-def outcome(file: Path) -> Outcome | str:
+def outcome(file: Path, engine: Any) -> Outcome | str:
     """Solve a file, once a session; the message if the layer says that it has no solution."""
     qp = load(file)
     c = np.random.default_rng(len(qp.q)).standard_normal((1, len(qp.q)))
@@ -67,7 +68,7 @@ def outcome(file: Path) -> Outcome | str:
         found = [
             answer
             for alone in (False, True)[: 1 + only_q]
-            for answer in ask(CvxpyLayer(*problem(qp, alone)), [qp], c, alone)
+            for answer in ask(CvxpyLayer(*problem(qp, alone), engine=engine), [qp], c, alone)
         ]
     except cvxfold.SolverError as error:
         return str(error)
@@ -76,17 +77,17 @@ def outcome(file: Path) -> Outcome | str:
     return Outcome(off, qp.violation(found[0].x), found, truth)
 
 
-def outcomes() -> Iterable[tuple[str, Outcome]]:
+def outcomes(engine: str) -> Iterable[tuple[str, Outcome]]:
     for file in FILES:
-        if not isinstance(result := outcome(file), str):
+        if not isinstance(result := outcome(file, engine), str):
             yield file.stem, result
 
 
 @pytest.mark.parametrize(
     "file", sliced(FILES, lambda file: file.stat().st_size > 9_000), ids=lambda file: file.stem
 )
-def test_right_or_flagged(file: Path) -> None:
-    result = outcome(file)
+def test_right_or_flagged(file: Path, engine: str) -> None:
+    result = outcome(file, engine)
     assert not isinstance(result, str), result
     assert result.faults == []
     for found in result.found:
@@ -94,24 +95,26 @@ def test_right_or_flagged(file: Path) -> None:
 
 
 @long
-def test_solutions_of_nearly_all() -> None:
-    wrong = [name for name, result in outcomes() if not (result.accurate and result.found[0].solved)]
+def test_solutions_of_nearly_all(engine: str) -> None:
+    wrong = [name for name, result in outcomes(engine) if not (result.accurate and result.found[0].solved)]
     assert len(FILES) - len(wrong) >= ENOUGH - 41 + len(FILES), wrong
 
 
 @long
-def test_gradients_of_nearly_all_that_have_one() -> None:
+def test_gradients_of_nearly_all_that_have_one(engine: str) -> None:
     """Vouched for and right where there is one beyond doubt; so it is not caution that passes the tests."""
-    sound = [name for name, result in outcomes() if result.truth.q_kind is Kind.UNIQUE]
-    accused = [name for name, result in outcomes() if not result.vouched]
+    sound = [name for name, result in outcomes(engine) if result.truth.q_kind is Kind.UNIQUE]
+    accused = [name for name, result in outcomes(engine) if not result.vouched]
     assert len(sound) >= 20 - 41 + len(FILES)
     assert len(FILES) - len(accused) >= ENOUGH - 41 + len(FILES), accused
 
 
 @long
-def test_every_gradient_that_is_vouched_for_is_judged() -> None:
+def test_every_gradient_that_is_vouched_for_is_judged(engine: str) -> None:
     """Where the truth is unclear, the margins are so small that the layer should not vouch either."""
     unclear = [
-        name for name, result in outcomes() if result.truth.q_kind is Kind.UNCLEAR and result.found[0].trusted
+        name
+        for name, result in outcomes(engine)
+        if result.truth.q_kind is Kind.UNCLEAR and result.found[0].trusted
     ]
     assert unclear == []

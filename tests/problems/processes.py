@@ -20,5 +20,9 @@ def run_python(code: str, interruption: signal.Signals | None = None, **environm
         if interruption:
             time.sleep(0.5)
             process.send_signal(interruption)
-        out, err = process.communicate(timeout=120)
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return first + out, err

@@ -29,7 +29,7 @@ class ForwardPass {
         }
         std::atomic<int> bad(0);
         each_pack(call_.batch, [&](Workspace &w, int block) { bad += first(w, block); }); // 2
-        const std::vector<int> misled = those(MISLED); // 3
+        const std::vector<int> misled = those(MISLED);                                    // 3
         if (!misled.empty() && shared_ && !common_is_factored_)
             factor_common();
         each_pack(static_cast<int>(misled.size()),

@@ -4,8 +4,10 @@
 // from whoever needs it. Here helpers wait on a condition, and a caller waits only for those that have begun.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <thread>
 
 namespace cvxfold {
@@ -30,12 +32,25 @@ class Pool {
     bool open_ = false;
 };
 
+// Calls work() on up to that many threads, this one among them.
+//
+// Throws std::bad_alloc where a thread threw anything: an exception that left a helper would end the process.
 template <typename Work> void in_parallel(int threads, Work work) {
-    if (threads <= 1) {
-        work();
-        return;
-    }
-    Pool::instance().run(threads - 1, [](void *argument) { (*static_cast<Work *>(argument))(); }, &work);
+    std::atomic<bool> failed(false);
+    auto guarded = [&] {
+        try {
+            work();
+        } catch (...) {
+            failed = true;
+        }
+    };
+    if (threads <= 1)
+        guarded();
+    else
+        Pool::instance().run(
+            threads - 1, [](void *argument) { (*static_cast<decltype(guarded) *>(argument))(); }, &guarded);
+    if (failed)
+        throw std::bad_alloc();
 }
 
 } // namespace cvxfold

@@ -13,13 +13,14 @@ import cvxfold
 from cvxfold import Verdict
 from cvxfold.fold import GMRES, Unrolled
 from cvxfold.layer.answer import Answer
+from cvxfold.layer.options import EngineName
 from cvxfold.layer.shortcut import ShortCall
 from cvxfold.studies.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, evaluate, make_layer
 from problems.families import minimize
 from problems.layers import QUICK, VARIED, family_of, quiet_layer_of
-from problems.marks import long, sliced
+from problems.marks import long, needs_lanes, sliced
 from problems.processes import run_python
 
 
@@ -265,3 +266,20 @@ def test_remembering_the_loss_keeps_nothing_alive() -> None:
     assert kept() == before + 1
     del inputs, outputs, loss, gradients
     assert kept() == before
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(
+            "lanes", marks=[needs_lanes, pytest.mark.xfail(reason="the shortcut remembers no loss")]
+        ),
+        "tensors",
+    ],
+)
+def test_the_loss_of_a_plain_backward_pass_is_remembered(engine: EngineName) -> None:
+    c = case("dense_qp20", 8)
+    layer = make_layer(c, engine=engine)
+    outputs = layer(*(p.clone().requires_grad_() for p in c.params))
+    outputs[0][:, 3].exp().sum().backward()
+    assert cvxfold.analyze(layer, *c.params, costs=False).loss == "last"

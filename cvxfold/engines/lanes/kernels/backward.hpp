@@ -9,6 +9,7 @@ namespace cvxfold {
 
 // As cvxfold.gradient.diagnosis has them.
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
+const double FAINT = 1e-6;
 const double SIDES_DIFFER = 1e-2; // beyond this no smooth change could be meant
 
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
@@ -32,7 +33,8 @@ inline Pack gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w
         v[j] = w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j];
     for (int i = 0; i < S.n; i++)
         p[i] *= w.columns[i];
-    return sqrt(squared_norm_on_moving(S, Y, {p, v, at.x, at.y}));
+    const Pack all = squared_norm(p, S.n) + squared_norm(v, S.m);
+    return sqrt(max(squared_norm_on_moving(S, Y, {p, v, at.x, at.y}), FAINT * FAINT * all));
 }
 
 // Moves w.u by `side` times 4 `reach` into the cones whose distance to a kink is at most `reach`.
