@@ -124,7 +124,7 @@ class CvxpyLayer(torch.nn.Module):
                 the same size. Instances without one start from nothing.
             samples: with ``warm_start=True``: an id for each instance, such as its place in the data set,
                 ``(B,)`` nonnegative integers. The layer keeps the last solution and scaling of each, in
-                8 (2n + 3m) + 16 bytes, n and m the variables and rows of the cone program, until
+                8 (2n + 3m) + 24 bytes, n and m the variables and rows of the cone program, until
                 :meth:`forget`.
 
         Returns:

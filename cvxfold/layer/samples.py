@@ -22,7 +22,7 @@ class PointsBySample:
     """The last point of each sample, under its id: x, y and s, and what follows in an engine's beginnings.
 
     It takes 8 bytes a number and 16 of the id, for each sample that it has seen, in main memory: with the
-    lanes engine 8 (2n + 3m) + 16, with the tensor engine 8 (n + 2m) + 16, n and m those of the cone program.
+    lanes engine 8 (2n + 3m) + 24, with the tensor engine 8 (n + 2m) + 16, n and m those of the cone program.
     While it grows, up to three times as much.
     """
 
@@ -36,32 +36,46 @@ class PointsBySample:
         """How many samples are known."""
         return len(self._ids)
 
-    def find(self, ids: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """The points of samples ``(B,)``, NaN for those unknown; None where nobody is known."""
-        with self._lock:
-            if not len(self._ids):
-                return None
-            rows, known = self._places(ids)
-            found = self._points[rows]
-        if not known.all():
-            if not known.any():
-                return None
-            found[~known] = np.nan
-        return found
+    def find(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None]:
+        """The points of samples ``(B,)``, NaN for those unknown, None where nobody is known.
 
-    def keep(self, ids: NDArray[np.int64], points: NDArray[np.float64]) -> None:
-        """Put the points ``(B, width)`` of samples in place of older ones; of two of one sample the latter.
+        Also their places, if all are known; these never change.
+
+        Raises:
+            ValueError: an id is negative.
+        """
+        with self._lock:
+            rows, known = self._places(ids)
+            if known.all():
+                return self._points[rows], rows
+            found = self._points[rows] if known.any() else None
+        if ids.min() < 0:
+            place = int((ids < 0).argmax())
+            raise ValueError(f"samples: expected nonnegative ids, got {ids[place]} for instance {place}")
+        if found is not None:
+            found[~known] = np.nan
+        return found, None
+
+    def keep(
+        self, ids: NDArray[np.int64], points: NDArray[np.float64], places: NDArray[np.int64] | None = None
+    ) -> None:
+        """Put the points ``(B, ·)`` of samples in place of older ones; of two of one sample the latter.
+
+        Args:
+            ids: ``(B,)``. points: theirs. places: as ``find`` gave them, if it did.
 
         Raises:
             MemoryError: there is no room for that many samples.
         """
         with self._lock:
-            points = self._fitted(points)
-            rows, known = self._places(ids)
-            if not known.all():
-                self._make_room(np.unique(ids[~known]))
-                rows, _ = self._places(ids)
-            self._points[rows] = points
+            if points.shape[1] != self._points.shape[1]:
+                points = self._fitted(points)
+            if places is None:
+                places, known = self._places(ids)
+                if not known.all():
+                    self._make_room(np.unique(ids[~known]))
+                    places, _ = self._places(ids)
+            self._points[places] = points
 
     def _fitted(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """The points as wide as those kept, which become as wide as they: NaN where nothing follows."""
@@ -118,7 +132,8 @@ class WarmStarts:
 
     Attributes:
         by_sample: the last point of each sample.
-        last_batch: gives the points of the last batch without ids, or None.
+        last_batch: of those that asked for warm starts, without ids; None before the first.
+        last_plain: gives the points of the last plain call after it, or None.
     """
 
     def __init__(self) -> None:
@@ -127,7 +142,8 @@ class WarmStarts:
     def forget(self) -> None:
         """Drop all points."""
         self.by_sample = PointsBySample()
-        self.last_batch: Callable[[], Tensor | None] = lambda: None
+        self.last_batch: Tensor | None = None
+        self.last_plain: Callable[[], Tensor | None] = lambda: None
 
     def asked(self, warm_start: bool, samples: Samples | None) -> "WarmStart":
         """What one call asks for.
@@ -144,8 +160,10 @@ class WarmStarts:
 
     def of_batch(self, batch: int) -> Tensor | None:
         """The last batch's points, if it had this size."""
-        points = self.last_batch()
-        return points if points is not None and len(points) == batch else None
+        for points in (self.last_plain(), self.last_batch):
+            if points is not None and len(points) == batch:
+                return points
+        return None
 
 
 class WarmStart:
@@ -158,6 +176,7 @@ class WarmStart:
     def __init__(self, starts: WarmStarts, wanted: bool, samples: Samples | None) -> None:
         self._starts, self.wanted, self._samples = starts, wanted, samples
         self._ids: NDArray[np.int64] | None = None
+        self._store, self._places = starts.by_sample, None  # of the samples, where all are known
 
     def points(self, batch: int) -> Tensor | None:
         """Beginnings ``(B, ·)``, NaN for instances that begin cold; None if all do.
@@ -170,28 +189,32 @@ class WarmStart:
         if self._samples is None:
             return self._starts.of_batch(batch)
         self._ids = _checked(self._samples, batch)
-        found = self._starts.by_sample.find(self._ids)
+        found, self._places = self._store.find(self._ids)
         return None if found is None else torch.from_numpy(found)
 
     def keep(self, found: _Found, lightly: bool = False) -> None:
         """Remember the points that a call found, of solved instances.
 
-        Unless it asked for a warm start, ``lightly`` only where they are, while that lives.
+        Args:
+            found: by the call.
+            lightly: whether all are solved and, unless it asked for a warm start, only a weak reference is
+                kept.
         """
         if lightly and not self.wanted:
             reference = weakref.ref(found)
-            self._starts.last_batch = lambda: None if (it := reference()) is None else it.beginnings()
+            self._starts.last_plain = lambda: None if (it := reference()) is None else it.beginnings()
             return
         points = found.beginnings()
         if self._samples is None:
-            self._starts.last_batch = lambda: points
+            self._starts.last_batch, self._starts.last_plain = points, lambda: None
             return
         ids, values = self._ids, points.cpu().numpy()
         assert ids is not None
-        solved = ~np.isnan(values[:, :1]).any(1)
-        if not solved.all():
-            ids, values = ids[solved], values[solved]
-        self._starts.by_sample.keep(ids, values)
+        if lightly:
+            self._store.keep(ids, values, self._places)
+        else:
+            solved = ~np.isnan(values[:, 0])
+            self._store.keep(ids[solved], values[solved])
 
 
 def _checked(samples: Samples, batch: int) -> NDArray[np.int64]:
@@ -211,8 +234,4 @@ def _checked(samples: Samples, batch: int) -> NDArray[np.int64]:
         raise TypeError(
             f"samples: expected integer ids, such as the samples' places in the data set, got {ids.dtype}"
         )
-    ids = ids.astype(np.int64, copy=False)
-    if batch and ids.min() < 0:
-        place = int((ids < 0).argmax())
-        raise ValueError(f"samples: expected nonnegative ids, got {ids[place]} for instance {place}")
-    return ids
+    return ids.astype(np.int64, copy=False)

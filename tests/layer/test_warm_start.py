@@ -13,8 +13,8 @@ from torch import Tensor
 from cvxfold import InfeasibleError
 from cvxfold.torch import CvxpyLayer
 from problems.layers import family_of, layer_of
+from problems.marks import ENGINES, needs_lanes
 
-ENGINES = ["lanes", "tensors"]
 SAMPLES = 24
 
 
@@ -82,6 +82,7 @@ def test_a_bad_start_changes_nothing(engine: str, name: str) -> None:
         close(evaluate(layer, values, batch, warm_start=True, samples=wrong), expected, 1e-11)
 
 
+@needs_lanes
 def test_unknown_samples_begin_cold_beside_known_ones() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
     known, mixed = torch.arange(8), torch.tensor([0, 1, 2, 3, 20, 21, 22, 23])
@@ -106,13 +107,21 @@ def test_without_samples_the_last_batch_of_the_same_size(engine: str) -> None:
     assert engine == "tensors" or torch.equal(work(layer), cold[:4])
 
 
+@needs_lanes
 def test_a_plain_call_is_a_start_while_its_outputs_live() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
-    batch = torch.arange(8)
+    batch, others = torch.arange(8), torch.arange(8, 16)
     outputs = layer(*taken(values, batch))
+    cold = work(layer)
     layer(*taken(values, batch), warm_start=True)
     assert work(layer).sum() == 0
+    outputs = layer(*taken(values, others))  # from here on what is left is the batch before
     del outputs
+    layer(*taken(values, batch), warm_start=True)
+    assert work(layer).sum() == 0
+    layer.forget()
+    layer(*taken(values, batch), warm_start=True)
+    assert torch.equal(work(layer), cold)
 
 
 def bounded(**options: Any) -> Any:
@@ -136,7 +145,7 @@ def test_only_solved_instances_are_remembered(engine: str, on_unsolvable: str) -
         with pytest.raises(InfeasibleError):
             layer(c, low, high, warm_start=True, samples=[5, 6, 7])
     assert len(layer.session.starts.by_sample) == (1 if on_unsolvable == "nan" else 2)
-    points = layer.session.starts.by_sample.find(torch.tensor([5, 6]).numpy())
+    points, _ = layer.session.starts.by_sample.find(torch.tensor([5, 6]).numpy())
     assert (points[0, :2] - [0.5, 1.0]).max() < 1e-9
     assert (points[1] != points[1]).all()
     low[1], c[2, 0] = 0.0, 0.3
@@ -144,6 +153,7 @@ def test_only_solved_instances_are_remembered(engine: str, on_unsolvable: str) -
     assert len(layer.session.starts.by_sample) == 3
 
 
+@needs_lanes
 @pytest.mark.parametrize(
     ("samples", "error", "says"),
     [
@@ -162,12 +172,14 @@ def test_errors(samples: Any, error: type[Exception], says: str) -> None:
     layer(*params, warm_start=True, samples=[0, 1])
 
 
+@needs_lanes
 def test_samples_ask_for_a_warm_start() -> None:
     layer, params = by_engine("lanes", "least_absolute"), family_of("least_absolute").sample(2, 0)
     with pytest.raises(ValueError, match="samples: expected warm_start=True beside it"):
         layer(*params, samples=[0, 1])
 
 
+@needs_lanes
 def test_ids_of_any_kind_and_size() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
     one = [value[0] for value in values]
@@ -196,6 +208,7 @@ def test_equal_calls_give_equal_bits(engine: str) -> None:
         assert torch.equal(one, other)
 
 
+@needs_lanes
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_remember_nothing(copied: Any) -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
@@ -208,6 +221,7 @@ def test_copies_remember_nothing(copied: Any) -> None:
     assert work(layer).sum() == 0
 
 
+@needs_lanes
 def test_threads_share_a_layer() -> None:
     layer, values = by_engine("lanes", "portfolio"), values_of("portfolio")
     expected = layer(*values)[0].detach()
@@ -227,3 +241,14 @@ def test_threads_share_a_layer() -> None:
     assert len(wrong) == 120
     assert max(wrong) < 1e-11
     assert len(layer.session.starts.by_sample) == SAMPLES
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_start_is_worth_outlasts_its_scaling(engine: str) -> None:
+    """Data that grow by the thousandfold, from one visit to the next by a fifth: the same answers as cold."""
+    layer, cold = by_engine(engine, "dense_qp5"), by_engine(engine, "dense_qp5")
+    values, batch = values_of("dense_qp5"), torch.arange(4)
+    for step in range(40):
+        grown = [value * 1.2**step if k % 2 else value for k, value in enumerate(values)]
+        mine = evaluate(layer, grown, batch, warm_start=True, samples=batch)
+        close(mine, evaluate(cold, grown, batch), 1e-9)

@@ -40,11 +40,11 @@ struct Call {
     const double *const *parameters; // each (1|B, size), row-major
     const int64_t *strides;          // of each parameter from one instance to the next; 0 where shared
     int32_t start_width;             // numbers of a row of `start`
-    const double *start; // (B, n + 2 m) or (B, 2 n + 3 m), x_0 NaN for instances without, as `ends`; or null
-    double *const *outputs; // each (B, size); null for those that nobody wants
-    double *ends;           // (B, 2 n + 3 m): x, y, s, D and E of every instance; or null
-    double *figures;        // (B, ForwardFigure::COUNT)
-    double *state;          // as `state_size` says, aligned to a pack
+    const double *start;             // (B, n + 2 m) or as `ends`, x_0 NaN for instances without; or null
+    double *const *outputs;          // each (B, size); null for those that nobody wants
+    double *ends;                    // (B, 2 n + 3 m + 1): x, y, s, D, E and their age; or null
+    double *figures;                 // (B, ForwardFigure::COUNT)
+    double *state;                   // as `state_size` says, aligned to a pack
 };
 
 struct BackwardCall {

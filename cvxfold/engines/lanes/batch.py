@@ -53,8 +53,8 @@ class Begin:
 
     Args:
         start: x, y and s of each instance, ``(B, n + 2m)``, NaN for those without; or the ends of another
-            pass over similar data, for which few sweeps of the equilibration are left to do. None for none.
-        ends: to be filled with x, y, s, D and E, ``(B, 2n + 3m)``; None where nobody needs them.
+            pass over similar data, which are then equilibrated alike. None for none.
+        ends: to be filled with x, y, s, D, E and their age, ``(B, 2n + 3m + 1)``; None for no need of them.
     """
 
     start: Tensor | None
@@ -164,7 +164,7 @@ class CompiledBatch:
             MemoryError: there is none.
         """
         n, m = self._shape
-        return empty(batch, 2 * n + 3 * m)
+        return empty(batch, 2 * n + 3 * m + 1)
 
     def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.

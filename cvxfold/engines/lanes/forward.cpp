@@ -120,15 +120,21 @@ class ForwardPass {
         return call_.start && S_.N > 0 && std::isfinite(start_of(instance)[0]);
     }
 
-    // D and E of similar data, into w.columns and w.rows; returns which lanes have them.
-    Mask load_scaling(Workspace &w, const int *instances) const {
+    // D and E of similar data, into w.columns and w.rows; returns which lanes have them. age: how many passes
+    // they have served.
+    Mask load_scaling(Workspace &w, const int *instances, Pack &age) const {
         Mask known = none();
         const int at = S_.N + S_.m;
         for (int lane = 0; call_.start_width > at && lane < W; lane++) {
             if (!has_start(instances[lane]))
                 continue;
             const double *D = start_of(instances[lane]) + at, *E = D + S_.n;
-            known[lane] = std::isfinite(D[0]) ? -1 : 0;
+            age[lane] = E[S_.m] + 1;
+            if (!(age[lane] < OLD)) { // NaN where there are none
+                age[lane] = 0;
+                continue;
+            }
+            known[lane] = -1;
             for (int i = 0; i < S_.n; i++)
                 w.columns[i][lane] = D[i];
             for (int j = 0; j < S_.m; j++)
@@ -137,14 +143,14 @@ class ForwardPass {
         return known;
     }
 
-    // The data of some instances, equilibrated, and their sizes; returns the lanes whose parameters are
-    // finite.
-    Mask load(Workspace &w, const int *instances, Pack &size, bool with_start = false) const {
+    // The data of some instances, equilibrated, and their sizes; with `age` by the D and E that come with
+    // points to start from, else by their own. Returns the lanes whose parameters are finite.
+    Mask load(Workspace &w, const int *instances, Pack &size, Pack *age = nullptr) const {
         const Mask valid = load_parameters(w, instances);
         if (!shared_) {
             apply(Y_.P, S_.nnz_P, w.parameters, w.P);
             apply(Y_.A, S_.nnz_A, w.parameters, w.A);
-            equilibrate(S_, w, with_start ? load_scaling(w, instances) : none());
+            equilibrate(S_, w, age ? load_scaling(w, instances, *age) : none());
         }
         apply(Y_.q, S_.n, w.parameters, w.q);
         apply(Y_.b, S_.m, w.parameters, w.b);
@@ -180,9 +186,10 @@ class ForwardPass {
         int instances[W];
         for (int lane = 0; lane < W; lane++)
             instances[lane] = std::min(block * W + lane, call_.batch - 1);
-        Pack size;
-        const Mask valid = load(w, instances, size, true);
+        Pack size, age{};
+        const Mask valid = load(w, instances, size, &age);
         Progress progress = at_first(splat(O_.penalty), size);
+        progress.age = age;
         set_penalty(S_, w, progress.rho);
         const Mask warm = load_start(w, instances, size);
         const Mask done = first_pass(S_, O_, w, progress, valid, warm, common_is_factored_) | ~valid;
@@ -307,13 +314,14 @@ class ForwardPass {
                 to[e] = w.own[*index++][lane] * *scale++;
         }
         if (call_.ends) {
-            double *to = call_.ends + static_cast<size_t>(instance) * (2 * S_.N + S_.m);
+            double *to = call_.ends + static_cast<size_t>(instance) * (2 * S_.N + S_.m + 1);
             for (int e = 0; e < S_.N + S_.m; e++)
                 *to++ = w.own[e][lane];
             for (int i = 0; i < S_.n; i++)
                 *to++ = w.columns[i][lane];
             for (int j = 0; j < S_.m; j++)
                 *to++ = w.rows[j][lane];
+            *to = progress.age[lane];
         }
         using F = ForwardFigure;
         double *f = call_.figures + static_cast<size_t>(instance) * F::COUNT;

@@ -52,7 +52,7 @@ class LanesPassage:
         compiled: that made it. passed: its figures and state.
         outputs: the variables, each ``(B, ·)``.
         sizes: entries of each parameter.
-        ends: x, y, s, D and E, ``(B, 2n + 3m)``, if they were asked for.
+        ends: what a later pass can begin with, if they were asked for.
     """
 
     compiled: CompiledBatch
@@ -76,7 +76,7 @@ class LanesPassage:
         return self.compiled.points(self.passed)
 
     def beginnings(self) -> Tensor:
-        """x, y and s side by side, with D and E if the pass was asked to keep them."""
+        """x, y and s side by side, and D and E if the pass was asked to keep them."""
         return torch.cat(self.points(), dim=1) if self.ends is None else self.ends
 
     def differentiate(

@@ -69,7 +69,7 @@ struct Block {
     }
 
     Progress progress() const {
-        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck};
+        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck, Pack{}};
     }
 
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {

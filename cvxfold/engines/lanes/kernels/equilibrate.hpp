@@ -7,7 +7,8 @@
 
 namespace cvxfold {
 
-const int SWEEPS = 8, SWEEPS_OF_KNOWN = 1;
+const int SWEEPS = 8;
+const double OLD = 16; // passes that D and E serve before they are made anew
 const double LARGEST_SCALE = 1e4;
 
 // 1/sqrt(norm) for a squared norm, kept so that `scale` stays within its limits.
@@ -41,8 +42,8 @@ inline void scale_matrices(const Shape &S, Workspace &w, const Pack *D, const Pa
             w.A[e] *= E[j] * D[S.A_column[e]];
 }
 
-// P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` begin with the D and E that
-// are there, which were those of similar data, and have few sweeps left to do.
+// P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` are left with the D and E
+// that are there, those of similar data. (More sweeps from there, time and again, would lead to extremes.)
 inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
     for (int i = 0; i < S.n; i++)
@@ -51,7 +52,7 @@ inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
         w.rows[j] = select(known, w.rows[j], splat(1));
     if (any(known))
         scale_matrices(S, w, w.columns, w.rows);
-    Mask open = all();
+    const Mask open = ~known;
     for (int sweep = 0; sweep < SWEEPS && any(open); sweep++) {
         for (int i = 0; i < S.n; i++)
             by_column[i] = Pack{};
@@ -80,8 +81,6 @@ inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
             w.rows[j] *= by_row[j];
         }
         scale_matrices(S, w, by_column, by_row);
-        if (sweep + 1 == SWEEPS_OF_KNOWN)
-            open &= ~known;
     }
 }
 

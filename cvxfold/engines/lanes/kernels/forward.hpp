@@ -40,7 +40,9 @@ inline Mask within(const Settings &O, const Measured &m) {
            (m.dual <= O.eps_abs + O.eps_rel * m.dual_terms) & (m.gap <= O.eps_abs + O.eps_rel * m.gap_terms);
 }
 
-inline Progress at_first(Pack rho, Pack size) { return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}}; }
+inline Progress at_first(Pack rho, Pack size) {
+    return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}};
+}
 
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,

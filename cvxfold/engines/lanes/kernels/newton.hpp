@@ -27,6 +27,7 @@ struct Progress {
     Pack rho, size, regularization;
     Pack iterations, newton_steps, factorizations;
     Pack stuck; // 1 where Newton's method made no way
+    Pack age;   // passes that D and E have served
 };
 
 // Relative residuals: rounding, where rounding may begin, and where a step that does not help is the last
