@@ -227,7 +227,6 @@ def test_gradients_at_kinks_and_answers_without_a_solution_are_judged(cases: lis
 # cvxfold
 
 
-@pytest.mark.xfail(reason="on lanes the error estimate is too large: within 100 times in 58 % only")
 @pytest.mark.parametrize("count", [pytest.param(240, marks=long), 48])
 def test_nothing_is_silently_wrong(count: int) -> None:
     outcomes = fuzz(count, seed=1)
@@ -237,7 +236,8 @@ def test_nothing_is_silently_wrong(count: int) -> None:
     assert numbers["nondegenerate_solved_well"] > 0.97  # few instances: one is half a percent
     assert numbers["unsolvable_certified"] > 0.95
     assert numbers["estimate_covers_error"] > 0.96
-    assert numbers["estimate_within_100"] > 0.9
+    if numbers["estimate_within_100"] <= 0.9:  # all that is above must hold whatever is known of this
+        pytest.xfail("on lanes the error estimate is too large")
 
 
 @long
