@@ -37,8 +37,9 @@ const int CORRECTIONS = 12;
 const double ADJOINT_EXACT = 1e-15;
 const double KINK = 1e-9, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
 const double SINGULAR = 1e-5;                  // as cvxfold.engines.lanes.figures has it
-const double NULL_EXACT = 1e-12;               // |K v|/|v| of a null vector
-const int LOOKS = 2, PURIFICATIONS = 2;        // steps of inverse iteration; of (K + T)^-1 T after them
+const double ROUNDING = 2e-16;
+const double NULL_EXACT = 1e-12;        // |K v|/|v| of a null vector
+const int LOOKS = 2, PURIFICATIONS = 2; // steps of inverse iteration; of (K + T)^-1 T after them
 
 // What the adjoint works on, (n) and (m) each.
 struct AdjointVectors {
@@ -214,6 +215,9 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
     }
     adjoint_remainder(S, w, a, size); // of what was kept; leaves v in w.y
     seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(__builtin_inf())); // 3
+    // What rounding leaves of the conditions moves u by this, however small the step is that can be seen.
+    const Pack blurred = select(seen.smallest >= SINGULAR, ROUNDING / seen.smallest, Pack{});
+    seen.offset = largest(seen.offset, blurred);
     Pack nearest = splat(__builtin_inf());
     for (int j = 0; j < S.m; j++)
         nearest = min(nearest, margin[j]);
