@@ -93,4 +93,6 @@ def test_memory_of_unrolling_grows_and_that_of_folding_does_not(
     assert (last - middle) / (middle - first) == pytest.approx(2, rel=0.1)
     assert max(lfpi) < 1.05 * min(lfpi)
     assert checkpointed[-1] - checkpointed[0] < 0.5 * (last - unrolled[0])
-    assert list(costs.residual.values()) == sorted(costs.residual.values(), reverse=True)
+    left = [max(residual, 1e-14) for residual in costs.residual.values()]  # which the arithmetic leaves
+    assert left == sorted(left, reverse=True)
+    assert left[0] > 1e-8

@@ -15,7 +15,6 @@ from cvxfold.engines.tensors.residuals import infinity_norm, terms
 
 BALANCED = 2.5  # the penalty moves where the residuals are out of balance by more than this, squared
 _RANGE = (1e-5, 1e5)  # about what is natural; beyond it M loses digits
-_NUMBERS = (1e-30, 1e30)  # for arithmetic's sake
 _NOTHING = 1e-13  # where the largest entry of q and b is one
 _SOLVED = 1e-10  # what is left of residuals below this says nothing of the balance
 
@@ -79,9 +78,10 @@ def natural_penalty(program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> Te
 def balance_of(program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> Tensor:
     """The penalty under which s and R⁻¹y of a solution are alike in size, ``(B,)``.
 
-    The natural one where one of them vanishes.
+    The natural one where one of them vanishes: only rounding has a size there, and scaled up to the other's
+    it would hide a kink.
     """
-    primal, dual = infinity_norm(s), infinity_norm(y)
-    usable = (primal > 0) & (dual > 0) & primal.isfinite() & dual.isfinite()
-    ratio = (dual / torch.where(usable, primal, 1.0)).clamp(*_NUMBERS)
-    return torch.where(usable, ratio, natural_penalty(program, x, s, y))
+    natural = natural_penalty(program, x, s, y)
+    low, high = _RANGE
+    ratio = infinity_norm(y) / infinity_norm(s)  # NaN or out of range where either is zero or is not finite
+    return torch.where((ratio >= low * natural) & (ratio <= high * natural), ratio, natural)
