@@ -8,6 +8,10 @@
 namespace cvxfold {
 
 namespace {
+const double LEAST_WORK = 4096;                // multiplications
+const double LONG_RUN = 6, VERY_LONG_RUN = 24; // neighbouring rows, on average
+const size_t LARGE = size_t(1) << 20;          // bytes
+
 template <typename T> std::vector<T> copied(const T *from, size_t count) {
     return count ? std::vector<T>(from, from + count) : std::vector<T>();
 }
@@ -40,6 +44,7 @@ Analysis::Analysis(const Description &given)
     find_K(given);
     find_L();
     find_panels();
+    find_reach();
     S.alpha = alpha_.data();
     S.P_row = P_row_.data();
     S.P_column = P_column_.data();
@@ -53,9 +58,11 @@ Analysis::Analysis(const Description &given)
     S.diagonal_in_K = diagonal_in_K_.data();
     S.L_start = L_start_.data();
     S.L_row = L_row_.data();
+    S.L_reach = L_reach_.data();
     S.panels = static_cast<int32_t>(panels_.size());
     S.panel = panels_.data();
     S.update = updates_.data();
+    S.apart = best_apart();
 }
 
 // K's entries in the order, by columns of the lower triangle, and where those of P, A and the diagonal are.
@@ -140,6 +147,13 @@ bool Analysis::continues(int k) const {
     return here == next + 1 && L_row_[L_start_[k]] == k + 1;
 }
 
+// Whether two columns have the same rows from these entries on.
+bool Analysis::same_rows(int a, int from_a, int b, int from_b) const {
+    const auto begin = L_row_.begin();
+    return L_start_[a + 1] - from_a == L_start_[b + 1] - from_b &&
+           std::equal(begin + from_a, begin + L_start_[a + 1], begin + from_b);
+}
+
 // Panels, and for each the runs of earlier columns that change it.
 void Analysis::find_panels() {
     const int N = shape.N;
@@ -174,7 +188,8 @@ void Analysis::find_panels() {
             const auto follows = [&](size_t next) {
                 const Seen &a = seen[next - 1], &b = seen[next];
                 return b.column == a.column + 1 && a.count == b.count &&
-                       std::equal(a.rows, a.rows + a.count, b.rows) && continues(a.column);
+                       std::equal(a.rows, a.rows + a.count, b.rows) &&
+                       (continues(a.column) || same_rows(a.column, a.entry, b.column, b.entry));
             };
             size_t run = 1;
             while (run < PANEL && s + run < seen.size() && follows(s + run))
@@ -193,6 +208,26 @@ void Analysis::find_panels() {
         panels_.push_back(panel);
         first += count;
     }
+}
+
+void Analysis::find_reach() {
+    L_reach_.resize(shape.nnz_L);
+    for (int j = 0; j < shape.N; j++)
+        for (int p = L_start_[j + 1] - 1; p >= L_start_[j]; p--)
+            L_reach_[p] = p + 1 < L_start_[j + 1] && L_row_[p + 1] == L_row_[p] + 1 ? L_reach_[p + 1] : p + 1;
+}
+
+// Whether rows fill vectors better than instances do: always where a pack holds one instance or two, and
+// where a whole pack's L does not fit in a cache.
+bool Analysis::best_apart() const {
+    double work = 0, pieces = 0;
+    for (const Panel::Update &u : updates_)
+        for (int p = u.entry[0], end = L_start_[u.column + 1]; p < end; p = std::min(L_reach_[p], end)) {
+            pieces += u.run * u.count;
+            work += u.run * u.count * (std::min(L_reach_[p], end) - p);
+        }
+    const bool large = sizeof(Pack) * shape.nnz_L > LARGE;
+    return work >= LEAST_WORK && work >= pieces * (W == 2 ? LONG_RUN : large ? VERY_LONG_RUN : 1e300);
 }
 
 } // namespace cvxfold

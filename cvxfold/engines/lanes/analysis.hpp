@@ -30,10 +30,13 @@ struct Analysis {
     void find_K(const Description &given);
     void find_L();
     void find_panels();
+    void find_reach();
+    bool best_apart() const;
     bool continues(int column) const;
+    bool same_rows(int a, int from_a, int b, int from_b) const;
 
     std::vector<int32_t> sizes_, orders_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_,
-        P_in_K_, A_in_K_, diagonal_in_K_, L_start_, L_row_;
+        P_in_K_, A_in_K_, diagonal_in_K_, L_start_, L_row_, L_reach_;
     std::vector<Panel> panels_;
     std::vector<Panel::Update> updates_;
     std::vector<double> alpha_;

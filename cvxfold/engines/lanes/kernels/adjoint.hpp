@@ -121,6 +121,18 @@ inline Pack next_state(const Shape &S, Workspace &w, AdjointVectors &a) {
     return inverse;
 }
 
+// a.step and w.du as a step in x, y and u.
+inline void keep_offset(const Shape &S, Workspace &w, const AdjointVectors &a) {
+    Pack *dx = w.offset, *dy = dx + S.n, *du = dy + S.m;
+    for (int i = 0; i < S.n; i++)
+        dx[i] = a.step[i];
+    for (int j = 0; j < S.m; j++) {
+        dy[j] = w.E[j] * a.step[S.n + j];
+        du[j] = w.du[j];
+    }
+    out_of_frame(S, w.frame, dy, dy);
+}
+
 // The correction of that number, 0, 1, …, with what runs beside it.
 inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a, Mask improving,
                     int number, const Pack *y_given, Pack state_size, Screened &seen) {
@@ -145,6 +157,8 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
             r[j] = -w.primal[j];
         state_of(S, w, a.step, r, w.du);
         seen.offset = infinity_norm(w.du, S.m) / state_size;
+        if (S.curved())
+            keep_offset(S, w, a);
     } else if (S.m > 0 && number < LOOKS + PURIFICATIONS && any(~(seen.smallest >= SINGULAR))) {
         gather_null<2>(S, w, a.null, 1);
         correct<2>(S, w, a, improving);

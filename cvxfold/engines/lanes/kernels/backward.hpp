@@ -61,48 +61,93 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
             move(at + i, c < S.exponential ? exponential_inside[i] : power_inside[i]);
 }
 
+// An adjoint in the program's own units and its state, put aside in w.found while others are tried.
+struct Kept {
+    Pack *p, *v, *u;
+
+    Kept(const Shape &S, Workspace &w, const AdjointVectors &a) : p(w.found), v(p + S.n), u(v + S.m) {
+        for (int i = 0; i < S.n; i++)
+            p[i] = a.p[i];
+        for (int j = 0; j < S.m; j++) {
+            v[j] = w.y[j];
+            u[j] = w.u[j];
+        }
+    }
+
+    // Leaves in a.p and w.y how far they are from what is kept.
+    void subtract(const Shape &S, Workspace &w, AdjointVectors &a) const {
+        for (int i = 0; i < S.n; i++)
+            a.p[i] -= p[i];
+        for (int j = 0; j < S.m; j++)
+            w.y[j] -= v[j];
+    }
+
+    void restore(const Shape &S, Workspace &w, AdjointVectors &a) const {
+        for (int i = 0; i < S.n; i++)
+            a.p[i] = p[i];
+        for (int j = 0; j < S.m; j++) {
+            w.y[j] = v[j];
+            w.u[j] = u[j];
+        }
+    }
+};
+
+// The adjoint at w.u in the program's own units, p in a.p and v in w.y.
+inline Screened adjoint_beside(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                               const Progress &progress, const Pack *y_given) {
+    const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s);
+    for (int j = 0; j < S.m; j++)
+        w.y[j] *= w.rows[j];
+    for (int i = 0; i < S.n; i++)
+        a.p[i] *= w.columns[i];
+    return seen;
+}
+
 // Whether it matters on which side of the kinks within `reach` an instance is: NO, where both sides give the
 // same gradient on what parameters reach and on neither J is singular in a way that matters; YES, where the
 // gradients are far apart; else PERHAPS. The adjoint and the state are as before afterwards.
 inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
                          const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
                          Pack reach, Pack floor) {
-    Pack *p = w.found, *v = p + S.n, *u = v + S.m;
-    for (int i = 0; i < S.n; i++)
-        p[i] = a.p[i];
-    for (int j = 0; j < S.m; j++) {
-        v[j] = w.y[j];
-        u[j] = w.u[j];
-    }
+    const Kept kept(S, w, a);
     Mask agree = all(), solved = all();
     Pack farthest{};
     Pack largest_norm = floor;
     for (double side : SIDES) {
-        step_aside(S, w, u, margin, reach, side);
-        const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s);
+        step_aside(S, w, kept.u, margin, reach, side);
+        const Screened seen = adjoint_beside(S, Y, w, a, progress, y_given);
         solved &= seen.residual <= SIDES_AGREE;
         agree &= (seen.smallest >= SINGULAR) | (seen.matters == NO);
-        for (int j = 0; j < S.m; j++)
-            w.y[j] *= w.rows[j];
-        for (int i = 0; i < S.n; i++)
-            a.p[i] *= w.columns[i];
         largest_norm = max(largest_norm, sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y})));
-        for (int i = 0; i < S.n; i++)
-            a.p[i] -= p[i];
-        for (int j = 0; j < S.m; j++)
-            w.y[j] -= v[j];
+        kept.subtract(S, w, a);
         const Pack apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
         agree &= apart <= 0.5 * SIDES_AGREE * largest_norm;
         farthest = max(farthest, apart);
     }
-    for (int i = 0; i < S.n; i++)
-        a.p[i] = p[i];
-    for (int j = 0; j < S.m; j++) {
-        w.y[j] = v[j];
-        w.u[j] = u[j];
-    }
+    kept.restore(S, w, a);
     const Mask apart = solved & (farthest > SIDES_DIFFER * largest_norm);
     return select(agree & solved, splat(NO), select(apart, splat(YES), splat(PERHAPS)));
+}
+
+// How much the gradient on what parameters reach changes, relatively, where the step w.offset that is left is
+// taken: what its error is to first order (cvxfold.gradient.error). Infinite where that cannot be told. The
+// adjoint and the state are as before afterwards.
+inline Pack effect_of_offset(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                             const Progress &progress, const Pack *y_given, DataGradient at, Pack size) {
+    const Kept kept(S, w, a);
+    const Pack *step = w.offset, *du = step + S.N;
+    Pack *dx = w.offset + S.N + S.m, *dy = dx + S.n; // `adjoint` leaves another step in their place
+    for (int i = 0; i < S.n; i++)
+        dx[i] = step[i] * w.columns[i] * progress.size;
+    for (int j = 0; j < S.m; j++) {
+        dy[j] = step[S.n + j] * w.rows[j] * progress.size;
+        w.u[j] += du[j];
+    }
+    const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
+    kept.subtract(S, w, a);
+    const Pack change = sqrt(squared_norm_of_change(S, Y, {a.p, w.y, at.x, at.y}, {kept.p, kept.v, dx, dy}));
+    kept.restore(S, w, a);
+    return select(there.residual <= SIDES_AGREE, change / max(size, splat(2.3e-308)), splat(__builtin_inf()));
 }
 
 // Loss gradients in a.x_bar and y_given, equilibrated; x and y in own units. Leaves p in a.p, v in w.y, both
@@ -131,17 +176,23 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     const Pack size = max(gradient, floor);
     seen.error = select(change == 0.0, change, change / max(size, splat(2.3e-308)));
     seen.strength = select(size == 0.0, Pack{}, FELT * size / max(floor, splat(2.3e-308)));
+    const Pack reach = max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK))) * seen.state_size;
+    // The derivative of a curved cone's projection moves with u. Where what J magnifies the step by at most
+    // is no reason to be wary, that bound serves; else the step is taken.
+    if (S.curved()) {
+        const Pack bound = seen.offset / min(max(seen.smallest, splat(SINGULAR)), splat(1));
+        const Mask wary = ~(bound <= WARY);
+        if (any(wary)) {
+            const Pack seen_step = infinity_norm(w.offset + S.N, S.m) / seen.state_size;
+            const Pack blur = max(seen.offset / max(seen_step, splat(2.3e-308)), splat(1));
+            const Pack effect = effect_of_offset(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, size);
+            seen.offset = select(wary, max(blur * effect, seen.offset), seen.offset);
+        }
+    }
     if (any(seen.on_kink > 0.0)) {
-        const Pack reach = max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK))) * seen.state_size;
         const Pack matter =
             sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, reach, size);
         seen.on_kink = select(seen.on_kink > 0.0, matter, splat(NO));
-    }
-    // The derivative of a curved cone's projection moves with u, by as much as J magnifies that at most: a
-    // bound to be wary of, and no estimate.
-    if (S.curved()) {
-        const Pack bound = seen.offset / min(max(seen.smallest, splat(SINGULAR)), splat(1));
-        seen.offset = select(bound > WARY, bound, seen.offset);
     }
     return seen;
 }

@@ -5,19 +5,50 @@
 #include "pack.hpp"
 #include "shape.hpp"
 
+#if defined(__clang__)
+#define CVXFOLD_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define CVXFOLD_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define CVXFOLD_INDEPENDENT
+#endif
+
 namespace cvxfold {
 
-struct Factor {
-    Pack *L, *D, *inverse_D;
+template <typename Number> struct FactorOf {
+    Number *L, *D, *inverse_D;
 };
+
+using Factor = FactorOf<Pack>;
+
+// Calls change(i, row) for each of the rows `from` to `length` behind entry `first` of L, in any order: so
+// one instance alone fills vectors with rows, where rows are neighbours.
+template <typename Number, typename Change>
+inline void each_row(const Shape &S, int first, int from, int length, Change change) {
+    const int32_t *rows = S.L_row + first;
+    if constexpr (sizeof(Number) == sizeof(Pack)) {
+        for (int i = from; i < length; i++)
+            change(i, rows[i]);
+    } else {
+        for (int i = from; i < length;) {
+            const int reach = S.L_reach[first + i] - first, end = reach < length ? reach : length;
+            const int ahead = rows[i] - i;
+            CVXFOLD_INDEPENDENT
+            for (int k = i; k < end; k++)
+                change(k, k + ahead);
+            i = end;
+        }
+    }
+}
 
 // What some earlier columns of one pattern do to a panel: RUN columns, COUNT of the panel's columns. Each
 // entry of L is loaded once for COUNT targets, each target once for RUN columns.
-template <int RUN, int COUNT>
-inline void update_panel(const Shape &S, const Panel::Update &u, const Factor &f, Pack *__restrict target) {
-    const Pack *column[RUN];
-    Pack factor[RUN][COUNT];
-    Pack *to[COUNT];
+template <int RUN, int COUNT, typename Number>
+inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<Number> &f,
+                         Number *__restrict target) {
+    const Number *column[RUN];
+    Number factor[RUN][COUNT];
+    Number *to[COUNT];
     const int32_t *rows = S.L_row + u.entry[0];
     const int length = S.L_start[u.column + 1] - u.entry[0];
     for (int k = 0; k < RUN; k++) {
@@ -29,27 +60,27 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const Factor &f
         to[c] = target + static_cast<size_t>(u.target[c]) * S.N;
     for (int i = 0; i < COUNT; i++) // the panel's own rows: a triangle
         for (int c = 0; c <= i; c++) {
-            Pack sum = to[c][rows[i]];
+            Number sum = to[c][rows[i]];
             for (int k = 0; k < RUN; k++)
                 sum -= column[k][i] * factor[k][c];
             to[c][rows[i]] = sum;
         }
-    for (int i = COUNT; i < length; i++) {
-        const int row = rows[i];
-        Pack entry[RUN];
+    each_row<Number>(S, u.entry[0], COUNT, length, [&](int i, int row) {
+        Number entry[RUN];
         for (int k = 0; k < RUN; k++)
             entry[k] = column[k][i];
         for (int c = 0; c < COUNT; c++) {
-            Pack sum = to[c][row];
+            Number sum = to[c][row];
             for (int k = 0; k < RUN; k++)
                 sum -= entry[k] * factor[k][c];
             to[c][row] = sum;
         }
-    }
+    });
 }
 
-template <int RUN>
-inline void update_panel(const Shape &S, const Panel::Update &u, const Factor &f, Pack *__restrict target) {
+template <int RUN, typename Number>
+inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<Number> &f,
+                         Number *__restrict target) {
     switch (u.count) {
     case 1:
         return update_panel<RUN, 1>(S, u, f, target);
@@ -67,7 +98,9 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const Factor &f
 // 1. K's columns. 2. What earlier columns do to them. 3. What the panel's columns do to each other, and L.
 //
 // Args: K: (nnz_K). target: (PANEL N), zero before and after.
-inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *__restrict target) {
+template <typename Number>
+inline void factorize_panels(const Shape &S, const Number *__restrict K, FactorOf<Number> f,
+                             Number *__restrict target) {
     for (int panel = 0; panel < S.panels; panel++) {
         const Panel &P = S.panel[panel];
         const int end = P.first + P.count;
@@ -84,25 +117,60 @@ inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *
                 update_panel<1>(S, update, f, target);
         }
         for (int j = P.first; j < end; j++) { // 3
-            Pack *own = target + static_cast<size_t>(j - P.first) * S.N;
-            const int first = S.L_start[j], last = S.L_start[j + 1];
-            const Pack pivot = own[j], inverse = 1.0 / pivot;
+            Number *own = target + static_cast<size_t>(j - P.first) * S.N;
+            const int first = S.L_start[j], length = S.L_start[j + 1] - first;
+            const Number pivot = own[j], inverse = 1.0 / pivot;
+            Number *L = f.L + first;
             f.D[j] = pivot;
             f.inverse_D[j] = inverse;
-            own[j] = Pack{};
-            for (int p = first; p < last; p++) {
-                Pack &entry = own[S.L_row[p]];
-                f.L[p] = entry * inverse;
-                entry = Pack{};
-            }
+            own[j] = Number{};
+            each_row<Number>(S, first, 0, length, [&](int i, int row) {
+                L[i] = own[row] * inverse;
+                own[row] = Number{};
+            });
             for (int c = j + 1; c < end; c++) { // row c is entry c - j - 1 of this column
-                Pack *other = target + static_cast<size_t>(c - P.first) * S.N;
-                const Pack factor = f.L[first + c - j - 1] * pivot;
-                for (int p = first + c - j - 1; p < last; p++)
-                    other[S.L_row[p]] -= f.L[p] * factor;
+                Number *other = target + static_cast<size_t>(c - P.first) * S.N;
+                const Number factor = L[c - j - 1] * pivot;
+                each_row<Number>(S, first, c - j - 1, length,
+                                 [&](int i, int row) { other[row] -= L[i] * factor; });
             }
         }
     }
+}
+
+// Doubles that `factorize_apart` needs.
+inline size_t apart_size(const Shape &S) {
+    const size_t N = S.N;
+    return S.apart ? S.nnz_K + S.nnz_L + (2 + PANEL) * N : 0;
+}
+
+// Lane by lane, with the same bits. scratch: doubles (apart_size), zero at its end before and after.
+inline void factorize_apart(const Shape &S, const Pack *__restrict K, Factor f, double *__restrict scratch) {
+    double *own_K = scratch, *L = own_K + S.nnz_K, *D = L + S.nnz_L, *inverse_D = D + S.N;
+    for (int lane = 0; lane < W; lane++) {
+        bool same = lane > 0; // as the lane before: a pack that is not full holds its last instance again
+        for (int p = 0; same && p < S.nnz_K; p++)
+            same = K[p][lane] == K[p][lane - 1];
+        if (!same) {
+            for (int p = 0; p < S.nnz_K; p++)
+                own_K[p] = K[p][lane];
+            factorize_panels<double>(S, own_K, {L, D, inverse_D}, inverse_D + S.N);
+        }
+        for (int p = 0; p < S.nnz_L; p++)
+            f.L[p][lane] = L[p];
+        for (int j = 0; j < S.N; j++) {
+            f.D[j][lane] = D[j];
+            f.inverse_D[j][lane] = inverse_D[j];
+        }
+    }
+}
+
+// Args: K: (nnz_K). target: (PANEL N), zero before and after, and behind it what `factorize_apart` needs.
+inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *__restrict target) {
+    if (S.apart)
+        factorize_apart(S, K, f, reinterpret_cast<double *>(target + static_cast<size_t>(PANEL) * S.N));
+    else
+        factorize_panels<Pack>(S, K, f, target);
 }
 
 // C right-hand sides at once, in place, in the elimination order: right[i * C + c].

@@ -1,9 +1,10 @@
-// Mehrotra's predictor-corrector interior-point method for orthants and second-order cones, on the same K.
+// Mehrotra's predictor-corrector interior-point method for orthants, second-order and semidefinite cones, on
+// the same K.
 //
 // For what Newton's method leaves: degenerate programs, whose active set no local method guesses. The scaling
 // is Nesterov and Todd's ("Primal-dual interior-point methods for self-scaled cones", 1998), W y = W^-1 s =
-// l. For a second-order cone W^2 = eta^2 Q_w with a w of determinant 1 and eigenvalues theta+, theta- along
-// its rays, so in the frame of w (second_order.hpp) it is diagonal: eta^2 (theta+^2, theta-^2, 1, …).
+// l. On second-order cones W^2 is diagonal in the frame; semidefinite cones work in the scaled space, with
+// G = 1 and R^-T in the frame's place (scaling_semidefinite.hpp).
 //
 // 1. Residuals and mu = s'y / degree.
 // 2. Scaling; factor K with G = W^2.
@@ -13,6 +14,8 @@
 
 #include "kkt.hpp"
 #include "newton.hpp"
+#include "scaling_second_order.hpp"
+#include "scaling_semidefinite.hpp"
 
 namespace cvxfold {
 
@@ -21,64 +24,43 @@ namespace interior {
 const int MOST = 50;
 const double ENOUGH = 1e-10, SHORT_OF_BOUNDARY = 0.99;
 
-// x = l \ d: the solution of l o x = d in the Jordan algebra of the second-order cone. May not work in place.
-inline void divide(int size, const Pack *l, const Pack *d, Pack *x) {
-    Pack determinant = l[0] * l[0], along = l[0] * d[0];
-    for (int i = 1; i < size; i++) {
-        determinant -= l[i] * l[i];
-        along -= l[i] * d[i];
-    }
-    x[0] = along / max(determinant, splat(1e-300));
-    for (int i = 1; i < size; i++)
-        x[i] = (d[i] - x[0] * l[i]) / l[0];
-}
-
-// a o b.
-inline void multiply(int size, const Pack *a, const Pack *b, Pack *out) {
-    Pack first{};
-    for (int i = 0; i < size; i++)
-        first += a[i] * b[i];
-    for (int i = 1; i < size; i++)
-        out[i] = a[0] * b[i] + b[0] * a[i];
-    out[0] = first;
-}
-
-inline Pack determinant(int size, const Pack *s) {
-    Pack squares{};
-    for (int i = 1; i < size; i++)
-        squares += s[i] * s[i];
-    Pack norm = sqrt(squares);
-    return (s[0] - norm) * (s[0] + norm);
-}
-
-// The largest t <= most for which s + t d stays in the cone.
-inline Pack to_boundary(int size, const Pack *s, const Pack *d, Pack most) {
-    if (size == 1)
-        return select(d[0] < 0.0, min(most, -s[0] / d[0]), most);
-    Pack a = d[0] * d[0], b = s[0] * d[0];
-    for (int i = 1; i < size; i++) {
-        a -= d[i] * d[i];
-        b -= s[i] * d[i];
-    }
-    Pack c = max(determinant(size, s), Pack{}), discriminant = b * b - a * c;
-    Pack root = sqrt(max(discriminant, Pack{}));
-    // Of a t^2 + 2 b t + c = 0 the smallest positive root, without cancellation.
-    Pack far = -(b + select(b >= 0.0, root, -root)), infinity = splat(__builtin_inf());
-    Pack t1 = ratio(c, far, infinity), t2 = ratio(far, a, infinity);
-    Pack t = min(select(t1 > 0.0, t1, infinity), select(t2 > 0.0, t2, infinity));
-    t = select(discriminant < 0.0, infinity, t);
-    t = min(t, select(d[0] < 0.0, -s[0] / d[0], infinity)); // the other sheet
-    return min(most, t);
-}
-
-// Vectors of the method, in memory that Newton's method uses at other times.
+// Vectors of the method, in memory that Newton's method and the adjoint use at other times.
 struct Point {
     Pack *x, *y, *s;          // (n), (m), (m)
     Pack *G, *l;              // W^2 in the frame, l = W y, (m)
-    Pack *ds, *dy, *d, *work; // (m)
+    Pack *ds, *dy, *d, *work; // (m); of semidefinite cones d is in the scaled space
+    Pack *a, *b;              // (m): W^-1 ds and W dy of semidefinite cones
+    Pack *R;                  // of semidefinite cones
+
+    Point(const Shape &S, Workspace &w)
+        : x(w.x_before), y(w.y), s(w.s), G(w.E), l(w.lambda), ds(w.turned), dy(w.u_before), d(w.du),
+          work(w.u_kept), a(w.found), b(w.found + S.m), R(w.adjoint) {}
 };
 
-// G, l and, for the second-order cones, the frames. Equalities have G = DELTA.
+// Calls visit(size, first row, frame) for each second-order cone; returns the frame that follows.
+template <typename Visit> inline Pack *each_second_order(const Shape &S, Pack *frame, Visit visit) {
+    int at = S.separable();
+    for (int c = 0; c < S.second_order; at += S.sizes[c++]) {
+        visit(S.sizes[c], at, frame);
+        frame += second_order::frame_size(S.sizes[c]);
+    }
+    return frame;
+}
+
+inline int semidefinite_rows_begin(const Shape &S) {
+    int at = S.separable();
+    for (int c = 0; c < S.second_order; c++)
+        at += S.sizes[c];
+    return at;
+}
+
+// Calls visit(order, first row, M, R) for each semidefinite cone, whose frames begin at `frame`.
+template <typename Visit> inline void each_matrix(const Shape &S, const Point &p, Pack *frame, Visit visit) {
+    each_semidefinite(S, semidefinite_rows_begin(S), frame,
+                      [&](int order, int row, Pack *M) { visit(order, row, M, p.R + (M - frame)); });
+}
+
+// G, l and the frames. Equalities have G = DELTA.
 inline void scale(const Shape &S, Workspace &w, Point &p) {
     for (int j = 0; j < S.zero; j++)
         p.G[j] = splat(DELTA);
@@ -86,85 +68,50 @@ inline void scale(const Shape &S, Workspace &w, Point &p) {
         p.G[j] = p.s[j] / p.y[j];
         p.l[j] = sqrt(p.s[j] * p.y[j]);
     }
-    int at = S.separable();
-    Pack *frame = w.frame;
-    for (int c = 0; c < S.second_order; c++) {
-        const int size = S.sizes[c];
-        const Pack *s = p.s + at, *y = p.y + at;
-        Pack s_root = sqrt(max(determinant(size, s), splat(1e-300)));
-        Pack y_root = sqrt(max(determinant(size, y), splat(1e-300)));
-        Pack product = s[0] * y[0];
-        for (int i = 1; i < size; i++)
-            product += s[i] * y[i];
-        Pack gamma = sqrt(max(0.5 * (1.0 + product / (s_root * y_root)), splat(0.5)));
-        Pack half = 0.5 / gamma, squares{};
-        Pack w0 = half * (s[0] / s_root + y[0] / y_root);
-        for (int i = 1; i < size; i++) {
-            p.work[at + i] = half * (s[i] / s_root - y[i] / y_root);
-            squares += p.work[at + i] * p.work[at + i];
-        }
-        Pack norm = sqrt(squares), plus = w0 + norm, minus = 1.0 / plus, eta2 = s_root / y_root;
-        second_order::reflect(size, p.work + at + 1, norm, all(), frame);
-        p.G[at] = eta2 * (size > 1 ? plus * plus : splat(1));
-        if (size > 1)
-            p.G[at + 1] = eta2 * minus * minus;
-        for (int i = 2; i < size; i++)
-            p.G[at + i] = eta2;
-        second_order::into_frame(size, frame, y, p.l + at);
-        for (int i = 0; i < size; i++)
-            p.l[at + i] *= sqrt(p.G[at + i]);
-        second_order::out_of_frame(size, frame, p.l + at, p.l + at);
-        frame += second_order::frame_size(size);
-        at += size;
-    }
+    Pack *rest = each_second_order(S, w.frame, [&](int size, int at, Pack *frame) {
+        scaling_second_order::scale(size, p.s + at, p.y + at, p.G + at, p.l + at, frame, p.work + at);
+    });
+    Pack *scratch = frame_scratch(S, w.frame);
+    each_matrix(S, p, rest, [&](int order, int at, Pack *M, Pack *R) {
+        for (int j = 0; j < semidefinite::rows(order); j++)
+            p.G[at + j] = splat(1);
+        scaling_semidefinite::scale(order, p.s + at, p.y + at, R, M, p.l + at, scratch);
+    });
 }
 
-// out = W a (power = 1) or W^-1 a (power = -1) on the rows of one second-order cone.
-inline void apply_W(int size, const Pack *frame, const Pack *G, const Pack *a, Pack *out, int power) {
-    second_order::into_frame(size, frame, a, out);
-    for (int i = 0; i < size; i++)
-        out[i] = power > 0 ? out[i] * sqrt(G[i]) : out[i] / sqrt(G[i]);
-    second_order::out_of_frame(size, frame, out, out);
-}
-
-// d = W (l \ e): e = -l o l, and for the corrector -l o l - (W^-1 ds) o (W dy) + sigma mu 1.
-inline void complementarity(const Shape &S, Workspace &w, Point &p, bool corrector, Pack centre, Pack *cone) {
+// d = W (l \ e): e = -l o l, and for the corrector -l o l - (W^-1 ds) o (W dy) + centre 1.
+inline void complementarity(const Shape &S, Workspace &w, Point &p, bool corrector, Pack centre) {
     for (int j = S.zero; j < S.separable(); j++) {
         Pack e = -p.s[j] * p.y[j];
         if (corrector)
             e += centre - p.ds[j] * p.dy[j];
         p.d[j] = e / p.y[j];
     }
-    int at = S.separable();
-    const Pack *frame = w.frame;
-    for (int c = 0; c < S.second_order; c++) {
-        const int size = S.sizes[c];
-        Pack *d = p.d + at;
-        if (!corrector) {
-            for (int i = 0; i < size; i++)
-                d[i] = -p.s[at + i];
-        } else {
-            Pack *a = cone, *b = cone + size, *e = cone + 2 * size;
-            apply_W(size, frame, p.G + at, p.ds + at, a, -1);
-            apply_W(size, frame, p.G + at, p.dy + at, b, 1);
-            multiply(size, a, b, e);
-            multiply(size, p.l + at, p.l + at, a);
-            for (int i = 0; i < size; i++)
-                e[i] = -a[i] - e[i];
-            e[0] += centre;
-            divide(size, p.l + at, e, a);
-            apply_W(size, frame, p.G + at, a, d, 1);
-        }
-        frame += second_order::frame_size(size);
-        at += size;
-    }
+    Pack *rest = each_second_order(S, w.frame, [&](int size, int at, const Pack *frame) {
+        const scaling_second_order::Corrector correct{frame,     p.G + at,  p.l + at,
+                                                      p.ds + at, p.dy + at, w.scratch};
+        if (corrector)
+            correct(size, centre, p.d + at);
+        for (int i = 0; !corrector && i < size; i++)
+            p.d[at + i] = -p.s[at + i];
+    });
+    Pack *scratch = frame_scratch(S, w.frame);
+    each_matrix(S, p, rest, [&](int order, int at, Pack *, Pack *) {
+        if (corrector)
+            scaling_semidefinite::Corrector{p.l + at, p.a + at, p.b + at, scratch}(order, centre, p.d + at);
+        else
+            scaling_semidefinite::predict(order, p.l + at, p.d + at);
+    });
 }
 
 // From d: dx into w.dx, dy and ds = d - W^2 dy.
 inline void step(const Shape &S, Workspace &w, Point &p) {
+    const int matrices = semidefinite_rows_begin(S);
     for (int j = 0; j < S.m; j++)
-        p.work[j] = -w.primal[j] - (j < S.zero ? Pack{} : p.d[j]);
+        p.work[j] = -w.primal[j] - (j < S.zero || j >= matrices ? Pack{} : p.d[j]);
     into_frame(S, w.frame, p.work, p.work);
+    for (int j = matrices; j < S.m; j++)
+        p.work[j] -= p.d[j];
     for (int i = 0; i < S.n; i++)
         w.right[S.place[i]] = -w.dual[i];
     for (int j = 0; j < S.m; j++)
@@ -173,43 +120,56 @@ inline void step(const Shape &S, Workspace &w, Point &p) {
     scatter<1>(S, w.right, 0, w.dx, p.dy);
     for (int j = 0; j < S.m; j++)
         p.work[j] = p.G[j] * p.dy[j];
+    for (int j = matrices; j < S.m; j++) {
+        p.b[j] = p.dy[j];
+        p.a[j] = p.d[j] - p.dy[j];
+    }
     out_of_frame(S, w.frame, p.dy, p.dy);
     out_of_frame(S, w.frame, p.work, p.work);
-    for (int j = S.zero; j < S.m; j++)
+    for (int j = S.zero; j < matrices; j++)
         p.ds[j] = p.d[j] - p.work[j];
+    Pack *rest = each_second_order(S, w.frame, [](int, int, Pack *) {}), *scratch = frame_scratch(S, w.frame);
+    each_matrix(S, p, rest, [&](int order, int at, Pack *, Pack *R) {
+        semidefinite::turn_triangle(order, R, false, p.a + at, p.ds + at, scratch);
+    });
 }
 
-inline Pack longest(const Shape &S, const Point &p) {
-    Pack length = splat(1e3);
+inline Pack longest(const Shape &S, Workspace &w, const Point &p) {
+    Pack length = splat(1 / SHORT_OF_BOUNDARY);
     for (int j = S.zero; j < S.separable(); j++) {
         length = select(p.ds[j] < 0.0, min(length, -p.s[j] / p.ds[j]), length);
         length = select(p.dy[j] < 0.0, min(length, -p.y[j] / p.dy[j]), length);
     }
-    int at = S.separable();
-    for (int c = 0; c < S.second_order; at += S.sizes[c++]) {
-        length = to_boundary(S.sizes[c], p.s + at, p.ds + at, length);
-        length = to_boundary(S.sizes[c], p.y + at, p.dy + at, length);
-    }
+    Pack *rest = each_second_order(S, w.frame, [&](int size, int at, Pack *) {
+        length = scaling_second_order::to_boundary(size, p.s + at, p.ds + at, length);
+        length = scaling_second_order::to_boundary(size, p.y + at, p.dy + at, length);
+    });
+    Pack *scratch = frame_scratch(S, w.frame);
+    each_matrix(S, p, rest, [&](int order, int at, Pack *, Pack *) {
+        length = scaling_semidefinite::to_boundary(order, p.l + at, p.a + at, length, scratch);
+        length = scaling_semidefinite::to_boundary(order, p.l + at, p.b + at, length, scratch);
+    });
     return length;
 }
 
-// How far a vector is from the cone's interior: the largest t with v - t 1 in K.
-inline Pack depth(const Shape &S, const Pack *v) {
-    Pack least = splat(1e300);
+// Moves v, where it is not well inside of the cone, by a multiple of the cone's unit.
+inline void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
+    Pack inside = splat(1e300);
     for (int j = S.zero; j < S.separable(); j++)
-        least = min(least, v[j]);
-    int at = S.separable();
-    for (int c = 0; c < S.second_order; at += S.sizes[c++])
-        least = min(least, v[at] - sqrt(squared_norm(v + at + 1, S.sizes[c] - 1)));
-    return least;
-}
-
-inline void shift(const Shape &S, Pack *v, Pack by) {
+        inside = min(inside, v[j]);
+    Pack *rest = each_second_order(S, w.frame, [&](int size, int at, Pack *) {
+        inside = min(inside, v[at] - sqrt(squared_norm(v + at + 1, size - 1)));
+    });
+    Pack *scratch = frame_scratch(S, w.frame);
+    each_matrix(S, p, rest, [&](int order, int at, Pack *M, Pack *) {
+        inside = min(inside, scaling_semidefinite::depth(order, v + at, M, scratch));
+    });
+    const Pack by = select(inside > 1e-3, Pack{}, 0.1 - inside);
     for (int j = S.zero; j < S.separable(); j++)
         v[j] += by;
-    int at = S.separable();
-    for (int c = 0; c < S.second_order; at += S.sizes[c++])
-        v[at] += by;
+    each_second_order(S, w.frame, [&](int, int at, Pack *) { v[at] += by; });
+    each_matrix(S, p, rest,
+                [&](int order, int at, Pack *, Pack *) { scaling_semidefinite::shift(order, v + at, by); });
 }
 
 inline void factor(const Shape &S, Workspace &w, const Point &p) {
@@ -233,25 +193,28 @@ inline void begin(const Shape &S, Workspace &w, Point &p) {
     scatter<1>(S, w.right, 0, p.x, p.y);
     for (int j = 0; j < S.m; j++)
         p.s[j] = j < S.zero ? Pack{} : -p.y[j];
-    for (Pack *v : {p.s, p.y}) {
-        Pack inside = depth(S, v);
-        shift(S, v, select(inside > 1e-3, Pack{}, 0.1 - inside));
-    }
+    for (Pack *v : {p.s, p.y})
+        move_inside(S, w, p, v);
+}
+
+inline double degree(const Shape &S) {
+    int degree = S.nonnegative + S.second_order;
+    for (int c = 0; c < S.semidefinite; c++)
+        degree += S.orders[c];
+    return degree;
 }
 
 } // namespace interior
 
-// Whether the method can serve: it knows orthants and second-order cones only.
-inline bool interior_serves(const Shape &S) {
-    return S.semidefinite + S.exponential + S.power == 0 && S.m > S.zero;
-}
+// Whether the method can serve: it knows no exponential and no power cones.
+inline bool interior_serves(const Shape &S) { return S.exponential + S.power == 0 && S.m > S.zero; }
 
 // Puts w.x and w.u of the lanes of `mask` to where the method comes to; never worse off, as Newton's method
 // follows.
 inline void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask) {
     using namespace interior;
-    Point p{w.x_before, w.y, w.s, w.E, w.lambda, w.turned, w.u_before, w.du, w.u_kept};
-    const double degree = S.nonnegative + S.second_order;
+    Point p(S, w);
+    const double degree = interior::degree(S);
     begin(S, w, p);
     progress.factorizations += select(mask, splat(1), Pack{});
     Mask running = mask;
@@ -275,16 +238,16 @@ inline void interior_point(const Shape &S, Workspace &w, Progress &progress, Mas
         factor(S, w, p);
         progress.factorizations += select(running, splat(1), Pack{});
         progress.newton_steps += select(running, splat(1), Pack{});
-        complementarity(S, w, p, false, Pack{}, w.scratch); // 3
+        complementarity(S, w, p, false, Pack{}); // 3
         step(S, w, p);
-        Pack length = min(longest(S, p), splat(1)), ahead{};
+        Pack length = min(longest(S, w, p), splat(1)), ahead{};
         for (int j = S.zero; j < S.m; j++)
             ahead += (p.s[j] + length * p.ds[j]) * (p.y[j] + length * p.dy[j]);
         Pack rest = max(ahead / (degree * max(mu, splat(1e-300))), Pack{});
         Pack centring = min(rest * rest * rest, splat(1));
-        complementarity(S, w, p, true, centring * mu, w.scratch); // 4
+        complementarity(S, w, p, true, centring * mu); // 4
         step(S, w, p);
-        length = min(SHORT_OF_BOUNDARY * longest(S, p), splat(1)); // 5
+        length = min(SHORT_OF_BOUNDARY * longest(S, w, p), splat(1)); // 5
         for (int i = 0; i < S.n; i++)
             p.x[i] = select(running, p.x[i] + length * w.dx[i], p.x[i]);
         for (int j = 0; j < S.m; j++) {

@@ -79,6 +79,29 @@ inline Pack squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGr
     return sum;
 }
 
+// Likewise of its change: by `inner`, that of (p, v) at (x, y), and by `outer`, (p, v) at the change of (x,
+// y).
+inline Pack squared_norm_of_change(const Shape &S, const Layout &Y, const DataGradient &inner,
+                                   const DataGradient &outer) {
+    Pack sum{};
+    for (int i = 0; i < Y.moving_q; i++)
+        sum += inner.p[Y.which_q[i]] * inner.p[Y.which_q[i]];
+    for (int i = 0; i < Y.moving_b; i++)
+        sum += inner.v[Y.which_b[i]] * inner.v[Y.which_b[i]];
+    for (int i = 0, row = 0; i < Y.moving_A; i++) {
+        const int column = S.A_column[Y.which_A[i]];
+        row = row_of(S, Y.which_A[i], row);
+        const Pack entry = inner.on_A(row, column) + outer.on_A(row, column);
+        sum += entry * entry;
+    }
+    for (int i = 0; i < Y.moving_P; i++) {
+        const int row = S.P_row[Y.which_P[i]], column = S.P_column[Y.which_P[i]];
+        const Pack entry = inner.on_P(row, column) + outer.on_P(row, column);
+        sum += entry * entry;
+    }
+    return sum;
+}
+
 // The gradient on the parameters, (entries).
 inline void pull_back(const Shape &S, const Layout &Y, const DataGradient &g, Pack *parameters) {
     for (int e = 0; e < Y.entries; e++)

@@ -42,23 +42,38 @@ inline void pack(int order, const Pack *X, Pack *triangle) {
     }
 }
 
-// Y = U'X U, or U X U'. half: (order, order).
+inline bool is_zero(int size, const Pack *row) {
+    Mask found = none();
+    for (int i = 0; i < size; i++)
+        found |= row[i] != 0.0;
+    return !any(found);
+}
+
+// Y = U'X U, or U X U'. half: (order). Rows and entries of X that are zero in every lane cost nothing: the
+// sums without them have the same bits.
 inline void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *half, Pack *Y) {
     const auto u = [&](int i, int j) { return transposed ? U[i * order + j] : U[j * order + i]; };
+    for (int i = 0; i < order * order; i++)
+        Y[i] = Pack{};
+    for (int k = 0; k < order; k++) {
+        const Pack *row = X + k * order;
+        if (is_zero(order, row))
+            continue;
+        for (int j = 0; j < order; j++)
+            half[j] = Pack{};
+        for (int l = 0; l < order; l++)
+            if (any(row[l] != 0.0))
+                for (int j = 0; j < order; j++)
+                    half[j] += row[l] * u(l, j);
+        for (int i = 0; i < order; i++) {
+            const Pack factor = u(k, i);
+            for (int j = i; j < order; j++)
+                Y[i * order + j] += factor * half[j];
+        }
+    }
     for (int i = 0; i < order; i++)
-        for (int j = 0; j < order; j++) {
-            Pack sum{};
-            for (int k = 0; k < order; k++)
-                sum += X[i * order + k] * u(k, j);
-            half[i * order + j] = sum;
-        }
-    for (int j = 0; j < order; j++)
-        for (int i = j; i < order; i++) {
-            Pack sum{};
-            for (int k = 0; k < order; k++)
-                sum += u(k, i) * half[k * order + j];
-            Y[i * order + j] = Y[j * order + i] = sum;
-        }
+        for (int j = i + 1; j < order; j++)
+            Y[j * order + i] = Y[i * order + j];
 }
 
 // Diagonalizes X in place by rotations, which U (order, order) takes from the right.

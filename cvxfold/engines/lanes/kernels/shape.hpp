@@ -40,9 +40,11 @@ struct Shape {
     const int32_t *K_start, *K_row;
     const int32_t *P_in_K, *A_in_K, *diagonal_in_K;
     const int32_t *L_start, *L_row;
-    int32_t panels; // neighbouring columns of L that are factored together
+    const int32_t *L_reach; // of an entry of L, the first one behind it whose row is not the next one
+    int32_t panels;         // neighbouring columns of L that are factored together
     const Panel *panel;
     const Panel::Update *update;
+    bool apart; // instances are factored one by one, with vectors of rows: L has long runs of neighbours
 
     int32_t separable() const { return zero + nonnegative; }
     bool curved() const { return second_order + semidefinite + exponential + power > 0; }

@@ -13,14 +13,16 @@ struct Workspace {
     Pack *x, *u, *s, *y, *R;              // the point, Pi_K(u), R (s - u), the penalty
     Pack *dual, *primal, *Px;             // residuals Px + q + A'y (n) and Ax + s - b (m)
     Pack *lambda, *E, *frame, *rotated_A; // D = Q lambda Q', (1 - lambda)^1/2, Q, Q'A
-    Pack *K, *target, *right;             // (nnz_K), (PANEL N), (3 N)
+    Pack *K, *target, *right;             // (nnz_K), (PANEL N) and apart_size, (3 N)
     Pack *dx, *du, *turned;               // steps; (m) in the frame
     Pack *x_before, *u_before, *x_kept, *u_kept;
-    Pack *roots;      // (S.roots)
-    Pack *scratch;    // (3 N)
-    Pack *adjoint;    // (5 N)
-    Pack *own;        // (2 N): x, y and y_bar, or x, y and s, in the program's own units
-    Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
+    Pack *roots;   // (S.roots)
+    Pack *scratch; // (3 N)
+    Pack *adjoint; // (5 N)
+    Pack *own;     // (2 N): x, y and y_bar, or x, y and s, in the program's own units
+    Pack *found;   // (3 N): an adjoint, a state and distances to kinks, while others are tried
+    Pack *offset;  // (2 N + m), of curved cones: the step in x, y and u that the adjoint finds is left, and a
+                   // copy of the first two
     Pack *parameters; // (entries)
     Factor newton, splitting;
 };
@@ -77,7 +79,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.frame = c.take(S.frame);
     w.rotated_A = S.curved() ? c.take(S.nnz_A) : nullptr;
     w.K = c.take(S.nnz_K);
-    w.target = c.take(PANEL * N);
+    w.target = c.take(PANEL * N + (apart_size(S) + W - 1) / W);
     w.right = c.take(3 * N);
     w.dx = c.take(n);
     w.du = c.take(m);
@@ -91,6 +93,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.adjoint = c.take(5 * N);
     w.own = c.take(2 * N);
     w.found = c.take(3 * N);
+    w.offset = S.curved() ? c.take(2 * N + m) : nullptr;
     w.parameters = c.take(entries);
     w.newton = c.factor(S);
     if (!shared)
