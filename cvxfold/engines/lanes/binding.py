@@ -79,7 +79,7 @@ class KernelSettings(Structure):
 
     _fields_ = [
         *_fields(c_double, "eps_abs eps_rel eps_infeasible penalty relaxation seconds"),
-        *_fields(c_int32, "max_iters penalty_is_fixed"),
+        *_fields(c_int32, "max_iters penalty_is_fixed refine accelerated"),
     ]
 
 

@@ -54,7 +54,7 @@ class Work:
 class LanesEngine:
     """Solves by the compiled kernels, and hands over to the tensor engine what they do not do.
 
-    That is: what asks for the bare iteration (``refine=False``, fewer than 25 iterations), a start from
+    That is: what asks for the bare iteration (``refine=False`` and fewer than 25 iterations), a start from
     another solver or a printed table; data that are not on the CPU; and instances that the kernels leave
     unsolved.
 
@@ -117,7 +117,7 @@ class LanesEngine:
     def serves(device: torch.device, request: SolveRequest) -> bool:
         """Whether the kernels do what is asked."""
         settings = request.settings
-        plain = settings.refine and not settings.bare and not settings.verbose
+        plain = not settings.bare and not settings.verbose
         claimed = request.start is not None and request.start.status is not None
         return device.type == "cpu" and plain and not claimed
 
@@ -128,7 +128,8 @@ class LanesEngine:
         return KernelSettings(
             settings.eps_abs, settings.eps_rel, settings.eps_infeasible,
             PENALTY if settings.penalty is None else settings.penalty, settings.relaxation,
-            -1.0 if left is None else left, settings.max_iters, settings.penalty is not None,
+            -1.0 if left is None else left, settings.max_iters, settings.penalty is not None, settings.refine,
+            settings.acceleration > 0,
         )  # fmt: skip
 
     @cached_property

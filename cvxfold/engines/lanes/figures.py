@@ -17,9 +17,9 @@ SUSPECT = 1e-5
 PERHAPS, YES = 1, 2
 """Answers of the kernels: a suspicion, and a certainty."""
 
-NEGLIGIBLE = 1e-8
-"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. The
-kernels report it as that distance times what J magnifies it by at most, where cones are curved."""
+NEGLIGIBLE = 1e-4
+"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. From
+1e-8 on the kernels have taken the step and looked, as a diagnosis does; but a large one is no small change."""
 
 
 def ended_of(figures: Tensor) -> Ended:

@@ -157,8 +157,7 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
             r[j] = -w.primal[j];
         state_of(S, w, a.step, r, w.du);
         seen.offset = infinity_norm(w.du, S.m) / state_size;
-        if (S.curved())
-            keep_offset(S, w, a);
+        keep_offset(S, w, a);
     } else if (S.m > 0 && number < LOOKS + PURIFICATIONS && any(~(seen.smallest >= SINGULAR))) {
         gather_null<2>(S, w, a.null, 1);
         correct<2>(S, w, a, improving);

@@ -10,7 +10,7 @@ namespace cvxfold {
 // As cvxfold.gradient.diagnosis has them.
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
 const double FAINT = 1e-6;
-const double WARY = 1e-8;         // as NEGLIGIBLE in cvxfold.engines.lanes.figures
+const double WARY = 1e-8;         // an offset to look at
 const double SIDES_DIFFER = 1e-2; // beyond this no smooth change could be meant
 
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
@@ -179,15 +179,14 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     const Pack reach = max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK))) * seen.state_size;
     // The derivative of a curved cone's projection moves with u. Where what J magnifies the step by at most
     // is no reason to be wary, that bound serves; else the step is taken.
-    if (S.curved()) {
-        const Pack bound = seen.offset / min(max(seen.smallest, splat(SINGULAR)), splat(1));
-        const Mask wary = ~(bound <= WARY);
-        if (any(wary)) {
-            const Pack seen_step = infinity_norm(w.offset + S.N, S.m) / seen.state_size;
-            const Pack blur = max(seen.offset / max(seen_step, splat(2.3e-308)), splat(1));
-            const Pack effect = effect_of_offset(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, size);
-            seen.offset = select(wary, max(blur * effect, seen.offset), seen.offset);
-        }
+    const double flattest = S.curved() ? SINGULAR : 1;
+    const Pack bound = seen.offset / min(max(seen.smallest, splat(flattest)), splat(1));
+    const Mask wary = ~(bound <= WARY);
+    if (S.m > 0 && any(wary)) {
+        const Pack seen_step = infinity_norm(w.offset + S.N, S.m) / seen.state_size;
+        const Pack blur = max(seen.offset / max(seen_step, splat(2.3e-308)), splat(1));
+        const Pack effect = effect_of_offset(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, size);
+        seen.offset = select(wary, max(blur * effect, seen.offset), seen.offset);
     }
     if (any(seen.on_kink > 0.0)) {
         const Pack matter =

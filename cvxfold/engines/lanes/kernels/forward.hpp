@@ -6,25 +6,22 @@
 // method
 //    and Newton again; longer and longer rounds of F under a penalty that balances the residuals, each
 //    followed by Newton, their last steps tested as proofs that there is no solution.
+//
+// Without refinement, F alone in both passes (first_order.hpp).
 #pragma once
 
 #include "certificate.hpp"
+#include "first_order.hpp"
 #include "interior.hpp"
 #include "newton.hpp"
 #include "splitting.hpp"
 
 namespace cvxfold {
 
-// As the host and Python have it.
-struct Settings {
-    double eps_abs, eps_rel, eps_infeasible, penalty, relaxation;
-    double seconds; // that the pass may take; negative for no limit
-    int32_t max_iters, penalty_is_fixed;
-};
-
 enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
+const int MOST_BY_F = 2500;                 // without refinement
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
 
 // What is known of the instances of a pack when it is done.
@@ -52,12 +49,16 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
     for (int j = 0; j < S.m; j++)
         w.u[j] = select(warm, w.u[j], Pack{});
     reset(S, w.roots);
-    Mask cold = mask & ~warm;
-    if (any(cold)) {
+    const Mask cold = mask & ~warm, iterated = O.refine ? cold : mask;
+    if (any(iterated)) {
         if (!splitting_is_factored) {
             factor_splitting(S, w, w.splitting);
-            progress.factorizations += select(cold, splat(1), Pack{});
+            progress.factorizations += select(iterated, splat(1), Pack{});
         }
+        if (!O.refine)
+            return first_order(
+                S, O, w, progress, mask, FIRST_CHECKS, false, [&](const Measured &m) { return within(O, m); },
+                [](Mask) { return none(); }, [] { return true; });
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
         iterate(S, w, w.splitting, O.relaxation, cold, count);
         progress.iterations += select(cold, splat(count), Pack{});
@@ -82,11 +83,32 @@ inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask m
     ended.certificate = select(no_point, infeasible, select(no_bound, unbounded, ended.certificate));
 }
 
+// 3 without refinement.
+template <typename TimeLeft>
+inline Mask second_pass_by_F(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
+                             Ended &ended, TimeLeft time_left) {
+    factor_splitting(S, w, w.splitting);
+    progress.factorizations += select(mask, splat(1), Pack{});
+    Settings rest = O;
+    rest.max_iters = (O.max_iters < MOST_BY_F ? O.max_iters : MOST_BY_F) - FIRST_CHECKS * BETWEEN_CHECKS;
+    const auto certify = [&](Mask open) {
+        for (int j = 0; j < S.m; j++)
+            w.u_kept[j] = w.du[j];
+        certify_step(S, O, w, open, ended);
+        return open & (ended.status != splat(UNCONVERGED));
+    };
+    return first_order(
+        S, rest, w, progress, mask, rest.max_iters / BETWEEN_CHECKS + 1, true,
+        [&](const Measured &m) { return within(O, m); }, certify, time_left);
+}
+
 // 3, for the lanes of `mask`, from where the first pass left them; the splitting's factor is w.splitting's
 // own.
 template <typename TimeLeft>
 inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
                         Ended &ended, TimeLeft time_left) {
+    if (!O.refine)
+        return second_pass_by_F(S, O, w, progress, mask, ended, time_left);
     Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS);
     Mask open = mask & ~done;
     if (any(open) && interior_serves(S) && time_left()) {

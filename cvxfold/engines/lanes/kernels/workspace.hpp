@@ -16,13 +16,13 @@ struct Workspace {
     Pack *K, *target, *right;             // (nnz_K), (PANEL N) and apart_size, (3 N)
     Pack *dx, *du, *turned;               // steps; (m) in the frame
     Pack *x_before, *u_before, *x_kept, *u_kept;
-    Pack *roots;   // (S.roots)
-    Pack *scratch; // (3 N)
-    Pack *adjoint; // (5 N)
-    Pack *own;     // (2 N): x, y and y_bar, or x, y and s, in the program's own units
-    Pack *found;   // (3 N): an adjoint, a state and distances to kinks, while others are tried
-    Pack *offset;  // (2 N + m), of curved cones: the step in x, y and u that the adjoint finds is left, and a
-                   // copy of the first two
+    Pack *roots;      // (S.roots)
+    Pack *scratch;    // (3 N)
+    Pack *adjoint;    // (5 N)
+    Pack *own;        // (2 N): x, y and y_bar, or x, y and s, in the program's own units
+    Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
+    Pack *offset;     // (2 N + m): the step in x, y and u that the adjoint finds is left, and a
+                      // copy of the first two
     Pack *parameters; // (entries)
     Factor newton, splitting;
 };
@@ -93,7 +93,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.adjoint = c.take(5 * N);
     w.own = c.take(2 * N);
     w.found = c.take(3 * N);
-    w.offset = S.curved() ? c.take(2 * N + m) : nullptr;
+    w.offset = c.take(2 * N + m);
     w.parameters = c.take(entries);
     w.newton = c.factor(S);
     if (!shared)
