@@ -129,9 +129,10 @@ class Anderson {
 
 // Up to `checks` stretches of iterations for the lanes of `mask`; returns those that reach the tolerances.
 // The penalty moves only where the factor is the pack's own.
-template <typename Within, typename Certify, typename TimeLeft>
+template <typename IsSolved, typename Certify, typename TimeLeft>
 inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                        int checks, bool own_factor, Within is_within, Certify certify, TimeLeft time_left) {
+                        int checks, bool own_factor, IsSolved is_solved, Certify certify,
+                        TimeLeft time_left) {
     Anderson anderson(S, w);
     Mask done = none();
     int total = 0, next_balance = 1;
@@ -152,8 +153,10 @@ inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progres
         }
         total += stretch;
         progress.iterations += select(at_work, splat(stretch), Pack{});
+        for (int j = 0; j < S.m; j++)
+            w.u_kept[j] = w.du[j];
         residual(S, w, progress.rho); // 4
-        const Mask reached = at_work & is_within(measure(S, w, progress.size));
+        const Mask reached = at_work & is_solved();
         done |= reached;
         at_work &= ~reached;
         if (plain)

@@ -37,6 +37,11 @@ inline Mask within(const Settings &O, const Measured &m) {
            (m.dual <= O.eps_abs + O.eps_rel * m.dual_terms) & (m.gap <= O.eps_abs + O.eps_rel * m.gap_terms);
 }
 
+// At what `residual` found.
+inline Mask is_solved(const Shape &S, const Settings &O, const Workspace &w, const Progress &progress) {
+    return within(O, measure(S, w, progress.size));
+}
+
 inline Progress at_first(Pack rho, Pack size) {
     return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}};
 }
@@ -57,7 +62,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
         }
         if (!O.refine)
             return first_order(
-                S, O, w, progress, mask, FIRST_CHECKS, false, [&](const Measured &m) { return within(O, m); },
+                S, O, w, progress, mask, FIRST_CHECKS, false, [&] { return is_solved(S, O, w, progress); },
                 [](Mask) { return none(); }, [] { return true; });
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
         iterate(S, w, w.splitting, O.relaxation, cold, count);
@@ -92,14 +97,12 @@ inline Mask second_pass_by_F(const Shape &S, const Settings &O, Workspace &w, Pr
     Settings rest = O;
     rest.max_iters = (O.max_iters < MOST_BY_F ? O.max_iters : MOST_BY_F) - FIRST_CHECKS * BETWEEN_CHECKS;
     const auto certify = [&](Mask open) {
-        for (int j = 0; j < S.m; j++)
-            w.u_kept[j] = w.du[j];
         certify_step(S, O, w, open, ended);
         return open & (ended.status != splat(UNCONVERGED));
     };
     return first_order(
         S, rest, w, progress, mask, rest.max_iters / BETWEEN_CHECKS + 1, true,
-        [&](const Measured &m) { return within(O, m); }, certify, time_left);
+        [&] { return is_solved(S, O, w, progress); }, certify, time_left);
 }
 
 // 3, for the lanes of `mask`, from where the first pass left them; the splitting's factor is w.splitting's
