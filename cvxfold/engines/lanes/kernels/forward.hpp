@@ -9,6 +9,7 @@
 #pragma once
 
 #include "certificate.hpp"
+#include "criterion.hpp"
 #include "interior.hpp"
 #include "newton.hpp"
 #include "splitting.hpp"
@@ -32,13 +33,8 @@ struct Ended {
     Pack status, certificate;
     Residual residual;
     Measured measured;
+    Pack tested; // against the tolerance
 };
-
-// Tolerances in SCS's sense, at what `residual` and `measure` found.
-inline Mask within(const Settings &O, const Measured &m) {
-    return (m.primal <= O.eps_abs + O.eps_rel * m.primal_terms) &
-           (m.dual <= O.eps_abs + O.eps_rel * m.dual_terms) & (m.gap <= O.eps_abs + O.eps_rel * m.gap_terms);
-}
 
 inline Progress at_first(Pack rho, Pack size) {
     return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}};
@@ -139,8 +135,10 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
 inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress, Ended &ended) {
     ended.residual = residual(S, w, progress.rho);
     ended.measured = measure(S, w, progress.size);
+    const double eps = O.eps_abs > O.eps_rel ? O.eps_abs : O.eps_rel;
+    ended.tested = tested(S, w, ended.measured, progress.size, eps);
     Mask proven = ended.status >= splat(INFEASIBLE);
-    Pack reached = select(within(O, ended.measured), splat(SOLVED), splat(UNCONVERGED));
+    Pack reached = select(ended.tested <= eps, splat(SOLVED), splat(UNCONVERGED));
     ended.status = select(proven, ended.status, reached);
 }
 
