@@ -58,7 +58,8 @@ class Residuals(Batched):
     With infinity norms: primal ‖Ax + s − b‖, dual ‖Px + q + Aᵀy‖, gap |xᵀPx + qᵀx + bᵀy|.
 
     Args:
-        relative: the largest of the three, each relative to the sizes of its terms.
+        relative: the number that was held against the tolerance: the largest of the three, and of their rows,
+            each relative to the sizes of its terms.
     """
 
     primal: Tensor

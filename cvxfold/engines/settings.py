@@ -38,6 +38,11 @@ class ForwardSettings:
     acceleration: int = 8
 
     @property
+    def eps(self) -> float:
+        """What the number that is tested is held against: the larger of the two tolerances."""
+        return max(self.eps_abs, self.eps_rel)
+
+    @property
     def bare(self) -> bool:
         """A limit below the first round is a wish to see the iteration itself: no presolve, no finish."""
         return self.max_iters < FIRST_ROUND

@@ -35,7 +35,7 @@ def judge_forward(record: ForwardRecord, options: Options) -> None:
     if missed:
         worst = float(record.residual[missed].nan_to_num(torch.inf).amax())
         _complain(
-            f"forward pass: instances {missed} did not reach the tolerance {options.forward.eps_abs:.1e} "
+            f"forward pass: instances {missed} did not reach the tolerance {options.forward.eps:.1e} "
             f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol",
             options.on_unconverged,
         )

@@ -68,7 +68,8 @@ class LayerOptions(TypedDict, total=False):
             differentiated again. A method with settings of its own is given as an object, such as
             ``cvxfold.fold.LFPI(step=0.9)`` or ``cvxfold.fold.Unrolled(50, start="cold")``.
         refine: whether to finish the splitting iteration by Newton steps, to machine precision.
-        tol: tolerance of the forward pass, absolute and relative, in SCS's definitions.
+        tol: tolerance of the forward pass, relative to what is added up in a residual; without ``refine`` in
+            SCS's definitions, absolute and relative.
         max_iters: iterations of the forward pass at most; Newton steps begin after the first 25.
         backward_tol: tolerance on the relative residual of the adjoint system.
         backward_max_iters: iterations of the adjoint method at most; None leaves it to the method.

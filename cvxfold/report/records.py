@@ -23,7 +23,8 @@ class ForwardRecord:
         iterations: applications of the splitting operator, ``(B,)``.
         newton_steps: of the finish, ``(B,)``.
         primal_residual, dual_residual, gap: in SCS's definitions, ``(B,)``; NaN for an invalid instance.
-        residual: the largest of them, each relative to what it is measured against, ``(B,)``.
+        residual: what was held against the tolerance, the largest of them, and of their rows, each relative to
+            the terms that it is made of, ``(B,)``.
         certificate: where there is no solution, the residual of the proof of that
             (:mod:`cvxfold.engines.tensors.certificates`), ``(B,)``; elsewhere NaN.
         rescued: instances that our own method did not reach, so that another solver took over, ``(B,)``.

@@ -194,7 +194,7 @@ class ForwardPass {
         const Mask warm = load_start(w, instances, size);
         const Mask done = first_pass(S_, O_, w, progress, valid, warm, common_is_factored_) | ~valid;
         block_of(block * W).keep(S_, w, progress);
-        Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}};
+        Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}, {}};
         judge(S_, O_, w, progress, ended);
         ended.status = select(valid, ended.status, splat(INVALID));
         into_own_units(w, size);
@@ -218,7 +218,7 @@ class ForwardPass {
             load_counts(progress, lane, instances[lane]);
         set_penalty(S_, w, progress.rho);
         const Mask done = first_pass(S_, O_, w, progress, all(), none(), common_is_factored_);
-        Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}};
+        Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}, {}};
         judge(S_, O_, w, progress, ended);
         into_own_units(w, size);
         int bad = 0;
@@ -273,7 +273,7 @@ class ForwardPass {
             own = std::make_unique<MemoryPool::Lease>(batch_.commons_);
             w.splitting = Common(S_, own->memory()).splitting;
         }
-        Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}};
+        Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}, {}};
         second_pass(S_, O_, w, progress, all(), ended, [this] { return time_left(); });
         w.splitting = borrowed;
         judge(S_, O_, w, progress, ended);
@@ -304,7 +304,6 @@ class ForwardPass {
     // Outputs and figures of one instance, from w.own; returns whether it is not solved.
     int write(const Workspace &w, const Progress &progress, const Ended &ended, int lane, int instance,
               bool second) {
-        const double size = progress.size[lane];
         const int32_t *index = Y_.output_index;
         const double *scale = Y_.output_scale;
         for (int k = 0; k < Y_.outputs; k++) {
@@ -333,11 +332,7 @@ class ForwardPass {
         f[F::PRIMAL] = m.primal[lane];
         f[F::DUAL] = m.dual[lane];
         f[F::GAP] = m.gap[lane];
-        const double primal = m.primal[lane] / (size + m.primal_terms[lane]);
-        const double dual = m.dual[lane] / (size + m.dual_terms[lane]);
-        const double gap = m.gap[lane] / (size * size + m.gap_terms[lane]);
-        f[F::RELATIVE] =
-            std::isfinite(primal + dual + gap) ? std::max(primal, std::max(dual, gap)) : std::nan("");
+        f[F::RELATIVE] = std::isfinite(ended.tested[lane]) ? ended.tested[lane] : std::nan("");
         f[F::CERTIFICATE] = ended.certificate[lane];
         f[F::PENALTY] = progress.rho[lane];
         f[F::SECOND_PASS] = second;

@@ -45,9 +45,11 @@ def unboundedness(program: ConeProgram, scaling: Scaling, dx: Tensor) -> Tensor:
     Returns:
         That of :func:`recession`; infinite too where the objective has a minimum along dx that is in reach.
     """
-    # That minimum, at −qᵀdx/dxᵀPdx, must be out of reach and not only far.
-    curvature = (dx * program.P.mv(dx)).sum(-1)
-    far = dx.norm(dim=-1) * -_product(program.q, dx) >= _OUT_OF_REACH * curvature
+    # That minimum, at −qᵀdx/dxᵀPdx, must be out of reach and not only far: beside the data, and beside
+    # ‖q‖/‖P‖, since a P that is small as a whole makes all solutions large.
+    curvature, P = (dx * program.P.mv(dx)).sum(-1), infinity_norm(program.P.values.flatten(1))
+    reach = torch.where(P > 0, infinity_norm(program.q) / P, 0.0).clamp_min(1.0)
+    far = dx.norm(dim=-1) * -_product(program.q, dx) >= _OUT_OF_REACH * reach * curvature
     return torch.where(far, recession(program, scaling, dx), torch.inf)
 
 

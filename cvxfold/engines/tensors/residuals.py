@@ -10,8 +10,6 @@ from cvxfold.engines.outcome import Residuals
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.tensors.program import ConeProgram
 
-_ROUNDING = 1e-15  # relative to the terms that are added up
-
 
 @dataclass(frozen=True)
 class MeasuredResiduals:
@@ -35,21 +33,25 @@ class MeasuredResiduals:
     gap_scale: Tensor
     size: Tensor
 
+    def largest(self, eps_abs: float, eps_rel: float) -> Tensor:
+        """What is held against max(eps_abs, eps_rel), ``(B,)``. NaN stays.
+
+        It is within that exactly where each is at most eps_abs + eps_rel · size.
+        """
+        eps, tiny = max(eps_abs, eps_rel), torch.finfo(self.primal.dtype).tiny
+        pairs = (
+            (self.primal, self.primal_scale), (self.dual, self.dual_scale), (self.gap, self.gap_scale)
+        )  # fmt: skip
+        ratios = [eps * value / (eps_abs + eps_rel * scale).clamp_min(tiny) for value, scale in pairs]
+        return torch.stack(ratios).amax(0)
+
     def within(self, eps_abs: float, eps_rel: float) -> Tensor:
         """Which instances satisfy all three, each to eps_abs + eps_rel · size; ``(B,)``. NaN does not."""
-        return torch.stack(self.each_within(eps_abs, eps_rel)).all(0)
+        return self.largest(eps_abs, eps_rel) <= max(eps_abs, eps_rel)
 
-    def each_within(self, eps_abs: float, eps_rel: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Which instances satisfy the first, the second and the third of them, each ``(B,)``."""
-        return (
-            self.primal <= eps_abs + eps_rel * self.primal_scale,
-            self.dual <= eps_abs + eps_rel * self.dual_scale,
-            self.gap <= eps_abs + eps_rel * self.gap_scale,
-        )
-
-    def outcome(self) -> Residuals:
-        """What a solution tells of them."""
-        return Residuals(self.primal, self.dual, self.gap, self.worst())
+    def outcome(self, tested: Tensor) -> Residuals:
+        """What a solution tells of them, with the number that was held against the tolerance, ``(B,)``."""
+        return Residuals(self.primal, self.dual, self.gap, tested)
 
     def worst(self) -> Tensor:
         """The largest of the three, each relative to what it is measured against; ``(B,)``.
@@ -98,23 +100,6 @@ def terms(program: ConeProgram, x: Tensor, s: Tensor, y: Tensor) -> tuple[Tensor
     P, A = Matrix(program.P.values.abs()), Matrix(program.A.values.abs())
     x, y = x.abs(), y.abs()
     return A.mv(x) + s.abs() + program.b.abs(), P.mv(x) + A.rmv(y) + program.q.abs()
-
-
-def at_rounding(
-    program: ConeProgram, scaling: Scaling, x: Tensor, s: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Whether primal and dual residuals are what rounding leaves of their terms; each ``(B,)``.
-
-    Takes what :func:`residuals` does.
-    """
-    primal, dual = terms(program, x, s, y)
-    g = program.A.mv(x) + s - program.b
-    h = program.P.mv(x) + program.q + program.A.rmv(y)
-    rows, columns = scaling.rows, scaling.columns
-    return (
-        infinity_norm(g / rows) <= _ROUNDING * infinity_norm(primal / rows),
-        infinity_norm(h / columns) <= _ROUNDING * infinity_norm(dual / columns),
-    )
 
 
 def infinity_norm(v: Tensor) -> Tensor:

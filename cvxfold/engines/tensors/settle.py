@@ -4,10 +4,13 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.outcome import SOLVED, UNCONVERGED
+from cvxfold.engines.reduction.scaling import Scaling
+from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.batch import Batch
+from cvxfold.engines.tensors.criterion import tested
 from cvxfold.engines.tensors.newton import POLISHED, newton_steps
-from cvxfold.engines.tensors.residuals import MeasuredResiduals, at_rounding, residuals
-from cvxfold.engines.tensors.splitting import Iterate
+from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
+from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _NEWTON_STEPS = 8
 _STALLED = 0.5  # an instance whose residual a finish and the iterations before it did not reduce by this …
@@ -63,11 +66,19 @@ def give_up(batch: Batch) -> None:
 
 
 def _solved(batch: Batch, point: Iterate, residual: MeasuredResiduals) -> Tensor:
-    """Which instances are within tolerance, or only kept from it by rounding; ``(b,)``."""
+    """Which instances are solved, ``(b,)``."""
     settings = batch.settings
-    primal, dual, gap = residual.each_within(settings.eps_abs, settings.eps_rel)
-    solved = primal & dual & gap
-    if bool((~solved & gap & (residual.worst() <= POLISHED)).any()):
-        floors = at_rounding(batch.splitting.program, batch.scaling, point.x, point.s, point.y)
-        solved = gap & (primal | floors[0]) & (dual | floors[1])
-    return solved
+    return number_tested(batch.splitting, batch.scaling, point, residual, settings) <= settings.eps
+
+
+def number_tested(
+    splitting: Splitting,
+    scaling: Scaling,
+    point: Iterate,
+    residual: MeasuredResiduals,
+    settings: ForwardSettings,
+) -> Tensor:
+    """What is held against the tolerance, ``(B,)``: in SCS's definitions where nothing is to be refined."""
+    if settings.refine:
+        return tested(splitting, scaling, point, residual, settings.eps)
+    return residual.largest(settings.eps_abs, settings.eps_rel)

@@ -23,7 +23,7 @@ from cvxfold.engines.tensors.finish import (
 from cvxfold.engines.tensors.memory import Memory, first_operator, penalty_for_next_call
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
-from cvxfold.engines.tensors.settle import give_up, polish_and_retire, retire_solved
+from cvxfold.engines.tensors.settle import give_up, number_tested, polish_and_retire, retire_solved
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _ROUND = 50
@@ -42,6 +42,7 @@ class Found:
         point: the fixed points.
         settled: what is known of each instance.
         residuals: in original units.
+        tested: what was held against the tolerance, ``(B,)``.
         memory: for the next call; None where there is nothing to remember.
     """
 
@@ -50,6 +51,7 @@ class Found:
     point: Iterate
     settled: Settled
     residuals: MeasuredResiduals
+    tested: Tensor
     memory: Memory | None
 
 
@@ -187,7 +189,8 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
     penalty = penalty_for_next_call(batch, settled.status == SOLVED if early is None else early)
     kept = batch.whole if splitting.program.shared else splitting
     memory = Memory(kept, penalty, late)
-    return Found(splitting, scaling, point, settled, residual, memory)
+    number = number_tested(splitting, scaling, point, residual, batch.settings)
+    return Found(splitting, scaling, point, settled, residual, number, memory)
 
 
 def _settle_claims(batch: Batch, start: Start, final: bool) -> None:

@@ -29,7 +29,7 @@ def judged(
     point = splitting.evaluate(u)
     residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
     settled = Settled.nothing(splitting)
-    solved = residual.within(settings.eps_abs, settings.eps_rel)
-    settled.status = torch.where(solved, SOLVED, UNCONVERGED)
+    number = residual.largest(settings.eps_abs, settings.eps_rel)
+    settled.status = torch.where(number <= settings.eps, SOLVED, UNCONVERGED)
     settled.iterations += method.untracked + method.iterations
-    return Found(splitting, scaling, point, settled, residual, None)
+    return Found(splitting, scaling, point, settled, residual, number, None)

@@ -62,8 +62,11 @@ inline Pack unboundedness(const Shape &S, Workspace &w, const Pack *dx) {
         violation = largest(violation, abs(Pdx[i] / w.columns[i]));
     for (int j = 0; j < S.m; j++)
         violation = largest(violation, abs((inside[j] - w.turned[j]) / w.rows[j]));
-    // The objective's minimum along dx, at q'dx/dx'Pdx, must be out of reach and not only far.
-    Mask far = sqrt(squared_norm(dx, S.n)) * descent >= OUT_OF_REACH * curvature;
+    // The objective's minimum along dx, at q'dx/dx'Pdx, must be out of reach and not only far: beside the
+    // data, and beside |q|/|P|, since a P that is small as a whole makes all solutions large.
+    const Pack P = infinity_norm(w.P, S.nnz_P);
+    const Pack reach = max(splat(1), infinity_norm(w.q, S.n) / select(P > 0.0, P, splat(__builtin_inf())));
+    Mask far = sqrt(squared_norm(dx, S.n)) * descent >= OUT_OF_REACH * reach * curvature;
     return select(far, certificate_ratio(violation, descent), splat(__builtin_inf()));
 }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "certificate.hpp"
+#include "criterion.hpp"
 #include "first_order.hpp"
 #include "interior.hpp"
 #include "newton.hpp"
@@ -29,17 +30,15 @@ struct Ended {
     Pack status, certificate;
     Residual residual;
     Measured measured;
+    Pack tested; // against the tolerance
 };
 
-// Tolerances in SCS's sense, at what `residual` and `measure` found.
-inline Mask within(const Settings &O, const Measured &m) {
-    return (m.primal <= O.eps_abs + O.eps_rel * m.primal_terms) &
-           (m.dual <= O.eps_abs + O.eps_rel * m.dual_terms) & (m.gap <= O.eps_abs + O.eps_rel * m.gap_terms);
-}
+inline double tolerance(const Settings &O) { return O.eps_abs > O.eps_rel ? O.eps_abs : O.eps_rel; }
 
 // At what `residual` found.
-inline Mask is_solved(const Shape &S, const Settings &O, const Workspace &w, const Progress &progress) {
-    return within(O, measure(S, w, progress.size));
+inline Mask is_solved(const Shape &S, const Settings &O, Workspace &w, const Progress &progress) {
+    const double eps = tolerance(O);
+    return tested(S, w, measure(S, w, progress.size), progress.size, eps) <= eps;
 }
 
 inline Progress at_first(Pack rho, Pack size) {
@@ -164,8 +163,10 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
 inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress, Ended &ended) {
     ended.residual = residual(S, w, progress.rho);
     ended.measured = measure(S, w, progress.size);
+    const double eps = tolerance(O);
+    ended.tested = tested(S, w, ended.measured, progress.size, eps);
     Mask proven = ended.status >= splat(INFEASIBLE);
-    Pack reached = select(within(O, ended.measured), splat(SOLVED), splat(UNCONVERGED));
+    Pack reached = select(ended.tested <= eps, splat(SOLVED), splat(UNCONVERGED));
     ended.status = select(proven, ended.status, reached);
 }
 

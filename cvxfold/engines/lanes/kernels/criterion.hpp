@@ -1,0 +1,92 @@
+// When a point counts as a solution: no tolerance depends on the units of the data, or hides in the largest
+// of them.
+//
+// 1. The primal residual, the dual one and the gap, each over the largest of its terms, as SCS has them.
+//    Those of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
+//    max(|q|, |P||b|) of the dual residual, and that times max(|b|, |x|) of the objective.
+// 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
+//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous.
+//
+// What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
+// the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
+// size; and of the gap what these do to it.
+#pragma once
+
+#include "residual.hpp"
+
+namespace cvxfold {
+
+const double FLOOR = 1e-13, GAP_FLOOR = 1e-14; // of the largest terms
+const double STATE_FLOOR = 1e-15;              // of the largest |u|
+const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
+const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
+const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
+
+// What is left of |value| beyond what rounding may leave; NaN stays.
+inline Pack beyond(Pack value, Pack floor) { return select(abs(value) <= floor, Pack{}, abs(value) - floor); }
+
+// rest/scale; zero where there is no rest, whatever the scale.
+inline Pack over(Pack rest, Pack scale) {
+    return select(rest == 0.0, Pack{}, rest / max(scale, splat(2.3e-308)));
+}
+
+// |A||x| + |s| + |b| into `rows` (m) and |P||x| + |A|'|y| + |q| into `columns` (n).
+inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *columns) {
+    for (int i = 0; i < S.n; i++)
+        columns[i] = abs(w.q[i]);
+    for (int e = 0; e < S.nnz_P; e++) {
+        const int row = S.P_row[e], column = S.P_column[e];
+        columns[row] += abs(w.P[e] * w.x[column]);
+        if (row != column)
+            columns[column] += abs(w.P[e] * w.x[row]);
+    }
+    for (int j = 0; j < S.m; j++) {
+        Pack sum = abs(w.s[j]) + abs(w.b[j]);
+        const Pack y = abs(w.y[j]);
+        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
+            sum += abs(w.A[e] * w.x[S.A_column[e]]);
+            columns[S.A_column[e]] += abs(w.A[e]) * y;
+        }
+        rows[j] = sum;
+    }
+}
+
+// The number that is held against the tolerance `eps`, at what `residual` and `measure` found. Uses w.du,
+// w.dx.
+inline Pack tested(const Shape &S, Workspace &w, const Measured &m, Pack size, double eps) {
+    Pack *rows = w.du, *columns = w.dx;
+    add_up_terms(S, w, rows, columns);
+    const Pack q = infinity_norm(w.q, S.n), b = infinity_norm(w.b, S.m), x = infinity_norm(w.x, S.n);
+    const Pack y = infinity_norm(w.y, S.m), known = max(q, infinity_norm(w.P, S.nnz_P) * b);
+    const Pack natural = select(known > 0.0, known, select(b > 0.0, b, splat(1)));
+    const Pack primal = infinity_norm(rows, S.m), u = infinity_norm(w.u, S.m);
+    const double room = eps < NEAR_ROUNDING ? eps / NEAR_ROUNDING : 1;
+    Pack noise{};
+    for (int j = 0; j < S.m; j++)
+        noise = max(noise, NOISE * w.R[j] * abs(w.u[j]));
+    const Pack dual = max(natural, infinity_norm(columns, S.n)), little = room * min(noise, LITTLE * natural);
+    const Pack primal_floor = room * (FLOOR * primal + STATE_FLOOR * u);
+    const Pack dual_floor = room * FLOOR * dual + little;
+    const Pack gap_floor = room * GAP_FLOOR * (y * primal + x * dual) + little * (primal + x);
+    Pack largest_primal{}, largest_dual{}, most{};
+    for (int i = 0; i < S.n; i++) { // 2
+        const Pack rest = beyond(w.dual[i], dual_floor);
+        largest_dual = largest(largest_dual, rest * size / w.columns[i]);
+        most = largest(most, BY_ROW * over(rest, columns[i]));
+    }
+    for (int j = 0; j < S.m; j++)
+        largest_primal = largest(largest_primal, beyond(w.primal[j], primal_floor) * size / w.rows[j]);
+    for (int j = 0; j < S.separable(); j++)
+        most = largest(most, BY_ROW * over(beyond(w.primal[j], primal_floor), rows[j]));
+    for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
+        const Pack left = infinity_norm(w.primal + at, S.rows_of(cone));
+        most = largest(most,
+                       BY_ROW * over(beyond(left, primal_floor), infinity_norm(rows + at, S.rows_of(cone))));
+    }
+    const Pack objective = size * size * natural * max(b, x);
+    most = largest(most, over(largest_primal, m.primal_terms)); // 1
+    most = largest(most, over(largest_dual, max(m.dual_terms, size * natural)));
+    return largest(most, over(beyond(m.gap, size * size * gap_floor), m.gap_terms + objective));
+}
+
+} // namespace cvxfold

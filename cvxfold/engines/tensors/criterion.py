@@ -1,0 +1,81 @@
+"""When a point counts as a solution: no tolerance depends on the data's units, or hides in the largest datum.
+
+1. The primal residual, the dual one and the gap, each over the largest of its terms, as SCS has them. Those
+   of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
+   max(‖q‖, ‖P‖‖b‖) of the dual residual, and that times max(‖b‖, ‖x‖) of the objective.
+2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
+   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous.
+
+What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
+largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and
+of the gap what these do to it. The lanes engine has the same criterion (``kernels/criterion.hpp``).
+"""
+
+import torch
+from torch import Tensor
+
+from cvxfold.engines.reduction.scaling import Scaling
+from cvxfold.engines.tensors.residuals import MeasuredResiduals, infinity_norm, terms
+from cvxfold.engines.tensors.splitting import Iterate, Splitting
+
+_FLOOR, _GAP_FLOOR = 1e-13, 1e-14  # of the largest terms
+_STATE_FLOOR = 1e-15  # of the largest |u|
+_NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residual
+_BY_ROW = 1e-3  # of a row's residual over its own terms
+_NEAR_ROUNDING = 1e-10  # a tolerance that leaves less and less room for that
+
+
+def tested(
+    splitting: Splitting, scaling: Scaling, point: Iterate, measured: MeasuredResiduals, eps: float
+) -> Tensor:
+    """The number that is held against the tolerance ``eps``, ``(B,)``.
+
+    Args:
+        splitting: whose program is equilibrated. scaling: how.
+        point: in its units.
+        measured: its residuals, in original units.
+    """
+    program, size = splitting.program, scaling.size
+    x, s, y, q, b = point.x, point.s, point.y, program.q, program.b
+    in_rows, in_columns = terms(program, x, s, y)
+    largest_q, largest_b, largest_x, largest_y = (infinity_norm(v) for v in (q, b, x, y))
+    of_P = infinity_norm(program.P.values.flatten(1))
+    known = torch.maximum(largest_q, of_P * largest_b)
+    natural = torch.where(known > 0, known, torch.where(largest_b > 0, largest_b, 1.0))
+    primal, dual = infinity_norm(in_rows), torch.maximum(natural, infinity_norm(in_columns))
+    room = min(1.0, eps / _NEAR_ROUNDING)
+    little = room * torch.minimum(_NOISE * infinity_norm(splitting.R * point.u), _LITTLE * natural)
+    primal_floor = room * (_FLOOR * primal + _STATE_FLOOR * infinity_norm(point.u))
+    dual_floor = room * _FLOOR * dual + little
+    gap_floor = room * _GAP_FLOOR * (largest_y * primal + largest_x * dual) + little * (primal + largest_x)
+
+    blocks = program.cone.blocks().to(x.device)
+    h = _beyond(program.P.mv(x) + q + program.A.rmv(y), dual_floor.unsqueeze(-1))
+    g = _beyond(program.A.mv(x) + s - b, primal_floor.unsqueeze(-1))
+    objective = size.square() * natural * torch.maximum(largest_b, largest_x)
+    ratios = (
+        _over(size * infinity_norm(g / scaling.rows), measured.primal_scale),  # 1
+        _over(size * infinity_norm(h / scaling.columns), torch.maximum(measured.dual_scale, size * natural)),
+        _over(_beyond(measured.gap, size.square() * gap_floor), measured.gap_scale + objective),
+        _BY_ROW * infinity_norm(_over(_by_block(g.abs(), blocks), _by_block(in_rows, blocks))),  # 2
+        _BY_ROW * infinity_norm(_over(h.abs(), in_columns)),
+    )
+    return torch.stack(ratios).amax(0)
+
+
+def _beyond(value: Tensor, floor: Tensor) -> Tensor:
+    """What is left of |value| beyond what rounding may leave; NaN stays."""
+    return torch.where(value.abs() <= floor, 0.0, value.abs() - floor)
+
+
+def _over(rest: Tensor, scale: Tensor) -> Tensor:
+    """rest/scale; zero where there is no rest, whatever the scale."""
+    return torch.where(rest == 0, rest, rest / scale.clamp_min(torch.finfo(rest.dtype).tiny))
+
+
+def _by_block(v: Tensor, blocks: Tensor) -> Tensor:
+    """The largest entry ``(B, blocks)`` of each block of rows of v ``(B, m)``, v ≥ 0."""
+    if not v.shape[1]:
+        return v
+    found = v.new_zeros(len(v), int(blocks[-1]) + 1)
+    return found.scatter_reduce(1, blocks.expand_as(v), v, "amax")

@@ -1,0 +1,92 @@
+"""Problems with closed answers in any units: nothing that is small is lost beside what is large."""
+
+from typing import Any
+
+import cvxpy as cp
+import pytest
+import torch
+from torch import Tensor
+
+import cvxfold
+from cvxfold.torch import CvxpyLayer
+
+F64 = torch.float64
+UNITS = [1e-20, 1e-12, 1e-6, 1.0, 1e6, 1e12, 1e20]
+
+
+def relative(found: Tensor, right: Tensor) -> float:
+    """The largest |found − right| over |right|, over the largest of right where that is zero."""
+    scale = torch.where(right == 0, right.abs().amax(), right.abs())
+    return float(((found - right).abs() / scale).amax())
+
+
+def statuses(layer: CvxpyLayer) -> list[cvxfold.Status]:
+    report = layer.report
+    assert report is not None
+    return report.forward.status
+
+
+def verdicts(layer: CvxpyLayer) -> list[cvxfold.Verdict]:
+    report = layer.report
+    assert report is not None
+    assert report.backward is not None
+    return report.backward.verdict
+
+
+def projection(weight: float = 1.0, **options: Any) -> CvxpyLayer:
+    """weight ‖x − c‖² with x ≤ u, on three entries."""
+    x, c, u = cp.Variable(3), cp.Parameter(3), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(weight * cp.sum_squares(x - c)), [x <= u])
+    return CvxpyLayer(problem, [c, u], [x], **options)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_units_of_the_data_do_not_matter(engine: str, unit: float) -> None:
+    c = (unit * torch.tensor([1.0, 5.0, -3.0], dtype=F64)).requires_grad_()
+    u = (unit * torch.tensor([2.0, 4.0, -2.0], dtype=F64)).requires_grad_()
+    layer = projection()
+    (x,) = layer(c, u)
+    on_c, on_u = torch.autograd.grad(x.sum(), [c, u])
+    assert relative(x.detach(), torch.minimum(c, u).detach()) < 1e-9
+    assert relative(on_c, torch.tensor([1.0, 0.0, 1.0], dtype=F64)) < 1e-9
+    assert relative(on_u, torch.tensor([0.0, 1.0, 0.0], dtype=F64)) < 1e-9
+    assert verdicts(layer) == [cvxfold.Verdict.CONVERGED]
+
+
+@pytest.mark.parametrize("weight", [1e-13, 1e-10, 1e-6, 1e6])
+def test_the_units_of_the_objective_do_not_matter(engine: str, weight: float) -> None:
+    c = torch.tensor([1.0, 5.0, -3.0], dtype=F64, requires_grad=True)
+    u = torch.tensor([2.0, 4.0, -2.0], dtype=F64, requires_grad=True)
+    layer = projection(weight)
+    (x,) = layer(c, u)
+    (on_c,) = torch.autograd.grad(x.sum(), [c])
+    assert statuses(layer) == [cvxfold.Status.SOLVED]
+    assert relative(x.detach(), torch.minimum(c, u).detach()) < 1e-6
+    assert relative(on_c, torch.tensor([1.0, 0.0, 1.0], dtype=F64)) < 1e-6
+
+
+@pytest.mark.parametrize("penalty", [1e3, 1e7, 1e9])
+def test_an_exact_penalty_of_any_size_is_solved(engine: str, penalty: float) -> None:
+    u, r, c = cp.Variable(), cp.Variable(), cp.Parameter()
+    objective = cp.Minimize(cp.square(u - 3) + penalty * r)
+    layer = CvxpyLayer(cp.Problem(objective, [0.7 * u - r <= c, r >= 0, u <= 100]), [c], [u])
+    value = torch.ones(4, dtype=F64, requires_grad=True)
+    (found,) = layer(value)
+    (on_c,) = torch.autograd.grad(found.sum(), [value])
+    assert statuses(layer) == [cvxfold.Status.SOLVED] * 4
+    assert relative(found.detach(), torch.full((4,), 1 / 0.7, dtype=F64)) < 1e-6
+    assert relative(on_c, torch.full((4,), 1 / 0.7, dtype=F64)) < 1e-6
+    assert verdicts(layer) == [cvxfold.Verdict.CONVERGED] * 4
+
+
+def test_the_number_in_the_message_is_beyond_the_tolerance(engine: str) -> None:
+    layer = projection(refine=False, max_iters=4)
+    c, u = torch.randn(2, 5, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
+    with pytest.warns(cvxfold.ConvergenceWarning, match="did not reach the tolerance 1.0e-08"):
+        layer(c, u)
+    report = layer.report
+    assert report is not None
+    missed = report.forward.status
+    for number, status in zip(report.forward.residual.tolist(), missed, strict=True):
+        assert (number > 1e-8) == (status is cvxfold.Status.UNCONVERGED)
+    assert cvxfold.Status.UNCONVERGED in missed
