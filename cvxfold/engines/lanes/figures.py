@@ -18,8 +18,7 @@ PERHAPS, YES = 1, 2
 """Answers of the kernels: a suspicion, and a certainty."""
 
 NEGLIGIBLE = 1e-8
-"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. The
-kernels report it as that distance times what J magnifies it by at most, where cones are curved."""
+"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis."""
 
 
 def ended_of(figures: Tensor) -> Ended:
@@ -68,6 +67,8 @@ def screen_of(figures: Tensor) -> Screen:
         offset=column[BackwardFigure.OFFSET],
         adjoint_error=column[BackwardFigure.ERROR],
         strength=column[BackwardFigure.STRENGTH],
+        gradient=column[BackwardFigure.GRADIENT],
+        flat=column[BackwardFigure.FLAT] > 0,
         blind=torch.zeros(len(figures), dtype=torch.bool),
         unsolved=~solved,
         suspect=SUSPECT * (matters & ~singular),

@@ -22,6 +22,8 @@ struct Workspace {
     Pack *own;        // (2 N): x, y and y_bar, or x, y and s, in the program's own units
     Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
     Pack *parameters; // (entries)
+    Pack *reach;      // (m): distances to kinks that cannot be told from zero
+    Pack *lambda_beside, *frame_beside; // (m), (S.frame): D beside the state
     Factor newton, splitting;
 };
 
@@ -92,6 +94,9 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.own = c.take(2 * N);
     w.found = c.take(3 * N);
     w.parameters = c.take(entries);
+    w.reach = c.take(m);
+    w.lambda_beside = c.take(S.curved() ? m : 0);
+    w.frame_beside = c.take(S.frame);
     w.newton = c.factor(S);
     if (!shared)
         w.splitting = c.factor(S);
