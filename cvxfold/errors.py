@@ -8,6 +8,10 @@ class ConvergenceWarning(UserWarning):
     """A solution or a gradient missed its tolerance; the message names the instances and the remedy."""
 
 
+class FlatGradientWarning(UserWarning):
+    """All gradients of a batch are zero to rounding while the loss looks at the solutions."""
+
+
 class ConvergenceError(RuntimeError):
     """The same, where the user asked for an error (``on_unconverged="raise"``)."""
 

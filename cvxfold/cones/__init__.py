@@ -5,7 +5,7 @@ from cvxfold.cones.dims import ConeDims
 from cvxfold.cones.exponential import Exponential
 from cvxfold.cones.orthant import Nonnegative, Zero
 from cvxfold.cones.power import Power
-from cvxfold.cones.product import ProductCone, ProductDerivative
+from cvxfold.cones.product import ProductCone, ProductDerivative, largest_of_block
 from cvxfold.cones.second_order import SecondOrder
 from cvxfold.cones.semidefinite import Semidefinite
 
@@ -22,4 +22,5 @@ __all__ = [
     "Semidefinite",
     "SpectralFunction",
     "Zero",
+    "largest_of_block",
 ]

@@ -116,3 +116,12 @@ def _slices(factors: Sequence[Cone]) -> list[tuple[slice, Cone]]:
         placed.append((slice(start, start + cone.dim), cone))
         start += cone.dim
     return placed
+
+
+def largest_of_block(v: Tensor, cone: ProductCone) -> Tensor:
+    """v ≥ 0 ``(B, m)`` with the largest entry of each row's block in its place."""
+    blocks = cone.blocks().to(v.device)
+    if not len(blocks) or len(cone.dims.blocks) == 0:
+        return v
+    found = v.new_zeros(len(v), int(blocks[-1]) + 1)
+    return found.scatter_reduce(1, blocks.expand_as(v), v, "amax").index_select(1, blocks)

@@ -149,6 +149,11 @@ class Seen(Protocol):
         """What was seen of the instances."""
         ...
 
+    @property
+    def all_flat(self) -> bool:
+        """Whether all gradients are zero to rounding while the loss looks at the solutions."""
+        ...
+
 
 class Returned(Protocol):
     """What a shortcut's backward pass leaves."""

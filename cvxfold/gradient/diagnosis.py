@@ -31,6 +31,7 @@ from cvxfold.gradient.error import forward_error
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
     FELT,
+    SAFETY,
     SUSPECT,
     UNSOLVED,
     Screen,
@@ -46,7 +47,7 @@ _SINGULAR = 1e-9  # ‖J w‖/‖w‖ of a null vector
 _LARGEST_SINGULAR = 1e-6  # where u is not accurate, neither is J
 _ASIDE = 4  # u is moved off a kink by this many times what cannot be told from zero
 _PURIFICATIONS = 4
-_SAFETY, _ROUNDING = 30.0, 3e-14  # calibrated: docs/robustness.md
+_ROUNDING = 3e-14  # calibrated: docs/robustness.md
 
 Bars = tuple[Tensor, Tensor]
 """Loss gradients on x, ``(B, n)``, and on y, ``(B, m)``."""
@@ -57,14 +58,17 @@ class Diagnosis:
     """What is known of each instance beside the residual of its adjoint system, each ``(B,)``.
 
     Args:
-        margin: distance of u to the nearest kink of Π_K, relative to the largest of u, A x and b.
+        margin: least distance of u to a kink of Π_K, relative to the terms of the block that has it.
         smallest: ‖J w‖/‖w‖ for a w that inverse iteration finds: an upper bound of J's smallest singular
             value, and close to it where that is small.
         kinked: whether the gradient depends on which side of a kink is meant.
         singular: whether the solution, or a multiplier that the gradient needs, is not unique.
         forward_error: the relative error of the gradient that the forward residual alone causes, estimated.
         adjoint_error: likewise of what the adjoint system's residual alone causes.
-        strength: the norm of the gradient relative to that of w = 0, where terms cancel; at least 1e-7.
+        strength: the norm of the gradient relative to that of w = 0, where terms cancel; at least 1e-7 where
+            it cannot be told from zero.
+        gradient: its norm, on all that parameters reach.
+        flat: whether it is zero to rounding while the loss looks at the solution.
     """
 
     margin: Tensor
@@ -74,6 +78,8 @@ class Diagnosis:
     forward_error: Tensor
     adjoint_error: Tensor
     strength: Tensor
+    gradient: Tensor
+    flat: Tensor
 
     @classmethod
     def unsuspicious(cls, seen: Screen) -> "Diagnosis":
@@ -81,13 +87,17 @@ class Diagnosis:
         no = torch.zeros_like(seen.on_kink)
         kinked, singular = (no.clone() if known is None else known for known in (seen.kinked, seen.singular))
         offset = seen.offset  # at this size, the error's too
-        return cls(seen.margin, seen.smallest, kinked, singular, offset, seen.adjoint_error, seen.strength)
+        return cls(
+            seen.margin, seen.smallest, kinked, singular, offset, seen.adjoint_error, seen.strength,
+            seen.gradient, seen.flat,
+        )  # fmt: skip
 
     @classmethod
     def unknown(cls, like: Tensor) -> "Diagnosis":
         """Of instances that have no gradient, ``(B,)``."""
-        nan, no = torch.full_like(like, torch.nan), torch.zeros_like(like, dtype=torch.bool)
-        return cls(nan, nan.clone(), no, no.clone(), nan.clone(), nan.clone(), nan.clone())
+        no = [torch.zeros_like(like, dtype=torch.bool) for _ in range(3)]
+        nan = [torch.full_like(like, torch.nan) for _ in range(6)]
+        return cls(nan[0], nan[1], no[0], no[1], nan[2], nan[3], nan[4], nan[5], no[2])
 
     @property
     def error(self) -> Tensor:
@@ -95,7 +105,7 @@ class Diagnosis:
 
         Infinite where there is no unique gradient to be off from.
         """
-        estimate = _SAFETY * (self.forward_error + self.adjoint_error) + _ROUNDING
+        estimate = SAFETY * (self.forward_error + self.adjoint_error) + _ROUNDING
         return torch.where(self.degenerate, torch.inf, estimate)
 
     @property
@@ -120,7 +130,9 @@ def diagnose(
     unseen, lost = _unseen(phi, bars, adjoint)
     if not phi.u.shape[-1]:
         no, nothing = torch.zeros_like(unseen), torch.zeros_like(lost)
-        return Diagnosis(seen.margin, seen.smallest, no, unseen, nothing, lost, seen.strength)
+        return Diagnosis(
+            seen.margin, seen.smallest, no, unseen, nothing, lost, seen.strength, seen.gradient, seen.flat
+        )
     du, kinks = phi.offset(), phi.kinks()
     far = reach(kinks, du)
     on_kink = kinks.margin <= far
@@ -139,9 +151,11 @@ def diagnose(
         smallest=smallest,
         kinked=kinked,
         singular=singular | unseen,
-        forward_error=forward_error(phi, du, kinks.size, bars, adjoint, settings),
+        forward_error=forward_error(phi, du, seen.offset, bars, adjoint, settings),
         adjoint_error=torch.maximum(seen.adjoint_error, lost),
         strength=seen.strength,
+        gradient=seen.gradient,
+        flat=seen.flat,
     )
 
 

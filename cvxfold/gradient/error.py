@@ -1,8 +1,10 @@
 """How large the error of a gradient is that an inexact forward pass causes.
 
-δu = (I − Φ)⁻¹(F(u) − u) is, to first order, how far u is from the solution. Where that is not negligible, the
-gradient at u + δu is computed as well, and the difference is the estimate. (What the adjoint system's
-residual causes is told by :func:`cvxfold.gradient.screen.adjoint_error`.)
+δu = (I − Φ)⁻¹(F(u) − u + e) is, to first order, how far u may be from the solution, e being what rounding
+leaves. What it does to the gradient is known to first order
+(:func:`cvxfold.gradient.screen.change_by_step`). Where that is not negligible, the gradient at u + δu is
+computed as well, and the difference is the estimate. (What the adjoint system's residual causes is told by
+:func:`cvxfold.gradient.screen.change_by_remainder`.)
 """
 
 import torch
@@ -11,13 +13,15 @@ from torch import Tensor
 from cvxfold.fold import AdjointSettings, Auto
 from cvxfold.gradient.adjoint import Adjoint, fold, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
-from cvxfold.gradient.screen import NEGLIGIBLE, gradient_floor, ratio
+from cvxfold.gradient.screen import NEGLIGIBLE, SAFETY, gradient_floor, ratio
+
+_SOLVED = 1e-11  # the residual of an adjoint system that is solved
 
 
 def forward_error(
     phi: ProgramLinearization,
     du: Tensor,
-    size: Tensor,
+    share: Tensor,
     bars: tuple[Tensor, Tensor],
     adjoint: Adjoint,
     settings: AdjointSettings,
@@ -27,17 +31,17 @@ def forward_error(
     Args:
         phi: the iteration at u.
         du: δu, ``(B, k)``.
-        size: what it is measured against, ``(B,)``.
+        share: what is known to first order, ``(B,)``.
         bars: the loss gradients x̄ ``(B, n)`` and ȳ ``(B, m)``.
         adjoint: of them.
         settings: of the adjoint systems that are to be solved.
     """
-    error = du.abs().amax(-1) / size
+    error = share.clone()
     rows = (~(error <= NEGLIGIBLE)).nonzero().squeeze(-1)
     if len(rows):
         part, here = phi.take(rows), adjoint.take(rows)
         of_part = bars[0][rows], bars[1][rows]
-        if not bool((here.residual <= NEGLIGIBLE).all()):
+        if not bool((here.residual <= _SOLVED).all()):
             # What the method left unsolved is not the forward pass's fault.
             here = fold(part, *of_part, Auto(least_norm=False), settings)
         error[rows] = error_of_step(part, du[rows], of_part, here, settings)
@@ -62,6 +66,6 @@ def error_of_step(
     moved = phi.moved(du)
     there = fold(moved, *bars, Auto(least_norm=False), settings or AdjointSettings())
     before, after = on_moving(phi, here.p, here.v), on_moving(moved, there.p, there.v)
-    size = torch.maximum(before.norm(dim=-1), after.norm(dim=-1))
-    size = torch.maximum(size, gradient_floor(phi, *bars))
-    return ratio((after - before).norm(dim=-1), size)
+    size, change = torch.maximum(before.norm(dim=-1), after.norm(dim=-1)), (after - before).norm(dim=-1)
+    size = torch.where(size > SAFETY * change, size, torch.maximum(size, gradient_floor(phi, *bars)))
+    return ratio(change, size)

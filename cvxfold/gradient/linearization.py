@@ -34,13 +34,25 @@ class Kinks:
     Args:
         margin: about the distance to the nearest such point, for each entry that of its block, ``(B, k)``;
             infinite where there is none.
-        size: what distances and rounding are measured against, ``(B,)``.
+        size: the largest of what makes up the state, ``(B,)``.
+        terms: what distances are measured against, for each entry that of its block, ``(B, k)``.
         interior: a direction into the cone and its dual, ``(k,)``: off every kink.
+        blocks: the number of each entry's block, ``(k,)``.
     """
 
     margin: Tensor
     size: Tensor
+    terms: Tensor
     interior: Tensor
+    blocks: Tensor
+
+    def largest(self, v: Tensor) -> Tensor:
+        """The largest |vᵢ| of each entry's block in its place, ``(B, k)``."""
+        if not len(self.blocks):
+            return v
+        found = v.new_zeros(len(v), int(self.blocks[-1]) + 1)
+        index = self.blocks.expand_as(v)
+        return found.scatter_reduce(1, index, v.abs(), "amax").gather(1, index)
 
 
 class ProgramLinearization(Linearization, Protocol):
@@ -100,7 +112,10 @@ class ProgramLinearization(Linearization, Protocol):
         ...
 
     def offset(self) -> Tensor:
-        """δu = (I − Φ)⁻¹ (F(u) − u), ``(B, k)``: the way to the solutions, to first order."""
+        """δu = (I − Φ)⁻¹ (F(u) − u + e), ``(B, k)``: how far u may be from the solutions, to first order.
+
+        e is what rounding may have left of the terms of F(u) − u, or hidden.
+        """
         ...
 
     def pull(self, x_bar: Tensor, y_bar: Tensor) -> Tensor:

@@ -13,10 +13,14 @@ from cvxfold.gradient.adjoint import FoldedAdjoint, on_moving
 from cvxfold.gradient.linearization import Kinks, ProgramLinearization
 
 FELT = 1e-7  # parts of an adjoint or of a null vector below this fraction of it do not count
-NEGLIGIBLE = 1e-11  # δu, relatively, below which first-order terms are rounding
+NEGLIGIBLE = 1e-9  # the change of a gradient by δu that is estimated well enough to first order
+CANCELS = 1e-10  # an error below this fraction of the terms that make a gradient is none that is felt
+SAFETY = 30.0  # calibrated: docs/robustness.md
+_ROUNDING = 2e-16
 SUSPECT = 1e-2  # ‖J w‖/‖w‖ below which J may be singular
 UNSOLVED = 1e-5  # relative residual above which the adjoint system may have no solution
-KINK = 1e-9  # a margin below this, relative to the data, cannot be told from zero
+KINK = 1e-9  # a margin below this, relative to the terms of its block, cannot be told from zero
+_LEAST_KINK = 1e-13  # nor one below this, relative to the largest of the state
 _LARGEST_KINK = 1e-6  # nor one below the error of u; but beyond this margin the sides can be told apart
 _INVERSE_ITERATIONS = (1, 2)  # between looks; one alone leaves a null vector hidden among hundreds of rows
 
@@ -26,13 +30,16 @@ class Screen(Batched):
     """What is known of each instance, each ``(B,)``.
 
     Args:
-        margin: distance of u to the nearest kink of Π_K, relative to the largest of u, A x and b.
+        margin: least distance of u to a kink of Π_K, relative to the terms of the block that has it.
         on_kink: whether that cannot be told from zero.
         smallest: ‖J w‖/‖w‖ for a w that inverse iteration finds: an upper bound of J's smallest singular
             value, and close to it where that is small.
-        offset: how far u is from the solution, |δu|, relative to the same size.
+        offset: how far u is from the solution: the relative change of the gradient by δu, to first order.
         adjoint_error: the relative error of the gradient that the adjoint system's residual causes.
-        strength: the norm of the gradient relative to that of w = 0, where terms cancel; at least 1e-7.
+        strength: the norm of the gradient relative to that of w = 0, where terms cancel; at least 1e-7 where
+            it cannot be told from zero.
+        gradient: its norm, on all that parameters reach.
+        flat: whether it is zero to rounding while the loss looks at the solution.
         blind: whether there is a direction that neither P nor A sees.
         unsolved: whether the adjoint system is not solved.
         suspect: the ``smallest`` below which J may be singular: how well inverse iteration has
@@ -47,6 +54,8 @@ class Screen(Batched):
     offset: Tensor
     adjoint_error: Tensor
     strength: Tensor
+    gradient: Tensor
+    flat: Tensor
     blind: Tensor
     unsolved: Tensor
     suspect: Tensor | float = SUSPECT
@@ -58,7 +67,8 @@ class Screen(Batched):
     def suspicious(self) -> Tensor:
         """Which instances call for a diagnosis, ``(B,)``."""
         singular = ~(self.smallest >= self.suspect) | self.blind | self.unsolved
-        return self.on_kink | singular | ~(self.offset <= self.negligible)
+        near = (self.offset <= self.negligible) | (self.offset * self.strength <= CANCELS)
+        return self.on_kink | singular | ~near
 
 
 def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor) -> Screen:
@@ -70,22 +80,64 @@ def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_b
         x_bar: ``(B, n)``. y_bar: ``(B, m)``.
     """
     ones, blind, unsolved = adjoint.residual.new_ones(len(phi.u)), phi.blind, ~(adjoint.residual <= UNSOLVED)
+    sizes = _Sizes.of(phi, adjoint, x_bar, y_bar)
     if not phi.u.shape[-1]:
         no = torch.zeros_like(blind)
-        return Screen(torch.inf * ones, no, ones, 0 * ones, 0 * ones, ones, blind, unsolved)
+        return Screen(
+            torch.inf * ones, no, ones, 0 * ones, 0 * ones, ones, sizes.gradient, no, blind, unsolved
+        )
     du, kinks = phi.offset(), phi.kinks()
     on_kink = (kinks.margin <= reach(kinks, du)).any(-1)
     smallest = torch.stack([stretch(phi, w)[1] for w in inverse_iterates(phi)]).amin(0)
-    error, strength = adjoint_error(phi, adjoint, x_bar, y_bar)
-    offset = du.abs().amax(-1) / kinks.size
-    margin = kinks.margin.amin(-1) / kinks.size
-    return Screen(margin, on_kink, smallest, offset, error, strength, blind, unsolved)
+    change = change_by_remainder(phi, adjoint, y_bar)
+    share = change_by_step(phi, du, adjoint, x_bar, y_bar)
+    margin = (kinks.margin / kinks.terms.clamp_min(torch.finfo(du.dtype).tiny)).amin(-1)
+    size = sizes.fair(change + share)
+    flat = ~sizes.clear(change + share) & (FELT * (change + share) <= CANCELS * sizes.floor)
+    return Screen(
+        margin=margin,
+        on_kink=on_kink,
+        smallest=smallest,
+        offset=ratio(share, size),
+        adjoint_error=ratio(change, size),
+        strength=FELT * ratio(size, sizes.floor),
+        gradient=sizes.gradient,
+        flat=flat & (sizes.floor > 0),
+        blind=blind,
+        unsolved=unsolved,
+    )
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The norm of the gradient, and what counts as no gradient at all, ``(B,)``."""
+
+    gradient: Tensor
+    floor: Tensor
+
+    @classmethod
+    def of(cls, phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor) -> "_Sizes":
+        """Of an adjoint of these loss gradients."""
+        gradient = on_moving(phi, adjoint.p, adjoint.v).norm(dim=-1)
+        return cls(gradient, gradient_floor(phi, x_bar, y_bar))
+
+    def clear(self, change: Tensor) -> Tensor:
+        """Where a gradient that may be off by some ``change`` ``(B,)`` can be told from zero."""
+        return self.gradient > SAFETY * change
+
+    def fair(self, change: Tensor) -> Tensor:
+        """What a change ``(B,)`` is relative to: a gradient that it hides has no digits of its own."""
+        return torch.where(self.clear(change), self.gradient, self.gradient.maximum(self.floor))
 
 
 def reach(kinks: Kinks, du: Tensor) -> Tensor:
-    """The margin that cannot be told from zero where u may be off by ``du``, ``(B, 1)``."""
-    error = torch.minimum(10 * du.abs().amax(-1), _LARGEST_KINK * kinks.size)
-    return torch.maximum(KINK * kinks.size, error).unsqueeze(-1)
+    """The margin that cannot be told from zero where u may be off by ``du`` ``(B, k)``; ``(B, k)``.
+
+    A part of the block's own terms, or what du moves the block by.
+    """
+    size = kinks.size.unsqueeze(-1)
+    least = torch.maximum(KINK * kinks.terms, _LEAST_KINK * size)
+    return torch.maximum(least, torch.minimum(10 * kinks.largest(du), _LARGEST_KINK * size))
 
 
 def inverse_iterates(phi: ProgramLinearization) -> list[Tensor]:
@@ -107,22 +159,30 @@ def stretch(phi: ProgramLinearization, w: Tensor) -> tuple[Tensor, Tensor]:
     return Jw, Jw.norm(dim=-1)
 
 
-def adjoint_error(
-    phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The relative error of the gradient that r and t cause, and the strength of the gradient, ``(B,)``.
+def change_by_remainder(phi: ProgramLinearization, adjoint: FoldedAdjoint, y_bar: Tensor) -> Tensor:
+    """How far the gradient is off by what the adjoint leaves of its systems, and by rounding, ``(B,)``.
 
-    What is left of the adjoint system stands for an error (I − Φᵀ)⁻¹r of w: the residual times the
-    conditioning of the system in the one direction that counts. It reaches p and v as w itself does, with t
-    for x̄.
+    What is left, r and t, stands for an error (I − Φᵀ)⁻¹r of w: the residual times the conditioning of the
+    system in the one direction that counts. It reaches p and v as w itself does, with t for x̄.
     """
-    r, t = adjoint.remainder.r, adjoint.remainder.t
+    r, t, w = adjoint.remainder.r, adjoint.remainder.t, adjoint.system.w
+    r = r + _ROUNDING * _generic(w).sign() * (w.abs() + phi.vjp(w).abs())
     dp, dv, _ = phi.push(phi.inverse_transposed(r), t, torch.zeros_like(y_bar))
-    change = on_moving(phi, dp, dv).norm(dim=-1)
-    gradient = on_moving(phi, adjoint.p, adjoint.v).norm(dim=-1)
-    floor = gradient_floor(phi, x_bar, y_bar)
-    size = torch.maximum(gradient, floor)
-    return ratio(change, size), FELT * ratio(size, floor)
+    return on_moving(phi, dp, dv).norm(dim=-1)
+
+
+def change_by_step(
+    phi: ProgramLinearization, du: Tensor, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor
+) -> Tensor:
+    """How far the gradient moves where u moves by ``du`` ``(B, k)``, to first order, ``(B,)``.
+
+    Of the moved system w leaves a remainder, which stands for a change (I − Φᵀ)⁻¹r of w; x and y move too.
+    """
+    moved, w = phi.moved(du), adjoint.system.w
+    r = moved.pull(x_bar, y_bar) - (w - moved.vjp(w)) - adjoint.remainder.r
+    dp, dv, _ = phi.push(phi.inverse_transposed(r), torch.zeros_like(x_bar), torch.zeros_like(y_bar))
+    after = on_moving(moved, adjoint.p + dp, adjoint.v + dv)
+    return (after - on_moving(phi, adjoint.p, adjoint.v)).norm(dim=-1)
 
 
 def gradient_floor(phi: ProgramLinearization, x_bar: Tensor, y_bar: Tensor) -> Tensor:

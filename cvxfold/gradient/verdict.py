@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from cvxfold.gradient.diagnosis import Diagnosis
+from cvxfold.gradient.screen import CANCELS
 
 _ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
 _MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
-_CANCELS = 1e-10  # nor does an error below this fraction of the terms that make the gradient
+_FAINT = 1e-9  # nor does an error below this fraction of the batch's largest gradient
 _HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
 _ROUNDING = 1e-14  # a residual below this is what the arithmetic leaves
 _MANY = 20
@@ -75,18 +76,26 @@ def judge(
     verdicts = torch.where(missed & helped, _SLOW, verdicts)  # by more iterations
     if approximate:
         verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
-    share = diagnosis.forward_error
+    share, error = diagnosis.forward_error, diagnosis.adjoint_error
     # Of the two errors the larger one is what to do something about.
-    inexact = ~(share <= max(tol, _ACCURACY)) & ~(share < residual)
-    error = diagnosis.adjoint_error
-    # Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own.
+    inexact = ~(share <= max(tol, _ACCURACY)) & ~(share < residual) & ~_unfelt(share, diagnosis)
     large = ~(error <= max(_MAGNIFIED * tol, _ACCURACY))
-    magnified = large & ~(error * diagnosis.strength <= _CANCELS) & ~missed
+    magnified = large & ~_unfelt(error, diagnosis) & ~missed
     verdicts = torch.where(magnified, _ILL_CONDITIONED, verdicts)
     verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
     verdicts = torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
     # Where there is no solution yet, that comes first: whatever else is seen there may go with it.
     return torch.where(~solved & residual.isfinite(), _FORWARD_INEXACT, verdicts)
+
+
+def _unfelt(error: Tensor, diagnosis: Diagnosis) -> Tensor:
+    """Whether a relative error ``(B,)`` is none that anybody feels.
+
+    Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own; nor of one that is
+    nothing beside the other gradients of the batch, to which it is added.
+    """
+    largest = diagnosis.gradient.nan_to_num(0.0, 0.0).amax() if len(error) else 0.0
+    return (error * diagnosis.strength <= CANCELS) | (error * diagnosis.gradient <= _FAINT * largest)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from cvxfold.errors import (
     ConvergenceError,
     ConvergenceWarning,
     DegenerateError,
+    FlatGradientWarning,
     InfeasibleError,
     UnboundedError,
 )
@@ -54,6 +55,19 @@ def judge_backward(record: BackwardRecord, options: Options) -> None:
         degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in found)
         error = DegenerateError if degenerate else ConvergenceError
         _complain(f"backward pass: {'; '.join(complaint.text for complaint in found)}", way, error)
+
+
+def complain_of_flat(options: Options) -> None:
+    """Say that nothing can be learned from a batch whose gradients are all zero to rounding."""
+    if options.on_unconverged != "ignore":
+        warnings.warn(
+            "backward pass: all gradients of this batch are zero to rounding, though the loss looks at the "
+            "solutions: these do not move with the parameters, as the vertices of a linear program do not, "
+            "so nothing is learned here; a quadratic term in the objective (0.1 * sum_squares(x)) makes them "
+            "move (docs/choosing.md, 'Flat gradients'; report.backward.flat tells which; this is said once)",
+            FlatGradientWarning,
+            stacklevel=_frames_to_the_caller(),
+        )
 
 
 def _complain(message: str, how: str, error: type[ConvergenceError] = ConvergenceError) -> None:

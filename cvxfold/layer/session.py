@@ -16,11 +16,11 @@ from cvxfold.batches.records import Piece, joined
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
 from cvxfold.engines.outcome import Start
-from cvxfold.engines.protocol import Engine, Shortcut, Solution, SolveRequest, Unroller
+from cvxfold.engines.protocol import Engine, Seen, Shortcut, Solution, SolveRequest, Unroller
 from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.backward import FoldedGradient, differentiate
-from cvxfold.layer.complaints import judge_backward, judge_forward
+from cvxfold.layer.complaints import complain_of_flat, judge_backward, judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.per_thread import PerThread
 from cvxfold.layer.request import CallRequest
@@ -46,6 +46,7 @@ class Session:
         engine: what works on it, and remembers what its next call can use.
         starts: what warm starts begin from.
         unroller: an engine whose iterations can be differentiated, where that is asked for.
+        flat_is_said: whether it was said that gradients are flat.
     """
 
     def __init__(self, structure: Structure, moving: Moving, engine: str = "auto") -> None:
@@ -60,6 +61,7 @@ class Session:
         self._reports = PerThread[Report]()
         self._listeners: dict[int, Callable[[Report], Any]] = {}
         self._keys = count()
+        self.flat_is_said = False
 
     def shortcut(self, canonical: Canonical) -> Shortcut | None:
         """The engine's way from a layer's parameters to its variables, if it has one; made at first use."""
@@ -97,6 +99,12 @@ class Session:
         """Call back all that listen, after a pass."""
         for callback in list(self._listeners.values()):
             callback(report)
+
+    def say_if_flat(self, seen: Seen | BackwardRecord, options: Options) -> None:
+        """Say, once, that all gradients of a batch are zero to rounding, where they are."""
+        if not self.flat_is_said and seen.all_flat:
+            self.flat_is_said = True
+            complain_of_flat(options)
 
     def solve(self, values: ProgramValues, request: CallRequest) -> Answer:
         """The forward pass, without derivatives.
@@ -169,6 +177,7 @@ class Session:
         answer.report.set_backward(record)
         self.notify(answer.report)
         judge_backward(record, options)  # 3
+        self.say_if_flat(record, options)
         return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
 
     def _fold_in_pieces(

@@ -143,6 +143,7 @@ class ShortCall:
             seconds = time.perf_counter() - started
             self._report.set_backward(partial(_plain_record, returned.seen, settings, seconds))
             self._parts.session.notify(self._report)
+        self._parts.session.say_if_flat(returned.seen, self.options)
         return [
             None if gradient is None else self._as_given(gradient, value, batched)
             for gradient, value, batched in zip(

@@ -23,8 +23,8 @@ class ForwardRecord:
         iterations: applications of the splitting operator, ``(B,)``.
         newton_steps: of the finish, ``(B,)``.
         primal_residual, dual_residual, gap: in SCS's definitions, ``(B,)``; NaN for an invalid instance.
-        residual: what was held against the tolerance, the largest of them, and of their rows, each relative to
-            the terms that it is made of, ``(B,)``.
+        residual: what was held against the tolerance: the largest of them, and of their rows, each relative
+            to the terms that it is made of, ``(B,)``.
         certificate: where there is no solution, the residual of the proof of that
             (:mod:`cvxfold.engines.tensors.certificates`), ``(B,)``; elsewhere NaN.
         rescued: instances that our own method did not reach, so that another solver took over, ``(B,)``.
@@ -152,6 +152,20 @@ class BackwardRecord:
     def degenerate(self) -> Tensor:
         """Where there is no unique derivative, ``(B,)``."""
         return self.diagnosis.degenerate
+
+    @property
+    def flat(self) -> Tensor:
+        """Where the gradient is zero to rounding while the loss looks at the solution, ``(B,)``.
+
+        That is a gradient like any other (a vertex of a linear program does not move), but nobody learns from
+        it.
+        """
+        return self.diagnosis.flat
+
+    @property
+    def all_flat(self) -> bool:
+        """Whether all gradients are so."""
+        return len(self.flat) > 0 and bool(self.flat.all())
 
     @property
     def forward_error(self) -> Tensor:

@@ -63,7 +63,8 @@ class Report:
         known = backward.codes != NO_SOLUTION
         return "\n".join([
             *lines,
-            f"backward  {_counts(backward.verdict)} by {backward.method} in {backward.seconds:.3g} s",
+            f"backward  {_counts(backward.verdict)}{_flat(backward)} by {backward.method} in "
+            f"{backward.seconds:.3g} s",
             _HEADER,
             _row("iterations", backward.iterations[known], "d"),
             _row("residual", backward.residual[known], "e"),
@@ -99,6 +100,7 @@ class Report:
         flat |= _spread("backward/rate", backward.rate)
         flat |= _spread("backward/forward_error", backward.forward_error[known])
         flat |= _spread("backward/error", backward.error[known & ~backward.degenerate])
+        flat["backward/flat"] = float(backward.flat.sum())
         flat["backward/seconds"] = backward.seconds
         return flat
 
@@ -109,6 +111,12 @@ _HEADER = f"  {'':<18}{'median':>10}{'worst':>10}"
 def key(kind: Verdict) -> str:
     """A verdict as part of a logger's key."""
     return str(kind).replace(" ", "_").replace("-", "_")
+
+
+def _flat(backward: BackwardRecord) -> str:
+    """How many gradients are zero to rounding, if any."""
+    count = int(backward.flat.sum())
+    return f", {count} flat" if count else ""
 
 
 def _counts(kinds: list[Any]) -> str:

@@ -44,6 +44,7 @@ class Monitor:
         self.statuses: Counter[Status] = Counter()
         self.verdicts: Counter[Verdict] = Counter()
         self.methods: Counter[str] = Counter()
+        self.flat = 0
         self._worst: dict[str, float] = dict.fromkeys(
             ("residual", "forward_error", "error", "rate"), -math.inf
         )
@@ -61,6 +62,7 @@ class Monitor:
         self.backward_calls += 1
         self.verdicts.update(backward.verdict)
         self.methods[backward.method] += 1
+        self.flat += int(backward.flat.sum())
         self._seconds[1] += backward.seconds
         known = backward.codes != NO_SOLUTION
         if bool(known.any()):
@@ -82,6 +84,7 @@ class Monitor:
         }
         flat |= {f"forward/{kind}": float(self.statuses[kind]) for kind in Status}
         flat |= {f"verdict/{key(kind)}": float(self.verdicts[kind]) for kind in Verdict}
+        flat["backward/flat"] = float(self.flat)
         flat["backward/residual_median"] = self._median()
         flat |= {f"backward/{name}_max": _known(worst) for name, worst in self._worst.items()}
         flat["forward/seconds"], flat["backward/seconds"] = self._seconds
@@ -94,7 +97,8 @@ class Monitor:
             f"forward   {self.forward_calls:,} calls, {sum(self.statuses.values()):,} instances: "
             f"{_listed(self.statuses, Status)} in {self._seconds[0]:.3g} s",
             f"backward  {self.backward_calls:,} calls, {sum(self.verdicts.values()):,} gradients: "
-            f"{_listed(self.verdicts, Verdict)} in {self._seconds[1]:.3g} s",
+            f"{_listed(self.verdicts, Verdict)}{f', {self.flat:,} flat' if self.flat else ''} in "
+            f"{self._seconds[1]:.3g} s",
             f"          residual {_shown(self._median())} (median), {_shown(worst['residual'])} (worst); "
             f"rate up to {_shown(worst['rate'])}",
             f"          error estimate up to {_shown(worst['error'])}, forward's share up to "

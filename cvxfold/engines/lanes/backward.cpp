@@ -117,16 +117,19 @@ class BackwardPass {
         f[F::OFFSET] = seen.offset[lane];
         f[F::ERROR] = seen.error[lane];
         f[F::STRENGTH] = seen.strength[lane];
+        f[F::GRADIENT] = seen.gradient[lane];
+        f[F::FLAT] = seen.flat[lane];
         // As cvxfold.gradient.verdict would complain of an error.
         const bool accurate = f[F::ERROR] <= std::max(100 * call_.tolerance, ACCURACY) ||
                               f[F::ERROR] * f[F::STRENGTH] <= CANCELS;
+        const bool near = f[F::OFFSET] <= call_.negligible || f[F::OFFSET] * f[F::STRENGTH] <= CANCELS;
         const bool regular = f[F::SMALLEST] >= call_.suspect || f[F::MATTERS] == 0;
-        const bool plain = f[F::RESIDUAL] <= call_.tolerance && f[F::ON_KINK] == 0 &&
-                           f[F::OFFSET] <= call_.negligible && regular && accurate;
+        const bool plain =
+            f[F::RESIDUAL] <= call_.tolerance && f[F::ON_KINK] == 0 && near && regular && accurate;
         return !plain;
     }
 
-    static constexpr double ACCURACY = 1e-6, CANCELS = 1e-10; // as cvxfold.gradient.verdict has them
+    static constexpr double ACCURACY = 1e-6; // as cvxfold.gradient.verdict has it
 
     Batch &batch_;
     const Shape &S_;

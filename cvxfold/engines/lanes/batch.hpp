@@ -30,7 +30,20 @@ struct ForwardFigure {
     };
 };
 struct BackwardFigure {
-    enum { RESIDUAL, CORRECTIONS, MARGIN, ON_KINK, SMALLEST, MATTERS, OFFSET, ERROR, STRENGTH, COUNT };
+    enum {
+        RESIDUAL,
+        CORRECTIONS,
+        MARGIN,
+        ON_KINK,
+        SMALLEST,
+        MATTERS,
+        OFFSET,
+        ERROR,
+        STRENGTH,
+        GRADIENT,
+        FLAT,
+        COUNT
+    };
 };
 
 // One call's batch. Every array is the caller's.

@@ -39,6 +39,8 @@ class BackwardFigure(IntEnum):
     OFFSET = 6
     ERROR = 7
     STRENGTH = 8
+    GRADIENT = 9
+    FLAT = 10
 
 
 def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:

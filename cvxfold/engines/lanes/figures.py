@@ -18,8 +18,8 @@ PERHAPS, YES = 1, 2
 """Answers of the kernels: a suspicion, and a certainty."""
 
 NEGLIGIBLE = 1e-4
-"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. From
-1e-8 on the kernels have taken the step and looked, as a diagnosis does; but a large one is no small change."""
+"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. The
+kernels tell it to first order, as a diagnosis does; but a large step is not of first order."""
 
 
 def ended_of(figures: Tensor) -> Ended:
@@ -68,6 +68,8 @@ def screen_of(figures: Tensor) -> Screen:
         offset=column[BackwardFigure.OFFSET],
         adjoint_error=column[BackwardFigure.ERROR],
         strength=column[BackwardFigure.STRENGTH],
+        gradient=column[BackwardFigure.GRADIENT],
+        flat=column[BackwardFigure.FLAT] > 0,
         blind=torch.zeros(len(figures), dtype=torch.bool),
         unsolved=~solved,
         suspect=SUSPECT * (matters & ~singular),

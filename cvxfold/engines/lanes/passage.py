@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
+from cvxfold.engines.lanes.binding import BackwardFigure
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.outcome import Ended
 from cvxfold.fold import AdjointSettings, AdjointSolution
@@ -27,6 +28,11 @@ class LanesSeen:
     def screen(self) -> Screen:
         """What was seen of the instances."""
         return screen_of(self.figures)
+
+    @property
+    def all_flat(self) -> bool:
+        """Whether all gradients are zero to rounding while the loss looks at the solutions."""
+        return len(self.figures) > 0 and bool((self.figures[:, BackwardFigure.FLAT] > 0).all())
 
 
 @dataclass(frozen=True)

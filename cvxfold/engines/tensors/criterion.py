@@ -14,6 +14,7 @@ of the gap what these do to it. The lanes engine has the same criterion (``kerne
 import torch
 from torch import Tensor
 
+from cvxfold.cones import largest_of_block
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.tensors.residuals import MeasuredResiduals, infinity_norm, terms
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
@@ -49,7 +50,7 @@ def tested(
     dual_floor = room * _FLOOR * dual + little
     gap_floor = room * _GAP_FLOOR * (largest_y * primal + largest_x * dual) + little * (primal + largest_x)
 
-    blocks = program.cone.blocks().to(x.device)
+    cone = program.cone
     h = _beyond(program.P.mv(x) + q + program.A.rmv(y), dual_floor.unsqueeze(-1))
     g = _beyond(program.A.mv(x) + s - b, primal_floor.unsqueeze(-1))
     objective = size.square() * natural * torch.maximum(largest_b, largest_x)
@@ -57,7 +58,7 @@ def tested(
         _over(size * infinity_norm(g / scaling.rows), measured.primal_scale),  # 1
         _over(size * infinity_norm(h / scaling.columns), torch.maximum(measured.dual_scale, size * natural)),
         _over(_beyond(measured.gap, size.square() * gap_floor), measured.gap_scale + objective),
-        _BY_ROW * infinity_norm(_over(_by_block(g.abs(), blocks), _by_block(in_rows, blocks))),  # 2
+        _BY_ROW * infinity_norm(_over(largest_of_block(g.abs(), cone), largest_of_block(in_rows, cone))),  # 2
         _BY_ROW * infinity_norm(_over(h.abs(), in_columns)),
     )
     return torch.stack(ratios).amax(0)
@@ -71,11 +72,3 @@ def _beyond(value: Tensor, floor: Tensor) -> Tensor:
 def _over(rest: Tensor, scale: Tensor) -> Tensor:
     """rest/scale; zero where there is no rest, whatever the scale."""
     return torch.where(rest == 0, rest, rest / scale.clamp_min(torch.finfo(rest.dtype).tiny))
-
-
-def _by_block(v: Tensor, blocks: Tensor) -> Tensor:
-    """The largest entry ``(B, blocks)`` of each block of rows of v ``(B, m)``, v ≥ 0."""
-    if not v.shape[1]:
-        return v
-    found = v.new_zeros(len(v), int(blocks[-1]) + 1)
-    return found.scatter_reduce(1, blocks.expand_as(v), v, "amax")

@@ -6,14 +6,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cvxfold.cones import ProductDerivative
+from cvxfold.cones import ProductDerivative, largest_of_block
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
-from cvxfold.engines.tensors.residuals import infinity_norm
+from cvxfold.engines.tensors.residuals import infinity_norm, terms
 from cvxfold.engines.tensors.splitting import Splitting
 from cvxfold.gradient.linearization import Kinks, Pushed
 from cvxfold.problem.program import Program
+
+_ROUNDING = 2e-16
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,14 @@ class SplittingLinearization:
         return self.jacobian.inverse_transposed(r) / self.splitting.alpha
 
     def offset(self) -> Tensor:
-        """δu = J⁻¹ g."""
-        g = self.at.point.g if self.du is None else self.splitting.evaluate(self.u).g
-        return self.jacobian.inverse(g)
+        """δu = J⁻¹ (g + e), with e what rounding may have left of the terms of both residuals, or hidden."""
+        splitting = self.splitting
+        point = self.at.point if self.du is None else splitting.evaluate(self.u)
+        rows, columns = terms(splitting.program, point.x, point.s, point.y)
+        moved = splitting.solve_normal(_ROUNDING * _signs(columns) * columns)
+        return self.jacobian.inverse(
+            point.g + _ROUNDING * _signs(rows) * rows + splitting.program.A.mv(moved)
+        )
 
     def image(self, u: Tensor) -> Tensor:
         """F(u)."""
@@ -167,16 +174,22 @@ class SplittingLinearization:
         return self.at.lift(dx, dy)
 
     def kinks(self) -> Kinks:
-        """Margins on each row, against the largest of u, A x, b and what q moves A x by.
+        """Margins on each row, against the terms of the row's cone.
 
-        u alone may be nothing but rounding, where every constraint is weakly active.
+        The size is the largest of u, A x, b and what q moves A x by: u alone may be nothing but rounding,
+        where every constraint is weakly active.
         """
-        u, program = self.u, self.splitting.program
+        u, program, point = self.u, self.splitting.program, self.at.point
         moved = program.A.mv(self.splitting.solve_normal(program.q))
-        parts = (u, program.A.mv(self.at.point.x), program.b, moved)
+        parts = (u, program.A.mv(point.x), program.b, moved)
         size = torch.stack([infinity_norm(part) for part in parts]).amax(0)
+        rows, _ = terms(program, point.x, point.s, point.y)
         return Kinks(
-            program.cone.margin(u), size.clamp_min(torch.finfo(u.dtype).tiny), program.cone.interior(u)
+            program.cone.margin(u),
+            size.clamp_min(torch.finfo(u.dtype).tiny),
+            largest_of_block(torch.maximum(rows, u.abs()), program.cone),
+            program.cone.interior(u),
+            program.cone.blocks().to(u.device),
         )
 
     def moved(self, du: Tensor) -> "SplittingLinearization":
@@ -197,3 +210,9 @@ class SplittingLinearization:
         """x̄ ``(B, n')`` and ȳ ``(B, m')`` for the reduced, equilibrated program."""
         on_x, on_y = self.at.reduced.restrict(x_bar, y_bar)
         return on_x * self.scaling.columns, on_y * self.scaling.rows
+
+
+def _signs(like: Tensor) -> Tensor:
+    """1 and −1, without a pattern, ``(k,)``."""
+    places = torch.arange(1, like.shape[-1] + 1, device=like.device, dtype=like.dtype)
+    return torch.where(torch.cos(1.7 * places.square() + places) < 0, -1.0, 1.0)

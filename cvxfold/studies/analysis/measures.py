@@ -73,7 +73,7 @@ def forward_tolerance(
     # For a relative residual of one.
     du = phi.relaxation * phi.inverse(size * direction / direction.norm())
     kinks = phi.kinks()
-    margin = torch.where(kinks.margin > KINK * kinks.size.unsqueeze(-1), kinks.margin, torch.inf)
+    margin = torch.where(kinks.margin > KINK * kinks.terms, kinks.margin, torch.inf)
     reach = (margin / du.abs().clamp_min(tiny)).amin(-1)
     step = torch.minimum(0.1 * reach, torch.full_like(reach, _SMALL_STEP))
     error = error_of_step(phi, step.unsqueeze(-1) * du, bars, adjoint)

@@ -20,23 +20,25 @@
 // 4. One more correction tells what error of the gradient the remainder stands for.
 #pragma once
 
+#include "criterion.hpp"
 #include "inspection.hpp"
 
 namespace cvxfold {
 
 struct Screened {
     Pack residual, corrections; // relative; how many
-    Pack margin, on_kink; // distance to the nearest kink over the largest of u, A x and b; whether it is zero
-    Pack smallest, offset; // bound of J's smallest singular value; |du| over the same size
-    Pack state_size;       // that size
-    Pack matters;          // whether what J makes small concerns the loss or what parameters move
-    Pack error, strength;  // of the gradient, as cvxfold.gradient.screen has them
+    Pack margin, on_kink;       // least distance of a cone to a kink over its terms; whether one is zero
+    Pack smallest, offset;      // bound of J's smallest singular value; the change of the gradient by du
+    Pack state_size;            // the largest of u, A x and b
+    Pack matters;               // whether what J makes small concerns the loss or what parameters move
+    Pack error, strength;       // of the gradient, as cvxfold.gradient.screen has them
+    Pack gradient, flat;        // its norm; 1 where it is zero to rounding
 };
 
 const int CORRECTIONS = 12;
 const double ADJOINT_EXACT = 1e-15;
-const double KINK = 1e-9, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
-const double SINGULAR = 1e-5;                  // as cvxfold.engines.lanes.figures has it
+const double KINK = 1e-9, LEAST_KINK = 1e-13, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
+const double SINGULAR = 1e-5;                                      // as cvxfold.engines.lanes.figures has it
 const double ROUNDING = 2e-16;
 const double NULL_EXACT = 1e-12;        // |K v|/|v| of a null vector
 const int LOOKS = 2, PURIFICATIONS = 2; // steps of inverse iteration; of (K + T)^-1 T after them
@@ -121,21 +123,9 @@ inline Pack next_state(const Shape &S, Workspace &w, AdjointVectors &a) {
     return inverse;
 }
 
-// a.step and w.du as a step in x, y and u.
-inline void keep_offset(const Shape &S, Workspace &w, const AdjointVectors &a) {
-    Pack *dx = w.offset, *dy = dx + S.n, *du = dy + S.m;
-    for (int i = 0; i < S.n; i++)
-        dx[i] = a.step[i];
-    for (int j = 0; j < S.m; j++) {
-        dy[j] = w.E[j] * a.step[S.n + j];
-        du[j] = w.du[j];
-    }
-    out_of_frame(S, w.frame, dy, dy);
-}
-
 // The correction of that number, 0, 1, …, with what runs beside it.
 inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a, Mask improving,
-                    int number, const Pack *y_given, Pack state_size, Screened &seen) {
+                    int number, const Pack *y_given, Screened &seen) {
     if (S.m > 0 && number < LOOKS) {
         gather_state<3>(S, w, a.state, w.dx, 1);
         if (number == 0)
@@ -149,15 +139,10 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
             take_column<3>(S, w, 2, a.step);
             return;
         }
-        Pack *null_part = w.scratch, *r = w.turned;
+        Pack *null_part = w.scratch;
         take_column<3>(S, w, 2, null_part);
         for (int i = 0; i < S.N; i++)
             a.step[i] -= null_part[i];
-        for (int j = 0; j < S.m; j++)
-            r[j] = -w.primal[j];
-        state_of(S, w, a.step, r, w.du);
-        seen.offset = infinity_norm(w.du, S.m) / state_size;
-        keep_offset(S, w, a);
     } else if (S.m > 0 && number < LOOKS + PURIFICATIONS && any(~(seen.smallest >= SINGULAR))) {
         gather_null<2>(S, w, a.null, 1);
         correct<2>(S, w, a, improving);
@@ -175,10 +160,32 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
     }
 }
 
+// The largest of some numbers in all of their places.
+inline void spread_largest(Pack *numbers, int count) {
+    const Pack most = infinity_norm(numbers, count);
+    for (int i = 0; i < count; i++)
+        numbers[i] = most;
+}
+
+// Adds to the residuals w.dual and w.primal what rounding may have left of their terms, or hidden.
+// terms: (m), becomes what is added up in each row's cone, null where nobody asks.
+inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
+    Pack *rows = w.du, *columns = w.dx;
+    add_up_terms(S, w, rows, columns);
+    for (int j = 0; terms && j < S.m; j++)
+        terms[j] = max(rows[j], abs(w.u[j]));
+    for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))
+        spread_largest(terms + at, S.rows_of(cone));
+    for (int i = 0; i < S.n; i++)
+        w.dual[i] += ROUNDING * sign(i) * columns[i];
+    for (int j = 0; j < S.m; j++)
+        w.primal[j] += ROUNDING * sign(j) * rows[j];
+}
+
 // From w.u, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v. margin: (m), becomes
-// the distance of each row's cone from the nearest kink.
+// the distance of each row's cone from the nearest kink; terms: as `add_rounding` has them.
 inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                        const Progress &progress, const Pack *y_given, Pack *margin) {
+                        const Progress &progress, const Pack *y_given, Pack *margin, Pack *terms) {
     Screened seen{};
     reset(S, w.roots);
     residual(S, w, progress.rho); // for the offset, while w.s and w.y are free
@@ -186,6 +193,7 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
     for (int j = 0; j < S.m; j++)
         state_size = max(state_size, max(abs(w.u[j]), max(abs(w.primal[j] - w.s[j] + w.b[j]), abs(w.b[j]))));
     state_size = select(state_size > 0.0, state_size, splat(1));
+    add_rounding(S, w, terms);
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1
     factor_newton(S, w, Pack{});
     into_frame(S, w.frame, y_given, a.z_bar);
@@ -209,7 +217,7 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
     Pack best = splat(1e300);
     seen.smallest = splat(1);
     for (int number = 0; number < CORRECTIONS; number++) {
-        correct(S, Y, w, a, improving, number, y_given, state_size, seen);
+        correct(S, Y, w, a, improving, number, y_given, seen);
         Pack left = adjoint_remainder(S, w, a, size);
         Mask better = improving & (left < best);
         Mask worse = improving & ~better;
@@ -228,16 +236,7 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
     }
     adjoint_remainder(S, w, a, size); // of what was kept; leaves v in w.y
     seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(__builtin_inf())); // 3
-    // What rounding leaves of the conditions moves u by this, however small the step is that can be seen.
-    const Pack blurred = select(seen.smallest >= SINGULAR, ROUNDING / seen.smallest, Pack{});
-    seen.offset = largest(seen.offset, blurred);
-    Pack nearest = splat(__builtin_inf());
-    for (int j = 0; j < S.m; j++)
-        nearest = min(nearest, margin[j]);
-    seen.margin = nearest / state_size;
     seen.state_size = state_size;
-    Mask on_kink = seen.margin <= max(splat(KINK), min(10.0 * seen.offset, splat(LARGEST_KINK)));
-    seen.on_kink = select(on_kink, splat(PERHAPS), splat(NO));
     return seen;
 }
 

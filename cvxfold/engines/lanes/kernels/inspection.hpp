@@ -66,6 +66,9 @@ inline double generic(int j) {
     return __builtin_cos(1.7 * place * place + place);
 }
 
+// 1 or -1, without a pattern.
+inline double sign(int j) { return generic(j) < 0 ? -1 : 1; }
+
 // |K v| for a v = (dx, z), (N), of length 1, K without regularization. Uses w.turned, w.dx, w.du.
 inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
     Pack *dy = w.turned, *upper = w.dx, *lower = w.du, squares{};
