@@ -84,7 +84,7 @@ class ExternalSolver:
         device = program.values.q.device
 
         def stacked(vectors: Iterable[np.ndarray]) -> Tensor:
-            return torch.as_tensor(np.nan_to_num(np.stack(list(vectors))), dtype=torch.float64).to(device)
+            return torch.from_numpy(np.nan_to_num(np.stack(list(vectors)))).to(device, torch.float64)
 
         return Start(
             stacked(outcome.s for outcome in outcomes),

@@ -77,6 +77,6 @@ EQUALITY_PENALTY = 10.0
 
 def _aligned(state: Tensor) -> Tensor:
     """A copy that begins where a pack may begin."""
-    memory = torch.empty(len(state) + 8, dtype=state.dtype)
+    memory = state.new_empty(len(state) + 8)
     aligned = memory[(-memory.data_ptr() // 8) % 8 :][: len(state)]
     return aligned.copy_(state)
