@@ -108,9 +108,10 @@ class Session:
         Raises:
             InfeasibleError, UnboundedError, ConvergenceError: as the options say.
         """
-        started = time.perf_counter()
+        started = time.perf_counter() - request.spent
         program = Program(self.entries, values, request.batch)
-        deadline = Deadline.after(request.options.forward.time_limit)
+        limit = request.options.forward.time_limit
+        deadline = Deadline.after(None if limit is None else limit - request.spent)
         rows = torch.arange(request.batch, device=values.q.device)
         if request.invalid is not None:
             rows = rows[~request.invalid]

@@ -45,24 +45,25 @@ inline Progress at_first(Pack rho, Pack size) {
 }
 
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
+template <typename TimeLeft>
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                       Mask warm, bool splitting_is_factored) {
+                       Mask warm, bool splitting_is_factored, TimeLeft time_left) {
     for (int i = 0; i < S.n; i++)
         w.x[i] = select(warm, w.x[i], Pack{});
     for (int j = 0; j < S.m; j++)
         w.u[j] = select(warm, w.u[j], Pack{});
     reset(S, w.roots);
     Mask cold = mask & ~warm;
-    if (any(cold)) {
+    if (any(cold) && time_left()) {
         if (!splitting_is_factored) {
             factor_splitting(S, w, w.splitting);
             progress.factorizations += select(cold, splat(1), Pack{});
         }
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
-        iterate(S, w, w.splitting, O.relaxation, cold, count);
-        progress.iterations += select(cold, splat(count), Pack{});
+        const int made = iterate(S, w, w.splitting, O.relaxation, cold, count, time_left);
+        progress.iterations += select(cold, splat(made), Pack{});
     }
-    return newton(S, w, progress, mask, FIRST_NEWTON_STEPS);
+    return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left);
 }
 
 // Tests the last step of F from (x_kept, u_kept) as a certificate.
@@ -87,12 +88,12 @@ inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask m
 template <typename TimeLeft>
 inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
                         Ended &ended, TimeLeft time_left) {
-    Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS);
+    Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS, time_left);
     Mask open = mask & ~done;
     if (any(open) && interior_serves(S) && time_left()) {
-        interior_point(S, w, progress, open);
+        interior_point(S, w, progress, open, time_left);
         progress.regularization = select(open, Pack{}, progress.regularization);
-        done |= newton(S, w, progress, open, NEWTON_STEPS);
+        done |= newton(S, w, progress, open, NEWTON_STEPS, time_left);
         open &= ~done;
     }
     int total = FIRST_ITERATIONS;
@@ -109,14 +110,16 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         }
         factor_splitting(S, w, w.splitting);
         progress.factorizations += select(open, splat(1), Pack{});
-        iterate(S, w, w.splitting, O.relaxation, open, round - 1);
+        int made = iterate(S, w, w.splitting, O.relaxation, open, round - 1, time_left);
         for (int i = 0; i < S.n; i++)
             w.x_kept[i] = w.x[i];
         for (int j = 0; j < S.m; j++)
             w.u_kept[j] = w.u[j];
-        iterate(S, w, w.splitting, O.relaxation, open, 1);
+        made += iterate(S, w, w.splitting, O.relaxation, open, 1, time_left);
         total += round;
-        progress.iterations += select(open, splat(round), Pack{});
+        progress.iterations += select(open, splat(made), Pack{});
+        if (!time_left())
+            break;
         certify_step(S, O, w, open, ended);
         open &= ended.status == splat(UNCONVERGED);
         for (int i = 0; i < S.n; i++)
@@ -124,7 +127,7 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         for (int j = 0; j < S.m; j++)
             w.u_kept[j] = w.u[j];
         progress.regularization = select(open, Pack{}, progress.regularization);
-        Mask now = newton(S, w, progress, open, NEWTON_STEPS);
+        Mask now = newton(S, w, progress, open, NEWTON_STEPS, time_left);
         done |= now;
         open &= ~now;
         for (int i = 0; i < S.n; i++) // F goes on from its own point
