@@ -146,7 +146,9 @@ class Session:
             )  # fmt: skip
             return engine.solve(part, asked)
 
-        return in_pieces(rows, work, lambda: engine.size(options.forward)) if len(rows) else []
+        if not len(rows):
+            return []
+        return in_pieces(rows, work, lambda: engine.size(options.forward), least=Solution.least)
 
     def differentiate(self, answer: Answer, x_bar: Tensor, y_bar: Tensor) -> DataGradients:
         """The backward pass from loss gradients on x ``(B, n)`` and y ``(B, m)``.

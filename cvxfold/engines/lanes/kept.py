@@ -38,6 +38,10 @@ class Packs:
     def release(self) -> None:
         """Nothing here can be computed again without a forward pass."""
 
+    def least(self) -> "Packs":
+        """All of it, which is sparse."""
+        return self
+
     def moved(self, index: Tensor, x: Tensor, y: Tensor, s: Tensor) -> None:
         """Put the instances ``index`` ``(b,)`` at other points, in the program's own units; in place."""
         n, m = self.structure.n, self.structure.m
