@@ -1,5 +1,6 @@
 """The drop-in layer: ``from cvxfold.torch import CvxpyLayer`` in place of cvxpylayers'."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -136,7 +137,7 @@ class CvxpyLayer(torch.nn.Module):
             SolverError: instances without a solution; the message names them.
             ConvergenceError: with ``on_unconverged="raise"``.
         """
-        options = updated(self._options, solver_args)
+        begun, options = time.perf_counter(), updated(self._options, solver_args)
         warm = self._session.starts.asked(warm_start, samples)
         found: Passage | None = None
         call = self._short_call(params, options)
@@ -149,7 +150,7 @@ class CvxpyLayer(torch.nn.Module):
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
         batch = 1 if arguments.batch is None else arguments.batch
         found = found if arguments.invalid is None else None
-        request = CallRequest(batch, options, warm, arguments.invalid, found)
+        request = CallRequest(batch, options, warm, arguments.invalid, found, time.perf_counter() - begun)
         if isinstance(options.backward, Unrolled) and batch:
             x, y, absent = solve_unrolled(values, self._session, request, options.backward)
         else:

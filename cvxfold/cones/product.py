@@ -71,15 +71,15 @@ class ProductCone:
         return torch.cat([cone.margin(u[:, rows]) for rows, cone in self.parts], dim=1)
 
     def blocks(self) -> Tensor:
-        """For each row the number of the block it belongs to, ``(m,)``.
+        """For each row the number of the block it belongs to, ``(m,)``, on the CPU.
 
         Rows of one non-separable cone share a block; every other row is a block of its own. A positive
         diagonal scaling that is constant on blocks maps K onto itself.
         """
         separable = self.dims.separable
-        sizes = torch.tensor(self.dims.blocks, dtype=torch.long)
-        cones = separable + torch.arange(len(sizes))
-        return torch.cat([torch.arange(separable), cones.repeat_interleave(sizes)])
+        sizes = torch.tensor(self.dims.blocks, dtype=torch.long, device="cpu")
+        cones = separable + torch.arange(len(sizes), device="cpu")
+        return torch.cat([torch.arange(separable, device="cpu"), cones.repeat_interleave(sizes)])
 
 
 def _factors(dims: ConeDims) -> list[Cone]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cvxfold.engines.external import ExternalSolver, available, named
+from cvxfold.engines.external import ExternalSolver, available, named, why_no_rescue
 from cvxfold.engines.lanes import library
 from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.lanes.shortcut import LanesShortcut
@@ -19,6 +19,7 @@ __all__ = [
     "engine_for",
     "external_solver",
     "unroller_of",
+    "why_no_rescue",
 ]
 
 external_solver, available_solvers = named, available

@@ -5,7 +5,7 @@ what is kept from call to call are an engine's own affair: nobody outside of ``e
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -54,6 +54,10 @@ class Kept(Protocol):
         """Forget what can be computed again: factors."""
         ...
 
+    def least(self) -> "Kept | None":
+        """What is needed of it in the end, where memory is short."""
+        ...
+
 
 @dataclass(frozen=True)
 class Solution(Batched):
@@ -98,6 +102,10 @@ class Solution(Batched):
         """Forget what the engine can compute again."""
         if self.kept is not None:
             self.kept.release()
+
+    def least(self) -> "Solution":
+        """The same with as little as the backward pass can begin with."""
+        return self if self.kept is None else replace(self, kept=self.kept.least())
 
 
 class Engine(Protocol):

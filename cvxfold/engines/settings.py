@@ -5,6 +5,9 @@ from dataclasses import dataclass
 FIRST_ROUND = 25
 """Applications of F before the first finish."""
 
+PATIENCE = 300
+"""Applications of F that an instance may have without coming nearer, unless asked otherwise."""
+
 RELAXATION = 1.6
 """α of the splitting iteration unless asked otherwise."""
 
@@ -24,6 +27,7 @@ class ForwardSettings:
         relaxation: α in (0, 2).
         time_limit: seconds at most; None for no limit.
         acceleration: memory of Anderson acceleration in the later rounds; 0 for none.
+        patience: applications of F after which an instance is given up that a finish does not move any more.
     """
 
     eps_abs: float = 1e-8
@@ -36,6 +40,7 @@ class ForwardSettings:
     relaxation: float = RELAXATION
     time_limit: float | None = None
     acceleration: int = 8
+    patience: int = PATIENCE
 
     @property
     def eps(self) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from cvxfold.engines.choose import why_no_rescue
 from cvxfold.engines.outcome import Status
 from cvxfold.errors import (
     ConvergenceError,
@@ -37,9 +38,15 @@ def judge_forward(record: ForwardRecord, options: Options) -> None:
         worst = float(record.residual[missed].nan_to_num(torch.inf).amax())
         _complain(
             f"forward pass: instances {missed} did not reach the tolerance {options.forward.eps:.1e} "
-            f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol",
+            f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol{_unrescued(options)}",
             options.on_unconverged,
         )
+
+
+def _unrescued(options: Options) -> str:
+    """What else would help, where a rescue is wanted and there is none."""
+    reason = why_no_rescue() if options.rescue else None
+    return "" if reason is None else f"; {reason}"
 
 
 def judge_backward(record: BackwardRecord, options: Options) -> None:

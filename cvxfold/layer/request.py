@@ -18,6 +18,7 @@ class CallRequest:
         warm: where it begins and what it leaves; None: at nothing, and nothing.
         invalid: instances whose parameters are not to be solved for, ``(B,)``; None if there are none.
         found: what the engine's shortcut has found of this batch, if it was asked.
+        spent: seconds that the call has taken so far.
     """
 
     batch: int
@@ -25,3 +26,4 @@ class CallRequest:
     warm: WarmStart | None = None
     invalid: Tensor | None = None
     found: Passage | None = None
+    spent: float = 0.0

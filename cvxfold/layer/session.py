@@ -116,9 +116,10 @@ class Session:
         Raises:
             InfeasibleError, UnboundedError, ConvergenceError: as the options say.
         """
-        started = time.perf_counter()
+        started = time.perf_counter() - request.spent
         program = Program(self.entries, values, request.batch)
-        deadline = Deadline.after(request.options.forward.time_limit)
+        limit = request.options.forward.time_limit
+        deadline = Deadline.after(None if limit is None else limit - request.spent)
         rows = torch.arange(request.batch, device=values.q.device)
         if request.invalid is not None:
             rows = rows[~request.invalid]
@@ -153,7 +154,9 @@ class Session:
             )  # fmt: skip
             return engine.solve(part, asked)
 
-        return in_pieces(rows, work, lambda: engine.size(options.forward)) if len(rows) else []
+        if not len(rows):
+            return []
+        return in_pieces(rows, work, lambda: engine.size(options.forward), least=Solution.least)
 
     def differentiate(self, answer: Answer, x_bar: Tensor, y_bar: Tensor) -> DataGradients:
         """The backward pass from loss gradients on x ``(B, n)`` and y ``(B, m)``.

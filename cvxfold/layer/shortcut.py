@@ -174,7 +174,7 @@ class ShortCall:
                 again, part = piece.value
                 system = folded_again(system, piece.rows, again.system)
                 diagnosis = overwritten(diagnosis, piece.rows, part)
-        solved = torch.ones(self.arguments.instances, dtype=torch.bool)
+        solved = torch.ones_like(system.converged)
         record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
         self._report.set_backward(record)
@@ -207,7 +207,7 @@ class ShortCall:
         x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
         for bar, spec in zip(bars, self._parts.outputs, strict=True):
             if bar is not None:
-                index, scale = (torch.as_tensor(part) for part in places(spec))
+                index, scale = (torch.from_numpy(part) for part in places(spec))
                 target = x_bar if spec.source == "primal" else y_bar
                 target.index_add_(1, spec.entries.start + index, bar[rows] * scale)
         again, part = refolded(session.engine, solution, (x_bar, y_bar), settings)

@@ -17,6 +17,7 @@ from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_
 
 from cvxfold.cones.dims import ConeDims
 from cvxfold.problem.attributes import NAMES
+from cvxfold.problem.infinite import require_finite, without_bounds_at_infinity
 from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 
 _TWO_ROLES = (
@@ -45,8 +46,8 @@ def canonicalize(
         canon_backend: cvxpy's canonicalization backend.
 
     Raises:
-        ValueError: the problem is not DPP, a parameter or variable is not the problem's, or the canonical
-            form needs a cone that is not supported.
+        ValueError: the problem is not DPP, a parameter or variable is not the problem's, the canonical
+            form needs a cone that is not supported, or a constant other than a bound is not finite.
     """
     if not isinstance(problem, cp.Problem):
         raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")
@@ -73,6 +74,8 @@ def canonicalize(
         hint = _broken_rule(problem, gp) if str(error).startswith("Problem must be DPP") else ""
         raise ValueError(f"{error}{hint}") from error
     structure, P, q, A, b = maps_of(context)
+    structure, A, b = without_bounds_at_infinity(structure, A, b)
+    require_finite(P, q, A, b)
     outputs = tuple(
         _cone_dual(variable, recovery, problem) or _output(recovery, gp)
         for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)

@@ -80,7 +80,9 @@ def _product(values: Tensor, places: Tensor, v: Tensor, size: int) -> Tensor:
     if not len(rows):
         return v.new_zeros(len(v), size)
     if len(values) == 1:
-        matrix = torch.sparse_coo_tensor(places, values[0], (size, v.shape[1]), check_invariants=False)
+        matrix = torch.sparse_coo_tensor(
+            places, values[0], (size, v.shape[1]), check_invariants=False, device=values.device
+        )
         return torch.sparse.mm(matrix, v.mT).mT
     terms = values * v.index_select(1, columns)
     return v.new_zeros(len(v), size).scatter_add(1, rows.expand_as(terms), terms)

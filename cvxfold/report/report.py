@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cvxfold.engines.choose import why_no_rescue
 from cvxfold.engines.outcome import Status
 from cvxfold.gradient.verdict import NO_SOLUTION, Verdict
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -58,6 +59,8 @@ class Report:
             _row("dual residual", forward.dual_residual[present], "e"),
             _row("gap", forward.gap[present], "e"),
         ]
+        if Status.UNCONVERGED in forward.status and (reason := why_no_rescue()) is not None:
+            lines.append(f"rescue    none: {reason}")
         if backward is None:
             return "\n".join([*lines, "backward  not run"])
         known = backward.codes != NO_SOLUTION

@@ -20,7 +20,10 @@ class RandomLinearLoss:
         """The loss, a scalar."""
         generator = torch.Generator().manual_seed(self.seed)
         terms = [
-            (torch.randn(output.shape, dtype=torch.float64, generator=generator).to(output) * output).sum()
+            (
+                torch.randn(output.shape, dtype=torch.float64, generator=generator, device="cpu").to(output)
+                * output
+            ).sum()
             for output in outputs
         ]
         return torch.stack(terms).sum()

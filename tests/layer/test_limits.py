@@ -127,6 +127,39 @@ def test_an_instance_that_does_not_fit_is_an_error(name: str, monkeypatch: pytes
     assert_close(answers(layer, params), answers(quadratic(), params), 1e-9)  # and the layer goes on
 
 
+def test_finished_halves_keep_no_more_than_the_backward_pass_begins_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not the dense matrices and factors, for which there would be no room beside the other halves."""
+    layer, answered = quadratic(engine="tensors"), []
+    original = layer.session.solve
+    monkeypatch.setattr(
+        layer.session, "solve", lambda *given: (answered.append(original(*given)), answered[-1])[1]
+    )
+    layer(*sample(5))
+    assert answered[-1].pieces[0].value.kept is not None
+    crowded(monkeypatch, "solve", 2)
+    layer(*sample(5))
+    assert len(answered[-1].pieces) > 2
+    assert all(piece.value.kept is None for piece in answered[-1].pieces)
+
+
+def test_what_is_kept_of_others_is_named_where_it_leaves_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two instances are done; then not even one fits any more."""
+    original, made = TensorEngine.solve, []
+
+    def limited(engine: TensorEngine, program: Any, request: Any) -> Any:
+        if program.batch > 1 or len(made) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GB")
+        made.append(original(engine, program, request))
+        return made[-1]
+
+    monkeypatch.setattr(TensorEngine, "solve", limited)
+    with pytest.raises(cvxfold.OutOfMemoryError) as error:
+        quadratic(engine="tensors")(*sample(4))
+    said(error, "beside 2 instances that are done", "GiB", "use a smaller batch")
+
+
 def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def messages(layer: Any, params: list[Tensor]) -> list[str]:
         with warnings.catch_warnings(record=True) as caught:

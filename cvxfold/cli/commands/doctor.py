@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cvxfold import __version__
-from cvxfold.engines.choose import compiled
+from cvxfold.engines.choose import compiled, why_no_rescue
 
 _PACKAGES = ("torch", "cvxpy", "cvxpylayers", "diffcp", "scs", "clarabel")
 
@@ -38,6 +38,7 @@ def findings() -> dict[str, Any]:
         "why_not_lanes": part.why_not,
         "instruction_set": part.instruction_set,
         "pack_width": part.width,
+        "why_no_rescue": why_no_rescue(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
@@ -53,6 +54,7 @@ def table(found: dict[str, Any]) -> Table:
         "engine on CPU": engine if why_not is None else f"{engine} ({why_not})",
         "instruction set": found["instruction_set"] or "none",
         "pack width": found["pack_width"],
+        "rescue": found["why_no_rescue"] or "by Clarabel",
         "threads": found["threads"],
         "CUDA": found["cuda"] or "no",
         **{name: number or "not installed" for name, number in found["versions"].items()},

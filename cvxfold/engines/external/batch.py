@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -84,7 +84,7 @@ class ExternalSolver:
         device = program.values.q.device
 
         def stacked(vectors: Iterable[np.ndarray]) -> Tensor:
-            return torch.as_tensor(np.nan_to_num(np.stack(list(vectors))), dtype=torch.float64).to(device)
+            return torch.from_numpy(np.nan_to_num(np.stack(list(vectors)))).to(device, torch.float64)
 
         return Start(
             stacked(outcome.s for outcome in outcomes),
@@ -94,17 +94,34 @@ class ExternalSolver:
             torch.tensor([outcome.iterations for outcome in outcomes], device=device),
         )
 
+    def sparing(self) -> "ExternalSolver":
+        """The same, but that an instance at which the solver raises an error is unconverged."""
+        return replace(self, solve=partial(_spared, self.solve))
+
     def _before(self, deadline: Deadline, instance: Instance, arguments: dict[str, Any]) -> Outcome:
         """Solve one instance in the time that is left."""
         left = deadline.left
         if left is None:
             return self.solve(instance, arguments)
         if left == 0:
-            x, s, y = (np.zeros(len(v)) for v in (instance.q, instance.b, instance.b))
-            return Outcome(x, s, y, Status.UNCONVERGED, 0)
+            return _nowhere(instance)
         if self.time_limit is not None:
             arguments = {**arguments, self.time_limit: min(left, arguments.get(self.time_limit, left))}
         return self.solve(instance, arguments)
+
+
+def _spared(solve: Callable[[Instance, dict[str, Any]], Outcome], one: Instance, given: Any) -> Outcome:
+    try:
+        return solve(one, given)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic of a compiled solver is no Exception
+        return _nowhere(one)
+
+
+def _nowhere(instance: Instance) -> Outcome:
+    x, s, y = (np.zeros(len(v)) for v in (instance.q, instance.b, instance.b))
+    return Outcome(x, s, y, Status.UNCONVERGED, 0)
 
 
 def available() -> list[str]:

@@ -14,6 +14,8 @@ clarabel: Any = __import__("clarabel")  # its types are compiled and unknown to 
 
 NAMES = frozenset(name for name in dir(clarabel.DefaultSettings()) if not name.startswith("_")) - {"default"}
 TIME_LIMIT = "time_limit"
+# An old one knows no threads.
+_QUIET = {name: value for name, value in (("verbose", False), ("max_threads", 1)) if name in NAMES}
 ALIASES = {
     "eps": ("tol_gap_abs", "tol_gap_rel", "tol_feas"),
     "eps_abs": ("tol_gap_abs", "tol_feas"),
@@ -32,7 +34,7 @@ _STATUS = {
 def solve(instance: Instance, arguments: dict[str, Any]) -> Outcome:
     """Solve by Clarabel, on one thread unless asked otherwise: the batch is what runs in parallel."""
     settings = clarabel.DefaultSettings()
-    for name, value in ({"verbose": False, "max_threads": 1} | arguments).items():
+    for name, value in (_QUIET | arguments).items():
         setattr(settings, name, value)
     order = _row_order(instance.cones)
     solver = clarabel.DefaultSolver(

@@ -62,13 +62,13 @@ class Begin:
 
 
 def empty(*shape: int) -> Tensor:
-    """Memory for numbers.
+    """Memory for numbers, on the CPU whatever torch's default device.
 
     Raises:
         MemoryError: there is none.
     """
     try:
-        return torch.empty(*shape, dtype=torch.float64)
+        return torch.empty(*shape, dtype=torch.float64, device="cpu")
     except RuntimeError as error:
         raise MemoryError(f"out of memory: {error}") from error
 

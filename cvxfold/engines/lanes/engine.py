@@ -182,8 +182,9 @@ class LanesEngine:
         rows = (solution.status == UNCONVERGED).nonzero().squeeze(-1)
         if not len(rows) or request.deadline.passed:
             return solution
+        spent, settings = int(solution.iterations[rows].amax()), request.settings
         settings = replace(
-            request.settings, max_iters=request.settings.max_iters - int(solution.iterations[rows].amax())
+            settings, max_iters=settings.max_iters - spent, patience=max(0, settings.patience - spent)
         )
         if settings.bare:
             return solution  # what is left would not come as far from a new start

@@ -35,7 +35,7 @@ def ended_of(figures: Tensor) -> Ended:
         newton_steps,
         Residuals(*(figures[:, column] for column in residuals)),
         figures[:, ForwardFigure.CERTIFICATE],
-        torch.zeros(len(figures), dtype=torch.bool),
+        torch.zeros(len(figures), dtype=torch.bool, device=figures.device),
     )
 
 
@@ -70,7 +70,7 @@ def screen_of(figures: Tensor) -> Screen:
         strength=column[BackwardFigure.STRENGTH],
         gradient=column[BackwardFigure.GRADIENT],
         flat=column[BackwardFigure.FLAT] > 0,
-        blind=torch.zeros(len(figures), dtype=torch.bool),
+        blind=torch.zeros(len(figures), dtype=torch.bool, device=figures.device),
         unsolved=~solved,
         suspect=SUSPECT * (matters & ~singular),
         negligible=NEGLIGIBLE,

@@ -62,9 +62,14 @@ class ForwardPass {
         });
     }
 
-    bool time_left() const {
-        const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
-        return O_.seconds < 0 || spent.count() < O_.seconds;
+    // Tells whether there is time for a further step.
+    auto clock() const {
+        return [this] {
+            if (O_.seconds < 0)
+                return true;
+            const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
+            return spent.count() < O_.seconds;
+        };
     }
 
     Block block_of(int instance) const {
@@ -192,7 +197,7 @@ class ForwardPass {
         progress.age = age;
         set_penalty(S_, w, progress.rho);
         const Mask warm = load_start(w, instances, size);
-        const Mask done = first_pass(S_, O_, w, progress, valid, warm, common_is_factored_) | ~valid;
+        const Mask done = first_pass(S_, O_, w, progress, valid, warm, common_is_factored_, clock()) | ~valid;
         block_of(block * W).keep(S_, w, progress);
         Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}, {}};
         judge(S_, O_, w, progress, ended);
@@ -217,7 +222,7 @@ class ForwardPass {
         for (int lane = 0; lane < W; lane++)
             load_counts(progress, lane, instances[lane]);
         set_penalty(S_, w, progress.rho);
-        const Mask done = first_pass(S_, O_, w, progress, all(), none(), common_is_factored_);
+        const Mask done = first_pass(S_, O_, w, progress, all(), none(), common_is_factored_, clock());
         Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}, {}};
         judge(S_, O_, w, progress, ended);
         into_own_units(w, size);
@@ -274,7 +279,7 @@ class ForwardPass {
             w.splitting = Common(S_, own->memory()).splitting;
         }
         Ended ended{splat(UNCONVERGED), splat(std::nan("")), {}, {}, {}};
-        second_pass(S_, O_, w, progress, all(), ended, [this] { return time_left(); });
+        second_pass(S_, O_, w, progress, all(), ended, clock());
         w.splitting = borrowed;
         judge(S_, O_, w, progress, ended);
         into_own_units(w, size);

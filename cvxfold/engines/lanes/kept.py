@@ -38,6 +38,10 @@ class Packs:
     def release(self) -> None:
         """Nothing here can be computed again without a forward pass."""
 
+    def least(self) -> "Packs":
+        """All of it, which is sparse."""
+        return self
+
     def moved(self, index: Tensor, x: Tensor, y: Tensor, s: Tensor) -> None:
         """Put the instances ``index`` ``(b,)`` at other points, in the program's own units; in place."""
         n, m = self.structure.n, self.structure.m
@@ -77,6 +81,6 @@ EQUALITY_PENALTY = 10.0
 
 def _aligned(state: Tensor) -> Tensor:
     """A copy that begins where a pack may begin."""
-    memory = torch.empty(len(state) + 8, dtype=state.dtype)
+    memory = state.new_empty(len(state) + 8)
     aligned = memory[(-memory.data_ptr() // 8) % 8 :][: len(state)]
     return aligned.copy_(state)

@@ -1,7 +1,9 @@
 """The instances of a forward pass: what is settled of all of them, and the states of those still at work."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -82,6 +84,7 @@ class Batch:
         self.applied, self.done = torch.zeros_like(self.index), 0
         self.reached = b.new_full((len(b),), torch.inf)
         self.log = IterationLog(enabled=settings.verbose)
+        self._pace = inf  # seconds that an application of F takes; inf as long as nobody knows
 
     def __len__(self) -> int:
         """How many instances are at work."""
@@ -109,14 +112,22 @@ class Batch:
 
     def iterate(self, steps: int, rows: Tensor | None = None) -> bool:
         """Apply F to those at work, or to those at positions ``rows``; False where a limit forbids it."""
-        return self._advance(steps, lambda F, u, steps: F.run(u, steps), rows)
+        made = False
+        while steps and self._advance(some := self._affordable(steps), lambda F, u, k: F.run(u, k), rows):
+            steps, made = steps - some, True
+        return made
 
     def iterate_accelerated(self, steps: int) -> bool:
         """The same, with Anderson acceleration where that is wanted."""
         memory = self.settings.acceleration
         if not memory:
             return self.iterate(steps)
-        return self._advance(steps, lambda F, u, steps: accelerated(F, u, steps, memory))
+        return self._advance(self._affordable(steps), lambda F, u, k: accelerated(F, u, k, memory))
+
+    def _affordable(self, steps: int) -> int:
+        """As many of the steps as the time that is left allows, by the pace so far; at least one."""
+        left = self.deadline.left
+        return steps if left is None else max(1, min(steps, int(left / self._pace)))
 
     def _advance(
         self, steps: int, run: Callable[[Splitting, Tensor, int], Tensor], rows: Tensor | None = None
@@ -124,11 +135,13 @@ class Batch:
         """Let those at work, or those at ``rows``, have as many of the steps as the limits leave them."""
         if self.deadline.passed:
             return False
+        begun = time.monotonic()
         if rows is None and self.done + steps <= self.settings.max_iters:
             self.u = run(self.splitting, self.u, steps)
             self.done += steps
             self.applied += steps
             self.settled.iterations[self.index] += steps
+            self._pace = (time.monotonic() - begun) / steps
             return True
         rows = self.everyone() if rows is None else rows
         left = (self.settings.max_iters - self.applied[rows]).clamp_max(steps)
@@ -138,6 +151,7 @@ class Batch:
             self.applied[some] += count
             self.settled.iterations[self.index[some]] += count
         self.done = max(self.done, int(self.applied.amax()))
+        self._pace = (time.monotonic() - begun) / steps
         return bool((left > 0).any())
 
     def retire(self, point: Iterate, mask: Tensor, status: Tensor | int) -> Tensor:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.linear.cholesky import Cholesky
 from cvxfold.engines.tensors.program import ConeProgram
 
@@ -26,8 +27,8 @@ _STEPS = 25
 _PROXIMAL = 1e-9  # of the largest diagonal entry of H
 
 
-def polished_ray(program: ConeProgram, dx: Tensor) -> Tensor:
-    """A direction of unboundedness near ``dx`` ``(B, n)``, where that has qᵀδx < 0."""
+def polished_ray(program: ConeProgram, dx: Tensor, deadline: Deadline = NEVER) -> Tensor:
+    """A direction of unboundedness near ``dx`` ``(B, n)``, where that has qᵀδx < 0, before a deadline."""
     A, P, cone = program.A, program.P, program.cone
 
     def system(dx: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,11 +38,11 @@ def polished_ray(program: ConeProgram, dx: Tensor) -> Tensor:
         outside = D.apply(lambda d: 1 - d, A.values.expand(len(dx), -1, -1))
         return gradient, P.values @ P.values + A.values.mT @ outside
 
-    return _descend(system, dx, program.q)
+    return _descend(system, dx, program.q, deadline)
 
 
-def polished_multiplier(program: ConeProgram, dy: Tensor) -> Tensor:
-    """A proof of infeasibility near ``dy`` ``(B, m)``, where that has bᵀδy < 0."""
+def polished_multiplier(program: ConeProgram, dy: Tensor, deadline: Deadline = NEVER) -> Tensor:
+    """A proof of infeasibility near ``dy`` ``(B, m)``, where that has bᵀδy < 0, before a deadline."""
     A, cone = program.A, program.cone
 
     def system(dy: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,15 +51,19 @@ def polished_multiplier(program: ConeProgram, dy: Tensor) -> Tensor:
         unit = torch.eye(dy.shape[1], dtype=dy.dtype, device=dy.device).expand(len(dy), -1, -1)
         return gradient, A.values @ A.values.mT + D.apply(lambda d: d, unit)
 
-    return _descend(system, dy, program.b)
+    return _descend(system, dy, program.b, deadline)
 
 
-def _descend(system: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, c: Tensor) -> Tensor:
+def _descend(
+    system: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, c: Tensor, deadline: Deadline
+) -> Tensor:
     """Newton steps on the plane cᵀz = −1; the iterate with the smallest gradient for its length."""
     slope = -(c * start).sum(-1, keepdim=True)
     z = start / torch.where(slope > 0, slope, torch.ones_like(slope))
     best, smallest = z, z.new_full((len(z), 1), torch.inf)
     for _ in range(_STEPS):
+        if deadline.passed:
+            break
         gradient, H = system(z)
         size = gradient.norm(dim=-1, keepdim=True)
         better = size < smallest

@@ -36,7 +36,7 @@ def certify_polished(batch: Batch, dx: Tensor, dy: Tensor) -> Tensor:
     ):
         rows = (residual <= _PROMISING).nonzero().squeeze(-1)
         if len(rows):
-            direction[rows] = polished(program.take(rows), direction[rows])
+            direction[rows] = polished(program.take(rows), direction[rows], batch.deadline)
     return certify(batch, dx, dy)
 
 

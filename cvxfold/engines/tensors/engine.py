@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.deadline import Deadline
-from cvxfold.engines.external import named
+from cvxfold.engines.external import rescued, why_no_rescue
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
@@ -28,8 +28,6 @@ from cvxfold.problem.values import ProgramValues
 # n × n and m × n matrices of an instance that live at once in a Newton step: P, M, its factor, the Gram
 # matrices, H and its factor; A, its weighted rows.
 _SQUARE, _TALL = 8, 3
-_RESCUER = "CLARABEL"
-_RESCUE_ARGUMENTS = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 
 
 class TensorEngine:
@@ -60,7 +58,7 @@ class TensorEngine:
         q, b = program.values.q, program.right_hand_side
         cone_program, scaling = prepared.program(q, b, program.batch)
         start = None if request.start is None else prepared.reduced.start(request.start)  # 2
-        rescue = _rescue(program, prepared) if request.rescue else None
+        rescue = _rescue(program, prepared) if request.rescue and why_no_rescue() is None else None
         found = solve(cone_program, scaling, settings, memory, start, rescue, request.deadline)  # 3
         self._prepared, self._memory = prepared, found.memory
         point = found.point  # 4
@@ -159,9 +157,7 @@ def _rescue(program: Program, prepared: Prepared) -> Rescue:
     """An interior-point method for what our own does not reach."""
 
     def rescue(index: Tensor, deadline: Deadline) -> Start:
-        part = program.take(index)
-        start = named(_RESCUER).solve_batch(part, _RESCUE_ARGUMENTS, None, deadline)
-        return prepared.reduced.start(start)
+        return prepared.reduced.start(rescued(program.take(index), deadline))
 
     return rescue
 

@@ -33,7 +33,7 @@ def finish_by_newton(batch: Batch) -> None:
     before = batch.u
     batch.u = finished_states(batch, batch.everyone())
     left = retire_exact(batch, "newton")
-    if len(batch):
+    if batch.may_go_on:
         certify_step(batch, before[left])
 
 
@@ -52,14 +52,14 @@ def finish_by_rescue(batch: Batch, rescue: Rescue) -> None:
     s, y = batch.scaling.equilibrated(start.s[left], start.y[left])
     _newton_from(batch, x, s, y, balance_of)
     kept = retire_solved(batch, "rescued")
-    if len(kept) and batch.settings.penalty is None:
+    if batch.may_go_on and batch.settings.penalty is None:
         u, penalty = batch.u, batch.splitting.penalty
         _newton_from(batch, x[kept], s[kept], y[kept], natural_penalty)
         again = retire_exact(batch, "rescued")
         if len(again):
             batch.u, batch.splitting = u[again], batch.splitting.with_penalty(penalty[again])
         kept = kept[again]
-    if len(kept):
+    if batch.may_go_on:
         certify_polished(batch, dx[left[kept]], dy[left[kept]])
 
 
@@ -97,7 +97,7 @@ def finish_by_multipliers(batch: Batch, steps: int) -> None:
     left = retire_exact(batch, "finished")
     if len(batch):
         again = certify(batch, came_to.dx[left], came_to.dy[left])
-        if len(again):
+        if batch.may_go_on:
             certify_polished(batch, came_to.dx[left][again], came_to.dy[left][again])
 
 

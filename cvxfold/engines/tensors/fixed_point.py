@@ -82,6 +82,9 @@ class FixedPoint(Batched):
         for name in _KEPT:
             self.__dict__.pop(name, None)
 
+    def least(self) -> None:
+        """Nothing: the matrices, which are dense here, are made again of the program's entries."""
+
 
 @dataclass(frozen=True)
 class _Regularized(Batched):

@@ -10,7 +10,9 @@ point algorithm in convex programming", 1976). One loop does both levels for eve
 1. v = b − Ax − (κR)⁻¹y,  s = Π_K(v),  ŷ = κR (s − v),  ∇φ = Px + q + Aᵀŷ + ε(x − z).
 2. Where ∇φ is small enough: y ← ŷ, z ← x; a larger κ where Ax + s − b did not fall to a tenth.
 3. Newton: d = −(P + AᵀκR(I − DΠ_K(v))A + εI)⁻¹ ∇φ.
-4. An exact line search along d: φ' is monotone, so bisection finds its zero.
+4. A line search along d: φ' is increasing, so regula falsi finds its zero.
+5. An instance is given up where many steps have not halved the least residual that it had: it goes as slowly
+   as that, or nowhere, and would come to no tolerance within the steps that are left.
 """
 
 from collections.abc import Callable
@@ -30,7 +32,10 @@ from cvxfold.engines.tensors.splitting import ZERO_CONE_PENALTY, Iterate, Splitt
 _GROWTH, _CEILING = 30.0, 1e5
 _PROXIMAL, _SMALLEST_PROXIMAL = 1e-3, 1e-5
 _INNER, _SMALLEST_INNER = 1e-1, 1e-11
-_DOUBLINGS, _HALVINGS = 6, 20
+_DOUBLINGS, _NARROWINGS = 6, 20
+_LONG_ENOUGH = 0.5  # a step at whose end φ' is this fraction of what it is at its beginning
+_FLAT, _NARROW = 0.1, 1e-6  # a line search ends at this fraction, or at a bracket that is this narrow
+_PATIENCE = 30  # steps that an instance may take without halving its residual
 
 
 @dataclass
@@ -46,6 +51,15 @@ class _MultiplierState(Batched):
     epsilon: Tensor
     inner: Tensor
     violation: Tensor
+    least: Tensor
+    resting: Tensor
+
+    def is_hopeful(self, residual: Tensor) -> Tensor:
+        """Step 5, after a step that came to a residual ``(b,)``."""
+        halved = residual <= 0.5 * self.least
+        self.resting = torch.where(halved, 0, self.resting + 1)
+        self.least = torch.where(halved, residual, self.least)
+        return self.resting < _PATIENCE
 
 
 @dataclass(frozen=True)
@@ -104,8 +118,9 @@ def multipliers(
     state = _MultiplierState(
         x.clone(), splitting.program.A.mv(x), y.clone(), x.clone(), penalty.clone(),
         _CEILING * penalty, _PROXIMAL * ones, _INNER * ones, torch.inf * ones,
+        torch.inf * ones, torch.zeros_like(ones, dtype=torch.long),
     )  # fmt: skip
-    steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    steps = torch.zeros_like(state.resting)
     out = Multiplied(torch.zeros_like(y), y.clone(), torch.zeros_like(x), torch.zeros_like(y), steps)
     index = torch.arange(len(x), device=x.device)
     for step in range(max_steps + 1):
@@ -113,7 +128,8 @@ def multipliers(
         residual = residuals(splitting.program, scaling, state.x, now.s, now.y)
         out.s[index], out.y[index], out.steps[index] = now.s, now.y, step
         out.dx[index], out.dy[index] = state.x - state.centre, now.y - state.y
-        going = residual.worst() > tolerance
+        worst = residual.worst()
+        going = (worst > tolerance) & state.is_hopeful(worst)
         if step == max_steps or not bool(going.any()) or deadline.passed:
             break
         dual_scale = residual.dual_scale / scaling.size
@@ -179,19 +195,39 @@ def _newton_step(splitting: Splitting, state: _MultiplierState, point: _Augmente
 
 
 def _zero_of_increasing(slope: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
-    """Where an increasing function, negative at 0, crosses zero; the unit step where that nearly does."""
-    at_zero, at_unit = slope(torch.zeros_like(unit)), slope(unit)
-    accept = at_unit.abs() <= 0.5 * at_zero.abs()
-    if bool(accept.all()):
-        return unit
-    low, high = torch.zeros_like(unit), unit
-    for _ in range(_DOUBLINGS):
-        high = torch.where(slope(high) < 0, 2 * high, high)
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        below = slope(middle) < 0
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return torch.where(accept, unit, 0.5 * (low + high))
+    """Where an increasing function, negative at 0, crosses zero; the unit step where that nearly does.
+
+    1. Double the step until the function is positive there.
+    2. Regula falsi, in the Illinois form: an end of the bracket that stays a second time counts half as much
+       (Dowell and Jarratt, "A modified regula falsi method for computing the root of an equation", 1971).
+    """
+    low, high, found = torch.zeros_like(unit), unit, unit
+    at_low, at_high = slope(low), slope(high)
+    flat = _FLAT * at_low.abs()
+    done = at_high.abs() <= _LONG_ENOUGH * at_low.abs()
+    for _ in range(_DOUBLINGS):  # 1
+        short = ~done & (at_high < 0)
+        if not bool(short.any()):
+            break
+        low, at_low = torch.where(short, high, low), torch.where(short, at_high, at_low)
+        high = torch.where(short, 2 * high, high)
+        at_high = torch.where(short, slope(high), at_high)
+    found = torch.where(done, found, high)
+    done, side = done | ~(at_high > 0), torch.zeros_like(unit)
+    for _ in range(_NARROWINGS):  # 2
+        if bool(done.all()):
+            break
+        t = (low * at_high - high * at_low) / (at_high - at_low)
+        t = torch.where((t > low) & (t < high), t, 0.5 * (low + high))
+        at_t = slope(t)
+        found = torch.where(done, found, t)
+        done = done | (at_t.abs() <= flat) | (high - low <= _NARROW * high)
+        below = at_t < 0
+        at_low = torch.where(below, at_t, torch.where(side < 0, 0.5 * at_low, at_low))
+        at_high = torch.where(below, torch.where(side > 0, 0.5 * at_high, at_high), at_t)
+        low, high = torch.where(below, t, low), torch.where(below, high, t)
+        side = torch.where(below, 1.0, -1.0)
+    return found
 
 
 def _amax(v: Tensor) -> Tensor:

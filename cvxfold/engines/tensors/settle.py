@@ -13,8 +13,7 @@ from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _NEWTON_STEPS = 8
-_STALLED = 0.5  # an instance whose residual a finish and the iterations before it did not reduce by this …
-_PATIENCE = 1_000  # … after this many iterations, is given up
+_STALLED = 0.5  # an instance whose residual iterations and a finish did not reduce by this stalls
 
 
 def retire_solved(batch: Batch, stage: str) -> Tensor:
@@ -59,7 +58,7 @@ def give_up(batch: Batch) -> None:
     point = batch.point()
     worst = residuals(batch.splitting.program, batch.scaling, point.x, point.s, point.y).worst()
     hopeless = ~worst.isfinite()
-    if batch.done >= _PATIENCE:
+    if batch.done >= batch.settings.patience:
         hopeless |= worst > _STALLED * batch.reached
     batch.reached = torch.minimum(batch.reached, worst)
     batch.retire(point, hopeless, UNCONVERGED)

@@ -128,6 +128,8 @@ def solve(
         balance(batch)  # 2
     early, late, rounds = None, 0.0, _Rounds(plan.first_finish_at)
     if len(batch) and batch.done >= rounds.finish_at:
+        if batch.done >= settings.patience:  # another engine's iterations have not come near
+            batch.reached = batch.check("F")[1].worst()
         finish_by_newton(batch)  # 3
         _begin_again_if_misled(batch, settings, None if claimed else memory)
         early, late = batch.settled.status == SOLVED, len(batch) / len(batch.settled.status)
@@ -165,6 +167,9 @@ class _Rounds:
     def go_on(self, batch: Batch) -> bool:
         """One round of what is left: certificates, penalties, accelerated iterations; False at the end."""
         done = batch.done
+        if len(batch) and batch.deadline.passed:
+            batch.store(batch.point(), batch.everyone())
+            return False
         if len(batch) and done > FIRST_ROUND:
             certify_step(batch, batch.u)
         if len(batch) and done >= self.adapt_at and batch.settings.penalty is None:

@@ -71,8 +71,8 @@ def tried_iterations(
     size = max((len(krylov.square) for krylov in krylovs), default=0)
     if not size:
         return np.ones(len(krylovs))
-    H = torch.zeros(len(krylovs), size, size, dtype=torch.float64)
-    start = torch.zeros(len(krylovs), size, dtype=torch.float64)
+    H = torch.zeros(len(krylovs), size, size, dtype=torch.float64, device="cpu")
+    start = torch.zeros(len(krylovs), size, dtype=torch.float64, device="cpu")
     for own, first, krylov in zip(H, start, krylovs, strict=True):
         reach = len(krylov.square)
         own[:reach, :reach] = torch.from_numpy(krylov.square)

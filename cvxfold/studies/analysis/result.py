@@ -128,7 +128,7 @@ class Analysis:
 
         NaN where there is none, or none that the arithmetic can reach.
         """
-        fine = torch.tensor([one is not Verdict.DEGENERATE for one in self.verdict])
+        fine = torch.tensor([one is not Verdict.DEGENERATE for one in self.verdict], device="cpu")
         found = self.forward_tol.cpu()[fine]
         finest = float(found.amin()) if len(found) else math.nan
         return min(finest, _COARSEST) if finest >= _FINEST else math.nan
@@ -204,7 +204,7 @@ class Analysis:
             ("forward residual's share of the error", self.forward_error, False),
         ):
             known = values[~values.isnan()]
-            worst = (known.amin() if low else known.amax()) if len(known) else torch.tensor(math.nan)
+            worst = (known.amin() if low else known.amax()) if len(known) else known.new_tensor(math.nan)
             convergence.add_row(name, _number(float(values.nanmedian())), _number(float(worst)))
         costs = Table(title=f"forecast to {self.tol:.2g} for {_LOSSES[self.loss]}")
         for column in ("method", "iterations, median", "most", "time", "memory"):

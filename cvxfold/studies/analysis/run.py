@@ -84,7 +84,7 @@ def analyze(
 
 def _usable(value: Tensor) -> Tensor:
     """Something that autograd takes: arrays become tensors, tensors of inference mode ordinary ones."""
-    value = torch.as_tensor(value)
+    value = value if isinstance(value, Tensor) else torch.as_tensor(value)
     return value.clone() if value.is_inference() else value
 
 
@@ -198,7 +198,7 @@ class _Case:
             relaxation=phi.relaxation,
             spectral_radius=_tensor(radii, phi.u),
             eigenvalues=_padded(spectra, phi.u),
-            exact=torch.tensor([krylov.complete for krylov in self.krylovs[0]]),
+            exact=torch.tensor([krylov.complete for krylov in self.krylovs[0]], device="cpu"),
             forward_rate=forward_rate(phi),
             backward_rate=estimate_rate(history[1:]),
             backward_history=history,

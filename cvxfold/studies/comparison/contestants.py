@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import cvxpy as cp
+import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 from torch import Tensor
 
@@ -117,7 +118,7 @@ class Upstream:
     def answer(self, question: Question) -> ContestantAnswer:
         """Solve and differentiate, without the warnings of diffcp and SCS."""
         recorder = Recorder()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.device("cpu"):  # not torch's default device, if that is another
             warnings.simplefilter("ignore")
             layer = self._layer(None, self.arguments)
             try:

@@ -156,7 +156,7 @@ class Findings:
 
     def differentiable(self, entries: int) -> Tensor:
         """Where there is a unique derivative, for B entries, or B + 1 with that of shared parameters."""
-        unique = torch.ones(self.batch, dtype=torch.bool)
+        unique = torch.ones(self.batch, dtype=torch.bool, device="cpu")
         unique[[*self.degenerate, *self.unsolvable]] = False
         return torch.cat([unique, unique.all().expand(entries - self.batch)])
 

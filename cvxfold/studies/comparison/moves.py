@@ -62,7 +62,9 @@ def moves(question: Question, count: int, generator: torch.Generator) -> Iterato
             parts: list[Curve | None] = [None] * len(numbers)
             for number in moving:
                 value = question.tensors[number]
-                noise = torch.randn(value.shape, dtype=torch.float64, generator=generator).to(value.device)
+                noise = torch.randn(value.shape, dtype=torch.float64, generator=generator, device="cpu").to(
+                    value.device
+                )
                 parts[number] = curve(question.specs[number], value, noise / entries**0.5)
             yield Move(parts, shared, entries)
 

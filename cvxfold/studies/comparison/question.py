@@ -51,7 +51,7 @@ class Question:
         """
         if not specs:
             raise ValueError("parameters: there is nothing to differentiate: the problem has no parameters")
-        given = tuple(torch.as_tensor(value).detach() for value in values)
+        given = tuple((v if isinstance(v, Tensor) else torch.as_tensor(v)).detach() for v in values)
         arguments = prepare(given, specs)
         if arguments.batch == 0:
             raise ValueError("values: expected at least one instance, got an empty batch")

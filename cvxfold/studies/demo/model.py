@@ -46,7 +46,7 @@ class Predictor(nn.Module):
         self._network = nn.Sequential(
             nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         ).double()  # fmt: skip
-        self._constant = nn.Parameter(torch.zeros(stocks, dtype=torch.float64))
+        self._constant = nn.Parameter(torch.zeros(stocks, dtype=torch.float64, device="cpu"))
 
     def forward(self, features: Tensor) -> Tensor:
         """Predicted returns, ``(T, n)`` from ``(T, n, d)``."""

@@ -52,8 +52,8 @@ def replay(seed: int, number: int, batch: int = 8) -> Case:
     structure = draw_structure(seed, number)
     instances = draw_instances(structure, batch)
     modelled = model(structure, instances[0])
-    values = [torch.tensor(value, requires_grad=True) for value in modelled.values(instances)]
-    weights = torch.tensor(np.stack([i.scaling.columns * i.weight for i in instances]))
+    values = [torch.from_numpy(value).clone().requires_grad_() for value in modelled.values(instances)]
+    weights = torch.from_numpy(np.stack([i.scaling.columns * i.weight for i in instances]))
     return Case(structure, instances, modelled, values, weights)
 
 

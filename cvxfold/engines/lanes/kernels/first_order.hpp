@@ -142,12 +142,12 @@ inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progres
             break;
         Mask at_work = mask & ~done;
         const bool plain = !O.accelerated || (check > PLAIN_AFTER && check % 2 == 0);
-        for (int step = 0; step < stretch; step++) {
+        for (int step = 0; step < stretch && time_left(); step++) {
             for (int j = 0; j < S.m; j++)
                 w.du[j] = w.u[j];
             for (int i = 0; i < S.n; i++)
                 w.x_kept[i] = w.x[i];
-            iterate(S, w, w.splitting, O.relaxation, at_work, 1);
+            iterate(S, w, w.splitting, O.relaxation, at_work, 1, time_left);
             if (!plain && step + 1 < stretch)
                 anderson.advance(w.du, w.u, at_work);
         }

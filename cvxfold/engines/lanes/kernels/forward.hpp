@@ -46,15 +46,16 @@ inline Progress at_first(Pack rho, Pack size) {
 }
 
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
+template <typename TimeLeft>
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                       Mask warm, bool splitting_is_factored) {
+                       Mask warm, bool splitting_is_factored, TimeLeft time_left) {
     for (int i = 0; i < S.n; i++)
         w.x[i] = select(warm, w.x[i], Pack{});
     for (int j = 0; j < S.m; j++)
         w.u[j] = select(warm, w.u[j], Pack{});
     reset(S, w.roots);
     const Mask cold = mask & ~warm, iterated = O.refine ? cold : mask;
-    if (any(iterated)) {
+    if (any(iterated) && time_left()) {
         if (!splitting_is_factored) {
             factor_splitting(S, w, w.splitting);
             progress.factorizations += select(iterated, splat(1), Pack{});
@@ -62,12 +63,12 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
         if (!O.refine)
             return first_order(
                 S, O, w, progress, mask, FIRST_CHECKS, false, [&] { return is_solved(S, O, w, progress); },
-                [](Mask) { return none(); }, [] { return true; });
+                [](Mask) { return none(); }, time_left);
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
-        iterate(S, w, w.splitting, O.relaxation, cold, count);
-        progress.iterations += select(cold, splat(count), Pack{});
+        const int made = iterate(S, w, w.splitting, O.relaxation, cold, count, time_left);
+        progress.iterations += select(cold, splat(made), Pack{});
     }
-    return newton(S, w, progress, mask, FIRST_NEWTON_STEPS);
+    return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left);
 }
 
 // Tests the last step of F from (x_kept, u_kept) as a certificate.
@@ -111,12 +112,12 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
                         Ended &ended, TimeLeft time_left) {
     if (!O.refine)
         return second_pass_by_F(S, O, w, progress, mask, ended, time_left);
-    Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS);
+    Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS, time_left);
     Mask open = mask & ~done;
     if (any(open) && interior_serves(S) && time_left()) {
-        interior_point(S, w, progress, open);
+        interior_point(S, w, progress, open, time_left);
         progress.regularization = select(open, Pack{}, progress.regularization);
-        done |= newton(S, w, progress, open, NEWTON_STEPS);
+        done |= newton(S, w, progress, open, NEWTON_STEPS, time_left);
         open &= ~done;
     }
     int total = FIRST_ITERATIONS;
@@ -133,14 +134,16 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         }
         factor_splitting(S, w, w.splitting);
         progress.factorizations += select(open, splat(1), Pack{});
-        iterate(S, w, w.splitting, O.relaxation, open, round - 1);
+        int made = iterate(S, w, w.splitting, O.relaxation, open, round - 1, time_left);
         for (int i = 0; i < S.n; i++)
             w.x_kept[i] = w.x[i];
         for (int j = 0; j < S.m; j++)
             w.u_kept[j] = w.u[j];
-        iterate(S, w, w.splitting, O.relaxation, open, 1);
+        made += iterate(S, w, w.splitting, O.relaxation, open, 1, time_left);
         total += round;
-        progress.iterations += select(open, splat(round), Pack{});
+        progress.iterations += select(open, splat(made), Pack{});
+        if (!time_left())
+            break;
         certify_step(S, O, w, open, ended);
         open &= ended.status == splat(UNCONVERGED);
         for (int i = 0; i < S.n; i++)
@@ -148,7 +151,7 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         for (int j = 0; j < S.m; j++)
             w.u_kept[j] = w.u[j];
         progress.regularization = select(open, Pack{}, progress.regularization);
-        Mask now = newton(S, w, progress, open, NEWTON_STEPS);
+        Mask now = newton(S, w, progress, open, NEWTON_STEPS, time_left);
         done |= now;
         open &= ~now;
         for (int i = 0; i < S.n; i++) // F goes on from its own point

@@ -211,14 +211,15 @@ inline bool interior_serves(const Shape &S) { return S.exponential + S.power == 
 
 // Puts w.x and w.u of the lanes of `mask` to where the method comes to; never worse off, as Newton's method
 // follows.
-inline void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask) {
+template <typename TimeLeft>
+inline void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask, TimeLeft time_left) {
     using namespace interior;
     Point p(S, w);
     const double degree = interior::degree(S);
     begin(S, w, p);
     progress.factorizations += select(mask, splat(1), Pack{});
     Mask running = mask;
-    for (int iteration = 0; iteration < MOST; iteration++) {
+    for (int iteration = 0; iteration < MOST && time_left(); iteration++) {
         multiply_P(S, w.P, p.x, w.Px); // 1
         for (int i = 0; i < S.n; i++)
             w.dual[i] = w.Px[i] + w.q[i];

@@ -71,15 +71,17 @@ inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
     return false;
 }
 
-// Up to `most` steps for the lanes of `mask`; returns those that are done.
-inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most) {
+// Up to `most` steps for the lanes of `mask`, or as many as there is time for; returns those that are done.
+template <typename TimeLeft>
+inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
+                   TimeLeft time_left) {
     Residual now = residual(S, w, progress.rho);
     const Pack merit_at_first = now.merit;
     Pack poor{}, resting{}, fell = splat(1);
     Mask done = mask & (now.relative < EXACT), at_work = mask & ~done & finite(now.merit);
     Mask look_at = at_work, raised = none();
     bool first = true;
-    for (int step = 0; step < most && any(at_work); step++) {
+    for (int step = 0; step < most && any(at_work) && time_left(); step++) {
         look_at = first ? mask : S.curved() ? at_work & (fell > KEEP_FACTOR) : at_work; // 1
         if (first || any(raised) || (S.curved() ? any(look_at) : orthant_changed(S, w, at_work))) {
             look(S, w.roots, w.u, look_at, w.lambda, w.frame, nullptr);

@@ -13,9 +13,12 @@
 
 namespace cvxfold {
 
-// `count` applications of F to the lanes of `mask`.
-inline void iterate(const Shape &S, Workspace &w, Factor factor, double alpha, Mask mask, int count) {
-    for (int step = 0; step < count; step++) {
+// `count` applications of F to the lanes of `mask`, or as many as there is time for; returns how many.
+template <typename TimeLeft>
+inline int iterate(const Shape &S, Workspace &w, Factor factor, double alpha, Mask mask, int count,
+                   TimeLeft time_left) {
+    int step = 0;
+    for (; step < count && time_left(); step++) {
         project(S, w.roots, w.u, w.s, mask);
         for (int i = 0; i < S.n; i++)
             w.right[S.place[i]] = SIGMA * w.x[i] - w.q[i];
@@ -29,6 +32,7 @@ inline void iterate(const Shape &S, Workspace &w, Factor factor, double alpha, M
             w.u[j] = select(mask, w.u[j] + alpha * g, w.u[j]);
         }
     }
+    return step;
 }
 
 const double LARGEST_MOVE = 1e2, LARGEST_PENALTY = 1e5;
