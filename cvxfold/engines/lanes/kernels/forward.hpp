@@ -35,10 +35,20 @@ struct Ended {
 
 inline double tolerance(const Settings &O) { return O.eps_abs > O.eps_rel ? O.eps_abs : O.eps_rel; }
 
+// What is held against the tolerance, at what `residual` and `measure` found: in SCS's definitions where
+// nothing is to be refined.
+inline Pack number_tested(const Shape &S, const Settings &O, Workspace &w, const Measured &m, Pack size) {
+    const double eps = tolerance(O);
+    if (O.refine)
+        return tested(S, w, m, size, eps);
+    Pack most = eps * m.primal / (O.eps_abs + O.eps_rel * m.primal_terms);
+    most = largest(most, eps * m.dual / (O.eps_abs + O.eps_rel * m.dual_terms));
+    return largest(most, eps * m.gap / (O.eps_abs + O.eps_rel * m.gap_terms));
+}
+
 // At what `residual` found.
 inline Mask is_solved(const Shape &S, const Settings &O, Workspace &w, const Progress &progress) {
-    const double eps = tolerance(O);
-    return tested(S, w, measure(S, w, progress.size), progress.size, eps) <= eps;
+    return number_tested(S, O, w, measure(S, w, progress.size), progress.size) <= tolerance(O);
 }
 
 inline Progress at_first(Pack rho, Pack size) {
@@ -166,10 +176,9 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
 inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress, Ended &ended) {
     ended.residual = residual(S, w, progress.rho);
     ended.measured = measure(S, w, progress.size);
-    const double eps = tolerance(O);
-    ended.tested = tested(S, w, ended.measured, progress.size, eps);
+    ended.tested = number_tested(S, O, w, ended.measured, progress.size);
     Mask proven = ended.status >= splat(INFEASIBLE);
-    Pack reached = select(ended.tested <= eps, splat(SOLVED), splat(UNCONVERGED));
+    Pack reached = select(ended.tested <= tolerance(O), splat(SOLVED), splat(UNCONVERGED));
     ended.status = select(proven, ended.status, reached);
 }
 
