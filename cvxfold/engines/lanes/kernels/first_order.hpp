@@ -153,8 +153,13 @@ inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progres
         }
         total += stretch;
         progress.iterations += select(at_work, splat(stretch), Pack{});
-        for (int j = 0; j < S.m; j++)
+        for (int j = 0; j < S.m; j++) {
             w.u_kept[j] = w.du[j];
+            w.lambda[j] = w.u[j];
+        }
+        iterate(S, w, w.splitting, O.relaxation, at_work, 1, [] { return true; }); // for x(u)
+        for (int j = 0; j < S.m; j++)
+            w.u[j] = w.lambda[j];
         residual(S, w, progress.rho); // 4
         const Mask reached = at_work & is_solved();
         done |= reached;
