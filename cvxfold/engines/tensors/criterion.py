@@ -4,7 +4,9 @@
    of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
    max(‖q‖, ‖P‖‖b‖) of the dual residual, and that times max(‖b‖, ‖x‖) of the objective.
 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous.
+   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous. Where b, or q and P x, have nothing
+   there, no datum says how small these terms are meant to be (the multiplier of an inactive constraint is zero):
+   they count as a part of the largest at least.
 
 What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
 largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and
@@ -23,6 +25,7 @@ _FLOOR, _GAP_FLOOR = 1e-13, 1e-14  # of the largest terms
 _STATE_FLOOR = 1e-15  # of the largest |u|
 _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residual
 _BY_ROW = 1e-3  # of a row's residual over its own terms
+_UNSAID = 1e-5  # of the largest terms, where no datum says how small they are
 _NEAR_ROUNDING = 1e-10  # a tolerance that leaves less and less room for that
 
 
@@ -44,6 +47,11 @@ def tested(
     known = torch.maximum(largest_q, of_P * largest_b)
     natural = torch.where(known > 0, known, torch.where(largest_b > 0, largest_b, 1.0))
     primal, dual = infinity_norm(in_rows), torch.maximum(natural, infinity_norm(in_columns))
+    unsaid = b == 0, (q == 0) & (program.P.mv(x) == 0)
+    in_rows, in_columns = (
+        torch.where(where, own.clamp_min((_UNSAID * infinity_norm(own)).unsqueeze(-1)), own)
+        for where, own in zip(unsaid, (in_rows, in_columns), strict=True)
+    )
     room = min(1.0, eps / _NEAR_ROUNDING)
     little = room * torch.minimum(_NOISE * infinity_norm(splitting.R * point.u), _LITTLE * natural)
     primal_floor = room * (_FLOOR * primal + _STATE_FLOOR * infinity_norm(point.u))

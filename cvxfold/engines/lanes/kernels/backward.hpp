@@ -11,6 +11,7 @@ namespace cvxfold {
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
 const double FAINT = 1e-6;
 const double CANCELS = 1e-10, SAFETY = 30; // as cvxfold.gradient.screen has them
+const double TURNS_FAST = 1e-8;            // what the step is said to change, relatively, before it is taken
 const double SIDES_DIFFER = 1e-2;          // beyond this no smooth change could be meant
 
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
@@ -60,48 +61,93 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
             move(at + i, c < S.exponential ? exponential_inside[i] : power_inside[i]);
 }
 
+// p (n) and v (m), or steps of x and y, from equilibrated units.
+inline void into_own_units(const Shape &S, const Workspace &w, Pack *p, Pack *v) {
+    for (int i = 0; i < S.n; i++)
+        p[i] *= w.columns[i];
+    for (int j = 0; j < S.m; j++)
+        v[j] *= w.rows[j];
+}
+
+// An adjoint in the program's own units and its state, put aside in w.found while others are tried.
+struct Kept {
+    Pack *p, *v, *u;
+
+    Kept(const Shape &S, Workspace &w, const AdjointVectors &a) : p(w.found), v(p + S.n), u(v + S.m) {
+        for (int i = 0; i < S.n; i++)
+            p[i] = a.p[i];
+        for (int j = 0; j < S.m; j++) {
+            v[j] = w.y[j];
+            u[j] = w.u[j];
+        }
+    }
+
+    // Leaves in a.p and w.y how far they are from what is kept.
+    void subtract(const Shape &S, Workspace &w, AdjointVectors &a) const {
+        for (int i = 0; i < S.n; i++)
+            a.p[i] -= p[i];
+        for (int j = 0; j < S.m; j++)
+            w.y[j] -= v[j];
+    }
+
+    void restore(const Shape &S, Workspace &w, AdjointVectors &a) const {
+        for (int i = 0; i < S.n; i++)
+            a.p[i] = p[i];
+        for (int j = 0; j < S.m; j++) {
+            w.y[j] = v[j];
+            w.u[j] = u[j];
+        }
+    }
+};
+
+// The adjoint at w.u in the program's own units, p in a.p and v in w.y.
+inline Screened adjoint_beside(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                               const Progress &progress, const Pack *y_given) {
+    const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s, nullptr);
+    into_own_units(S, w, a.p, w.y);
+    return seen;
+}
+
 // Whether it matters on which side of the kinks within w.reach an instance is: NO, where both sides give the
 // same gradient on what parameters reach and on neither J is singular in a way that matters; YES, where the
 // gradients are far apart; else PERHAPS. The adjoint and the state are as before afterwards.
 inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
                          const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
                          Pack floor) {
-    Pack *p = w.found, *v = p + S.n, *u = v + S.m;
-    for (int i = 0; i < S.n; i++)
-        p[i] = a.p[i];
-    for (int j = 0; j < S.m; j++) {
-        v[j] = w.y[j];
-        u[j] = w.u[j];
-    }
+    const Kept kept(S, w, a);
     Mask agree = all(), solved = all();
     Pack farthest{};
     Pack largest_norm = floor;
     for (double side : SIDES) {
-        step_aside(S, w, u, margin, side);
-        const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s, nullptr);
+        step_aside(S, w, kept.u, margin, side);
+        const Screened seen = adjoint_beside(S, Y, w, a, progress, y_given);
         solved &= seen.residual <= SIDES_AGREE;
         agree &= (seen.smallest >= SINGULAR) | (seen.matters == NO);
-        for (int j = 0; j < S.m; j++)
-            w.y[j] *= w.rows[j];
-        for (int i = 0; i < S.n; i++)
-            a.p[i] *= w.columns[i];
         largest_norm = max(largest_norm, sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y})));
-        for (int i = 0; i < S.n; i++)
-            a.p[i] -= p[i];
-        for (int j = 0; j < S.m; j++)
-            w.y[j] -= v[j];
+        kept.subtract(S, w, a);
         const Pack apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
         agree &= apart <= 0.5 * SIDES_AGREE * largest_norm;
         farthest = max(farthest, apart);
     }
-    for (int i = 0; i < S.n; i++)
-        a.p[i] = p[i];
-    for (int j = 0; j < S.m; j++) {
-        w.y[j] = v[j];
-        w.u[j] = u[j];
-    }
+    kept.restore(S, w, a);
     const Mask apart = solved & (farthest > SIDES_DIFFER * largest_norm);
     return select(agree & solved, splat(NO), select(apart, splat(YES), splat(PERHAPS)));
+}
+
+// The norm of the gradient's change on what parameters reach where the step w.step is
+// taken: as a diagnosis takes it (cvxfold.gradient.error), for where the projection turns too fast to say it
+// from here. Infinite where that cannot be told. The adjoint and the state are as before afterwards.
+inline Pack change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                           const Progress &progress, const Pack *y_given, DataGradient at) {
+    const Kept kept(S, w, a);
+    for (int j = 0; j < S.m; j++)
+        w.u[j] += w.step[S.N + j];
+    const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
+    kept.subtract(S, w, a);
+    const DataGradient by_point{kept.p, kept.v, w.step, w.step + S.n};
+    const Pack change = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}, &by_point));
+    kept.restore(S, w, a);
+    return select(there.residual <= SIDES_AGREE, change, splat(__builtin_inf()));
 }
 
 // From the terms of each row's cone in w.reach to the distance to a kink that cannot be told from zero, where
@@ -123,14 +169,6 @@ inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const P
     seen.on_kink = select(on_kink, splat(PERHAPS), splat(NO));
 }
 
-// p (n) and v (m), or steps of x and y, from equilibrated units.
-inline void into_own_units(const Shape &S, const Workspace &w, Pack *p, Pack *v) {
-    for (int i = 0; i < S.n; i++)
-        p[i] *= w.columns[i];
-    for (int j = 0; j < S.m; j++)
-        v[j] *= w.rows[j];
-}
-
 // Loss gradients in a.x_bar and y_given, equilibrated; x and y in own units. Leaves p in a.p, v in w.y, both
 // in the program's own units.
 inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
@@ -138,9 +176,12 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     Pack *margin = w.found + S.N + S.m;
     Screened seen = adjoint(S, Y, w, a, progress, y_given, margin, w.reach);
     // The change by what is left of the adjoint's system, and by what u, x and y may be off.
-    Pack *du = w.du, *rho = a.zeta_before, *dx = a.step, *dy = a.state, *dp = w.Px, *dv = w.primal;
+    Pack *du = w.step + S.N, *rho = a.zeta_before, *dx = w.step, *dy = w.step + S.n, *dp = w.Px,
+         *dv = w.primal;
     const bool turns = S.curved() && S.m > 0;
     if (S.m > 0) {
+        for (int i = 0; i < S.n; i++)
+            dx[i] = a.step[i];
         for (int j = 0; j < S.m; j++) {
             w.turned[j] = -w.primal[j];
             dy[j] = w.E[j] * a.step[S.n + j];
@@ -184,6 +225,11 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     seen.flat = select(~clear & rounding & (floor > 0.0), splat(1), Pack{});
     seen.error = select(change == 0.0, change, change / max(size, splat(2.3e-308)));
     seen.offset = select(share == 0.0, share, share / max(size, splat(2.3e-308)));
+    const Mask fast = ~(seen.offset <= TURNS_FAST);
+    if (turns && any(fast)) {
+        const Pack taken = change_by_step(S, Y, w, a, progress, y_given, {a.p, w.y, x, y});
+        seen.offset = select(fast, taken / max(size, splat(2.3e-308)), seen.offset);
+    }
     seen.strength = select(size == 0.0, Pack{}, FELT * size / max(floor, splat(2.3e-308)));
     if (any(seen.on_kink > 0.0)) {
         const Pack matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);

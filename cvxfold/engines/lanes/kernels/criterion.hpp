@@ -5,7 +5,9 @@
 //    Those of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
 //    max(|q|, |P||b|) of the dual residual, and that times max(|b|, |x|) of the objective.
 // 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous.
+//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous. Where b, or q and P x, have
+//    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
+//    constraint is zero): they count as a part of the largest at least.
 //
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
 // the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
@@ -20,6 +22,7 @@ const double FLOOR = 1e-13, GAP_FLOOR = 1e-14; // of the largest terms
 const double STATE_FLOOR = 1e-15;              // of the largest |u|
 const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
 const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
+const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
 const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
 
 // What is left of |value| beyond what rounding may leave; NaN stays.
@@ -30,7 +33,7 @@ inline Pack over(Pack rest, Pack scale) {
     return select(rest == 0.0, Pack{}, rest / max(scale, splat(2.3e-308)));
 }
 
-// |A||x| + |s| + |b| into `rows` (m) and |P||x| + |A|'|y| + |q| into `columns` (n).
+// |A||x| + |s| + |b| into `rows` (m) and |P||x| + |A|'|y| + |q| into `columns` (n), at w.Px = P x.
 inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *columns) {
     for (int i = 0; i < S.n; i++)
         columns[i] = abs(w.q[i]);
@@ -49,6 +52,11 @@ inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *c
         }
         rows[j] = sum;
     }
+    const Pack row = UNSAID * infinity_norm(rows, S.m), column = UNSAID * infinity_norm(columns, S.n);
+    for (int j = 0; j < S.m; j++)
+        rows[j] = select(w.b[j] == 0.0, max(rows[j], row), rows[j]);
+    for (int i = 0; i < S.n; i++)
+        columns[i] = select((w.q[i] == 0.0) & (w.Px[i] == 0.0), max(columns[i], column), columns[i]);
 }
 
 // The number that is held against the tolerance `eps`, at what `residual` and `measure` found. Uses w.du,

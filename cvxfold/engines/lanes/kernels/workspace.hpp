@@ -21,6 +21,7 @@ struct Workspace {
     Pack *adjoint;    // (5 N)
     Pack *own;        // (2 N): x, y and y_bar, or x, y and s, in the program's own units
     Pack *found;      // (3 N): an adjoint, a state and distances to kinks, while others are tried
+    Pack *step;       // (N + m): what is left of Newton's method, in x, y and u
     Pack *parameters; // (entries)
     Pack *reach;      // (m): distances to kinks that cannot be told from zero
     Pack *lambda_beside, *frame_beside; // (m), (S.frame): D beside the state
@@ -93,6 +94,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.adjoint = c.take(5 * N);
     w.own = c.take(2 * N);
     w.found = c.take(3 * N);
+    w.step = c.take(N + m);
     w.parameters = c.take(entries);
     w.reach = c.take(m);
     w.lambda_beside = c.take(S.curved() ? m : 0);
