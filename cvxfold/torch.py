@@ -119,6 +119,7 @@ class CvxpyLayer(torch.nn.Module):
         Args:
             *params: one floating-point tensor for each parameter, of the parameter's shape or with a batch
                 dimension before; unbatched ones hold for every instance. float32 and float64 may be mixed.
+                Complex and Hermitian parameters take complex or real tensors, imaginary ones complex tensors.
             solver_args: on top of the layer's own.
             warm_start: start from the last solutions: of the samples, or else of the last batch, if it had
                 the same size. Instances without one start from nothing.
@@ -129,7 +130,7 @@ class CvxpyLayer(torch.nn.Module):
 
         Returns:
             One tensor for each of ``variables``, ``(*shape)`` or ``(B, *shape)``, in the parameters' dtype
-            and on their device.
+            and on their device; complex where the variable is.
 
         Raises:
             ValueError, TypeError: bad parameter tensors or samples; the message names them.
@@ -154,7 +155,9 @@ class CvxpyLayer(torch.nn.Module):
             x, y, absent = solve_unrolled(values, self._session, request, options.backward)
         else:
             x, y, absent = solve(values, self._session, request)
-        outputs = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
+        outputs = [recovery(x, y) for recovery in recoveries]
+        real, imaginary = arguments.dtype, arguments.dtype.to_complex()
+        outputs = [output.to(imaginary if output.is_complex() else real) for output in outputs]
         if not missing_is_error:
             outputs = [
                 torch.where(absent.view(-1, *[1] * (output.dim() - 1)), torch.nan, output)

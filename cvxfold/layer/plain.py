@@ -39,7 +39,7 @@ class PlainArguments:
         for k, (value, spec) in enumerate(zip(values, specs, strict=True)):
             if not isinstance(value, Tensor) or value.dtype not in _DTYPES or not value.is_cpu:
                 return None
-            if value.layout is not torch.strided or is_wrapped(value):
+            if value.layout is not torch.strided or is_wrapped(value) or spec.field != "real":
                 return None
             shape = value.shape
             has_batch = shape != spec.shape

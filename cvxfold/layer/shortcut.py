@@ -33,7 +33,7 @@ from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.session import Session
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
-from cvxfold.problem.recover import places
+from cvxfold.problem.recover import finished
 from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -108,17 +108,17 @@ class ShortCall:
         self._parts.session.notify(self._report)
         found = _Directly.apply(self, *self.arguments.tensors)
         specs = self._parts.outputs
-        return tuple(out.exp() if spec.exp else out for out, spec in zip(found, specs, strict=True))
+        return tuple(finished(out, spec) for out, spec in zip(found, specs, strict=True))
 
     def shaped(self) -> tuple[Tensor, ...]:
-        """The variables in their shapes and the outputs' dtype.
+        """The variables' terms in their shapes and the outputs' dtype.
 
         Copies: a view of what its own node holds could not be changed in place.
         """
         arguments = self.arguments
         lead = () if arguments.batch is None else (arguments.batch,)
         return tuple(
-            found.view((*lead, *spec.shape)).to(arguments.dtype, copy=True)
+            found.view((*lead, *spec.raw_shape)).to(arguments.dtype, copy=True)
             for found, spec in zip(self._passage.outputs, self._parts.outputs, strict=True)
         )
 
@@ -206,9 +206,9 @@ class ShortCall:
         x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
         for bar, spec in zip(bars, self._parts.outputs, strict=True):
             if bar is not None:
-                index, scale = (torch.as_tensor(part) for part in places(spec))
+                index, factors = torch.as_tensor(spec.index.ravel()), torch.as_tensor(spec.factors.ravel())
                 target = x_bar if spec.source == "primal" else y_bar
-                target.index_add_(1, spec.entries.start + index, bar[rows] * scale)
+                target.index_add_(1, index, bar[rows] * factors)
         again, part = refolded(session.engine, solution, (x_bar, y_bar), settings)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [

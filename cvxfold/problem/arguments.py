@@ -23,9 +23,9 @@ class Arguments:
     """The checked arguments of a call.
 
     Args:
-        tensors: each ``(1|B, *shape)``, float64.
+        tensors: each ``(1|B, *raw_shape)``, float64.
         batch: B, or None where no argument has a batch dimension.
-        dtype: of the outputs.
+        dtype: of the outputs; the real one of complex outputs.
         device: of everything.
         invalid: instances with values that cannot be solved for, ``(B,)``; ones stand in their place. None
             where all are valid.
@@ -50,7 +50,8 @@ def prepare(
 
     Raises:
         ValueError: a wrong number, shape, batch size or device of tensors, or invalid values.
-        ParameterTypeError: something else than a real floating-point tensor.
+        ParameterTypeError: something else than a floating-point tensor, or a complex one where the parameter
+            is real.
     """
     if len(values) != len(specs):
         raise ValueError(
@@ -58,8 +59,8 @@ def prepare(
             f"received {len(values)} tensors, expected {len(specs)}"
         )
     names = [f"parameter {number} ({spec.name})" for number, spec in enumerate(specs)]
-    for name, value in zip(names, values, strict=True):
-        _check_type(name, value)
+    for name, value, spec in zip(names, values, specs, strict=True):
+        _check_type(name, value, spec)
     sizes = [_batch_size(*each) for each in zip(names, values, specs, strict=True)]
     batches = {size for size in sizes if size is not None}
     if len(batches) > 1:
@@ -69,8 +70,8 @@ def prepare(
         raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
     _check_devices(names, values)
     tensors = [
-        (value if size is not None else value.unsqueeze(0)).to(torch.float64)
-        for value, size in zip(values, sizes, strict=True)
+        _real_numbers(value if size is not None else value.unsqueeze(0), spec)
+        for value, size, spec in zip(values, sizes, specs, strict=True)
     ]
     count = batches.pop() if batches else None
     valid = _valid(tensors, specs, [value.dtype for value in values])
@@ -83,17 +84,29 @@ def prepare(
             torch.where((a & b).view(-1, *[1] * (tensor.dim() - 1)), tensor, 1.0)
             for tensor, (a, b) in zip(tensors, valid, strict=True)
         ]
-    dtype = reduce(torch.promote_types, (value.dtype for value in values)) if values else torch.float64
+    dtypes = [value.dtype.to_real() for value in values]
+    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
     device = values[0].device if values else torch.device("cpu")
     return Arguments(tensors, count, dtype, device, invalid)
 
 
-def _check_type(name: str, value: Any) -> None:
+def _real_numbers(value: Tensor, spec: ParameterSpec) -> Tensor:
+    """A batch of a parameter's values, float64; real and imaginary parts side by side where it is complex."""
+    if spec.field == "real":
+        return value.to(torch.float64)
+    return torch.view_as_real(value.to(torch.complex128).resolve_conj())
+
+
+def _check_type(name: str, value: Any, spec: ParameterSpec) -> None:
     if not isinstance(value, Tensor):
         raise ParameterTypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.layout != torch.strided:
         raise ParameterTypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
-    if not value.dtype.is_floating_point:
+    if spec.field == "imaginary" and not value.is_complex():
+        raise ParameterTypeError(
+            f"{name}: expected a complex dtype, as the parameter is declared imaginary, got {value.dtype}"
+        )
+    if not (value.dtype.is_floating_point or (value.is_complex() and spec.field != "real")):
         raise ParameterTypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
 
 
@@ -133,7 +146,7 @@ def _valid(
         return None  # values cannot be looked at here; the solve looks at what they become
     masks = [
         (
-            tensor.isfinite().reshape(len(tensor), math.prod(spec.shape)).all(1),
+            tensor.isfinite().reshape(len(tensor), math.prod(spec.raw_shape)).all(1),
             _inside(spec, tensor, dtype),
         )
         for tensor, spec, dtype in zip(tensors, specs, dtypes, strict=True)
@@ -161,7 +174,8 @@ def _inside(spec: ParameterSpec, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return (tensor > 0).reshape(len(tensor), math.prod(spec.shape)).all(1)
     if spec.domain is None:
         return torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
-    return inside(spec.domain, tensor, dtype)
+    value = tensor if spec.field == "real" else torch.view_as_complex(tensor)
+    return inside(spec.domain, value, dtype.to_real())
 
 
 def _description(spec: ParameterSpec) -> str:

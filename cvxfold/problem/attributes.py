@@ -9,7 +9,7 @@ from torch import Tensor
 _SLACK = 1e-5  # relative to the largest entry; a declared set is left by this much in finite differences
 _ROUNDINGS = 100  # … and by this many roundings of the value's own dtype
 
-NAMES = ("nonneg", "nonpos", "pos", "neg", "PSD", "NSD", "symmetric")
+NAMES = ("nonneg", "nonpos", "pos", "neg", "PSD", "NSD", "symmetric", "hermitian", "diag", "imag")
 """cvxpy's attributes that are checked, the narrower before the wider."""
 
 DESCRIPTIONS = {
@@ -20,6 +20,9 @@ DESCRIPTIONS = {
     "symmetric": "a symmetric matrix",
     "PSD": "a symmetric positive semidefinite matrix",
     "NSD": "a symmetric negative semidefinite matrix",
+    "hermitian": "a Hermitian matrix",
+    "diag": "a diagonal matrix",
+    "imag": "imaginary numbers",
 }
 
 
@@ -28,7 +31,7 @@ def inside(domain: str, value: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         domain: one of :data:`NAMES`.
-        value: finite, ``(1|B, *shape)``, float64.
+        value: finite, ``(1|B, *shape)``, float64 or complex128.
         dtype: that it came in.
 
     Returns:
@@ -46,7 +49,11 @@ def _nonnegative(value: Tensor, slack: Tensor) -> Tensor:
 
 
 def _symmetric(value: Tensor, slack: Tensor) -> Tensor:
-    return (value - value.mT).abs().flatten(1).amax(1) <= slack
+    return _vanishing(value - value.mT, slack)
+
+
+def _vanishing(value: Tensor, slack: Tensor) -> Tensor:
+    return value.abs().reshape(len(value), -1).amax(1) <= slack
 
 
 def _semidefinite(value: Tensor, slack: Tensor) -> Tensor:
@@ -64,6 +71,9 @@ _CHECKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nonpos": lambda value, slack: _nonnegative(-value, slack),
     "neg": lambda value, slack: _nonnegative(-value, slack),
     "symmetric": _symmetric,
+    "hermitian": lambda value, slack: _vanishing(value - value.mH, slack),
+    "diag": lambda value, slack: _vanishing(value - torch.diag_embed(value.diagonal(0, -2, -1)), slack),
+    "imag": lambda value, slack: _vanishing(value.real, slack),
     "PSD": _semidefinite,
     "NSD": lambda value, slack: _semidefinite(-value, slack),
 }

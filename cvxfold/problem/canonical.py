@@ -1,23 +1,25 @@
-"""CVXPY problem → structure of a cone program. The one module that touches cvxpylayers' internals.
+"""CVXPY problem → structure of a cone program.
 
-cvxpylayers' ``parse_args`` does the canonicalization (for SCS, with a quadratic objective). It hands over
-sparse matrices that map the parameter vector, with a trailing 1, to the stored entries of P and [−A | b]
-in column order and to q; they are split here into one affine map for each of P, q, A, b.
+cvxpy canonicalizes it for SCS, with a quadratic objective. It hands over sparse matrices that map the
+parameter vector, with a trailing 1, to the stored entries of P and [−A | b] in column order and to q; they
+are split here into one affine map for each of P, q, A, b.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from cvxpylayers.interfaces.base import SolverInterface
-from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_args
 
 from cvxfold.cones.dims import ConeDims
 from cvxfold.problem.attributes import NAMES
-from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
+from cvxfold.problem.compilation import Form, compiled
+from cvxfold.problem.location import AffineForm, Location
+from cvxfold.problem.refusals import refuse
+from cvxfold.problem.structure import Canonical, IndexArray, ParameterSpec, Structure
+from cvxfold.problem.sums import check
 
 _TWO_ROLES = (
     "parameters: one of them is both a factor and an exponent of the geometric program, which its canonical "
@@ -50,39 +52,48 @@ def canonicalize(
     """
     if not isinstance(problem, cp.Problem):
         raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")
-    if problem.is_mixed_integer():
-        raise ValueError("problem: has integer or boolean variables; its solution map has no derivative")
-    for variable in problem.variables():
-        if any(variable.attributes[name] for name in ("diag", "sparsity", "hermitian", "complex", "imag")):
-            raise ValueError(
-                f"variable {variable.name()}: diag, sparse and complex variables are not supported"
-            )
+    refuse(problem, variables)
     try:
-        context = parse_args(
+        compilation = compiled(
             # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
             cp.Problem(problem.objective, problem.constraints),
-            _as_list(variables),
-            _as_list(parameters),
-            None,
+            variables,
+            parameters,
+            Form(),
             gp=gp,
             verbose=verbose,
             canon_backend=canon_backend,
-            custom_solver=_Canonicalizer(),
         )
     except ValueError as error:
         hint = _broken_rule(problem, gp) if str(error).startswith("Problem must be DPP") else ""
         raise ValueError(f"{error}{hint}") from error
-    structure, P, q, A, b = maps_of(context)
-    outputs = tuple(
-        _cone_dual(variable, recovery, problem) or _output(recovery, gp)
-        for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)
+    location = Location(AffineForm(*maps_of(compilation.program)), compilation)
+    where = [location.columns(number, parameter) for number, parameter in enumerate(parameters)]
+    columns = [each for each, _ in where]
+    if unknown := location.unknown(columns):
+        raise ValueError(_TWO_ROLES if gp else f"problem: {unknown} entries of its parameters are unknown")
+    form = location.bare(columns)
+    ends = np.cumsum([len(each) for each in columns])
+    specs = tuple(
+        ParameterSpec(
+            parameter.name(),
+            tuple(parameter.shape),
+            slice(int(end) - len(each), int(end)),
+            places,
+            log,
+            next((name for name in NAMES if parameter.attributes[name]), None),
+            _field(parameter),
+        )
+        for parameter, end, (each, places), log in zip(parameters, ends, where, compilation.logs, strict=True)
     )
-    specs = _parameter_specs(context)
-    vector: Any = context.q  # of the parameter vector with a trailing 1
-    columns, known = vector.shape[1] - 1, sum(spec.columns.stop - spec.columns.start for spec in specs)
-    if columns != known:
-        raise ValueError(_TWO_ROLES if gp else f"problem: expected {known} parameter entries, got {columns}")
-    return Canonical(structure, specs, outputs, P, q, A, b)
+    outputs = tuple(location.output(variable, gp) for variable in variables)
+    return Canonical(form.structure, specs, outputs, form.P, form.q, form.A, form.b)
+
+
+def _field(parameter: cp.Parameter) -> Literal["real", "complex", "imaginary"]:
+    if parameter.is_imag():
+        return "imaginary"
+    return "complex" if parameter.is_complex() else "real"
 
 
 def _broken_rule(problem: cp.Problem, gp: bool) -> str:
@@ -137,38 +148,29 @@ def _row_keys(matrix: Any) -> list[Any]:
 
 
 def maps_of(
-    context: LayersContext,
+    context: Any,
 ) -> tuple[Structure, sp.csr_array, sp.csr_array, sp.csr_array, sp.csr_array]:
-    """The structure in cvxpylayers' context, and the maps to P, q, A and b.
+    """The structure in a canonical form, and the maps to P, q, A and b.
 
-    The entries of b follow those of A in cvxpylayers' vector of [−A | b].
+    The entries of b follow those of A in the vector of [−A | b].
+
+    Args:
+        context: cvxpy's ``ParamConeProg``, or cvxpylayers' context, which has the same names.
+
+    Raises:
+        ValueError: it has cones that are not supported, or does not add up.
     """
     cones = _cone_dims(context.cone_dims)
     P, P_entries = _quadratic(context)
     q = sp.csr_array(context.q)[:-1]
     A, A_entries, b, b_entries = _constraints(context, q.shape[1])
     structure = Structure(q.shape[0], cones.rows, cones, P_entries, A_entries, _constants(A), b_entries)
+    index: Any = context.reduced_A.problem_data_index
+    check(structure, {"P": P, "q": q, "A": A, "b": b}, None if index is None else int(index[2][0]))
     return structure, P, q, A, b
 
 
-class _Canonicalizer(SolverInterface):
-    """Asks ``parse_args`` for SCS's form with a quadratic objective; never solves."""
-
-    canon_solver = "SCS"
-    supports_quad_obj = True
-
-    def solve_torch_batch(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("used for canonicalization only")
-
-    derivative_torch_batch: Callable[..., Any] = solve_torch_batch
-
-
-def _as_list(given: Any) -> Any:
-    """Tuples become lists; anything else goes on to ``parse_args``, which says what is wrong with it."""
-    return list(given) if isinstance(given, tuple) else given
-
-
-def _quadratic(context: LayersContext) -> tuple[sp.csr_array, IndexArray]:
+def _quadratic(context: Any) -> tuple[sp.csr_array, IndexArray]:
     reduced: Any = context.reduced_P
     if reduced.problem_data_index is None:
         q: Any = context.q
@@ -176,9 +178,7 @@ def _quadratic(context: LayersContext) -> tuple[sp.csr_array, IndexArray]:
     return sp.csr_array(reduced.reduced_mat), _places(reduced.problem_data_index)
 
 
-def _constraints(
-    context: LayersContext, width: int
-) -> tuple[sp.csr_array, IndexArray, sp.csr_array, IndexArray]:
+def _constraints(context: Any, width: int) -> tuple[sp.csr_array, IndexArray, sp.csr_array, IndexArray]:
     reduced: Any = context.reduced_A
     if reduced.problem_data_index is None:
         empty = sp.csr_array((0, width))
@@ -214,72 +214,3 @@ def _cone_dims(dims: Any) -> ConeDims:
         int(dims.exp),
         tuple(float(alpha) for alpha in dims.p3d),
     )
-
-
-def _parameter_specs(context: LayersContext) -> tuple[ParameterSpec, ...]:
-    triangles = [
-        None if triangle is None else (np.array(triangle[0]), np.array(triangle[1]))
-        for triangle in context.param_triu_indices
-    ]
-    sizes = [
-        parameter.size if triangle is None else len(triangle[0])
-        for parameter, triangle in zip(context.parameters, triangles, strict=True)
-    ]
-    order = np.argsort(context.user_order_to_col_order)
-    starts = np.zeros(len(sizes), dtype=np.int64)
-    starts[order] = np.cumsum([0, *(sizes[i] for i in order)])[:-1]
-    logs = context.gp_log_mask or (False,) * len(sizes)
-    return tuple(
-        ParameterSpec(
-            parameter.name(),
-            tuple(parameter.shape),
-            slice(int(start), int(start) + size),
-            triangle,
-            log,
-            next((name for name in NAMES if parameter.attributes[name]), None),
-        )
-        for parameter, start, size, triangle, log in zip(
-            context.parameters, starts, sizes, triangles, logs, strict=True
-        )
-    )
-
-
-def _output(recovery: VariableRecovery, gp: bool) -> OutputSpec:
-    entries = recovery.primal if recovery.source == "primal" else recovery.dual
-    assert entries is not None
-    packing: dict[str, Literal["full", "triangle", "svec"]] = {
-        "reshape": "full",
-        "svec_primal": "triangle",
-        "svec_dual": "svec",
-    }
-    return OutputSpec(
-        recovery.source,
-        entries,
-        tuple(recovery.shape),
-        packing[recovery.unpack_fn],
-        gp and recovery.source == "primal",
-    )
-
-
-def _cone_dual(variable: cp.Variable, recovery: VariableRecovery, problem: cp.Problem) -> OutputSpec | None:
-    """The dual of one argument of a cone constraint: the arguments' rows alternate, cone by cone.
-
-    cvxpylayers takes them for consecutive. cvxpy's own unpacking, asked to unpack 0, 1, 2, …, tells.
-    """
-    for constraint in problem.constraints:
-        duals = constraint.dual_variables
-        position = next((i for i, dual in enumerate(duals) if dual is variable), None)
-        if position is None or not isinstance(constraint, cp.SOC | cp.ExpCone | cp.PowCone3D):
-            continue
-        assert recovery.dual is not None
-        before = [dual.value for dual in duals]
-        labels = np.arange(constraint.size, dtype=float)
-        is_power = isinstance(constraint, cp.PowCone3D)  # whose multipliers come as columns of three
-        constraint.save_dual_value(labels.reshape(3, -1, order="F") if is_power else labels)
-        places = np.asarray(variable.value).astype(np.int64).ravel()
-        for dual, value in zip(duals, before, strict=True):
-            dual.save_value(value)
-        start = recovery.dual.start - sum(dual.size for dual in duals[:position])
-        entries = slice(start, start + constraint.size)
-        return OutputSpec("dual", entries, tuple(recovery.shape), "listed", False, places)
-    return None

@@ -215,13 +215,6 @@ def test_sparse_and_meta_tensors_are_refused() -> None:
         layer(torch.ones(3, device="meta"))
 
 
-def test_diagonal_variables_are_refused() -> None:
-    X, q = cp.Variable((2, 2), diag=True), cp.Parameter(2)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(cp.diag(X) - q)))
-    with pytest.raises(ValueError, match="diag"):
-        CvxpyLayer(problem, [q], [X])
-
-
 def test_what_is_wrong_with_a_problem_that_is_not_dpp() -> None:
     x, a, b = cp.Variable(pos=True), cp.Parameter(pos=True), cp.Parameter(pos=True)
     free = cp.Variable()
