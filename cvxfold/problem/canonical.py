@@ -17,6 +17,7 @@ from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_
 
 from cvxfold.cones.dims import ConeDims
 from cvxfold.problem.attributes import NAMES
+from cvxfold.problem.quadratic_forms import allows_quadratic_objective, with_forms_of_variables
 from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 
 _TWO_ROLES = (
@@ -57,17 +58,19 @@ def canonicalize(
             raise ValueError(
                 f"variable {variable.name()}: diag, sparse and complex variables are not supported"
             )
+    # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
+    own = cp.Problem(problem.objective, problem.constraints) if gp else with_forms_of_variables(problem)
+    conic = not gp and not allows_quadratic_objective(own) and own.is_dpp()
     try:
         context = parse_args(
-            # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
-            cp.Problem(problem.objective, problem.constraints),
+            own,
             _as_list(variables),
             _as_list(parameters),
             None,
             gp=gp,
             verbose=verbose,
             canon_backend=canon_backend,
-            custom_solver=_Canonicalizer(),
+            custom_solver=_Canonicalizer() if not conic else _ConicCanonicalizer(),
         )
     except ValueError as error:
         hint = _broken_rule(problem, gp) if str(error).startswith("Problem must be DPP") else ""
@@ -161,6 +164,13 @@ class _Canonicalizer(SolverInterface):
         raise AssertionError("used for canonicalization only")
 
     derivative_torch_batch: Callable[..., Any] = solve_torch_batch
+
+
+class _ConicCanonicalizer(_Canonicalizer):
+    """Asks for the same form with a linear objective, which cvxpy makes for diffcp."""
+
+    canon_solver = "DIFFCP"
+    supports_quad_obj = False
 
 
 def _as_list(given: Any) -> Any:
