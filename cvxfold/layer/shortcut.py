@@ -177,8 +177,10 @@ class ShortCall:
         record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
         self._report.set_backward(record)
-        session.notify(self._report)
-        judge_backward(record, options)
+        try:
+            judge_backward(self._report, options, session.said)
+        finally:
+            session.notify(self._report)
 
     def _again(
         self,

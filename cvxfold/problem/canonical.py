@@ -16,8 +16,10 @@ from cvxpylayers.interfaces.base import SolverInterface
 from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_args
 
 from cvxfold.cones.dims import ConeDims
-from cvxfold.problem.attributes import NAMES
+from cvxfold.problem.attributes import NAMES, DeclaredSet
+from cvxfold.problem.empty import without_empty_parts
 from cvxfold.problem.quadratic_forms import allows_quadratic_objective, with_forms_of_variables
+from cvxfold.problem.refusals import check_parts, explained
 from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 
 _TWO_ROLES = (
@@ -49,8 +51,7 @@ def canonicalize(
         ValueError: the problem is not DPP, a parameter or variable is not the problem's, or the canonical
             form needs a cone that is not supported.
     """
-    if not isinstance(problem, cp.Problem):
-        raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")
+    check_parts(problem, parameters, variables)
     if problem.is_mixed_integer():
         raise ValueError("problem: has integer or boolean variables; its solution map has no derivative")
     for variable in problem.variables():
@@ -59,44 +60,46 @@ def canonicalize(
                 f"variable {variable.name()}: diag, sparse and complex variables are not supported"
             )
     # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
-    own = cp.Problem(problem.objective, problem.constraints) if gp else with_forms_of_variables(problem)
+    own = without_empty_parts(problem)
+    own = own if gp else with_forms_of_variables(own)
+    present = [parameter for parameter in parameters if parameter.size]
+    asked = [variable for variable in variables if variable.size]
     conic = not gp and not allows_quadratic_objective(own) and own.is_dpp()
     try:
         context = parse_args(
             own,
-            _as_list(variables),
-            _as_list(parameters),
+            asked,
+            present,
             None,
             gp=gp,
             verbose=verbose,
             canon_backend=canon_backend,
             custom_solver=_Canonicalizer() if not conic else _ConicCanonicalizer(),
         )
-    except ValueError as error:
-        hint = _broken_rule(problem, gp) if str(error).startswith("Problem must be DPP") else ""
-        raise ValueError(f"{error}{hint}") from error
+    except Exception as error:
+        raise explained(error, problem, gp) from error
     structure, P, q, A, b = maps_of(context)
     outputs = tuple(
         _cone_dual(variable, recovery, problem) or _output(recovery, gp)
-        for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)
+        for variable, recovery in zip(asked, context.var_recover, strict=True)
     )
     specs = _parameter_specs(context)
     vector: Any = context.q  # of the parameter vector with a trailing 1
     columns, known = vector.shape[1] - 1, sum(spec.columns.stop - spec.columns.start for spec in specs)
     if columns != known:
         raise ValueError(_TWO_ROLES if gp else f"problem: expected {known} parameter entries, got {columns}")
+    of_present, of_asked = iter(specs), iter(outputs)
+    specs = tuple(next(of_present) if each.size else _empty_spec(each) for each in parameters)
+    outputs = tuple(next(of_asked) if each.size else _empty_output(each) for each in variables)
     return Canonical(structure, specs, outputs, P, q, A, b)
 
 
-def _broken_rule(problem: cp.Problem, gp: bool) -> str:
-    """What is wrong with a problem that is not DPP, as far as cvxpy's other rules tell."""
-    if gp:
-        return "" if problem.is_dgp() else " It is no geometric program by cvxpy's rules (DGP)."
-    if problem.is_dcp():
-        return " It is convex by cvxpy's rules (DCP), but a parameter stands where it may not (DPP)."
-    if problem.is_dgp():
-        return " It is a geometric program: give gp=True (on the command line --gp)."
-    return " It is not convex by cvxpy's rules (DCP)."
+def _empty_spec(parameter: cp.Parameter) -> ParameterSpec:
+    return ParameterSpec(parameter.name(), tuple(parameter.shape), slice(0, 0), None, False, None)
+
+
+def _empty_output(variable: cp.Variable) -> OutputSpec:
+    return OutputSpec("primal", slice(0, 0), tuple(variable.shape), "full", False)
 
 
 def as_it_was(reduced: Any) -> tuple[Any, IndexArray | None]:
@@ -173,11 +176,6 @@ class _ConicCanonicalizer(_Canonicalizer):
     supports_quad_obj = False
 
 
-def _as_list(given: Any) -> Any:
-    """Tuples become lists; anything else goes on to ``parse_args``, which says what is wrong with it."""
-    return list(given) if isinstance(given, tuple) else given
-
-
 def _quadratic(context: LayersContext) -> tuple[sp.csr_array, IndexArray]:
     reduced: Any = context.reduced_P
     if reduced.problem_data_index is None:
@@ -247,6 +245,7 @@ def _parameter_specs(context: LayersContext) -> tuple[ParameterSpec, ...]:
             triangle,
             log,
             next((name for name in NAMES if parameter.attributes[name]), None),
+            DeclaredSet.of(parameter),
         )
         for parameter, start, size, triangle, log in zip(
             context.parameters, starts, sizes, triangles, logs, strict=True

@@ -1,12 +1,13 @@
 """A canonicalized problem: its structure, and how the user's tensors enter and leave it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from cvxfold.cones.dims import ConeDims
+from cvxfold.problem.attributes import DeclaredSet
 
 IndexArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -54,7 +55,8 @@ class ParameterSpec:
     Args:
         triangle: rows and columns of the upper triangle that stands for a symmetric parameter, or None.
         log: whether the canonical problem contains its logarithm (geometric programs).
-        domain: the set that it is declared in, one of :data:`cvxfold.problem.attributes.NAMES`, or None.
+        domain: the narrowest of :data:`cvxfold.problem.attributes.NAMES` that it is declared to be, or None.
+        declared: the set that it is declared to lie in.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ParameterSpec:
     triangle: tuple[IndexArray, IndexArray] | None
     log: bool
     domain: str | None
+    declared: DeclaredSet = field(default_factory=DeclaredSet)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,17 @@ class Report:
     Args:
         forward: the record of the forward pass, or what makes it.
         engine: that served the call.
+
+    Attributes:
+        complaints: what was warned of, in full, by kind ("backward pass: degenerate"), also where the warning
+            was only a count or was left out because it had been given before.
     """
 
     def __init__(self, forward: ForwardRecord | Callable[[], ForwardRecord], engine: str = "none") -> None:
         self._forward = forward
         self._backward: BackwardRecord | Callable[[], BackwardRecord] | None = None
         self.engine = engine
+        self.complaints: dict[str, str] = {}
 
     @property
     def forward(self) -> ForwardRecord:
