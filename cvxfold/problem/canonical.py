@@ -20,6 +20,7 @@ from cvxfold.problem.attributes import NAMES, DeclaredSet
 from cvxfold.problem.empty import without_empty_parts
 from cvxfold.problem.quadratic_forms import allows_quadratic_objective, with_forms_of_variables
 from cvxfold.problem.refusals import check_parts, explained
+from cvxfold.problem.signs import with_signs
 from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
 
 _TWO_ROLES = (
@@ -91,6 +92,7 @@ def canonicalize(
     of_present, of_asked = iter(specs), iter(outputs)
     specs = tuple(next(of_present) if each.size else _empty_spec(each) for each in parameters)
     outputs = tuple(next(of_asked) if each.size else _empty_output(each) for each in variables)
+    outputs = tuple(with_signs(spec, structure) for spec in outputs)
     return Canonical(structure, specs, outputs, P, q, A, b)
 
 

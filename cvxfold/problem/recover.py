@@ -21,6 +21,7 @@ class Recovery:
         self._spec = spec
         self._order: Tensor | None = None
         self._scale: Tensor | None = None
+        self._limits = limits(spec, device)
         if spec.packing != "full":
             order, scale = places(spec)
             self._order = torch.as_tensor(order, device=device)
@@ -38,6 +39,9 @@ class Recovery:
             reversed_shape = spec.shape[::-1]
             value = entries.reshape(batch, *reversed_shape)
             value = value.permute(0, *range(len(spec.shape), 0, -1))
+        if self._limits is not None:  # as a constant, since a sign that rounding broke changes no gradient
+            known = value.detach()
+            value = value + (known.clamp(*self._limits) - known)
         return value.exp() if spec.exp else value
 
 
@@ -58,3 +62,12 @@ def places(spec: OutputSpec) -> tuple[np.ndarray, np.ndarray]:
         scale = np.where(np.eye(n, dtype=bool), 1.0, 0.5**0.5)
     place[rows, columns] = place[columns, rows] = np.arange(len(rows))
     return place.ravel(), scale.ravel()
+
+
+def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """The least and the largest value of each entry, ``(*shape)``, float64; None where none has a sign."""
+    if spec.signs is None:
+        return None
+    signs, most = spec.signs.reshape(spec.shape), np.inf
+    least, largest = np.where(signs > 0, 0.0, -most), np.where(signs < 0, 0.0, most)
+    return torch.as_tensor(least, device=device), torch.as_tensor(largest, device=device)

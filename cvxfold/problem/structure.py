@@ -78,6 +78,8 @@ class OutputSpec:
             "listed" where ``places`` tells.
         exp: whether x holds its logarithm (geometric programs).
         places: where among the entries each entry of the variable stands, row by row.
+        signs: 1 where an entry of the variable is nonnegative by a constraint of its own, −1 where it is
+            nonpositive, else 0, row by row; None where none is.
     """
 
     source: Literal["primal", "dual"]
@@ -86,6 +88,7 @@ class OutputSpec:
     packing: Literal["full", "triangle", "svec", "listed"]
     exp: bool
     places: IndexArray | None = None
+    signs: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

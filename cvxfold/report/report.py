@@ -52,9 +52,10 @@ class Report:
     def __str__(self) -> str:
         """A table of a few lines: counts, and the median and the worst over the batch."""
         forward, backward = self.forward, self.backward
-        present = forward.present
+        present, rescued = forward.present, int(forward.rescued.sum())
+        also = f" ({rescued} rescued)" if rescued else ""
         lines = [
-            f"forward   {_counts(forward.status) or 'empty batch'} in {forward.seconds:.3g} s "
+            f"forward   {_counts(forward.status) or 'empty batch'}{also} in {forward.seconds:.3g} s "
             f"by {self.engine}",
             _HEADER,
             _row("iterations", forward.iterations, "d"),

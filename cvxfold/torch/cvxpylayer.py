@@ -26,7 +26,7 @@ from cvxfold.layer.unrolling import solve_unrolled
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize
 from cvxfold.problem.parametrize import Parametrization
-from cvxfold.problem.recover import Recovery
+from cvxfold.problem.recover import Recovery, limits
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.report import Report
 from cvxfold.upstream.context import BUFFERS, upstream_buffer, upstream_context
@@ -271,7 +271,8 @@ class CvxpyLayer(torch.nn.Module):
         )
         with torch.inference_mode(False):
             parametrize = Parametrization(without_logarithms, torch.device("cpu"))
-        return LayerParts(self._session, self._canonical.outputs, parametrize)
+            bounds = [limits(spec, torch.device("cpu")) for spec in self._canonical.outputs]
+        return LayerParts(self._session, self._canonical.outputs, bounds, parametrize)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""
