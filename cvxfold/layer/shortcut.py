@@ -54,11 +54,13 @@ class LayerParts:
 
     Args:
         session: that lasts. outputs: what the layer returns.
+        limits: the least and the largest value of each output's terms, or None.
         parametrize: the general way from parameters to stored entries.
     """
 
     session: Session
     outputs: Sequence[OutputSpec]
+    limits: Sequence[tuple[Tensor, Tensor] | None]
     parametrize: Parametrize
 
 
@@ -117,10 +119,14 @@ class ShortCall:
         """
         arguments = self.arguments
         lead = () if arguments.batch is None else (arguments.batch,)
-        return tuple(
-            found.view((*lead, *spec.raw_shape)).to(arguments.dtype, copy=True)
-            for found, spec in zip(self._passage.outputs, self._parts.outputs, strict=True)
-        )
+        shaped = []
+        for found, spec, limits in zip(
+            self._passage.outputs, self._parts.outputs, self._parts.limits, strict=True
+        ):
+            out = found.view((*lead, *spec.raw_shape))
+            out = out if limits is None else out.clamp(*limits)
+            shaped.append(out.to(arguments.dtype, copy=limits is None))
+        return tuple(shaped)
 
     def differentiate(self, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
         """Step 3: gradients of the parameters, as they were given, from loss gradients on the outputs."""
@@ -177,8 +183,10 @@ class ShortCall:
         record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
         self._report.set_backward(record)
-        session.notify(self._report)
-        judge_backward(record, options)
+        try:
+            judge_backward(self._report, options, session.said)
+        finally:
+            session.notify(self._report)
 
     def _again(
         self,

@@ -90,8 +90,10 @@ def solve_unrolled(
         record.codes[invalid] = INVALID
         report = Report(record, solution.engine)
         session.remember(report)
-        session.notify(report)
-        judge_forward(record, options)
+        try:
+            judge_forward(report, options, session.said)
+        finally:
+            session.notify(report)
     watch.wait(solution, report, x, y)  # 4
     return x, y, absent
 
@@ -160,8 +162,10 @@ class _Backward:
         blank = BackwardRecord.blank(codes, record.method, len(record.history), settings.tol, seconds)
         record = replace(joined([Piece(rows, record)], blank, batch), seconds=seconds)
         self._report.set_backward(record)
-        self._session.notify(self._report)
-        judge_backward(record, self._request.options)
+        try:
+            judge_backward(self._report, self._request.options, self._session.said)
+        finally:
+            self._session.notify(self._report)
 
     def _record(self, rows: Tensor, x_bar: Tensor, y_bar: Tensor, descent: Descent) -> BackwardRecord:
         """The record of the instances ``rows`` ``(b,)``, whose loss gradients are given."""

@@ -1,6 +1,7 @@
 """CVXPY problem → structure of a cone program.
 
-cvxpy canonicalizes it for SCS, with a quadratic objective. It hands over sparse matrices that map the
+cvxpy canonicalizes it for SCS, with a quadratic objective; where its rules for those do not take the problem,
+in the same form with a linear one, which it makes for diffcp. It hands over sparse matrices that map the
 parameter vector, with a trailing 1, to the stored entries of P and [−A | b] in column order and to q; they
 are split here into one affine map for each of P, q, A, b.
 """
@@ -14,10 +15,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxfold.cones.dims import ConeDims
-from cvxfold.problem.attributes import NAMES
-from cvxfold.problem.compilation import Form, compiled
+from cvxfold.problem.attributes import NAMES, DeclaredSet
+from cvxfold.problem.compilation import CvxpyError, Form, compiled
+from cvxfold.problem.empty import without_empty_parts
 from cvxfold.problem.location import AffineForm, Location
-from cvxfold.problem.refusals import refuse
+from cvxfold.problem.quadratic_forms import allows_quadratic_objective, with_forms_of_variables
+from cvxfold.problem.refusals import check_dpp, check_parts, explained, refuse
+from cvxfold.problem.signs import with_signs
 from cvxfold.problem.structure import Canonical, IndexArray, ParameterSpec, Structure
 from cvxfold.problem.sums import check
 
@@ -47,32 +51,30 @@ def canonicalize(
         canon_backend: cvxpy's canonicalization backend.
 
     Raises:
-        ValueError: the problem is not DPP, a parameter or variable is not the problem's, or the canonical
-            form needs a cone that is not supported.
+        TypeError: no problem, or something that is no parameter.
+        ValueError: the problem is not DPP or not supported, a parameter or variable is not the problem's, or
+            the canonical form needs a cone that is not supported.
     """
-    if not isinstance(problem, cp.Problem):
-        raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")
+    check_parts(problem, parameters, variables)
     refuse(problem, variables)
+    # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
+    own = without_empty_parts(problem)
+    own = own if gp else with_forms_of_variables(own)
+    conic = not gp and not allows_quadratic_objective(own) and own.is_dpp()
+    form = Form("DIFFCP", quadratic=False) if conic else Form()
+    check_dpp(own, problem, gp=gp, quadratic=form.quadratic)
+    options = {"verbose": verbose, "canon_backend": canon_backend}
     try:
-        compilation = compiled(
-            # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
-            cp.Problem(problem.objective, problem.constraints),
-            variables,
-            parameters,
-            Form(),
-            gp=gp,
-            verbose=verbose,
-            canon_backend=canon_backend,
-        )
-    except ValueError as error:
-        hint = _broken_rule(problem, gp) if str(error).startswith("Problem must be DPP") else ""
-        raise ValueError(f"{error}{hint}") from error
+        compilation = compiled(own, variables, parameters, form, gp=gp, **options)
+    except CvxpyError as error:
+        reason: Any = error.__cause__
+        raise explained(reason, problem, gp) from reason
     location = Location(AffineForm(*maps_of(compilation.program)), compilation)
     where = [location.columns(number, parameter) for number, parameter in enumerate(parameters)]
     columns = [each for each, _ in where]
     if unknown := location.unknown(columns):
         raise ValueError(_TWO_ROLES if gp else f"problem: {unknown} entries of its parameters are unknown")
-    form = location.bare(columns)
+    bare = location.bare(columns)
     ends = np.cumsum([len(each) for each in columns])
     specs = tuple(
         ParameterSpec(
@@ -82,29 +84,19 @@ def canonicalize(
             places,
             log,
             next((name for name in NAMES if parameter.attributes[name]), None),
+            DeclaredSet.of(parameter),
             _field(parameter),
         )
         for parameter, end, (each, places), log in zip(parameters, ends, where, compilation.logs, strict=True)
     )
-    outputs = tuple(location.output(variable, gp) for variable in variables)
-    return Canonical(form.structure, specs, outputs, form.P, form.q, form.A, form.b)
+    outputs = tuple(with_signs(location.output(variable, gp), bare.structure) for variable in variables)
+    return Canonical(bare.structure, specs, outputs, bare.P, bare.q, bare.A, bare.b)
 
 
 def _field(parameter: cp.Parameter) -> Literal["real", "complex", "imaginary"]:
     if parameter.is_imag():
         return "imaginary"
     return "complex" if parameter.is_complex() else "real"
-
-
-def _broken_rule(problem: cp.Problem, gp: bool) -> str:
-    """What is wrong with a problem that is not DPP, as far as cvxpy's other rules tell."""
-    if gp:
-        return "" if problem.is_dgp() else " It is no geometric program by cvxpy's rules (DGP)."
-    if problem.is_dcp():
-        return " It is convex by cvxpy's rules (DCP), but a parameter stands where it may not (DPP)."
-    if problem.is_dgp():
-        return " It is a geometric program: give gp=True (on the command line --gp)."
-    return " It is not convex by cvxpy's rules (DCP)."
 
 
 def as_it_was(reduced: Any) -> tuple[Any, IndexArray | None]:

@@ -1,7 +1,7 @@
 """A parametrized problem in SCS's form, as cvxpy makes it, with tags that tell where its leaves stand."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,15 @@ import cvxpy as cp
 from cvxpy import settings
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 from cvxpy.utilities import scopes
-from cvxpy.version import version
 
 from cvxfold.problem.refusals import MIXED_INTEGER, refuse_misread_cones
 from cvxfold.problem.tags import Argument, Tag, argument_of, tagged
 
 _REDUCED = ("symmetric", "PSD", "NSD", "diag", "sparsity", "hermitian")
+
+
+class CvxpyError(Exception):
+    """cvxpy failed on a problem; its own error is the cause."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,17 @@ def compiled(
     """Have cvxpy canonicalize a problem, without a look at values.
 
     Args:
-        problem: not to be shared: cvxpy keeps things on it.
-        variables: to return: the problem's, or dual variables of its constraints.
-        parameters: all of the problem's.
+        problem: DPP, and not to be shared: cvxpy keeps things on it.
+        variables: to return: the problem's, or dual variables of its constraints, or some without entries.
+        parameters: all of the problem's, and some without entries.
         form: that is asked for.
         gp: whether it is a geometric program.
         options: ``verbose`` and ``canon_backend`` of ``get_problem_data``.
 
     Raises:
-        ValueError: the problem is not DPP, or a parameter or variable is not its own; in cvxpylayers' words.
+        CvxpyError: cvxpy failed on it, for the reason that is its cause.
+        ValueError: it is mixed-integer, or has cones that cvxpy misorders.
     """
-    _check_own(problem, variables, parameters, gp=gp, quadratic=form.quadratic)
     with scopes.quad_form_dpp_scope() if form.quadratic else nullcontext():
         return _compiled(problem, variables, parameters, form, gp=gp, **options)
 
@@ -87,16 +90,17 @@ def _compiled(
     gp: bool,
     **options: Any,
 ) -> Compilation:
-    own = {variable.id for variable in problem.variables()}
-    leaves = [variable for variable in variables if variable.id in own]
-    duals = [variable for variable in variables if variable.id not in own]
-    arguments = [argument for dual in duals if (argument := argument_of(problem, dual)) is not None]
+    found = [argument_of(problem, variable) for variable in variables]
+    leaves = [variable for variable, argument in zip(variables, found, strict=True) if argument is None]
+    duals = [variable for variable, argument in zip(variables, found, strict=True) if argument is not None]
+    arguments = [argument for argument in found if argument is not None]
     parts = [parameter for parameter in parameters if is_stored_in_parts(parameter)]
     stand_in: Mapping[Any, Any] = {}
     variable_of: Mapping[Any, Any] = {}
     if gp:
         reduction: Any = Dgp2Dcp(problem)
-        problem, _ = reduction.apply(problem)
+        with _attempted():
+            problem, _ = reduction.apply(problem)
         stand_in, variable_of = reduction.canon_methods._parameters, reduction.canon_methods._variables
         ids = reduction.cons_id_map
         arguments = [Argument(ids.get(each.constraint, each.constraint), each.position) for each in arguments]
@@ -116,46 +120,18 @@ def _compiled(
 
 
 def _problem_data(problem: cp.Problem, form: Form, options: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    try:
+    with _attempted():
         return problem.get_problem_data(solver=form.solver, gp=False, **options)
+
+
+@contextmanager
+def _attempted() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # of any type: cvxpy lets through what numpy, scipy and assertions raise
-        reason = str(error) or "an assertion of its own"
-        raise ValueError(f"problem: cvxpy {version} cannot canonicalize it: {reason}") from error
+        raise CvxpyError from error
 
 
 def is_stored_in_parts(parameter: cp.Parameter) -> bool:
     """Whether cvxpy stores a parameter otherwise than entry by entry: by a triangle, or in two parts."""
     return parameter.is_complex() or any(parameter.attributes[name] for name in _REDUCED)
-
-
-def _check_own(
-    problem: cp.Problem,
-    variables: Sequence[cp.Variable],
-    parameters: Sequence[cp.Parameter],
-    *,
-    gp: bool,
-    quadratic: bool,
-) -> None:
-    """What cvxpylayers checks, in its words."""
-    if gp:
-        if not problem.is_dpp("dgp"):  # pyright: ignore[reportCallIssue]
-            raise ValueError("Problem must be DPP for geometric programming.")
-    elif quadratic:
-        if not problem.is_dpp(quad_form_dpp="qp"):  # pyright: ignore[reportCallIssue]
-            raise ValueError(
-                "Problem must be DPP. Note: quad_form(x, P) with parametric P is only supported in the "
-                "objective, not in constraints."
-            )
-    elif not problem.is_dpp():
-        raise ValueError("Problem must be DPP.")
-    for name, given in (("parameters", parameters), ("variables", variables)):
-        if not isinstance(given, list | tuple):
-            raise ValueError(f"The layer's {name} must be provided as a list or tuple")
-    if set(problem.parameters()) != set(parameters):
-        raise ValueError("The layer's parameters must exactly match problem.parameters")
-    own = set(problem.variables())
-    for variable in variables:
-        if variable not in own and argument_of(problem, variable) is None:
-            raise ValueError(
-                f"Variable {variable} must be a subset of problem.variables or a constraint dual variable"
-            )

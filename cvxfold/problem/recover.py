@@ -1,5 +1,6 @@
 """Solution vectors → the variables that the user asked for."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,16 @@ class Recovery:
         self._spec = spec
         self._index = torch.as_tensor(spec.index.ravel(), device=device)
         self._factors = torch.as_tensor(spec.factors.ravel(), device=device)
+        self._limits = limits(spec, device)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The variable, ``(B, *shape)``, from x ``(B, n)`` and y ``(B, m)``."""
         terms = (x if self._spec.source == "primal" else y).index_select(1, self._index) * self._factors
-        return finished(terms.reshape(len(terms), *self._spec.raw_shape), self._spec)
+        terms = terms.reshape(len(terms), *self._spec.raw_shape)
+        if self._limits is not None:  # as a constant, since a sign that rounding broke changes no gradient
+            known = terms.detach()
+            terms = terms + (known.clamp(*self._limits) - known)
+        return finished(terms, self._spec)
 
 
 def finished(terms: Tensor, spec: OutputSpec) -> Tensor:
@@ -32,3 +38,12 @@ def finished(terms: Tensor, spec: OutputSpec) -> Tensor:
     if spec.is_complex:
         terms = torch.complex(terms[..., 0], terms[..., 1])
     return terms.exp() if spec.exp else terms
+
+
+def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """The least and the largest value of each term, ``(*raw_shape)``, float64; None where none has a sign."""
+    if spec.signs is None:
+        return None
+    signs, most = spec.signs.reshape(spec.raw_shape), np.inf
+    least, largest = np.where(signs > 0, 0.0, -most), np.where(signs < 0, 0.0, most)
+    return torch.as_tensor(least, device=device), torch.as_tensor(largest, device=device)

@@ -7,8 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxfold.cones.dims import ConeDims
+from cvxfold.problem.attributes import DeclaredSet
 
 IndexArray = np.ndarray[Any, np.dtype[np.int64]]
+
+_ANYTHING = DeclaredSet()
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class ParameterSpec:
         places: for each of its columns, the entry that stands there, counted row by row in ``raw_shape``;
             None where all stand there, column by column.
         log: whether the canonical problem contains its logarithm (geometric programs).
-        domain: the set that it is declared in, one of :data:`cvxfold.problem.attributes.NAMES`, or None.
+        domain: the narrowest of :data:`cvxfold.problem.attributes.NAMES` that it is declared to be, or None.
+        declared: the set that it is declared to lie in.
         field: the numbers that its entries are.
     """
 
@@ -65,6 +69,7 @@ class ParameterSpec:
     places: IndexArray | None
     log: bool
     domain: str | None
+    declared: DeclaredSet = _ANYTHING
     field: Literal["real", "complex", "imaginary"] = "real"
 
     @property
@@ -83,6 +88,8 @@ class OutputSpec:
             imaginary, where the variable is complex.
         factors: on what stands there, of the same shape.
         exp: whether x holds its logarithm (geometric programs).
+        signs: 1 where a term is nonnegative by a constraint of its own, −1 where it is nonpositive, else 0,
+            of the shape of ``index``; None where none is.
     """
 
     source: Literal["primal", "dual"]
@@ -90,6 +97,7 @@ class OutputSpec:
     index: IndexArray
     factors: np.ndarray
     exp: bool
+    signs: np.ndarray | None = None
 
     @property
     def is_complex(self) -> bool:

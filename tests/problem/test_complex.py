@@ -87,7 +87,7 @@ def test_imaginary_parameters_take_imaginary_values_alone() -> None:
 def test_real_parameters_take_no_complex_values() -> None:
     x, p = cp.Variable(2), cp.Parameter(2, name="p")
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p], [x])
-    with pytest.raises(ParameterTypeError, match=r"parameter 0 \(p\): expected a floating-point dtype"):
+    with pytest.raises(ParameterTypeError, match=r"parameter 0 \(p\): expected a dtype of real numbers"):
         layer(torch.ones(2, dtype=torch.complex64))
 
 

@@ -73,6 +73,7 @@ def curve(spec: ParameterSpec, value: Tensor, noise: Tensor) -> Curve:
     Args:
         spec: the parameter. value: V, ``(1|B, *shape)``. noise: what makes it random, of the same shape.
     """
+    noise = noise * spec.declared.movable(value)
     if spec.log or spec.domain in _SIGNED:
         return Curve(value, noise * value)
     if spec.domain in _SEMIDEFINITE:  # (I + tZ) V (I + tZ)ᵀ: the tangent alone leaves the cone where V is
@@ -93,6 +94,11 @@ def kept_at_the_edge(question: Question) -> tuple[str, ...]:
             found.append(
                 f"Finite differences: entries of {name} at 0, the edge of what it is declared to be, were "
                 "not moved."
+            )
+        if not bool(spec.declared.movable(value).all()):
+            found.append(
+                f"Finite differences: entries of {name} that are declared to be whole numbers, or lie at a "
+                "bound, were not moved."
             )
         if spec.domain in _SEMIDEFINITE:
             eigenvalues = torch.linalg.eigvalsh(value).abs()
