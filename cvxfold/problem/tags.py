@@ -30,23 +30,25 @@ class Tag:
     Args:
         shape: of what is tagged.
         real, imaginary: the parameters, of that shape; None where there is no such part.
+        is_complex: whether what is tagged is, also where it has no entries.
         sign: of a dual variable beside the multipliers; 1 for leaves.
     """
 
     shape: tuple[int, ...]
     real: cp.Parameter | None
     imaginary: cp.Parameter | None
+    is_complex: bool
     sign: float = 1.0
 
     @classmethod
     def of(cls, expression: Any, sign: float = 1.0) -> "Tag":
         """A tag for an expression; without entries, neither part is there."""
-        shape = tuple(expression.shape)
+        shape, is_complex = tuple(expression.shape), bool(expression.is_complex())
         if expression.size == 0:
-            return cls(shape, None, None, sign)
+            return cls(shape, None, None, is_complex, sign)
         real = None if expression.is_imag() else cp.Parameter(shape)
-        imaginary = cp.Parameter(shape) if expression.is_complex() else None
-        return cls(shape, real, imaginary, sign)
+        imaginary = cp.Parameter(shape) if is_complex else None
+        return cls(shape, real, imaginary, is_complex, sign)
 
     @property
     def expression(self) -> Any:
@@ -54,11 +56,6 @@ class Tag:
         if self.imaginary is None:
             return self.real
         return 1j * self.imaginary if self.real is None else self.real + 1j * self.imaginary
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether what is tagged has an imaginary part."""
-        return self.imaginary is not None
 
 
 @dataclass(frozen=True)
