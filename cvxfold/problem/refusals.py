@@ -5,6 +5,7 @@ Messages keep cvxpylayers' first words, so that what matched on them still does.
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from typing import Any
 
 import cvxpy as cp
@@ -89,7 +90,7 @@ def explained(error: Exception, problem: cp.Problem, gp: bool) -> Exception:
         return ValueError(f"{error}{_broken_rule(problem, gp)}") if _is_of_rules(error) else error
     said = f": {error}" if str(error) else ""
     return ValueError(
-        f"problem: cvxpy {cp.__version__} could not canonicalize {_culprit(problem, error, gp)} "
+        f"problem: cvxpy {version('cvxpy')} could not canonicalize {_culprit(problem, error, gp)} "
         f"({type(error).__name__}{said})"
     )
 
@@ -138,6 +139,7 @@ def _smallest(part: Any) -> Any:
 def _culprit(problem: cp.Problem, error: Exception, gp: bool) -> str:
     """Which part of a problem cvxpy fails on in the same way where it stands alone."""
     nothing = cp.Minimize(cp.Constant(1.0))
+    parts: list[tuple[str, Any, cp.Problem]]
     parts = [("the constraint", one, cp.Problem(nothing, [one])) for one in problem.constraints]
     parts.append(("the objective", problem.objective, cp.Problem(problem.objective)))
     for what, part, alone in parts:
