@@ -41,7 +41,7 @@ class Recovery:
             value = value.permute(0, *range(len(spec.shape), 0, -1))
         if self._limits is not None:  # as a constant, since a sign that rounding broke changes no gradient
             known = value.detach()
-            value = value + (known.clamp(*self._limits) - known)
+            value = value + (within(known, self._limits) - known)
         return value.exp() if spec.exp else value
 
 
@@ -71,3 +71,8 @@ def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | No
     signs, most = spec.signs.reshape(spec.shape), np.inf
     least, largest = np.where(signs > 0, 0.0, -most), np.where(signs < 0, 0.0, most)
     return torch.as_tensor(least, device=device), torch.as_tensor(largest, device=device)
+
+
+def within(value: Tensor, limits: tuple[Tensor, Tensor] | None) -> Tensor:
+    """A value ``(B, *shape)`` or ``(*shape)`` with the signs that it should have."""
+    return value if limits is None else value.clamp(*limits)
