@@ -39,7 +39,7 @@ def judge_forward(report: Report, options: Options, said: Said) -> None:
             f"instances {missed} did not reach the tolerance {options.forward.eps_abs:.1e} "
             f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol"
         )
-        _complain(_FORWARD, {Status.UNCONVERGED: text}, options.on_unconverged, report, said)
+        _complain(_FORWARD, {str(Status.UNCONVERGED): text}, options.on_unconverged, report, said)
 
 
 def judge_backward(report: Report, options: Options, said: Said) -> None:
@@ -57,7 +57,7 @@ def judge_backward(report: Report, options: Options, said: Said) -> None:
     for way, found in sorted(by_way.items(), reverse=True):  # what warns is said before what raises
         degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in found)
         error = DegenerateError if degenerate else ConvergenceError
-        texts: dict[str, str] = {complaint.verdict: complaint.text for complaint in found}
+        texts: dict[str, str] = {str(complaint.verdict): complaint.text for complaint in found}
         _complain(_BACKWARD, texts, way, report, said, error)
 
 

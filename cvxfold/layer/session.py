@@ -172,11 +172,15 @@ class Session:
         whole = _put_together(found, answer)  # 2
         record = replace(whole.record, seconds=time.perf_counter() - started)
         answer.report.set_backward(record)
-        try:
-            judge_backward(answer.report, options, self.said)  # 3
-        finally:
-            self.notify(answer.report)
+        self.judge_backward(answer.report, options)  # 3
         return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
+
+    def judge_backward(self, report: Report, options: Options) -> None:
+        """Complain about gradients that are not to be trusted, and call back all that listen."""
+        try:
+            judge_backward(report, options, self.said)
+        finally:
+            self.notify(report)
 
     def _fold_in_pieces(
         self, piece: Piece[Solution], x_bar: Tensor, y_bar: Tensor, options: Options, deadline: Deadline

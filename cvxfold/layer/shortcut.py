@@ -27,13 +27,12 @@ from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
 from cvxfold.layer.backward import folded_again, refolded
-from cvxfold.layer.complaints import judge_backward
 from cvxfold.layer.options import Options
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.session import Session
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
-from cvxfold.problem.recover import finished
+from cvxfold.problem.recover import finished, within
 from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -119,14 +118,11 @@ class ShortCall:
         """
         arguments = self.arguments
         lead = () if arguments.batch is None else (arguments.batch,)
-        shaped = []
-        for found, spec, limits in zip(
-            self._passage.outputs, self._parts.outputs, self._parts.limits, strict=True
-        ):
-            out = found.view((*lead, *spec.raw_shape))
-            out = out if limits is None else out.clamp(*limits)
-            shaped.append(out.to(arguments.dtype, copy=limits is None))
-        return tuple(shaped)
+        found, parts = self._passage.outputs, self._parts
+        return tuple(
+            within(out.view((*lead, *spec.raw_shape)), limits).to(arguments.dtype, copy=True)
+            for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True)
+        )
 
     def differentiate(self, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
         """Step 3: gradients of the parameters, as they were given, from loss gradients on the outputs."""
@@ -183,10 +179,7 @@ class ShortCall:
         record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
         self._report.set_backward(record)
-        try:
-            judge_backward(self._report, options, session.said)
-        finally:
-            session.notify(self._report)
+        session.judge_backward(self._report, options)
 
     def _again(
         self,

@@ -24,7 +24,7 @@ from cvxfold.fold.unrolled import Descent, Tape, Unrolled
 from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
 from cvxfold.layer.backward import examined
-from cvxfold.layer.complaints import judge_backward, judge_forward
+from cvxfold.layer.complaints import judge_forward
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.problem.program import Program
@@ -162,10 +162,7 @@ class _Backward:
         blank = BackwardRecord.blank(codes, record.method, len(record.history), settings.tol, seconds)
         record = replace(joined([Piece(rows, record)], blank, batch), seconds=seconds)
         self._report.set_backward(record)
-        try:
-            judge_backward(self._report, self._request.options, self._session.said)
-        finally:
-            self._session.notify(self._report)
+        self._session.judge_backward(self._report, self._request.options)
 
     def _record(self, rows: Tensor, x_bar: Tensor, y_bar: Tensor, descent: Descent) -> BackwardRecord:
         """The record of the instances ``rows`` ``(b,)``, whose loss gradients are given."""

@@ -27,7 +27,7 @@ class Recovery:
         terms = terms.reshape(len(terms), *self._spec.raw_shape)
         if self._limits is not None:  # as a constant, since a sign that rounding broke changes no gradient
             known = terms.detach()
-            terms = terms + (known.clamp(*self._limits) - known)
+            terms = terms + (within(known, self._limits) - known)
         return finished(terms, self._spec)
 
 
@@ -47,3 +47,8 @@ def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | No
     signs, most = spec.signs.reshape(spec.raw_shape), np.inf
     least, largest = np.where(signs > 0, 0.0, -most), np.where(signs < 0, 0.0, most)
     return torch.as_tensor(least, device=device), torch.as_tensor(largest, device=device)
+
+
+def within(terms: Tensor, limits: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Terms ``(*batch, *raw_shape)`` with the signs that they should have."""
+    return terms if limits is None else terms.clamp(*limits)

@@ -247,6 +247,7 @@ def _smallest(part: Any) -> Any:
 def _culprit(problem: cp.Problem, error: Exception, gp: bool) -> str:
     """Which part of a problem cvxpy fails on in the same way where it stands alone."""
     nothing = cp.Minimize(cp.Constant(1.0))
+    parts: list[tuple[str, Any, cp.Problem]]
     parts = [("the constraint", one, cp.Problem(nothing, [one])) for one in problem.constraints]
     parts.append(("the objective", problem.objective, cp.Problem(problem.objective)))
     for what, part, alone in parts:

@@ -245,11 +245,13 @@ class CvxpyLayer(torch.nn.Module):
         """Without cvxpylayers' context, whose problem is not copied."""
         return {name: value for name, value in self.__dict__.items() if name != "ctx"}
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **named: Any
+    ) -> None:
         """Take the state of a layer of cvxpylayers too: its maps, which are the problem's own."""
         for name in BUFFERS:
             state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **named)
 
     def _short_call(self, params: tuple[Tensor, ...], options: Options) -> ShortCall | None:
         """The call by the engine's shortcut, where there is one and all is plain."""

@@ -8,7 +8,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from cvxpylayers.torch import CvxpyLayer as UpstreamLayer
+from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
 from cvxfold.torch import CvxpyLayer
 from problems.cases import said
@@ -107,7 +107,8 @@ def control(kind: type, matrix: str = "PSD") -> Any:
     u, U = cp.Variable(2), cp.Variable((2, 2), PSD=True)
     P, a = cp.Parameter((2, 2), name="P", **{matrix: True}), cp.Parameter(2)
     problem = minimize(0.5 * cp.sum_squares(u - a) + cp.trace(P @ U), U >> np.eye(2), u <= cp.diag(U))
-    options = {"solver_args": {"eps": 1e-10, "mode": "dense"}} if kind is UpstreamLayer else {}
+    exactly: dict[str, Any] = {"solver_args": {"eps": 1e-10, "mode": "dense"}}
+    options = exactly if kind is UpstreamLayer else {}
     return kind(problem, [P, a], [u, U], **options)
 
 

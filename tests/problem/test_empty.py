@@ -22,7 +22,7 @@ def test_they_come_back_empty_and_change_nothing() -> None:
     problem = minimize(0.5 * cp.sum_squares(x - c) + cp.sum(z), none, z >= 1, least)
     variables = [z, x, none.dual_variables[0], least.dual_variables[0]]
     layer = CvxpyLayer(problem, [G, c, h, lowest], variables)
-    c_value = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    c_value = torch.tensor([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]], dtype=torch.float64, requires_grad=True)
     l_value = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     G_value = torch.zeros(2, 0, 3, dtype=torch.float64, requires_grad=True)
     found_z, found_x, found_none, found_least = layer(G_value, c_value, torch.zeros(0), l_value)

@@ -11,7 +11,6 @@ import torch
 _TIGHT = dict.fromkeys(
     ("tol_gap_abs", "tol_gap_rel", "tol_feas", "tol_ktratio", "tol_infeas_abs", "tol_infeas_rel"), 1e-12
 )
-_STEP = 1e-3  # of the differences, relative to the parameters' size
 
 
 def clarabel(
@@ -41,6 +40,7 @@ def check_against_clarabel(
     *,
     tolerance: float = 1e-6,
     of_differences: float = 1e-4,
+    step: float = 1e-3,
 ) -> None:
     """A layer's solutions, and its gradients along a random direction of all parameters together.
 
@@ -50,6 +50,7 @@ def check_against_clarabel(
         values: one tensor ``(B, *shape)``, float64, for each parameter.
         tolerance: of the solutions, relative to their size or 1.
         of_differences: of the derivatives, likewise.
+        step: of the differences, relative to the parameters' size.
     """
     generator = torch.Generator().manual_seed(len(values))
     ways, leaves = [], []
@@ -73,8 +74,8 @@ def check_against_clarabel(
         loss = torch.stack([(w[i] * out[i]).sum() for w, out in zip(weights, outputs, strict=True)]).sum()
         gradients = torch.autograd.grad(loss, leaves, retain_graph=True)
         slope = sum(float((g[i] * way[i]).sum()) for g, way in zip(gradients, ways, strict=True))
-        ahead, behind = solutions(_STEP), solutions(-_STEP)
+        ahead, behind = solutions(step), solutions(-step)
         difference = sum(
             float((w[i].numpy() * (a - b)).sum()) for w, a, b in zip(weights, ahead, behind, strict=True)
-        ) / (2 * _STEP)
+        ) / (2 * step)
         assert abs(slope - difference) <= of_differences * max(1.0, abs(difference)), (i, slope, difference)

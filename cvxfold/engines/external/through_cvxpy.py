@@ -63,7 +63,7 @@ class CompiledForm:
     """
 
     def __init__(self, solver: str, instance: Instance) -> None:
-        m, n = instance.A.shape
+        m, n = instance.cones.rows, len(instance.q)
         rows, columns = _entries(instance.A)
         order, nnz = np.arange(len(rows)), len(rows)
         self._solver = solver
@@ -85,7 +85,7 @@ class CompiledForm:
 
     def solve(self, instance: Instance, arguments: dict[str, Any]) -> Outcome:
         """Solve an instance of the same structure, as if it were the first."""
-        m, n = instance.A.shape
+        m, n = instance.cones.rows, len(instance.q)
         self._q.value, self._b.value, self._a.value = instance.q, instance.b, instance.A.data
         if len(self._reached):
             self._F.value = _factor(instance.P[self._reached][:, self._reached].toarray())
@@ -109,7 +109,7 @@ class CompiledForm:
 
 def _entries(matrix: sp.csc_array) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the stored entries, in their order."""
-    return matrix.indices, np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
+    return matrix.indices, np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(matrix.indptr))
 
 
 def _factor(P: np.ndarray) -> np.ndarray:

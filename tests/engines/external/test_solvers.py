@@ -193,8 +193,7 @@ def test_a_solver_through_cvxpy_compiles_once(monkeypatch: pytest.MonkeyPatch) -
     _, values, _ = layer.program(*c.params)
     batch = list(instances(Program(layer.session.entries, values, 4)))
     compiled.clear()
-    for _ in range(3):
-        found = [through_cvxpy("CLARABEL", one, {}) for one in batch]
+    found = [through_cvxpy("CLARABEL", one, {}) for one in batch * 3][-4:]
     assert len(compiled) == 1
     for one, outcome in zip(batch, found, strict=True):
         alone = CompiledForm("CLARABEL", one).solve(one, {})
