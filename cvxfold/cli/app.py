@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that ``--help`` comes at once."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -25,6 +26,7 @@ _Target = Annotated[
         "path/to/file.py:FUNCTION; sampler(batch, seed) gives one array for each parameter.",
     ),
 ]
+_MOST_WORKERS = max(8, 4 * (os.cpu_count() or 1))  # each is a process with PyTorch in it
 _Batch = Annotated[int, typer.Option(min=1, help="Instances.")]
 _Device = Annotated[str, typer.Option(help="Where the values are: cpu, cuda, …")]
 _Dtype = Annotated[str, typer.Option(help="Of the values: float64 or float32.")]
@@ -184,7 +186,9 @@ def fuzz(
     count: Annotated[int, typer.Option(min=1, help="Instances.")] = 240,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the programs.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Instances of each problem.")] = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each on one thread.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes, each on one thread.")
+    ] = 1,
     time_limit: Annotated[
         float | None, typer.Option(min=1e-3, help="Seconds for each forward pass.", show_default="none")
     ] = None,

@@ -23,8 +23,8 @@ NO_FORWARD_MODE = (
     "cvxfold: forward-mode derivatives are not available; use reverse mode (backward, torch.func.jacrev)"
 )
 NO_SECOND_DERIVATIVE = (
-    "cvxfold: a folded gradient cannot be differentiated again (double backward). For Hessians of a function "
-    "of the solution use finite differences of its gradient"
+    "cvxfold: a folded gradient cannot be differentiated again (double backward); a layer with "
+    "backward='unrolled' can, or use finite differences of the gradient"
 )
 
 

@@ -1,9 +1,6 @@
 """What is said where a solution or a gradient falls short, and to whom."""
 
-import os
-import sys
-import warnings
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 
@@ -19,13 +16,17 @@ from cvxfold.errors import (
 )
 from cvxfold.gradient.verdict import Complaint, Verdict
 from cvxfold.layer.options import Options
-from cvxfold.report.records import BackwardRecord, ForwardRecord
+from cvxfold.layer.said import Said, is_due, warn
+from cvxfold.report.report import Report
 
 _SPARE = "; with on_unsolvable='nan' they return NaN and the other instances their solutions"
 
+_FORWARD, _BACKWARD = "forward pass", "backward pass"
 
-def judge_forward(record: ForwardRecord, options: Options) -> None:
+
+def judge_forward(report: Report, options: Options, said: Said) -> None:
     """Raise for instances without a solution, and complain about those that missed the tolerance."""
+    record = report.forward
     infeasible, unbounded = record.instances(Status.INFEASIBLE), record.instances(Status.UNBOUNDED)
     if options.on_unsolvable == "raise":
         if infeasible:
@@ -36,11 +37,11 @@ def judge_forward(record: ForwardRecord, options: Options) -> None:
     missed = record.instances(Status.UNCONVERGED)
     if missed:
         worst = float(record.residual[missed].nan_to_num(torch.inf).amax())
-        _complain(
-            f"forward pass: instances {missed} did not reach the tolerance {options.forward.eps:.1e} "
-            f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol{_unrescued(options)}",
-            options.on_unconverged,
+        text = (
+            f"instances {missed} did not reach the tolerance {options.forward.eps:.1e} "
+            f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol{_unrescued(options)}"
         )
+        _complain(_FORWARD, {str(Status.UNCONVERGED): text}, options.on_unconverged, report, said)
 
 
 def _unrescued(options: Options) -> str:
@@ -49,10 +50,13 @@ def _unrescued(options: Options) -> str:
     return "" if reason is None else f"; {reason}"
 
 
-def judge_backward(record: BackwardRecord, options: Options) -> None:
+def judge_backward(report: Report, options: Options, said: Said) -> None:
     """Complain about gradients that are not to be trusted."""
     if options.on_unconverged == "ignore" == (options.on_degenerate or "ignore"):
         return  # without a look at the device
+    record = report.backward
+    assert record is not None
+    report.complaints = {k: text for k, text in report.complaints.items() if not k.startswith(_BACKWARD)}
     by_way: dict[str, list[Complaint]] = {}
     for complaint in record.complaints():
         degenerate = complaint.verdict is Verdict.DEGENERATE
@@ -61,35 +65,42 @@ def judge_backward(record: BackwardRecord, options: Options) -> None:
     for way, found in sorted(by_way.items(), reverse=True):  # what warns is said before what raises
         degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in found)
         error = DegenerateError if degenerate else ConvergenceError
-        _complain(f"backward pass: {'; '.join(complaint.text for complaint in found)}", way, error)
+        texts: dict[str, str] = {str(complaint.verdict): complaint.text for complaint in found}
+        _complain(_BACKWARD, texts, way, report, said, error)
 
 
 def complain_of_flat(options: Options) -> None:
     """Say that nothing can be learned from a batch whose gradients are all zero to rounding."""
     if options.on_unconverged != "ignore":
-        warnings.warn(
+        warn(
             "backward pass: all gradients of this batch are zero to rounding, though the loss looks at the "
             "solutions: these do not move with the parameters, as the vertices of a linear program do not, "
             "so nothing is learned here; a quadratic term in the objective (0.1 * sum_squares(x)) makes them "
             "move (docs/choosing.md, 'Flat gradients'; report.backward.flat tells which; this is said once)",
             FlatGradientWarning,
-            stacklevel=_frames_to_the_caller(),
         )
 
 
-def _complain(message: str, how: str, error: type[ConvergenceError] = ConvergenceError) -> None:
+def _complain(
+    subject: str,
+    texts: Mapping[str, str],
+    how: str,
+    report: Report,
+    said: Said,
+    error: type[ConvergenceError] = ConvergenceError,
+) -> None:
+    """Note complaints in the report, by kind, and raise or warn: in full the first time, then by counts."""
+    if how == "ignore":
+        return
+    report.complaints |= {f"{subject}: {kind}": text for kind, text in texts.items()}
     if how == "raise":
-        raise error(message)
-    if how == "warn":
-        warnings.warn(message, ConvergenceWarning, stacklevel=_frames_to_the_caller())
-
-
-def _frames_to_the_caller() -> int:
-    """How many frames up the first one is that belongs neither to cvxfold nor to torch."""
-    inner = tuple(
-        f"{Path(module.__file__ or '').parent}{os.sep}" for module in (sys.modules["cvxfold"], torch)
-    )
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inner):
-        frame, depth = frame.f_back, depth + 1
-    return depth
+        raise error(f"{subject}: {'; '.join(texts.values())}")
+    parts = []
+    for kind, text in texts.items():
+        times = said.times(f"{subject}: {kind}")
+        if times == 1:
+            parts.append(text)
+        elif is_due(times):
+            parts.append(f"{kind!s} for the {times:,}th time; layer.report and cvxfold.Monitor tell all")
+    if parts:
+        warn(f"{subject}: {'; '.join(parts)}", ConvergenceWarning)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_wrapped
-from cvxfold.problem.attributes import inside
+from cvxfold.problem.arguments import name_of
 from cvxfold.problem.structure import ParameterSpec
 
-_DTYPES = (torch.float64, torch.float32)
+_FLOATS = (torch.float64, torch.float32)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class PlainArguments:
         tensors: as they were given, but for logarithms where the problem has those.
         batched: which have a batch dimension. batch: its size B, or None where none has one.
         dtype: of the outputs.
+        uneven: the names of parameters that are declared symmetric and are not to rounding.
     """
 
     tensors: Sequence[Tensor]
     batched: Sequence[bool]
     batch: int | None
     dtype: torch.dtype
+    uneven: Sequence[str] = ()
 
     @classmethod
     def of(cls, values: Sequence[Any], specs: Sequence[ParameterSpec]) -> "PlainArguments | None":
@@ -36,9 +39,15 @@ class PlainArguments:
             return None
         batch: int | None = None
         batched, tensors, dtype = [], list(values), None
+        uneven: list[str] = []
         for k, (value, spec) in enumerate(zip(values, specs, strict=True)):
-            if not isinstance(value, Tensor) or value.dtype not in _DTYPES or not value.is_cpu:
+            if not isinstance(value, Tensor) or not value.is_cpu or spec.field != "real":
                 return None
+            kind = value.dtype
+            if kind not in _FLOATS:
+                if kind not in _INTEGERS or spec.log or spec.declared:
+                    return None
+                kind = torch.get_default_dtype()
             if value.layout is not torch.strided or is_wrapped(value):
                 return None
             shape = value.shape
@@ -48,12 +57,15 @@ class PlainArguments:
                     return None
                 batch = shape[0]
             batched.append(has_batch)
-            dtype = value.dtype if dtype is None else torch.promote_types(dtype, value.dtype)
-            if spec.log or spec.domain is not None:
-                if not _in_domain(value.detach(), spec, has_batch):
+            dtype = kind if dtype is None else torch.promote_types(dtype, kind)
+            if spec.log or spec.declared:
+                wide = (value if has_batch else value.unsqueeze(0)).detach().to(torch.float64)
+                if not _in_domain(wide, spec, kind):
                     return None
+                if spec.declared.has_triangle and bool(spec.declared.uneven(wide, kind).any()):
+                    uneven.append(name_of(k, spec))
                 tensors[k] = value.log() if spec.log else value
-        return None if batch == 0 or dtype is None else cls(tensors, batched, batch, dtype)
+        return None if batch == 0 or dtype is None else cls(tensors, batched, batch, dtype, uneven)
 
     @property
     def instances(self) -> int:
@@ -61,11 +73,9 @@ class PlainArguments:
         return 1 if self.batch is None else self.batch
 
 
-def _in_domain(value: Tensor, spec: ParameterSpec, batched: bool) -> bool:
-    wide = (value if batched else value.unsqueeze(0)).to(torch.float64)
+def _in_domain(wide: Tensor, spec: ParameterSpec, dtype: torch.dtype) -> bool:
     if not bool(wide.isfinite().all()):
         return False
     if spec.log:
         return bool((wide > 0).all())
-    assert spec.domain is not None
-    return bool(inside(spec.domain, wide, value.dtype).all())
+    return bool(spec.declared.inside(wide, dtype).all())

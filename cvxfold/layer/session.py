@@ -24,6 +24,7 @@ from cvxfold.layer.complaints import complain_of_flat, judge_backward, judge_for
 from cvxfold.layer.options import Options
 from cvxfold.layer.per_thread import PerThread
 from cvxfold.layer.request import CallRequest
+from cvxfold.layer.said import Said
 from cvxfold.layer.samples import WarmStarts
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Entries, Program
@@ -46,7 +47,7 @@ class Session:
         engine: what works on it, and remembers what its next call can use.
         starts: what warm starts begin from.
         unroller: an engine whose iterations can be differentiated, where that is asked for.
-        flat_is_said: whether it was said that gradients are flat.
+        said: what was warned of. flat_is_said: whether it was said that gradients are flat.
     """
 
     def __init__(self, structure: Structure, moving: Moving, engine: str = "auto") -> None:
@@ -55,6 +56,7 @@ class Session:
         self.engine: Engine = engine_for(self.entries, engine)
         self.unroller: Unroller = unroller_of(self.engine, structure)
         self.starts = WarmStarts()
+        self.said = Said()
         self._shortcut: Shortcut | None = None
         self._looked_for_shortcut = False
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
@@ -130,8 +132,10 @@ class Session:
         if request.warm is not None:
             request.warm.keep(answer)
         self.remember(answer.report)
-        self.notify(answer.report)
-        judge_forward(answer.report.forward, request.options)  # 3
+        try:
+            judge_forward(answer.report, request.options, self.said)  # 3
+        finally:
+            self.notify(answer.report)
         return answer
 
     @staticmethod
@@ -178,10 +182,16 @@ class Session:
         whole = _put_together(found, answer)  # 2
         record = replace(whole.record, seconds=time.perf_counter() - started)
         answer.report.set_backward(record)
-        self.notify(answer.report)
-        judge_backward(record, options)  # 3
+        self.judge_backward(answer.report, options)  # 3
         self.say_if_flat(record, options)
         return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
+
+    def judge_backward(self, report: Report, options: Options) -> None:
+        """Complain about gradients that are not to be trusted, and call back all that listen."""
+        try:
+            judge_backward(report, options, self.said)
+        finally:
+            self.notify(report)
 
     def _fold_in_pieces(
         self, piece: Piece[Solution], x_bar: Tensor, y_bar: Tensor, options: Options, deadline: Deadline

@@ -27,13 +27,12 @@ from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
 from cvxfold.layer.backward import folded_again, refolded
-from cvxfold.layer.complaints import judge_backward
 from cvxfold.layer.options import Options
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.session import Session
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
-from cvxfold.problem.recover import places
+from cvxfold.problem.recover import finished, within
 from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -54,11 +53,13 @@ class LayerParts:
 
     Args:
         session: that lasts. outputs: what the layer returns.
+        limits: the least and the largest value of each output's terms, or None.
         parametrize: the general way from parameters to stored entries.
     """
 
     session: Session
     outputs: Sequence[OutputSpec]
+    limits: Sequence[tuple[Tensor, Tensor] | None]
     parametrize: Parametrize
 
 
@@ -108,18 +109,19 @@ class ShortCall:
         self._parts.session.notify(self._report)
         found = _Directly.apply(self, *self.arguments.tensors)
         specs = self._parts.outputs
-        return tuple(out.exp() if spec.exp else out for out, spec in zip(found, specs, strict=True))
+        return tuple(finished(out, spec) for out, spec in zip(found, specs, strict=True))
 
     def shaped(self) -> tuple[Tensor, ...]:
-        """The variables in their shapes and the outputs' dtype.
+        """The variables' terms in their shapes and the outputs' dtype.
 
         Copies: a view of what its own node holds could not be changed in place.
         """
         arguments = self.arguments
         lead = () if arguments.batch is None else (arguments.batch,)
+        found, parts = self._passage.outputs, self._parts
         return tuple(
-            found.view((*lead, *spec.shape)).to(arguments.dtype, copy=True)
-            for found, spec in zip(self._passage.outputs, self._parts.outputs, strict=True)
+            within(out.view((*lead, *spec.raw_shape)), limits).to(arguments.dtype, copy=True)
+            for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True)
         )
 
     def differentiate(self, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
@@ -178,8 +180,7 @@ class ShortCall:
         record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
         self._report.set_backward(record)
-        session.notify(self._report)
-        judge_backward(record, options)
+        session.judge_backward(self._report, options)
 
     def _again(
         self,
@@ -207,9 +208,9 @@ class ShortCall:
         x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
         for bar, spec in zip(bars, self._parts.outputs, strict=True):
             if bar is not None:
-                index, scale = (torch.from_numpy(part) for part in places(spec))
+                index, factors = torch.as_tensor(spec.index.ravel()), torch.as_tensor(spec.factors.ravel())
                 target = x_bar if spec.source == "primal" else y_bar
-                target.index_add_(1, spec.entries.start + index, bar[rows] * scale)
+                target.index_add_(1, index, bar[rows] * factors)
         again, part = refolded(session.engine, solution, (x_bar, y_bar), settings)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [

@@ -1,6 +1,5 @@
 """What cvxpylayers' ``solver_args`` mean here."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,13 +8,17 @@ from cvxfold.checks import require_count, require_positive
 from cvxfold.engines.choose import ExternalSolver, external_solver
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.layer.options import ForwardSolver, Options
+from cvxfold.layer.said import Said
 
 _MEANINGLESS = frozenset({
-    "mode", "n_jobs_backward", "warm_start", "warm_starts", "raise_on_error", "lsqr_args",
+    "mode", "derivative_kwargs", "n_jobs_backward", "warm_start", "warm_starts", "raise_on_error",
+    "lsqr_args", "gpu",
 })  # fmt: skip
 _OF_OTHER_SOLVERS = frozenset({
-    "n_jobs_forward", "acceleration_interval", "use_indirect",
+    "n_jobs_forward", "acceleration_interval", "use_indirect", "scale", "adaptive_scale", "alpha", "rho_x",
+    "normalize",
 })  # fmt: skip
+_OTHER_GRADIENTS = "lpgd"  # how those of diffcp's modes begin that are no derivatives
 _FORWARD = {
     "eps": ("eps_abs", "eps_rel"),
     "eps_abs": ("eps_abs",),
@@ -37,10 +40,11 @@ _FORWARD = {
 _ITS_OWN = {"max_iters", "max_iter", "time_limit", "time_limit_secs", "acceleration_lookback"}
 
 
-def updated(options: Options, solver_args: Mapping[str, Any] | None) -> Options:
+def updated(options: Options, solver_args: Mapping[str, Any] | None, said: Said) -> Options:
     """Options with cvxpylayers' ``solver_args`` on top.
 
-    ``solve_method`` names the solver of the forward pass, as it does there.
+    ``solve_method`` names the solver of the forward pass, as it does there. What means nothing here is
+    warned of once.
 
     Raises:
         ValueError: a key that neither cvxfold nor the solver knows, or a value out of range.
@@ -63,12 +67,17 @@ def updated(options: Options, solver_args: Mapping[str, Any] | None) -> Options:
         # Its tolerances say what counts as solved; its iterations are not ours.
         rest = {key: rest[key] for key in rest.keys() & _FORWARD.keys() - _ITS_OWN}
     forward = _changed(options.forward, rest)
-    if ignored:
-        warnings.warn(
-            f"solver_args: {', '.join(sorted(ignored))}: no meaning for cvxfold's solver, ignored",
-            UserWarning,
-            stacklevel=3,
+    if str(solver_args.get("mode", "")).startswith(_OTHER_GRADIENTS):
+        ignored = ignored - {"mode", "derivative_kwargs"}
+        said.once(
+            "solver_args: lpgd",
+            f"solver_args: mode={solver_args['mode']!r}: there is no Lagrangian proximal gradient descent "
+            "here; the gradient is the derivative itself, which differs from what this mode gives",
         )
+    if ignored:
+        names = ", ".join(sorted(ignored))
+        text = f"solver_args: {names}: no meaning for cvxfold's solver, ignored"
+        said.once(f"solver_args: {names}", text)
     return replace(options, forward=forward, solver=solver)
 
 

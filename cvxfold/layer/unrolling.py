@@ -24,7 +24,7 @@ from cvxfold.fold.unrolled import Descent, Tape, Unrolled
 from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
 from cvxfold.layer.backward import examined
-from cvxfold.layer.complaints import judge_backward, judge_forward
+from cvxfold.layer.complaints import judge_forward
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.problem.program import Program
@@ -90,8 +90,10 @@ def solve_unrolled(
         record.codes[invalid] = INVALID
         report = Report(record, solution.engine)
         session.remember(report)
-        session.notify(report)
-        judge_forward(record, options)
+        try:
+            judge_forward(report, options, session.said)
+        finally:
+            session.notify(report)
     watch.wait(solution, report, x, y)  # 4
     return x, y, absent
 
@@ -160,8 +162,7 @@ class _Backward:
         blank = BackwardRecord.blank(codes, record.method, len(record.history), settings.tol, seconds)
         record = replace(joined([Piece(rows, record)], blank, batch), seconds=seconds)
         self._report.set_backward(record)
-        self._session.notify(self._report)
-        judge_backward(record, self._request.options)
+        self._session.judge_backward(self._report, self._request.options)
 
     def _record(self, rows: Tensor, x_bar: Tensor, y_bar: Tensor, descent: Descent) -> BackwardRecord:
         """The record of the instances ``rows`` ``(b,)``, whose loss gradients are given."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_mapped
 from cvxfold.errors import ParameterTypeError
-from cvxfold.problem.attributes import DESCRIPTIONS, inside
 from cvxfold.problem.structure import ParameterSpec
 
 
@@ -23,12 +23,13 @@ class Arguments:
     """The checked arguments of a call.
 
     Args:
-        tensors: each ``(1|B, *shape)``, float64.
+        tensors: each ``(1|B, *raw_shape)``, float64.
         batch: B, or None where no argument has a batch dimension.
-        dtype: of the outputs.
+        dtype: of the outputs; the real one of complex outputs.
         device: of everything.
         invalid: instances with values that cannot be solved for, ``(B,)``; ones stand in their place. None
             where all are valid.
+        uneven: the names of parameters that are declared symmetric or Hermitian and are not to rounding.
     """
 
     tensors: list[Tensor]
@@ -36,6 +37,7 @@ class Arguments:
     dtype: torch.dtype
     device: torch.device
     invalid: Tensor | None = None
+    uneven: Sequence[str] = ()
 
 
 def prepare(
@@ -44,22 +46,27 @@ def prepare(
     """Check the arguments of a call against the problem's parameters.
 
     Args:
-        values: one tensor for each parameter, each of the parameter's shape or with a batch dimension before.
+        values: one tensor for each parameter, each of the parameter's shape or with a batch dimension before;
+            or an array or a number.
         specs: the parameters.
         invalid_is_error: whether values that are not finite or outside of their declared set raise.
 
     Raises:
         ValueError: a wrong number, shape, batch size or device of tensors, or invalid values.
-        ParameterTypeError: something else than a real floating-point tensor.
+        ParameterTypeError: something else than a dense tensor or array, or a number; or complex numbers where
+            the parameter is real, or real ones where it is imaginary.
     """
     if len(values) != len(specs):
+        listed = len(values) == 1 and isinstance(values[0], list | tuple)
         raise ValueError(
             "A tensor must be provided for each CVXPY parameter; "
-            f"received {len(values)} tensors, expected {len(specs)}"
+            f"received {len(values)} tensors, expected {len(specs)} "
+            f"({', '.join(spec.name for spec in specs)})"
+            + ("; give them one by one, layer(*tensors), not in a list" if listed else "")
         )
-    names = [f"parameter {number} ({spec.name})" for number, spec in enumerate(specs)]
-    for name, value in zip(names, values, strict=True):
-        _check_type(name, value)
+    names = [name_of(number, spec) for number, spec in enumerate(specs)]
+    dtype, device = _of_outputs(values)
+    values = [_as_tensor(*each, device) for each in zip(names, values, specs, strict=True)]
     sizes = [_batch_size(*each) for each in zip(names, values, specs, strict=True)]
     batches = {size for size in sizes if size is not None}
     if len(batches) > 1:
@@ -69,32 +76,87 @@ def prepare(
         raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
     _check_devices(names, values)
     tensors = [
-        (value if size is not None else value.unsqueeze(0)).to(torch.float64)
-        for value, size in zip(values, sizes, strict=True)
+        _real_numbers(value if size is not None else value.unsqueeze(0), spec)
+        for value, size, spec in zip(values, sizes, specs, strict=True)
     ]
     count = batches.pop() if batches else None
-    valid = _valid(tensors, specs, [value.dtype for value in values])
+    dtypes = [_real_dtype(value.dtype, torch.float64) for value in values]
+    valid = _valid(tensors, specs, dtypes)
     invalid = None
     if valid is not None:
         if invalid_is_error:
             _raise_invalid(names, valid, specs)
         invalid = ~torch.stack([(a & b).expand(1 if count is None else count) for a, b in valid]).all(0)
+        one = torch.ones((), device=device)
         tensors = [
-            torch.where((a & b).view(-1, *[1] * (tensor.dim() - 1)), tensor, 1.0)
-            for tensor, (a, b) in zip(tensors, valid, strict=True)
+            torch.where((a & b).view(-1, *[1] * (tensor.dim() - 1)), tensor, _real_numbers(one, spec))
+            for tensor, spec, (a, b) in zip(tensors, specs, valid, strict=True)
         ]
-    dtype = reduce(torch.promote_types, (value.dtype for value in values)) if values else torch.float64
-    device = values[0].device if values else torch.device("cpu")
-    return Arguments(tensors, count, dtype, device, invalid)
+    uneven = [
+        name
+        for name, spec, value, of in zip(names, specs, tensors, dtypes, strict=True)
+        if spec.declared.has_triangle
+        and not is_mapped(value)
+        and bool(spec.declared.uneven(_numbers(value, spec), of).any())
+    ]
+    return Arguments(tensors, count, dtype, device, invalid, uneven)
 
 
-def _check_type(name: str, value: Any) -> None:
+def name_of(number: int, spec: ParameterSpec) -> str:
+    """A parameter in a message."""
+    return f"parameter {number} ({spec.name})"
+
+
+def _of_outputs(values: Sequence[Any]) -> tuple[torch.dtype, torch.device]:
+    """The dtype, of real numbers, and device that tensors ask for; arrays have a say where there are none."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    dtypes = [torch.as_tensor(value).dtype for value in values if _is_array(value)]
+    dtypes = [value.dtype for value in tensors] or dtypes
+    default = torch.get_default_dtype()
+    kinds = (_real_dtype(dtype, default) for dtype in dtypes)
+    return (reduce(torch.promote_types, kinds) if dtypes else default if values else torch.float64), device
+
+
+def _real_dtype(dtype: torch.dtype, of_integers: torch.dtype) -> torch.dtype:
+    return dtype.to_real() if dtype.is_floating_point or dtype.is_complex else of_integers
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiubc"
+
+
+def _as_tensor(name: str, value: Any, spec: ParameterSpec, device: torch.device) -> Tensor:
+    """A tensor of the parameter's numbers; arrays and numbers become one."""
+    if _is_array(value) or isinstance(value, float | int | complex):
+        dtype = torch.complex128 if np.iscomplexobj(value) else torch.float64
+        value = torch.as_tensor(value, dtype=dtype, device=device)
     if not isinstance(value, Tensor):
-        raise ParameterTypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        hint = "torch.as_tensor may make one of it"
+        if isinstance(value, list | tuple) and any(isinstance(each, Tensor) for each in value):
+            hint = "give tensors one by one, layer(*tensors)"
+        raise ParameterTypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}; {hint}")
     if value.layout != torch.strided:
         raise ParameterTypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
-    if not value.dtype.is_floating_point:
-        raise ParameterTypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+    if spec.field == "imaginary" and not value.is_complex():
+        raise ParameterTypeError(
+            f"{name}: expected a complex dtype, as the parameter is declared imaginary, got {value.dtype}"
+        )
+    if spec.field == "real" and value.is_complex():
+        raise ParameterTypeError(f"{name}: expected a dtype of real numbers, got {value.dtype}")
+    return value
+
+
+def _real_numbers(value: Tensor, spec: ParameterSpec) -> Tensor:
+    """A batch of a parameter's values, float64; real and imaginary parts side by side where it is complex."""
+    if spec.field == "real":
+        return value.to(torch.float64)
+    return torch.view_as_real(value.to(torch.complex128).resolve_conj())
+
+
+def _numbers(tensor: Tensor, spec: ParameterSpec) -> Tensor:
+    """The values of such a batch, ``(1|B, *shape)``, float64 or complex128."""
+    return tensor if spec.field == "real" else torch.view_as_complex(tensor)
 
 
 def _batch_size(name: str, value: Tensor, spec: ParameterSpec) -> int | None:
@@ -133,7 +195,7 @@ def _valid(
         return None  # values cannot be looked at here; the solve looks at what they become
     masks = [
         (
-            tensor.isfinite().reshape(len(tensor), math.prod(spec.shape)).all(1),
+            tensor.isfinite().reshape(len(tensor), math.prod(spec.raw_shape)).all(1),
             _inside(spec, tensor, dtype),
         )
         for tensor, spec, dtype in zip(tensors, specs, dtypes, strict=True)
@@ -159,17 +221,15 @@ def _raise_invalid(
 def _inside(spec: ParameterSpec, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if spec.log:
         return (tensor > 0).reshape(len(tensor), math.prod(spec.shape)).all(1)
-    if spec.domain is None:
+    if not spec.declared:
         return torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
-    return inside(spec.domain, tensor, dtype)
+    return spec.declared.inside(_numbers(tensor, spec), dtype)
 
 
 def _description(spec: ParameterSpec) -> str:
     if spec.log:
         return "positive values (geometric program)"
-    if spec.domain is None:
-        return "finite values"
-    return f"{DESCRIPTIONS[spec.domain]} (the parameter is declared {spec.domain})"
+    return str(spec.declared) or "finite values"
 
 
 def _shorten(indices: Sequence[int], most: int = 20) -> str:

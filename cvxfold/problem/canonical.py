@@ -1,24 +1,30 @@
-"""CVXPY problem → structure of a cone program. The one module that touches cvxpylayers' internals.
+"""CVXPY problem → structure of a cone program.
 
-cvxpylayers' ``parse_args`` does the canonicalization (for SCS, with a quadratic objective). It hands over
-sparse matrices that map the parameter vector, with a trailing 1, to the stored entries of P and [−A | b]
-in column order and to q; they are split here into one affine map for each of P, q, A, b.
+cvxpy canonicalizes it for SCS, with a quadratic objective; where its rules for those do not take the problem,
+in the same form with a linear one, which it makes for diffcp. It hands over sparse matrices that map the
+parameter vector, with a trailing 1, to the stored entries of P and [−A | b] in column order and to q; they
+are split here into one affine map for each of P, q, A, b.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from cvxpylayers.interfaces.base import SolverInterface
-from cvxpylayers.utils.parse_args import LayersContext, VariableRecovery, parse_args
 
 from cvxfold.cones.dims import ConeDims
-from cvxfold.problem.attributes import NAMES
+from cvxfold.problem.attributes import NAMES, DeclaredSet
+from cvxfold.problem.compilation import CvxpyError, Form, compiled
+from cvxfold.problem.empty import without_empty_parts
 from cvxfold.problem.infinite import require_finite, without_bounds_at_infinity
-from cvxfold.problem.structure import Canonical, IndexArray, OutputSpec, ParameterSpec, Structure
+from cvxfold.problem.location import AffineForm, Location
+from cvxfold.problem.quadratic_forms import allows_quadratic_objective, with_forms_of_variables
+from cvxfold.problem.refusals import check_dpp, check_parts, explained, refuse
+from cvxfold.problem.signs import with_signs
+from cvxfold.problem.structure import Canonical, IndexArray, ParameterSpec, Structure
+from cvxfold.problem.sums import check
 
 _TWO_ROLES = (
     "parameters: one of them is both a factor and an exponent of the geometric program, which its canonical "
@@ -46,57 +52,54 @@ def canonicalize(
         canon_backend: cvxpy's canonicalization backend.
 
     Raises:
-        ValueError: the problem is not DPP, a parameter or variable is not the problem's, the canonical
-            form needs a cone that is not supported, or a constant other than a bound is not finite.
+        TypeError: no problem, or something that is no parameter.
+        ValueError: the problem is not DPP or not supported, a parameter or variable is not the problem's, or
+            the canonical form needs a cone that is not supported, or a constant other than a bound is not finite.
     """
-    if not isinstance(problem, cp.Problem):
-        raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")
-    if problem.is_mixed_integer():
-        raise ValueError("problem: has integer or boolean variables; its solution map has no derivative")
-    for variable in problem.variables():
-        if any(variable.attributes[name] for name in ("diag", "sparsity", "hermitian", "complex", "imag")):
-            raise ValueError(
-                f"variable {variable.name()}: diag, sparse and complex variables are not supported"
-            )
+    check_parts(problem, parameters, variables)
+    refuse(problem, variables)
+    # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
+    own = without_empty_parts(problem)
+    own = own if gp else with_forms_of_variables(own)
+    conic = not gp and not allows_quadratic_objective(own) and own.is_dpp()
+    form = Form("DIFFCP", quadratic=False) if conic else Form()
+    check_dpp(own, problem, gp=gp, quadratic=form.quadratic)
+    options = {"verbose": verbose, "canon_backend": canon_backend}
     try:
-        context = parse_args(
-            # A problem of our own around the same expressions: what cvxpy caches on a Problem stays ours.
-            cp.Problem(problem.objective, problem.constraints),
-            _as_list(variables),
-            _as_list(parameters),
-            None,
-            gp=gp,
-            verbose=verbose,
-            canon_backend=canon_backend,
-            custom_solver=_Canonicalizer(),
+        compilation = compiled(own, variables, parameters, form, gp=gp, **options)
+    except CvxpyError as error:
+        reason: Any = error.__cause__
+        raise explained(reason, problem, gp) from reason
+    location = Location(AffineForm(*maps_of(compilation.program)), compilation)
+    where = [location.columns(number, parameter) for number, parameter in enumerate(parameters)]
+    columns = [each for each, _ in where]
+    if unknown := location.unknown(columns):
+        raise ValueError(_TWO_ROLES if gp else f"problem: {unknown} entries of its parameters are unknown")
+    bare = location.bare(columns)
+    ends = np.cumsum([len(each) for each in columns])
+    specs = tuple(
+        ParameterSpec(
+            parameter.name(),
+            tuple(parameter.shape),
+            slice(int(end) - len(each), int(end)),
+            places,
+            log,
+            next((name for name in NAMES if parameter.attributes[name]), None),
+            DeclaredSet.of(parameter),
+            _field(parameter),
         )
-    except ValueError as error:
-        hint = _broken_rule(problem, gp) if str(error).startswith("Problem must be DPP") else ""
-        raise ValueError(f"{error}{hint}") from error
-    structure, P, q, A, b = maps_of(context)
-    structure, A, b = without_bounds_at_infinity(structure, A, b)
-    require_finite(P, q, A, b)
-    outputs = tuple(
-        _cone_dual(variable, recovery, problem) or _output(recovery, gp)
-        for variable, recovery in zip(_as_list(variables), context.var_recover, strict=True)
+        for parameter, end, (each, places), log in zip(parameters, ends, where, compilation.logs, strict=True)
     )
-    specs = _parameter_specs(context)
-    vector: Any = context.q  # of the parameter vector with a trailing 1
-    columns, known = vector.shape[1] - 1, sum(spec.columns.stop - spec.columns.start for spec in specs)
-    if columns != known:
-        raise ValueError(_TWO_ROLES if gp else f"problem: expected {known} parameter entries, got {columns}")
-    return Canonical(structure, specs, outputs, P, q, A, b)
+    structure, A, b = without_bounds_at_infinity(bare.structure, bare.A, bare.b)
+    require_finite(bare.P, bare.q, A, b)
+    outputs = tuple(with_signs(location.output(variable, gp), structure) for variable in variables)
+    return Canonical(structure, specs, outputs, bare.P, bare.q, A, b)
 
 
-def _broken_rule(problem: cp.Problem, gp: bool) -> str:
-    """What is wrong with a problem that is not DPP, as far as cvxpy's other rules tell."""
-    if gp:
-        return "" if problem.is_dgp() else " It is no geometric program by cvxpy's rules (DGP)."
-    if problem.is_dcp():
-        return " It is convex by cvxpy's rules (DCP), but a parameter stands where it may not (DPP)."
-    if problem.is_dgp():
-        return " It is a geometric program: give gp=True (on the command line --gp)."
-    return " It is not convex by cvxpy's rules (DCP)."
+def _field(parameter: cp.Parameter) -> Literal["real", "complex", "imaginary"]:
+    if parameter.is_imag():
+        return "imaginary"
+    return "complex" if parameter.is_complex() else "real"
 
 
 def as_it_was(reduced: Any) -> tuple[Any, IndexArray | None]:
@@ -140,38 +143,29 @@ def _row_keys(matrix: Any) -> list[Any]:
 
 
 def maps_of(
-    context: LayersContext,
+    context: Any,
 ) -> tuple[Structure, sp.csr_array, sp.csr_array, sp.csr_array, sp.csr_array]:
-    """The structure in cvxpylayers' context, and the maps to P, q, A and b.
+    """The structure in a canonical form, and the maps to P, q, A and b.
 
-    The entries of b follow those of A in cvxpylayers' vector of [−A | b].
+    The entries of b follow those of A in the vector of [−A | b].
+
+    Args:
+        context: cvxpy's ``ParamConeProg``, or cvxpylayers' context, which has the same names.
+
+    Raises:
+        ValueError: it has cones that are not supported, or does not add up.
     """
     cones = _cone_dims(context.cone_dims)
     P, P_entries = _quadratic(context)
     q = sp.csr_array(context.q)[:-1]
     A, A_entries, b, b_entries = _constraints(context, q.shape[1])
     structure = Structure(q.shape[0], cones.rows, cones, P_entries, A_entries, _constants(A), b_entries)
+    index: Any = context.reduced_A.problem_data_index
+    check(structure, {"P": P, "q": q, "A": A, "b": b}, None if index is None else int(index[2][0]))
     return structure, P, q, A, b
 
 
-class _Canonicalizer(SolverInterface):
-    """Asks ``parse_args`` for SCS's form with a quadratic objective; never solves."""
-
-    canon_solver = "SCS"
-    supports_quad_obj = True
-
-    def solve_torch_batch(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("used for canonicalization only")
-
-    derivative_torch_batch: Callable[..., Any] = solve_torch_batch
-
-
-def _as_list(given: Any) -> Any:
-    """Tuples become lists; anything else goes on to ``parse_args``, which says what is wrong with it."""
-    return list(given) if isinstance(given, tuple) else given
-
-
-def _quadratic(context: LayersContext) -> tuple[sp.csr_array, IndexArray]:
+def _quadratic(context: Any) -> tuple[sp.csr_array, IndexArray]:
     reduced: Any = context.reduced_P
     if reduced.problem_data_index is None:
         q: Any = context.q
@@ -179,9 +173,7 @@ def _quadratic(context: LayersContext) -> tuple[sp.csr_array, IndexArray]:
     return sp.csr_array(reduced.reduced_mat), _places(reduced.problem_data_index)
 
 
-def _constraints(
-    context: LayersContext, width: int
-) -> tuple[sp.csr_array, IndexArray, sp.csr_array, IndexArray]:
+def _constraints(context: Any, width: int) -> tuple[sp.csr_array, IndexArray, sp.csr_array, IndexArray]:
     reduced: Any = context.reduced_A
     if reduced.problem_data_index is None:
         empty = sp.csr_array((0, width))
@@ -217,72 +209,3 @@ def _cone_dims(dims: Any) -> ConeDims:
         int(dims.exp),
         tuple(float(alpha) for alpha in dims.p3d),
     )
-
-
-def _parameter_specs(context: LayersContext) -> tuple[ParameterSpec, ...]:
-    triangles = [
-        None if triangle is None else (np.array(triangle[0]), np.array(triangle[1]))
-        for triangle in context.param_triu_indices
-    ]
-    sizes = [
-        parameter.size if triangle is None else len(triangle[0])
-        for parameter, triangle in zip(context.parameters, triangles, strict=True)
-    ]
-    order = np.argsort(context.user_order_to_col_order)
-    starts = np.zeros(len(sizes), dtype=np.int64)
-    starts[order] = np.cumsum([0, *(sizes[i] for i in order)])[:-1]
-    logs = context.gp_log_mask or (False,) * len(sizes)
-    return tuple(
-        ParameterSpec(
-            parameter.name(),
-            tuple(parameter.shape),
-            slice(int(start), int(start) + size),
-            triangle,
-            log,
-            next((name for name in NAMES if parameter.attributes[name]), None),
-        )
-        for parameter, start, size, triangle, log in zip(
-            context.parameters, starts, sizes, triangles, logs, strict=True
-        )
-    )
-
-
-def _output(recovery: VariableRecovery, gp: bool) -> OutputSpec:
-    entries = recovery.primal if recovery.source == "primal" else recovery.dual
-    assert entries is not None
-    packing: dict[str, Literal["full", "triangle", "svec"]] = {
-        "reshape": "full",
-        "svec_primal": "triangle",
-        "svec_dual": "svec",
-    }
-    return OutputSpec(
-        recovery.source,
-        entries,
-        tuple(recovery.shape),
-        packing[recovery.unpack_fn],
-        gp and recovery.source == "primal",
-    )
-
-
-def _cone_dual(variable: cp.Variable, recovery: VariableRecovery, problem: cp.Problem) -> OutputSpec | None:
-    """The dual of one argument of a cone constraint: the arguments' rows alternate, cone by cone.
-
-    cvxpylayers takes them for consecutive. cvxpy's own unpacking, asked to unpack 0, 1, 2, …, tells.
-    """
-    for constraint in problem.constraints:
-        duals = constraint.dual_variables
-        position = next((i for i, dual in enumerate(duals) if dual is variable), None)
-        if position is None or not isinstance(constraint, cp.SOC | cp.ExpCone | cp.PowCone3D):
-            continue
-        assert recovery.dual is not None
-        before = [dual.value for dual in duals]
-        labels = np.arange(constraint.size, dtype=float)
-        is_power = isinstance(constraint, cp.PowCone3D)  # whose multipliers come as columns of three
-        constraint.save_dual_value(labels.reshape(3, -1, order="F") if is_power else labels)
-        places = np.asarray(variable.value).astype(np.int64).ravel()
-        for dual, value in zip(duals, before, strict=True):
-            dual.save_value(value)
-        start = recovery.dual.start - sum(dual.size for dual in duals[:position])
-        entries = slice(start, start + constraint.size)
-        return OutputSpec("dual", entries, tuple(recovery.shape), "listed", False, places)
-    return None

@@ -34,8 +34,8 @@ class Parametrization:
         ]
         used = {number for affine in self._maps for number in affine.parameters}
         self._idle = [number for number in range(len(self._specs)) if number not in used]
-        self._triangles = [
-            None if spec.triangle is None else [torch.as_tensor(i, device=device) for i in spec.triangle]
+        self._places = [
+            None if spec.places is None else torch.as_tensor(spec.places, device=device)
             for spec in canonical.parameters
         ]
 
@@ -43,11 +43,11 @@ class Parametrization:
         """Evaluate the data.
 
         Args:
-            parameters: in the layer's order, each ``(1|B, *shape)``, of one floating dtype.
+            parameters: in the layer's order, each ``(1|B, *raw_shape)``, of one floating dtype.
         """
         columns = [
-            self._column(parameter, spec, triangle)
-            for parameter, spec, triangle in zip(parameters, self._specs, self._triangles, strict=True)
+            self._column(parameter, spec, places)
+            for parameter, spec, places in zip(parameters, self._specs, self._places, strict=True)
         ]
         P, q, A, b = (affine(columns) for affine in self._maps)
         for number in self._idle:  # no datum depends on it, but its gradient is zero rather than None
@@ -55,11 +55,11 @@ class Parametrization:
         return ProgramValues(P, q, A, b)
 
     @staticmethod
-    def _column(parameter: Tensor, spec: ParameterSpec, triangle: list[Tensor] | None) -> Tensor:
-        """The parameter's entries in the parameter vector, ``(1|B, size)``, column-major."""
+    def _column(parameter: Tensor, spec: ParameterSpec, places: Tensor | None) -> Tensor:
+        """The parameter's entries in the parameter vector, ``(1|B, size)``."""
         value = parameter.log() if spec.log else parameter
-        if triangle is not None:
-            return value[:, triangle[0], triangle[1]]
+        if places is not None:
+            return value.reshape(value.shape[0], math.prod(spec.raw_shape)).index_select(1, places)
         return value.permute(0, *range(value.ndim - 1, 0, -1)).reshape(value.shape[0], math.prod(spec.shape))
 
 

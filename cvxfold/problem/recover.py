@@ -1,7 +1,5 @@
 """Solution vectors → the variables that the user asked for."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,42 +17,38 @@ class Recovery:
 
     def __init__(self, spec: OutputSpec, device: torch.device) -> None:
         self._spec = spec
-        self._order: Tensor | None = None
-        self._scale: Tensor | None = None
-        if spec.packing != "full":
-            order, scale = places(spec)
-            self._order = torch.as_tensor(order, device=device)
-            self._scale = torch.as_tensor(scale, device=device)
+        self._index = torch.as_tensor(spec.index.ravel(), device=device)
+        self._factors = torch.as_tensor(spec.factors.ravel(), device=device)
+        self._limits = limits(spec, device)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The variable, ``(B, *shape)``, from x ``(B, n)`` and y ``(B, m)``."""
-        spec = self._spec
-        entries = (x if spec.source == "primal" else y)[:, spec.entries]
-        batch = entries.shape[0]
-        if self._order is not None and self._scale is not None:
-            value = entries.index_select(1, self._order) * self._scale
-            value = value.reshape(batch, *spec.shape)
-        else:
-            reversed_shape = spec.shape[::-1]
-            value = entries.reshape(batch, *reversed_shape)
-            value = value.permute(0, *range(len(spec.shape), 0, -1))
-        return value.exp() if spec.exp else value
+        terms = (x if self._spec.source == "primal" else y).index_select(1, self._index) * self._factors
+        terms = terms.reshape(len(terms), *self._spec.raw_shape)
+        if self._limits is not None:  # as a constant, since a sign that rounding broke changes no gradient
+            known = terms.detach()
+            terms = terms + (within(known, self._limits) - known)
+        return finished(terms, self._spec)
 
 
-def places(spec: OutputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """For each entry of the variable, row by row: its place among those that it is made of, and a factor."""
-    if spec.packing == "full":
-        order = np.arange(math.prod(spec.shape)).reshape(spec.shape, order="F").ravel()
-        return order, np.ones(len(order))
-    if spec.places is not None:
-        return spec.places, np.ones(len(spec.places))
-    n = spec.shape[0]
-    place = np.zeros((n, n), dtype=np.int64)
-    if spec.packing == "triangle":
-        rows, columns = np.triu_indices(n)
-        scale = np.ones((n, n))
-    else:
-        columns, rows = np.triu_indices(n)  # the lower triangle, column by column
-        scale = np.where(np.eye(n, dtype=bool), 1.0, 0.5**0.5)
-    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
-    return place.ravel(), scale.ravel()
+def finished(terms: Tensor, spec: OutputSpec) -> Tensor:
+    """The variable from its terms ``(*batch, *raw_shape)``."""
+    if spec.index.shape[0] > 1:
+        terms = terms.sum(terms.dim() - len(spec.raw_shape))
+    if spec.is_complex:
+        terms = torch.complex(terms[..., 0], terms[..., 1])
+    return terms.exp() if spec.exp else terms
+
+
+def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """The least and the largest value of each term, ``(*raw_shape)``, float64; None where none has a sign."""
+    if spec.signs is None:
+        return None
+    signs, most = spec.signs.reshape(spec.raw_shape), np.inf
+    least, largest = np.where(signs > 0, 0.0, -most), np.where(signs < 0, 0.0, most)
+    return torch.as_tensor(least, device=device), torch.as_tensor(largest, device=device)
+
+
+def within(terms: Tensor, limits: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Terms ``(*batch, *raw_shape)`` with the signs that they should have."""
+    return terms if limits is None else terms.clamp(*limits)

@@ -7,8 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxfold.cones.dims import ConeDims
+from cvxfold.problem.attributes import DeclaredSet
 
 IndexArray = np.ndarray[Any, np.dtype[np.int64]]
+
+_ANYTHING = DeclaredSet()
 
 
 @dataclass(frozen=True)
@@ -52,37 +55,60 @@ class ParameterSpec:
     """A user's parameter: its name and shape, its slot in the parameter vector, its transformation.
 
     Args:
-        triangle: rows and columns of the upper triangle that stands for a symmetric parameter, or None.
+        places: for each of its columns, the entry that stands there, counted row by row in ``raw_shape``;
+            None where all stand there, column by column.
         log: whether the canonical problem contains its logarithm (geometric programs).
-        domain: the set that it is declared in, one of :data:`cvxfold.problem.attributes.NAMES`, or None.
+        domain: the narrowest of :data:`cvxfold.problem.attributes.NAMES` that it is declared to be, or None.
+        declared: the set that it is declared to lie in.
+        field: the numbers that its entries are.
     """
 
     name: str
     shape: tuple[int, ...]
     columns: slice
-    triangle: tuple[IndexArray, IndexArray] | None
+    places: IndexArray | None
     log: bool
     domain: str | None
+    declared: DeclaredSet = _ANYTHING
+    field: Literal["real", "complex", "imaginary"] = "real"
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Of its real numbers: real and imaginary parts side by side, last, where it is complex."""
+        return self.shape if self.field == "real" else (*self.shape, 2)
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """Where a returned variable stands in x or y.
+    """How a returned variable is made of x or y: each entry is a sum of some of their entries with factors.
 
     Args:
-        packing: "full" for the column-major entries, "triangle" for the row-major upper triangle of a
-            symmetric variable, "svec" for the scaled lower triangle of a semidefinite constraint's dual,
-            "listed" where ``places`` tells.
+        shape: of the variable.
+        index: places in x or y, ``(terms, entries, parts)``: entries row by row; one part, or two, real and
+            imaginary, where the variable is complex.
+        factors: on what stands there, of the same shape.
         exp: whether x holds its logarithm (geometric programs).
-        places: where among the entries each entry of the variable stands, row by row.
+        signs: 1 where a term is nonnegative by a constraint of its own, −1 where it is nonpositive, else 0,
+            of the shape of ``index``; None where none is.
     """
 
     source: Literal["primal", "dual"]
-    entries: slice
     shape: tuple[int, ...]
-    packing: Literal["full", "triangle", "svec", "listed"]
+    index: IndexArray
+    factors: np.ndarray
     exp: bool
-    places: IndexArray | None = None
+    signs: np.ndarray | None = None
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether its entries are complex numbers."""
+        return self.index.shape[2] == 2
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Of its terms: ``(terms, *shape, 2)``, without what is one."""
+        terms, _, _ = self.index.shape
+        return (*((terms,) if terms > 1 else ()), *self.shape, *((2,) if self.is_complex else ()))
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,17 @@ class Report:
     Args:
         forward: the record of the forward pass, or what makes it.
         engine: that served the call.
+
+    Attributes:
+        complaints: what was warned of, in full, by kind ("backward pass: degenerate"), also where the warning
+            was only a count or was left out because it had been given before.
     """
 
     def __init__(self, forward: ForwardRecord | Callable[[], ForwardRecord], engine: str = "none") -> None:
         self._forward = forward
         self._backward: BackwardRecord | Callable[[], BackwardRecord] | None = None
         self.engine = engine
+        self.complaints: dict[str, str] = {}
 
     @property
     def forward(self) -> ForwardRecord:
@@ -48,9 +53,10 @@ class Report:
     def __str__(self) -> str:
         """A table of a few lines: counts, and the median and the worst over the batch."""
         forward, backward = self.forward, self.backward
-        present = forward.present
+        present, rescued = forward.present, int(forward.rescued.sum())
+        also = f" ({rescued} rescued)" if rescued else ""
         lines = [
-            f"forward   {_counts(forward.status) or 'empty batch'} in {forward.seconds:.3g} s "
+            f"forward   {_counts(forward.status) or 'empty batch'}{also} in {forward.seconds:.3g} s "
             f"by {self.engine}",
             _HEADER,
             _row("iterations", forward.iterations, "d"),

@@ -25,6 +25,10 @@ class Monitor:
     Args:
         layer: to listen to, until :meth:`close` or the end of a ``with`` block.
 
+    Attributes:
+        complaints: by kind ("backward pass: degenerate"), how many passes were complained of, and the last
+            complaint in full.
+
     Example:
         >>> monitor = cvxfold.Monitor(layer)
         >>> for epoch in range(10):
@@ -45,6 +49,7 @@ class Monitor:
         self.verdicts: Counter[Verdict] = Counter()
         self.methods: Counter[str] = Counter()
         self.flat = 0
+        self.complaints: dict[str, tuple[int, str]] = {}
         self._worst: dict[str, float] = dict.fromkeys(
             ("residual", "forward_error", "error", "rate"), -math.inf
         )
@@ -54,6 +59,10 @@ class Monitor:
     def note(self, report: Report) -> None:
         """Take a report in; called after each pass."""
         backward = report.backward
+        passed = "forward" if backward is None else "backward"
+        for kind, text in report.complaints.items():
+            if kind.startswith(passed):
+                self.complaints[kind] = (self.complaints.get(kind, (0, ""))[0] + 1, text)
         if backward is None:
             self.forward_calls += 1
             self.statuses.update(report.forward.status)
@@ -91,7 +100,7 @@ class Monitor:
         return flat
 
     def __str__(self) -> str:
-        """Four lines."""
+        """Four lines, and one for each kind of complaint."""
         worst = {name: _known(value) for name, value in self._worst.items()}
         return "\n".join([
             f"forward   {self.forward_calls:,} calls, {sum(self.statuses.values()):,} instances: "
@@ -103,6 +112,7 @@ class Monitor:
             f"rate up to {_shown(worst['rate'])}",
             f"          error estimate up to {_shown(worst['error'])}, forward's share up to "
             f"{_shown(worst['forward_error'])}",
+            *(f"{kind} in {count:,} calls" for kind, (count, _) in self.complaints.items()),
         ])  # fmt: skip
 
     def __enter__(self) -> "Monitor":

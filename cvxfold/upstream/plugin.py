@@ -171,7 +171,7 @@ class FoldedSolver(SolverInterface):
         """
         layer = self._layer(dims)
         session = self._last = layer.session
-        options = updated(self._options, solver_args)
+        options = updated(self._options, solver_args, session.said)
         values, invalid = layer.values(P, q, A, options.on_unsolvable == "raise")
         with torch.no_grad():
             answer = session.solve(values, CallRequest(len(q), options, invalid=invalid))

@@ -45,6 +45,8 @@ def test_errors(file: Path) -> None:
     done = CliRunner().invoke(app, ["analyze", f"{file}:infeasible", "--batch", "2"])
     assert done.exit_code == 1
     assert "[0, 1] are infeasible" in done.output
+    assert "--seed" in done.output
+    assert "on_unsolvable" not in done.output
     for arguments, words in (
         ([f"{file}:nothing"], "nothing"),
         ([f"{file}:portfolio", "--dtype", "int8"], "--dtype"),

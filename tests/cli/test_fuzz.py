@@ -15,3 +15,9 @@ def test_the_command() -> None:
     shown = CliRunner().invoke(app, ["fuzz", "--count", "3", "--seed", "2", "--time-limit", "5"])
     for text in ("3 random cone programs", "wrong", "error estimate"):
         assert text in shown.stdout
+
+
+def test_more_processes_than_any_machine_has() -> None:
+    done = CliRunner().invoke(app, ["fuzz", "--workers", "100000"])
+    assert done.exit_code == 2
+    assert "--workers" in done.output

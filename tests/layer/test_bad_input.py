@@ -85,15 +85,18 @@ def test_batch_of_one_is_not_broadcast_to_a_larger_batch(layer: CvxpyLayer) -> N
         layer(A.expand(1, 3, 2), b, c.expand(5, 2))
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool, torch.complex128])
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.complex64])
 def test_wrong_dtype(layer: CvxpyLayer, dtype: torch.dtype) -> None:
     A, b, c = _params()
     with pytest.raises(TypeError) as error:
         layer(A, b.to(dtype), c)
     said(error, "b", str(dtype))
+    with pytest.raises(TypeError) as error:
+        layer(A, b.to(dtype).numpy(), c)
+    said(error, "b", "torch.complex128")  # an array's
 
 
-@pytest.mark.parametrize("value", [[1.0, 1.0, 1.0], np.ones(3), 1.0, "b"])
+@pytest.mark.parametrize("value", [[1.0, 1.0, 1.0], np.array(["b"] * 3), "b"])
 def test_not_a_tensor(layer: CvxpyLayer, value: Any) -> None:
     A, _, c = _params()
     with pytest.raises(TypeError) as error:
@@ -135,6 +138,22 @@ def test_unknown_solver_args(at_call: bool) -> None:
     with pytest.raises(ValueError, match="max_itres") as error:
         _layer()(*_params(), solver_args=arguments) if at_call else _layer(solver_args=arguments)
     said(error, "max_itres", "max_iters")
+
+
+def test_tensors_in_a_list(layer: CvxpyLayer) -> None:
+    with pytest.raises(ValueError, match=r"expected 3 \(A, b, c\).*layer\(\*tensors\)"):
+        layer(_params())  # type: ignore[arg-type]
+    x, q = cp.Variable(3), cp.Parameter(3, name="q")
+    with pytest.raises(TypeError, match=r"\(q\).*got list.*layer\(\*tensors\)"):
+        CvxpyLayer(minimize(cp.sum_squares(x - q)), [q], [x])([torch.ones(3)])  # type: ignore[arg-type]
+
+
+def test_a_second_derivative_names_the_way_to_it(layer: CvxpyLayer) -> None:
+    A, b, c = _params()
+    c.requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(A, b, c)[0].square().sum(), c, create_graph=True)
+    with pytest.raises(NotImplementedError, match="backward='unrolled'"):
+        gradient.sum().backward()
 
 
 # the constructor
@@ -179,6 +198,74 @@ def test_parameters_that_do_not_match(which: str) -> None:
         CvxpyLayer(problem, given, [x])
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("a", ("missing: b",)),
+        ("abo", ("not the problem's: o",)),
+        ("o", ("missing: a, b", "not the problem's: o")),
+        ("aba", ("a is given twice",)),
+    ],
+)
+def test_parameters_that_do_not_match_are_named(given: str, words: tuple[str, ...]) -> None:
+    x, a, b, o = cp.Variable(2), *(cp.Parameter(2, name=name) for name in "abo")
+    parameters = {"a": a, "b": b, "o": o}
+    with pytest.raises(ValueError, match=r"must exactly match problem\.parameters") as error:
+        CvxpyLayer(minimize(cp.sum_squares(x - a), x <= b), [parameters[name] for name in given], [x])
+    said(error, *words)
+
+
+def test_parameters_and_variables_of_another_kind() -> None:
+    x, a = cp.Variable(2), cp.Parameter(2, name="a")
+    positive: Any = x >= 0
+    problem = minimize(cp.sum_squares(x - a), positive)
+    for parameters, variables, error, words in (
+        ([a], [x, positive], ValueError, "dual_variables[0]"),
+        ([a], [2 * x], ValueError, "add a variable and a constraint"),
+        ([a], x, ValueError, "list or tuple"),
+        (a, [x], ValueError, "list or tuple"),
+        ([np.ones(2)], [x], TypeError, "parameters[0]"),
+    ):
+        with pytest.raises(error) as caught:
+            CvxpyLayer(problem, parameters, variables)  # type: ignore[arg-type]
+        said(caught, words)
+
+
+def test_parameters_that_cvxpy_computes_or_packs() -> None:
+    x = cp.Variable(2)
+    square = cp.CallbackParam(lambda: np.zeros(2), (2,))
+    with pytest.raises(ValueError, match=r"CallbackParam.*PyTorch"):
+        CvxpyLayer(minimize(cp.sum_squares(x - square)), [square], [x])
+    D = cp.Parameter((2, 2), name="D", sparsity=[(0, 1), (1, 0)])
+    with pytest.raises(ValueError, match=r"parameter D: sparse parameters are not supported"):
+        CvxpyLayer(minimize(cp.sum_squares(D @ x - 1)), [D], [x])
+
+
+def test_the_part_that_is_not_dpp_is_quoted() -> None:
+    x, a, b = cp.Variable(2, name="x"), cp.Parameter(name="a"), cp.Parameter(name="b")
+    Q = cp.Parameter((2, 2), PSD=True, name="Q")
+    form = cp.quad_form(x, Q)
+    for problem, quoted in (
+        (minimize(form + cp.sum_squares(x - 1), a * b * x[0] <= 1), "in a * b, within a * b * x[0] <= 1.0"),
+        (minimize(form + cp.exp(a * b) * x[0]), "in a * b, within minimize"),
+        (minimize(cp.sum(x), form <= 1), "in QuadForm(x, Q), within"),
+    ):
+        with pytest.raises(ValueError, match="must be DPP") as error:
+            CvxpyLayer(problem, problem.parameters(), [x])
+        said(error, quoted)
+    with pytest.raises(ValueError, match="not convex") as error:
+        CvxpyLayer(minimize(cp.sum(x), cp.sqrt(x) <= a), [a], [x])
+    said(error, "<= a")
+
+
+def test_what_cvxpy_fails_on_is_quoted() -> None:
+    """cvxpy has no canonical form for a quadratic objective in |x| beside a parameter for a matrix."""
+    x, Q = cp.Variable(2, name="x"), cp.Parameter((2, 2), PSD=True, name="Q")
+    problem = minimize(cp.quad_form(cp.abs(x), np.eye(2)) + cp.quad_form(x, Q), x >= 1)
+    with pytest.raises(ValueError, match=r"could not canonicalize the objective minimize QuadForm\(abs\(x\)"):
+        CvxpyLayer(problem, [Q], [x])
+
+
 def test_variable_of_another_problem() -> None:
     x, y, a = cp.Variable(2), cp.Variable(2), cp.Parameter(2)
     with pytest.raises(ValueError, match=r"must be a subset of problem\.variables"):
@@ -213,13 +300,6 @@ def test_sparse_and_meta_tensors_are_refused() -> None:
         layer(torch.ones(3).to_sparse())
     with pytest.raises(ValueError, match="parameter 0 \\(q\\): expected a tensor with values"):
         layer(torch.ones(3, device="meta"))
-
-
-def test_diagonal_variables_are_refused() -> None:
-    X, q = cp.Variable((2, 2), diag=True), cp.Parameter(2)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(cp.diag(X) - q)))
-    with pytest.raises(ValueError, match="diag"):
-        CvxpyLayer(problem, [q], [X])
 
 
 def test_what_is_wrong_with_a_problem_that_is_not_dpp() -> None:

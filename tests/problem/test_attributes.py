@@ -1,6 +1,9 @@
 """Parameters outside of the set that they are declared in."""
 
+from typing import Any
+
 import cvxpy as cp
+import numpy as np
 import pytest
 import torch
 
@@ -75,3 +78,49 @@ def test_symmetric_matrices() -> None:
     layer(torch.eye(2, dtype=F64))
     with pytest.raises(ValueError, match="symmetric"):
         layer(torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=F64))
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("attributes", "good", "bad", "words"),
+    [
+        ({"bounds": [0, 1]}, (0.0, 1.0), (0.5, 3.0), ("[0, 1]",)),
+        ({"bounds": [None, np.array([1.0, -2.0])]}, (1.0, -2.0), (-5.0, -1.0), ("[-inf, 1]",)),
+        ({"bounds": [np.array([-1.0, 0.0]), None]}, (-1.0, 9.0), (1.0, -1.0), ("[-1, inf]",)),
+        ({"nonneg": True, "bounds": [-1, 1]}, (0.0, 1.0), (0.0, -0.5), ("nonneg", "[-1, 1]")),
+        ({"boolean": True}, (0.0, 1.0), (1.0, 0.7), ("boolean",)),
+        ({"boolean": [(1,)]}, (0.7, 1.0), (1.0, 0.7), ("boolean",)),
+        ({"integer": True}, (-3.0, 1e6), (0.5, 1e6), ("integer",)),
+        ({"integer": [(0,)]}, (2.0, 0.5), (0.5, 2.0), ("integer",)),
+    ],
+    ids=str,
+)
+def test_every_other_attribute(
+    attributes: dict[str, Any], good: tuple[float, ...], bad: tuple[float, ...], words: tuple[str, ...]
+) -> None:
+    """In float32 and float64, by itself and in a batch, with an error and with NaN."""
+    x, p = cp.Variable(2), cp.Parameter(2, name="p", **attributes)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - p)), [p], [x])
+    lenient = CvxpyLayer(minimize(cp.sum_squares(x - p)), [p], [x], on_unsolvable="nan")
+    for dtype in (torch.float32, torch.float64):
+        batch = torch.tensor([good, bad, good], dtype=dtype)
+        torch.testing.assert_close(layer(batch[0])[0], batch[0])
+        with pytest.raises(ValueError, match=r"\(p\)") as error:
+            layer(batch)
+        said(error, "[1]", *words)
+        (found,) = lenient(batch)
+        assert found.isnan().all(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("attributes", [{"bounds": [0, 1]}, {"boolean": True}, {"integer": True}], ids=str)
+def test_declared_sets_up_to_a_finite_difference(attributes: dict[str, Any]) -> None:
+    x, p = cp.Variable(2), cp.Parameter(2, **attributes)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - p)), [p], [x])
+    layer(torch.tensor([1 + 1e-6, -1e-6], dtype=F64))
+
+
+def test_large_neighbours_do_not_make_fractions_whole() -> None:
+    x, p = cp.Variable(2), cp.Parameter(2, integer=True)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - p)), [p], [x])
+    with pytest.raises(ValueError, match="integers"):
+        layer(torch.tensor([1e9, 0.5], dtype=F64))

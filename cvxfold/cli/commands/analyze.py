@@ -25,7 +25,8 @@ def run(request: Request, tol: float, costs: bool, as_json: bool) -> None:
         try:
             analysis = analyze(layer, *values, tol=tol, seed=request.seed, costs=costs, progress=progress)
         except SolverError as error:
-            typer.echo(f"Error: {error}", err=True)
+            instances = str(error).partition("; with on_unsolvable")[0]
+            typer.echo(f"Error: {instances}; another --seed draws other values", err=True)
             raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps(analysis.to_dict(), indent=2))

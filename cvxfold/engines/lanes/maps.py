@@ -14,7 +14,6 @@ import scipy.sparse as sp
 
 from cvxfold.engines.lanes.binding import Layout, Map, address
 from cvxfold.engines.lanes.pattern import Pattern
-from cvxfold.problem.recover import places
 from cvxfold.problem.structure import Canonical
 
 
@@ -96,13 +95,14 @@ class Maps:
     @classmethod
     def of_parameters(cls, pattern: Pattern, canonical: Canonical) -> "Maps":
         """From a layer's parameters to its variables; logarithms where a geometric program has those."""
-        sizes = [math.prod(spec.shape) for spec in canonical.parameters]
+        sizes = [math.prod(spec.raw_shape) for spec in canonical.parameters]
         starts = np.cumsum([0, *sizes])
         to_q: Any = canonical.q
         entry = np.empty(to_q.shape[1] - 1, dtype=np.int64)  # of each of cvxpy's columns
         for spec, start, size in zip(canonical.parameters, starts, sizes, strict=False):
-            flat = start + np.arange(size).reshape(spec.shape)
-            entry[spec.columns] = flat.ravel(order="F") if spec.triangle is None else flat[spec.triangle]
+            flat = start + np.arange(size)
+            by_columns = flat.reshape(spec.raw_shape).ravel(order="F")
+            entry[spec.columns] = by_columns if spec.places is None else flat[spec.places]
         made = [
             pattern.P_from_stored @ canonical.P,
             canonical.q,
@@ -120,9 +120,8 @@ class Maps:
             data.append(DataMap.of(linear, rows[:, [-1]].toarray().ravel()))
         outputs = []
         for spec in canonical.outputs:
-            index, scale = places(spec)
-            first = spec.entries.start + (0 if spec.source == "primal" else pattern.n)
-            outputs.append(Output(first + index, scale))
+            first = 0 if spec.source == "primal" else pattern.n
+            outputs.append(Output(first + spec.index.ravel(), spec.factors.ravel()))
         P, q, A, b = data
         return cls(sizes, outputs, P, q, A, b, pattern.A_row)
 

@@ -19,6 +19,7 @@ from cvxfold.layer.backward import examined
 from cvxfold.layer.complaints import judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.request import CallRequest
+from cvxfold.layer.said import Said
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord
 from cvxfold.studies.analysis.forecast import lfpi_iterations, tried_iterations
@@ -105,7 +106,7 @@ def _analyze(
     batch = arguments.batch or 1
     with torch.no_grad():
         answer = layer.session.answer_to(values.detached(), CallRequest(batch, options))
-    judge_forward(answer.report.forward, options)
+    judge_forward(answer.report, options, Said())
     solution = answer.whole
 
     def outputs(x: Tensor, y: Tensor) -> list[Tensor]:

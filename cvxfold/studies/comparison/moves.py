@@ -75,6 +75,7 @@ def curve(spec: ParameterSpec, value: Tensor, noise: Tensor) -> Curve:
     Args:
         spec: the parameter. value: V, ``(1|B, *shape)``. noise: what makes it random, of the same shape.
     """
+    noise = noise * spec.declared.movable(value)
     if spec.log or spec.domain in _SIGNED:
         return Curve(value, noise * value)
     if spec.domain in _SEMIDEFINITE:  # (I + tZ) V (I + tZ)ᵀ: the tangent alone leaves the cone where V is
@@ -84,6 +85,8 @@ def curve(spec: ParameterSpec, value: Tensor, noise: Tensor) -> Curve:
     size = torch.where(size > 0, size, 1.0).view(-1, *(1,) * (value.ndim - 1))
     if spec.domain == "symmetric":
         noise = (noise + noise.mT) / 2**0.5
+    if spec.domain == "diag":
+        noise = torch.diag_embed(noise.diagonal(0, -2, -1))
     return Curve(value, noise * size)
 
 
@@ -95,6 +98,11 @@ def kept_at_the_edge(question: Question) -> tuple[str, ...]:
             found.append(
                 f"Finite differences: entries of {name} at 0, the edge of what it is declared to be, were "
                 "not moved."
+            )
+        if not bool(spec.declared.movable(value).all()):
+            found.append(
+                f"Finite differences: entries of {name} that are declared to be whole numbers, or lie at a "
+                "bound, were not moved."
             )
         if spec.domain in _SEMIDEFINITE:
             eigenvalues = torch.linalg.eigvalsh(value).abs()

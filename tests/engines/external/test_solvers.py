@@ -7,11 +7,13 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
+from cvxpy.reductions.dcp2cone.cone_matrix_stuffing import ConeMatrixStuffing
 
 import cvxfold
 from cvxfold.engines.external import available
 from cvxfold.engines.external.batch import ExternalSolver
 from cvxfold.engines.external.instance import instances
+from cvxfold.engines.external.through_cvxpy import CompiledForm
 from cvxfold.engines.external.through_cvxpy import solve as through_cvxpy
 from cvxfold.engines.outcome import Status
 from cvxfold.layer.options import ForwardSolver, Options
@@ -174,3 +176,27 @@ def test_a_solver_that_cannot_is_named() -> None:
 
 def test_status_of_the_codes() -> None:
     assert str(Status.SOLVED) == "solved"
+
+
+def test_a_solver_through_cvxpy_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each instance is solved as if it were the first."""
+    compiled: list[Any] = []
+    apply = ConeMatrixStuffing.apply
+
+    def counted(self: Any, problem: Any) -> Any:
+        compiled.append(problem)
+        return apply(self, problem)
+
+    monkeypatch.setattr(ConeMatrixStuffing, "apply", counted)
+    c = case("dense_qp5", 4)
+    layer = make_layer(c)
+    _, values, _ = layer.program(*c.params)
+    batch = list(instances(Program(layer.session.entries, values, 4)))
+    compiled.clear()
+    found = [through_cvxpy("CLARABEL", one, {}) for one in batch * 3][-4:]
+    assert len(compiled) == 1
+    for one, outcome in zip(batch, found, strict=True):
+        alone = CompiledForm("CLARABEL", one).solve(one, {})
+        assert (alone.x == outcome.x).all()
+        assert (alone.y == outcome.y).all()
+    assert len(compiled) == 5

@@ -156,3 +156,18 @@ def test_clarabel_in_cvxpylayers_is_off_on_semidefinite_programs() -> None:
     assert row.finite_difference_error.max() > 0.1
     assert comparison.right == ("cvxfold auto", BEST)
     assert "cvxpylayers clarabel differs from cvxfold auto" in comparison.verdict
+
+
+def test_entries_at_a_bound_and_whole_numbers_stay() -> None:
+    """x = r + k; finite differences would leave the sets, and the call would be refused."""
+    x, r, k = (
+        cp.Variable(3),
+        cp.Parameter(3, name="r", bounds=[0, 1]),
+        cp.Parameter(3, name="k", integer=True),
+    )
+    problem = minimize(cp.sum_squares(x - r - k))
+    values = [torch.tensor([0.0, 0.5, 1.0]).double(), torch.tensor([1.0, 2.0, 3.0]).double()]
+    found = cvxfold.compare(problem, [r, k], [x], values, upstream=(), finite_differences=2)
+    assert found.right == ("cvxfold auto", "cvxfold lfpi")
+    for name in ("r", "k"):
+        assert f"entries of {name} that are declared to be whole numbers, or lie at a bound" in found.verdict

@@ -1,4 +1,4 @@
-"""The drop-in layer: ``from cvxfold.torch import CvxpyLayer`` in place of cvxpylayers'."""
+"""The layer, under the name that its module has in cvxpylayers too."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import cvxpy as cp
 import torch
+from cvxpylayers.utils.parse_args import LayersContext
 from torch import Tensor
 
 from cvxfold.compat.functorch import uncompiled
@@ -17,6 +18,7 @@ from cvxfold.layer.autograd import solve
 from cvxfold.layer.options import LayerOptions, Options, PluginOptions
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.request import CallRequest
+from cvxfold.layer.said import Said
 from cvxfold.layer.samples import Samples
 from cvxfold.layer.session import Session
 from cvxfold.layer.shortcut import LayerParts, ShortCall, is_plain
@@ -25,9 +27,10 @@ from cvxfold.layer.unrolling import solve_unrolled
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize
 from cvxfold.problem.parametrize import Parametrization
-from cvxfold.problem.recover import Recovery
+from cvxfold.problem.recover import Recovery, limits
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.report import Report
+from cvxfold.upstream.context import BUFFERS, upstream_buffer, upstream_context
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,14 @@ class CvxpyLayer(torch.nn.Module):
     ) -> None:
         super().__init__()
         given = PluginOptions(solver=solver, verbose=verbose, **options)
-        self._options = updated(Options.of(given), solver_args)
+        said = Said()
+        self._options = updated(Options.of(given), solver_args, said)
         self._canonical = canonicalize(
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend
         )
         self.source: Source | None = Source(problem, tuple(parameters), tuple(variables), gp)
         self._session = Session(self._canonical.structure, self._canonical.moving, self._options.engine)
+        self._session.said = said
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
 
     @uncompiled
@@ -118,8 +123,10 @@ class CvxpyLayer(torch.nn.Module):
         """Solve for a batch of parameter values.
 
         Args:
-            *params: one floating-point tensor for each parameter, of the parameter's shape or with a batch
-                dimension before; unbatched ones hold for every instance. float32 and float64 may be mixed.
+            *params: one tensor for each parameter, of the parameter's shape or with a batch dimension before;
+                unbatched ones hold for every instance. float32 and float64 may be mixed; integers count as
+                numbers of PyTorch's default dtype, and numpy arrays and numbers serve too. Complex and
+                Hermitian parameters take complex or real tensors, imaginary ones complex tensors.
             solver_args: on top of the layer's own.
             warm_start: start from the last solutions: of the samples, or else of the last batch, if it had
                 the same size. Instances without one start from nothing.
@@ -130,24 +137,26 @@ class CvxpyLayer(torch.nn.Module):
 
         Returns:
             One tensor for each of ``variables``, ``(*shape)`` or ``(B, *shape)``, in the parameters' dtype
-            and on their device.
+            and on their device; complex where the variable is.
 
         Raises:
             ValueError, TypeError: bad parameter tensors or samples; the message names them.
             SolverError: instances without a solution; the message names them.
             ConvergenceError: with ``on_unconverged="raise"``.
         """
-        begun, options = time.perf_counter(), updated(self._options, solver_args)
+        begun, options = time.perf_counter(), updated(self._options, solver_args, self._session.said)
         warm = self._session.starts.asked(warm_start, samples)
         found: Passage | None = None
         call = self._short_call(params, options)
         if call is not None:
+            self._say_uneven(call.arguments.uneven)
             found = call.solve(warm.points(call.arguments.instances), warm.wanted)
             if found is not None and not found.unsolved:
                 warm.keep(found, lightly=True)
                 return call.outputs()
         missing_is_error = options.on_unsolvable == "raise"
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
+        self._say_uneven(arguments.uneven)
         batch = 1 if arguments.batch is None else arguments.batch
         found = found if arguments.invalid is None else None
         request = CallRequest(batch, options, warm, arguments.invalid, found, time.perf_counter() - begun)
@@ -155,7 +164,9 @@ class CvxpyLayer(torch.nn.Module):
             x, y, absent = solve_unrolled(values, self._session, request, options.backward)
         else:
             x, y, absent = solve(values, self._session, request)
-        outputs = [recovery(x, y).to(arguments.dtype) for recovery in recoveries]
+        outputs = [recovery(x, y) for recovery in recoveries]
+        real, imaginary = arguments.dtype, arguments.dtype.to_complex()
+        outputs = [output.to(imaginary if output.is_complex() else real) for output in outputs]
         if not missing_is_error:
             outputs = [
                 torch.where(absent.view(-1, *[1] * (output.dim() - 1)), torch.nan, output)
@@ -190,6 +201,33 @@ class CvxpyLayer(torch.nn.Module):
         """The record of the last call, also of one that raised an error; None before the first."""
         return self._session.report
 
+    @cached_property
+    def ctx(self) -> LayersContext:
+        """The context that cvxpylayers' own layer would have, made at its first use; nothing here reads it.
+
+        Raises:
+            ValueError: cvxpylayers' default solver does not take the problem, or the layer came from a file
+                or another process and has no problem.
+        """
+        if (source := self.source) is None:
+            raise ValueError("ctx: a layer from a file or another process no longer has its problem")
+        return upstream_context(source.problem, source.parameters, source.variables, source.gp)
+
+    @property
+    def P(self) -> Tensor | None:
+        """cvxpylayers' map from parameters to the quadratic objective, None for its default solver."""
+        return upstream_buffer(self.ctx, "P")
+
+    @property
+    def q(self) -> Tensor | None:
+        """cvxpylayers' map from parameters to the linear objective."""
+        return upstream_buffer(self.ctx, "q")
+
+    @property
+    def A(self) -> Tensor | None:
+        """cvxpylayers' map from parameters to the entries of [−A | b]."""
+        return upstream_buffer(self.ctx, "A")
+
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Have a function called with the report after each pass, forward and backward.
 
@@ -204,12 +242,32 @@ class CvxpyLayer(torch.nn.Module):
         """
         return self._session.on_report(callback)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without cvxpylayers' context, whose problem is not copied."""
+        return {name: value for name, value in self.__dict__.items() if name != "ctx"}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **named: Any
+    ) -> None:
+        """Take the state of a layer of cvxpylayers too: its maps, which are the problem's own."""
+        for name in BUFFERS:
+            state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **named)
+
     def _short_call(self, params: tuple[Tensor, ...], options: Options) -> ShortCall | None:
         """The call by the engine's shortcut, where there is one and all is plain."""
         if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
             return None
         arguments = PlainArguments.of(params, self._canonical.parameters)
         return None if arguments is None else ShortCall(self._parts, shortcut, options, arguments)
+
+    def _say_uneven(self, names: Sequence[str]) -> None:
+        if names:
+            self._session.said.once(
+                "uneven",
+                f"{', '.join(names)}: declared symmetric or Hermitian, but not so to rounding; the upper "
+                "triangle is read, and has the gradient, as in cvxpylayers",
+            )
 
     @cached_property
     def _parts(self) -> LayerParts:
@@ -219,7 +277,8 @@ class CvxpyLayer(torch.nn.Module):
         )
         with torch.inference_mode(False):
             parametrize = Parametrization(without_logarithms, torch.device("cpu"))
-        return LayerParts(self._session, self._canonical.outputs, parametrize)
+            bounds = [limits(spec, torch.device("cpu")) for spec in self._canonical.outputs]
+        return LayerParts(self._session, self._canonical.outputs, bounds, parametrize)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""

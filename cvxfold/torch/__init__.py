@@ -1,0 +1,5 @@
+"""The drop-in layer: ``from cvxfold.torch import CvxpyLayer`` in place of cvxpylayers'."""
+
+from cvxfold.torch.cvxpylayer import CvxpyLayer, Source
+
+__all__ = ["CvxpyLayer", "Source"]
