@@ -208,7 +208,7 @@ class ShortCall:
         x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
         for bar, spec in zip(bars, self._parts.outputs, strict=True):
             if bar is not None:
-                index, factors = torch.as_tensor(spec.index.ravel()), torch.as_tensor(spec.factors.ravel())
+                index, factors = (torch.from_numpy(part.ravel()) for part in (spec.index, spec.factors))
                 target = x_bar if spec.source == "primal" else y_bar
                 target.index_add_(1, index, bar[rows] * factors)
         again, part = refolded(session.engine, solution, (x_bar, y_bar), settings)

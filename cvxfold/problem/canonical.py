@@ -54,7 +54,8 @@ def canonicalize(
     Raises:
         TypeError: no problem, or something that is no parameter.
         ValueError: the problem is not DPP or not supported, a parameter or variable is not the problem's, or
-            the canonical form needs a cone that is not supported, or a constant other than a bound is not finite.
+            the canonical form needs a cone that is not supported, or a constant other than a bound is not
+            finite.
     """
     check_parts(problem, parameters, variables)
     refuse(problem, variables)

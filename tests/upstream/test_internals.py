@@ -91,6 +91,7 @@ def test_what_they_mean() -> None:
     assert found.q.shape[1] == width, MOVED
     reduced = sp.csr_array(found.reduced_A.reduced_mat)
     assert reduced.shape[1] == width, MOVED
+    assert found.reduced_A.problem_data_index is not None, MOVED
     _, _, (m, n_and_one) = found.reduced_A.problem_data_index
     assert (m, n_and_one) == (5, found.q.shape[0]), MOVED
     of_b = [reduced[:, first : first + 2].toarray() for first in (0, 3)]  # whichever stands first

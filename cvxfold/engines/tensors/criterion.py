@@ -4,9 +4,9 @@
    of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
    max(‖q‖, ‖P‖‖b‖) of the dual residual, and that times max(‖b‖, ‖x‖) of the objective.
 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous. Where b, or q and P x, have nothing
-   there, no datum says how small these terms are meant to be (the multiplier of an inactive constraint is zero):
-   they count as a part of the largest at least.
+   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous. Where b, or q and P x, have
+   nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
+   constraint is zero): they count as a part of the largest at least.
 
 What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
 largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and

@@ -49,6 +49,7 @@ def test_semidefinite_programs_end_in_the_kernels_at_the_optimum(make: Callable[
     if parameters[0].attributes["symmetric"]:
         values = 0.5 * (values + values.mT)
     (found,) = layer(values)
+    assert layer.report is not None
     assert layer.report.engine == "lanes"
     assert layer.report.forward.iterations.max() <= FIRST_ITERATIONS
     assert layer.report.forward.newton_steps.max() > 5  # and it is no easy problem
