@@ -82,6 +82,8 @@ def curve(spec: ParameterSpec, value: Tensor, noise: Tensor) -> Curve:
     size = torch.where(size > 0, size, 1.0).view(-1, *(1,) * (value.ndim - 1))
     if spec.domain == "symmetric":
         noise = (noise + noise.mT) / 2**0.5
+    if spec.domain == "diag":
+        noise = torch.diag_embed(noise.diagonal(0, -2, -1))
     return Curve(value, noise * size)
 
 
