@@ -170,7 +170,8 @@ def test_outputs_that_are_asked_for_twice() -> None:
     for each in found:
         assert (each - torch.tensor([1.5, 0.0], dtype=F64)).abs().max() < 1e-8
     weights = (1.0, 2.0, 4.0, 8.0)
-    (gradient,) = torch.autograd.grad(sum(w * each[0] for w, each in zip(weights, found, strict=True)), value)
+    loss = torch.stack([weight * each[0] for weight, each in zip(weights, found, strict=True)]).sum()
+    (gradient,) = torch.autograd.grad(loss, value)
     assert (gradient - torch.tensor([15.0, 0.0], dtype=F64)).abs().max() < 1e-7
 
 
