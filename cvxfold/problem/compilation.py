@@ -90,10 +90,11 @@ def _compiled(
     gp: bool,
     **options: Any,
 ) -> Compilation:
-    found = [argument_of(problem, variable) for variable in variables]
-    leaves = [variable for variable, argument in zip(variables, found, strict=True) if argument is None]
-    duals = [variable for variable, argument in zip(variables, found, strict=True) if argument is not None]
-    arguments = [argument for argument in found if argument is not None]
+    once = {variable.id: variable for variable in variables}  # some may be asked for more than once
+    found = [(variable, argument_of(problem, variable)) for variable in once.values()]
+    leaves = [variable for variable, argument in found if argument is None]
+    duals = [variable for variable, argument in found if argument is not None]
+    arguments = [argument for _, argument in found if argument is not None]
     parts = [parameter for parameter in parameters if is_stored_in_parts(parameter)]
     stand_in: Mapping[Any, Any] = {}
     variable_of: Mapping[Any, Any] = {}

@@ -30,8 +30,8 @@ def check_parts(problem: Any, parameters: Any, variables: Any) -> None:
 
     Raises:
         TypeError: no problem, or something that is no parameter.
-        ValueError: parameters that are not the problem's, once each; variables that are not the problem's
-            or dual variables of its constraints; or a kind of either that is not supported.
+        ValueError: parameters that are not the problem's, once each; or variables that are neither the
+            problem's nor dual variables of its constraints.
     """
     if not isinstance(problem, cp.Problem):
         raise TypeError(f"problem: expected a cvxpy.Problem, got {type(problem).__name__}")

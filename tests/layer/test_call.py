@@ -159,6 +159,22 @@ def test_loss_that_uses_one_of_several_outputs() -> None:
     assert max(b.abs().max() for b in second) > 1e-3
 
 
+def test_outputs_that_are_asked_for_twice() -> None:
+    """½‖x‖² with x ≥ p: x and the multiplier are p₊, and gradients of all four outputs add up."""
+    x, p = cp.Variable(2), cp.Parameter(2)
+    above: Any = x >= p
+    dual = above.dual_variables[0]
+    layer = CvxpyLayer(minimize(0.5 * cp.sum_squares(x), above), [p], [dual, x, dual, x])
+    value = torch.tensor([1.5, -2.0], dtype=F64, requires_grad=True)
+    found = layer(value)
+    for each in found:
+        assert (each - torch.tensor([1.5, 0.0], dtype=F64)).abs().max() < 1e-8
+    weights = (1.0, 2.0, 4.0, 8.0)
+    loss = torch.stack([weight * each[0] for weight, each in zip(weights, found, strict=True)]).sum()
+    (gradient,) = torch.autograd.grad(loss, value)
+    assert (gradient - torch.tensor([15.0, 0.0], dtype=F64)).abs().max() < 1e-7
+
+
 def test_backward_of_an_earlier_call_after_a_later_one() -> None:
     """Nothing a call leaves in the layer may reach another call's backward."""
     a, b = case("dense_qp5", 4, 0), case("dense_qp5", 4, 1)

@@ -89,7 +89,7 @@ def test_what_they_mean() -> None:
     # One column for each parameter entry and a last one for the constant; b fills the right-hand sides.
     width = 2 + 3 + 1
     assert found.q.shape[1] == width, MOVED
-    reduced = sp.csr_array(found.reduced_A.reduced_mat)
+    reduced: Any = sp.csr_array(found.reduced_A.reduced_mat)
     assert reduced.shape[1] == width, MOVED
     assert found.reduced_A.problem_data_index is not None, MOVED
     _, _, (m, n_and_one) = found.reduced_A.problem_data_index

@@ -47,10 +47,14 @@ class Question:
         """Check the values; without a loss take a random linear one.
 
         Raises:
-            ValueError, ParameterTypeError: as the layer's call does, or an empty batch, or no parameters.
+            ValueError, ParameterTypeError: as the layer's call does, or an empty batch, or no parameters, or
+                complex ones.
         """
         if not specs:
             raise ValueError("parameters: there is nothing to differentiate: the problem has no parameters")
+        for spec in specs:
+            if spec.field != "real":
+                raise ValueError(f"{spec.name}: complex parameters are not compared, only real ones")
         given = tuple((v if isinstance(v, Tensor) else torch.as_tensor(v)).detach() for v in values)
         arguments = prepare(given, specs)
         if arguments.batch == 0:

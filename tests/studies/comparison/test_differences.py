@@ -101,6 +101,19 @@ def test_semidefinite_parameters_move_inside_their_cone(rank: int, domain: str) 
     assert (central - found.slope).abs().max() < 1e-10
 
 
+def test_diagonal_parameters_stay_diagonal() -> None:
+    noise = torch.randn(1, 3, 3, dtype=torch.float64)
+    found = curve(ParameterSpec("D", (3, 3), slice(0, 3), None, False, "diag"), torch.eye(3)[None], noise)
+    assert found.at(0.1)[0].count_nonzero() == 3
+
+
+def test_complex_parameters_are_not_compared() -> None:
+    x, c = cp.Variable(2), cp.Parameter(2, complex=True, name="c")
+    problem = minimize(cp.sum_squares(x - cp.real(c)))
+    with pytest.raises(ValueError, match="c: complex parameters"):
+        cvxfold.compare(problem, [c], [x], [torch.ones(2, dtype=torch.complex128)], upstream=())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_singular_semidefinite_parameter(seed: int) -> None:
     """‖x‖² + ½ xᵀS x − bᵀx: x = (2 I + S)⁻¹ b, for a large S of rank 1."""
