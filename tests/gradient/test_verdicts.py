@@ -83,7 +83,8 @@ def test_what_the_method_left_unsolved_is_not_the_forward_passs_fault(method: An
         )
         evaluate(layer, c)
         shares[str(backward_method)] = layer.report.backward.forward_error
-    torch.testing.assert_close(shares[str(method)], shares["auto"], rtol=0.01, atol=1e-10)
+    # To first order, at points of which each engine has its own: another's x belongs to its u.
+    torch.testing.assert_close(shares[str(method)], shares["auto"], rtol=0.05, atol=1e-10)
 
 
 def test_the_names_of_methods_are_those_that_are_typed() -> None:

@@ -18,8 +18,9 @@ PERHAPS, YES = 1, 2
 """Answers of the kernels: a suspicion, and a certainty."""
 
 NEGLIGIBLE = 1e-4
-"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. From
-1e-8 on the kernels have taken the step and looked, as a diagnosis does; but a large one is no small change."""
+"""What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. Where
+it may be felt the kernels have taken the step and looked, as a diagnosis does; but a large one is no small
+change."""
 
 
 def ended_of(figures: Tensor) -> Ended:

@@ -10,8 +10,9 @@ namespace cvxfold {
 // As cvxfold.gradient.diagnosis has them.
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
 const double FAINT = 1e-6;
-const double WARY = 1e-8;         // an offset to look at
-const double SIDES_DIFFER = 1e-2; // beyond this no smooth change could be meant
+const double WARY = 1e-8;          // an offset to look at, times what J magnifies it by
+const double WARY_OF_FLAT = 1e-11; // likewise where no cone is curved
+const double SIDES_DIFFER = 1e-2;  // beyond this no smooth change could be meant
 
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
 // p| + |y_bar|), with M = P + A'R A: the gradient of the splitting's first step, M taken by its diagonal.
@@ -181,12 +182,12 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     // is no reason to be wary, that bound serves; else the step is taken.
     const double flattest = S.curved() ? SINGULAR : 1;
     const Pack bound = seen.offset / min(max(seen.smallest, splat(flattest)), splat(1));
-    const Mask wary = ~(bound <= WARY);
+    const Mask wary = ~(bound <= (S.curved() ? WARY : WARY_OF_FLAT));
     if (S.m > 0 && any(wary)) {
         const Pack seen_step = infinity_norm(w.offset + S.N, S.m) / seen.state_size;
         const Pack blur = max(seen.offset / max(seen_step, splat(2.3e-308)), splat(1));
         const Pack effect = effect_of_offset(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, size);
-        seen.offset = select(wary, max(blur * effect, seen.offset), seen.offset);
+        seen.offset = select(wary, blur * effect, seen.offset);
     }
     if (any(seen.on_kink > 0.0)) {
         const Pack matter =

@@ -131,9 +131,14 @@ class Anderson {
 // The penalty moves only where the factor is the pack's own.
 template <typename Within, typename Certify, typename TimeLeft>
 inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                        int checks, bool own_factor, Within is_within, Certify certify, TimeLeft time_left) {
+                        Mask warm, int checks, bool own_factor, Within is_within, Certify certify,
+                        TimeLeft time_left) {
     Anderson anderson(S, w);
     Mask done = none();
+    if (any(warm)) {
+        residual(S, w, progress.rho);
+        done = mask & warm & is_within(measure(S, w, progress.size));
+    }
     int total = 0, next_balance = 1;
     for (int check = 1; check <= checks && any(mask & ~done) && time_left(); check++) {
         const int stretch = BETWEEN_CHECKS < O.max_iters - total ? BETWEEN_CHECKS : O.max_iters - total;
@@ -152,6 +157,13 @@ inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progres
         }
         total += stretch;
         progress.iterations += select(at_work, splat(stretch), Pack{});
+        for (int j = 0; j < S.m; j++) {
+            w.u_kept[j] = w.du[j];
+            w.lambda[j] = w.u[j];
+        }
+        iterate(S, w, w.splitting, O.relaxation, at_work, 1); // for x(u)
+        for (int j = 0; j < S.m; j++)
+            w.u[j] = w.lambda[j];
         residual(S, w, progress.rho); // 4
         const Mask reached = at_work & is_within(measure(S, w, progress.size));
         done |= reached;

@@ -57,8 +57,9 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
         }
         if (!O.refine)
             return first_order(
-                S, O, w, progress, mask, FIRST_CHECKS, false, [&](const Measured &m) { return within(O, m); },
-                [](Mask) { return none(); }, [] { return true; });
+                S, O, w, progress, mask, warm, FIRST_CHECKS, false,
+                [&](const Measured &m) { return within(O, m); }, [](Mask) { return none(); },
+                [] { return true; });
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
         iterate(S, w, w.splitting, O.relaxation, cold, count);
         progress.iterations += select(cold, splat(count), Pack{});
@@ -92,13 +93,11 @@ inline Mask second_pass_by_F(const Shape &S, const Settings &O, Workspace &w, Pr
     Settings rest = O;
     rest.max_iters = (O.max_iters < MOST_BY_F ? O.max_iters : MOST_BY_F) - FIRST_CHECKS * BETWEEN_CHECKS;
     const auto certify = [&](Mask open) {
-        for (int j = 0; j < S.m; j++)
-            w.u_kept[j] = w.du[j];
         certify_step(S, O, w, open, ended);
         return open & (ended.status != splat(UNCONVERGED));
     };
     return first_order(
-        S, rest, w, progress, mask, rest.max_iters / BETWEEN_CHECKS + 1, true,
+        S, rest, w, progress, mask, none(), rest.max_iters / BETWEEN_CHECKS + 1, true,
         [&](const Measured &m) { return within(O, m); }, certify, time_left);
 }
 
