@@ -11,7 +11,7 @@ from problems.families import minimize
 from problems.marks import needs_lanes
 
 pytestmark = [needs_lanes, pytest.mark.filterwarnings("ignore::cvxfold.ConvergenceWarning")]
-NAMES = ["dense_qp20", "portfolio", "mpc", "many_cones", "log_sum_exp", "powers", "mixture"]
+NAMES = ["dense_qp20", "portfolio", "many_cones", "log_sum_exp"]
 
 
 @pytest.mark.parametrize("name", NAMES)
