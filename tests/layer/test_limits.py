@@ -169,6 +169,7 @@ def test_messages_name_instances_of_the_whole_batch(monkeypatch: pytest.MonkeyPa
 
     params = sample(9)
     options = {"refine": False, "penalty": 1.0, "max_iters": 60, "backward": "lfpi", "backward_max_iters": 40}
+    options |= {"engine": "tensors"}  # the other one is done by then
     expected = messages(quadratic(**options), params)
     assert len(expected) == 2
     crowded(monkeypatch, "solve", 2)

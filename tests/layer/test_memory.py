@@ -101,7 +101,7 @@ def test_warm_start_begins_at_the_solution() -> None:
     family = FAMILIES["constant_qp"]()
     layer = layer_of(family, refine=False)
     params = family.sample(4, 0)
-    cold = layer(*params)
+    cold = layer(*params, warm_start=True)
     iterations = layer.report.forward.iterations.clone()
     warm = layer(*params, warm_start=True)
     assert (layer.report.forward.iterations <= iterations).all()

@@ -208,7 +208,7 @@ class ForwardPass {
             if (done[lane])
                 bad += write(w, progress, ended, lane, instances[lane], false);
             else
-                open_[instances[lane]] = warm[lane] ? MISLED : LEFT;
+                open_[instances[lane]] = warm[lane] && O_.refine ? MISLED : LEFT;
         }
         return bad;
     }

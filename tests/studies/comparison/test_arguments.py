@@ -98,7 +98,7 @@ def test_a_layer_is_compared_as_it_solves() -> None:
     family = family_of("dense_qp5")
     values = list(family.sample(2, 0))
     arguments = (family.problem, family.parameters, family.variables)
-    layer = CvxpyLayer(*arguments, refine=False, tol=1e-3)
+    layer = CvxpyLayer(*arguments, refine=False, tol=1e-3, engine="tensors")
     options: dict[str, Any] = {"methods": ("auto",), "upstream": ("tight, dense",)}
     exact, found = CvxpyLayer(*arguments)(*values)[0], layer(*values)[0]
     off = ((found - exact).norm(dim=1) / exact.norm(dim=1)).max()

@@ -131,10 +131,14 @@ class Anderson {
 // The penalty moves only where the factor is the pack's own.
 template <typename IsSolved, typename Certify, typename TimeLeft>
 inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                        int checks, bool own_factor, IsSolved is_solved, Certify certify,
+                        Mask warm, int checks, bool own_factor, IsSolved is_solved, Certify certify,
                         TimeLeft time_left) {
     Anderson anderson(S, w);
     Mask done = none();
+    if (any(warm)) {
+        residual(S, w, progress.rho);
+        done = mask & warm & is_solved();
+    }
     int total = 0, next_balance = 1;
     for (int check = 1; check <= checks && any(mask & ~done) && time_left(); check++) {
         const int stretch = BETWEEN_CHECKS < O.max_iters - total ? BETWEEN_CHECKS : O.max_iters - total;

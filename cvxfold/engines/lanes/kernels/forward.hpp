@@ -72,8 +72,8 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
         }
         if (!O.refine)
             return first_order(
-                S, O, w, progress, mask, FIRST_CHECKS, false, [&] { return is_solved(S, O, w, progress); },
-                [](Mask) { return none(); }, time_left);
+                S, O, w, progress, mask, warm, FIRST_CHECKS, false,
+                [&] { return is_solved(S, O, w, progress); }, [](Mask) { return none(); }, time_left);
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
         const int made = iterate(S, w, w.splitting, O.relaxation, cold, count, time_left);
         progress.iterations += select(cold, splat(made), Pack{});
@@ -111,7 +111,7 @@ inline Mask second_pass_by_F(const Shape &S, const Settings &O, Workspace &w, Pr
         return open & (ended.status != splat(UNCONVERGED));
     };
     return first_order(
-        S, rest, w, progress, mask, rest.max_iters / BETWEEN_CHECKS + 1, true,
+        S, rest, w, progress, mask, none(), rest.max_iters / BETWEEN_CHECKS + 1, true,
         [&] { return is_solved(S, O, w, progress); }, certify, time_left);
 }
 
