@@ -10,7 +10,8 @@
 
 What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
 largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and
-of the gap what these do to it. The lanes engine has the same criterion (``kernels/criterion.hpp``).
+of the gap what these do to it. Of a row by itself no more is taken off than a part of its own terms: where
+rounding may be larger, nobody can tell whether it is solved, so it is not. The lanes engine has the same criterion (``kernels/criterion.hpp``).
 """
 
 import torch
@@ -25,6 +26,7 @@ _FLOOR, _GAP_FLOOR = 1e-13, 1e-14  # of the largest terms
 _STATE_FLOOR = 1e-15  # of the largest |u|
 _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residual
 _BY_ROW = 1e-3  # of a row's residual over its own terms
+_EXCUSED = 1e-2  # of a row's own terms: so much at most is left to rounding
 _UNSAID = 1e-5  # of the largest terms, where no datum says how small they are
 _NEAR_ROUNDING = 1e-10  # a tolerance that leaves less and less room for that
 
@@ -59,17 +61,25 @@ def tested(
     gap_floor = room * _GAP_FLOOR * (largest_y * primal + largest_x * dual) + little * (primal + largest_x)
 
     cone = program.cone
-    h = _beyond(program.P.mv(x) + q + program.A.rmv(y), dual_floor.unsqueeze(-1))
-    g = _beyond(program.A.mv(x) + s - b, primal_floor.unsqueeze(-1))
+    dual_residual, primal_residual = program.P.mv(x) + q + program.A.rmv(y), program.A.mv(x) + s - b
+    in_blocks = largest_of_block(in_rows, cone)
+    h, own_h = (_beyond(dual_residual, floor) for floor in _floors(dual_floor, in_columns))
+    g, own_g = (_beyond(primal_residual, floor) for floor in _floors(primal_floor, in_blocks))
     objective = size.square() * natural * torch.maximum(largest_b, largest_x)
     ratios = (
         _over(size * infinity_norm(g / scaling.rows), measured.primal_scale),  # 1
         _over(size * infinity_norm(h / scaling.columns), torch.maximum(measured.dual_scale, size * natural)),
         _over(_beyond(measured.gap, size.square() * gap_floor), measured.gap_scale + objective),
-        _BY_ROW * infinity_norm(_over(largest_of_block(g.abs(), cone), largest_of_block(in_rows, cone))),  # 2
-        _BY_ROW * infinity_norm(_over(h.abs(), in_columns)),
+        _BY_ROW * infinity_norm(_over(largest_of_block(own_g.abs(), cone), in_blocks)),  # 2
+        _BY_ROW * infinity_norm(_over(own_h.abs(), in_columns)),
     )
     return torch.stack(ratios).amax(0)
+
+
+def _floors(floor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """A floor ``(B,)`` for all rows, and for each by itself, of which it is no more than a part ``(B, ·)``."""
+    everywhere = floor.unsqueeze(-1).expand_as(own)
+    return everywhere, torch.minimum(everywhere, _EXCUSED * own)
 
 
 def _beyond(value: Tensor, floor: Tensor) -> Tensor:

@@ -11,7 +11,8 @@
 //
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
 // the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
-// size; and of the gap what these do to it.
+// size; and of the gap what these do to it. Of a row by itself no more is taken off than a part of its own
+// terms: where rounding may be larger, nobody can tell whether it is solved, so it is not.
 #pragma once
 
 #include "residual.hpp"
@@ -22,6 +23,7 @@ const double FLOOR = 1e-13, GAP_FLOOR = 1e-14; // of the largest terms
 const double STATE_FLOOR = 1e-15;              // of the largest |u|
 const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
 const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
+const double EXCUSED = 1e-2;                   // of a row's own terms: so much at most is left to rounding
 const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
 const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
 
@@ -78,14 +80,15 @@ inline Pack tested(const Shape &S, Workspace &w, const Measured &m, Pack size, d
     const Pack gap_floor = room * GAP_FLOOR * (y * primal + x * dual) + little * (primal + x);
     Pack largest_primal{}, largest_dual{}, most{};
     for (int i = 0; i < S.n; i++) { // 2
-        const Pack rest = beyond(w.dual[i], dual_floor);
-        largest_dual = largest(largest_dual, rest * size / w.columns[i]);
+        largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
+        const Pack rest = beyond(w.dual[i], min(dual_floor, EXCUSED * columns[i]));
         most = largest(most, BY_ROW * over(rest, columns[i]));
     }
     for (int j = 0; j < S.m; j++)
         largest_primal = largest(largest_primal, beyond(w.primal[j], primal_floor) * size / w.rows[j]);
     for (int j = 0; j < S.separable(); j++)
-        most = largest(most, BY_ROW * over(beyond(w.primal[j], primal_floor), rows[j]));
+        most =
+            largest(most, BY_ROW * over(beyond(w.primal[j], min(primal_floor, EXCUSED * rows[j])), rows[j]));
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
         const Pack left = infinity_norm(w.primal + at, S.rows_of(cone));
         most = largest(most,
