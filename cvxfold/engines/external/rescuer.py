@@ -3,7 +3,7 @@
 from functools import cache
 
 from cvxfold.deadline import Deadline
-from cvxfold.engines.external.batch import ExternalSolver, named
+from cvxfold.engines.external.batch import ExternalSolver, available, named
 from cvxfold.engines.outcome import Start
 from cvxfold.problem.program import Program
 
@@ -32,10 +32,12 @@ def rescued(program: Program, deadline: Deadline) -> Start:
 @cache
 def _rescuer() -> ExternalSolver | str:
     """The solver, or why there is none."""
+    reason = "is not installed"
     try:
-        solver = named(_NAME)
-        solver.arguments(_ARGUMENTS)
+        if _NAME in available():
+            solver = named(_NAME)
+            solver.arguments(_ARGUMENTS)
+            return solver.sparing()
     except Exception as error:  # whatever an old or a broken package does at its import
-        reason = "is not installed" if isinstance(error, ValueError) else f"cannot be used ({error})"
-        return f"nothing is rescued by interior points, as Clarabel {reason}: pip install -U clarabel"
-    return solver.sparing()
+        reason = f"cannot be used ({error})"
+    return f"nothing is rescued by interior points, as Clarabel {reason}: pip install -U clarabel"

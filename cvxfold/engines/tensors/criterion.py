@@ -11,7 +11,8 @@
 What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
 largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and
 of the gap what these do to it. Of a row by itself no more is taken off than a part of its own terms: where
-rounding may be larger, nobody can tell whether it is solved, so it is not. The lanes engine has the same criterion (``kernels/criterion.hpp``).
+rounding may be larger, nobody can tell whether it is solved, so it is not. The lanes engine has the same
+criterion (``kernels/criterion.hpp``).
 """
 
 import torch
@@ -77,7 +78,7 @@ def tested(
 
 
 def _floors(floor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """A floor ``(B,)`` for all rows, and for each by itself, of which it is no more than a part ``(B, ·)``."""
+    """A floor ``(B,)`` for all rows, and for each by itself, no more than a part of its own terms ``(B, ·)``."""
     everywhere = floor.unsqueeze(-1).expand_as(own)
     return everywhere, torch.minimum(everywhere, _EXCUSED * own)
 
