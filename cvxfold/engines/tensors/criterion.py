@@ -78,7 +78,7 @@ def tested(
 
 
 def _floors(floor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """A floor ``(B,)`` for all rows, and for each by itself, no more than a part of its own terms ``(B, ·)``."""
+    """A floor ``(B,)`` for all rows, and for each by itself: at most a part of its own terms, ``(B, ·)``."""
     everywhere = floor.unsqueeze(-1).expand_as(own)
     return everywhere, torch.minimum(everywhere, _EXCUSED * own)
 
