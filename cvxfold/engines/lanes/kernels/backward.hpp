@@ -146,7 +146,8 @@ inline Pack effect_of_offset(const Shape &S, const Layout &Y, Workspace &w, Adjo
     }
     const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
     kept.subtract(S, w, a);
-    const Pack change = sqrt(squared_norm_of_change(S, Y, {a.p, w.y, at.x, at.y}, {kept.p, kept.v, dx, dy}));
+    const DataGradient by_point{kept.p, kept.v, dx, dy};
+    const Pack change = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}, &by_point));
     kept.restore(S, w, a);
     return select(there.residual <= SIDES_AGREE, change / max(size, splat(2.3e-308)), splat(__builtin_inf()));
 }

@@ -60,43 +60,28 @@ inline int row_of(const Shape &S, int entry, int row) {
     return row;
 }
 
-// The squared norm of the gradient on all that parameters reach.
-inline Pack squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &g) {
+// The squared norm of the gradient on all that parameters reach; of its change where `on` has the change of
+// (p, v) at (x, y) and `beside` has (p, v) at the change of (x, y).
+inline Pack squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &on,
+                                   const DataGradient *beside = nullptr) {
     Pack sum{};
     for (int i = 0; i < Y.moving_q; i++)
-        sum += g.p[Y.which_q[i]] * g.p[Y.which_q[i]];
+        sum += on.p[Y.which_q[i]] * on.p[Y.which_q[i]];
     for (int i = 0; i < Y.moving_b; i++)
-        sum += g.v[Y.which_b[i]] * g.v[Y.which_b[i]];
-    for (int i = 0, row = 0; i < Y.moving_A; i++) {
-        row = row_of(S, Y.which_A[i], row);
-        Pack entry = g.on_A(row, S.A_column[Y.which_A[i]]);
-        sum += entry * entry;
-    }
-    for (int i = 0; i < Y.moving_P; i++) {
-        Pack entry = g.on_P(S.P_row[Y.which_P[i]], S.P_column[Y.which_P[i]]);
-        sum += entry * entry;
-    }
-    return sum;
-}
-
-// Likewise of its change: by `inner`, that of (p, v) at (x, y), and by `outer`, (p, v) at the change of (x,
-// y).
-inline Pack squared_norm_of_change(const Shape &S, const Layout &Y, const DataGradient &inner,
-                                   const DataGradient &outer) {
-    Pack sum{};
-    for (int i = 0; i < Y.moving_q; i++)
-        sum += inner.p[Y.which_q[i]] * inner.p[Y.which_q[i]];
-    for (int i = 0; i < Y.moving_b; i++)
-        sum += inner.v[Y.which_b[i]] * inner.v[Y.which_b[i]];
+        sum += on.v[Y.which_b[i]] * on.v[Y.which_b[i]];
     for (int i = 0, row = 0; i < Y.moving_A; i++) {
         const int column = S.A_column[Y.which_A[i]];
         row = row_of(S, Y.which_A[i], row);
-        const Pack entry = inner.on_A(row, column) + outer.on_A(row, column);
+        Pack entry = on.on_A(row, column);
+        if (beside)
+            entry += beside->on_A(row, column);
         sum += entry * entry;
     }
     for (int i = 0; i < Y.moving_P; i++) {
         const int row = S.P_row[Y.which_P[i]], column = S.P_column[Y.which_P[i]];
-        const Pack entry = inner.on_P(row, column) + outer.on_P(row, column);
+        Pack entry = on.on_P(row, column);
+        if (beside)
+            entry += beside->on_P(row, column);
         sum += entry * entry;
     }
     return sum;
