@@ -4,11 +4,9 @@
 // 1. g = F(u), f = g - u; the last differences of f and g replace the oldest ones.
 // 2. u = g - DG gamma, with gamma the least squares solution of DF gamma = f.
 // 3. Where |f| has not become less since the last u, that step is taken back: u is the last g, which lowers
-// it, and
-//    the memory is dropped.
-// 4. Every so often: tolerances; a step of F as a proof that there is no solution; and, more and more rarely,
-// a
-//    penalty that balances the residuals.
+//    it, and the memory is dropped.
+// 4. Every so often: tolerances; a step of F as a proof that there is no solution; and, more and more
+//    rarely, a penalty that balances the residuals.
 #pragma once
 
 #include "certificate.hpp"
@@ -19,10 +17,8 @@
 namespace cvxfold {
 
 const int MEMORY = 4;
-const int BETWEEN_CHECKS = 25,
-          FIRST_CHECKS = 2; // and how many in the first pass, under a factor that may be shared
-const int PLAIN_AFTER =
-    20; // checks after which every other stretch is not accelerated, for the sake of proofs
+const int BETWEEN_CHECKS = 25, FIRST_CHECKS = 2; // in the first pass, under a factor that may be shared
+const int PLAIN_AFTER = 20; // checks; from then on every other stretch is plain, for the sake of proofs
 const double RIDGE = 1e-12;
 
 // In memory that the adjoint uses at other times: of the last iterations' f and g the differences.
