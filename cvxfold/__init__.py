@@ -1,7 +1,8 @@
 """cvxfold: differentiable convex optimization layers by folded optimization.
 
 ``cvxfold.torch.CvxpyLayer`` is a drop-in replacement for ``cvxpylayers.torch.CvxpyLayer``;
-``cvxfold.FoldedSolver`` is a solver for cvxpylayers' own layers.
+``cvxfold.FoldedSolver`` is a solver for cvxpylayers' own layers; ``cvxfold.fold(update, …)`` folds any other
+iteration.
 """
 
 from importlib import import_module
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
         ConvergenceError,
         ConvergenceWarning,
         DegenerateError,
+        FixedPointError,
         InfeasibleError,
         OutOfMemoryError,
         ParameterTypeError,
         SolverError,
         UnboundedError,
     )
+    from cvxfold.fold.function import fold
     from cvxfold.gradient.verdict import Verdict
     from cvxfold.report.summary import Monitor
     from cvxfold.studies.analysis import Analysis, analyze
@@ -33,6 +36,7 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "DegenerateError",
+    "FixedPointError",
     "FoldedSolver",
     "InfeasibleError",
     "Monitor",
@@ -45,6 +49,7 @@ __all__ = [
     "__version__",
     "analyze",
     "compare",
+    "fold",
 ]
 
 
@@ -62,4 +67,6 @@ def __getattr__(name: str) -> Any:
         "Comparison": "cvxfold.studies.comparison",
         "compare": "cvxfold.studies.comparison",
     }
+    if name == "fold":
+        return import_module("cvxfold.fold")  # a package that can be called
     return getattr(import_module(homes.get(name, "cvxfold.errors")), name)

@@ -8,10 +8,10 @@ residual causes is told by :func:`cvxfold.gradient.screen.adjoint_error`.)
 import torch
 from torch import Tensor
 
-from cvxfold.fold import AdjointSettings, Auto
 from cvxfold.gradient.adjoint import Adjoint, fold, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import NEGLIGIBLE, gradient_floor, ratio
+from cvxfold.methods import AdjointSettings, Auto
 
 
 def forward_error(

@@ -15,7 +15,7 @@ from cvxfold.errors import (
     InfeasibleError,
     UnboundedError,
 )
-from cvxfold.gradient.verdict import Complaint, Verdict
+from cvxfold.gradient.verdict import OF_A_LAYER, Complaint, Remedies, Verdict
 from cvxfold.layer.options import Options
 from cvxfold.report.records import BackwardRecord, ForwardRecord
 
@@ -34,7 +34,7 @@ def judge_forward(record: ForwardRecord, options: Options) -> None:
     missed = record.instances(Status.UNCONVERGED)
     if missed:
         worst = float(record.residual[missed].nan_to_num(torch.inf).amax())
-        _complain(
+        complain(
             f"forward pass: instances {missed} did not reach the tolerance {options.forward.eps_abs:.1e} "
             f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol",
             options.on_unconverged,
@@ -43,20 +43,26 @@ def judge_forward(record: ForwardRecord, options: Options) -> None:
 
 def judge_backward(record: BackwardRecord, options: Options) -> None:
     """Complain about gradients that are not to be trusted."""
-    if options.on_unconverged == "ignore" == (options.on_degenerate or "ignore"):
+    say(record, OF_A_LAYER, options.on_unconverged, options.on_degenerate)
+
+
+def say(record: BackwardRecord, remedies: Remedies, on_unconverged: str, on_degenerate: str | None) -> None:
+    """Complain about gradients that are not to be trusted, each kind in the way that was asked for."""
+    if on_unconverged == "ignore" == (on_degenerate or "ignore"):
         return  # without a look at the device
     by_way: dict[str, list[Complaint]] = {}
-    for complaint in record.complaints():
+    for complaint in record.complaints(remedies):
         degenerate = complaint.verdict is Verdict.DEGENERATE
-        way = options.on_degenerate if degenerate and options.on_degenerate else options.on_unconverged
+        way = on_degenerate if degenerate and on_degenerate else on_unconverged
         by_way.setdefault(way, []).append(complaint)
     for way, found in sorted(by_way.items(), reverse=True):  # what warns is said before what raises
         degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in found)
         error = DegenerateError if degenerate else ConvergenceError
-        _complain(f"backward pass: {'; '.join(complaint.text for complaint in found)}", way, error)
+        complain(f"backward pass: {'; '.join(complaint.text for complaint in found)}", way, error)
 
 
-def _complain(message: str, how: str, error: type[ConvergenceError] = ConvergenceError) -> None:
+def complain(message: str, how: str, error: type[ConvergenceError] = ConvergenceError) -> None:
+    """Raise, warn, or do nothing, as ``how`` says."""
     if how == "raise":
         raise error(message)
     if how == "warn":

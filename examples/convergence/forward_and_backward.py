@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from cvxfold.fold import Unrolled
 from study import (
     COLOURS,
     Case,
@@ -25,8 +26,6 @@ from study import (
     table,
 )  # fmt: skip
 from torch import Tensor
-
-from cvxfold.fold.unrolled import Unrolled
 
 # Penalties near the best of each family: these are curves of a well-tuned solver. The last one is larger than
 # the best, so that the factor K has time to show.

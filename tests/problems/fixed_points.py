@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
-
 from cvxfold.fold import METHODS
+from torch import Tensor
 
 EXACT = [name for name, method in METHODS.items() if method.exact]
 

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
 from cvxfold.fold import (
     GMRES,
     LFPI,
@@ -18,6 +16,8 @@ from cvxfold.fold import (
     LeastSquares,
     solve_adjoint,
 )
+from torch import Tensor
+
 from problems.fixed_points import Dense, contraction
 
 
