@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Unpack
 
+from cvxfold.fold import projections
 from cvxfold.fold.function import Folded, fold
 from cvxfold.fold.options import FoldOptions
 from cvxfold.methods import (
@@ -51,6 +52,7 @@ __all__ = [
     "Linearization",
     "Unrolled",
     "fold",
+    "projections",
     "solve_adjoint",
 ]
 
