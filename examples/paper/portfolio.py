@@ -81,7 +81,7 @@ def black_box(market: Market) -> Layer:
         found = []
         for one in returns.double().numpy():
             c.value = one
-            program.solve(solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+            program.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
             found.append(torch.as_tensor(x.value))
         return torch.stack(found)
 

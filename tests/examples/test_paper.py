@@ -44,3 +44,19 @@ def test_the_folded_step_trains_like_the_cone_layers(tmp_path: Path, monkeypatch
     assert folded.regret[-1] < folded.regret[0]
     assert folded.regret[-1] == pytest.approx(layer.regret[-1], rel=1e-3)
     assert folded.bytes < courses["unrolled SQP"].bytes
+
+
+@long
+def test_folded_steps_have_the_gradient_that_unrolled_ones_tend_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    found = run("multilabel", tmp_path, monkeypatch)
+    for name in ("cvxfold layer", "folded PGD, GMRES", "folded SQP, GMRES"):
+        assert found[name].gradient_error < 1e-6, name
+    assert found["folded PGD, LFPI"].gradient_error > 1e-3  # 50 steps of 1e-3
+    assert found["unrolled PGD"].gradient_error == pytest.approx(
+        found["folded PGD, LFPI"].gradient_error, rel=0.05
+    )
+    assert found["folded PGD, GMRES"].bytes < found["unrolled PGD"].bytes / 2
+    assert found["folded PGD, GMRES"].accuracy[-1] > found["folded PGD, GMRES"].accuracy[0]
