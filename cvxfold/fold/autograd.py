@@ -92,7 +92,7 @@ class Backward:
         assert not isinstance(method, Unrolled)
         if not self.settings.is_auto:
             return method
-        return Auto() if self.tape.is_small else ByProducts(self.tape.is_twice_differentiable)
+        return Auto() if self.tape.is_small else ByProducts()
 
     @property
     def _adjoint_settings(self) -> AdjointSettings:

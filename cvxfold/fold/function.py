@@ -129,7 +129,7 @@ class Folded(torch.nn.Module):
         residual = residual_of(u, image)
         report = self._reported(layout, residual, iterations, who, time.perf_counter() - began)  # 3
         method = self.settings.method
-        if tape is None or not u.shape[0]:
+        if tape is None:
             return layout.tree(layout.unpacked(u))
         solved = residual <= self.settings.tolerance(layout.dtype)
         backward = Backward(self.settings, Place(self.update, params, tape), solved, report, self._reports)
@@ -179,11 +179,11 @@ class Folded(torch.nn.Module):
 
             u = layout.packed(flattened(x)[0])
             check_finite(u, "start: expected finite values, got NaN or infinity")
-            check_finite(step(u), "update: returned NaN or infinity at the start")
             found = iterate(
                 step, u, settings.tolerance(layout.dtype), settings.max_iters, settings.acceleration,
                 Deadline.after(settings.time_limit),
             )  # fmt: skip
+            check_finite(found.residual.unsqueeze(-1), "update: returned NaN or infinity at the start")
             who = "accelerated iteration" if settings.acceleration else "iteration"
             return layout, found.u, found.iterations, who
 

@@ -63,7 +63,10 @@ class UpdateTape:
         pulled, w = self._linear
         if not pulled.requires_grad:
             return torch.zeros_like(v)  # Φ = 0
-        (found,) = torch.autograd.grad(pulled, w, v, retain_graph=True)
+        try:
+            (found,) = torch.autograd.grad(pulled, w, v, retain_graph=True)
+        except RuntimeError as error:
+            raise _not_twice(error) from error
         return found
 
     @cached_property
@@ -73,20 +76,8 @@ class UpdateTape:
             w = torch.zeros_like(self.u).requires_grad_()
             try:
                 return self.layout.packed(self.pulled(w, create_graph=True)), w
-            except (RuntimeError, NotImplementedError) as error:
-                raise NotImplementedError(
-                    f"products with Φ need an update that can be differentiated twice, and this one cannot "
-                    f"({error}); products with Φᵀ suffice for 'gmres', 'bicgstab', 'anderson' and 'lfpi'"
-                ) from error
-
-    @cached_property
-    def is_twice_differentiable(self) -> bool:
-        """Whether products with Φ can be had without the matrix."""
-        try:
-            self.jvp(torch.ones_like(self.u))
-        except (RuntimeError, NotImplementedError):
-            return False
-        return True
+            except RuntimeError as error:
+                raise _not_twice(error) from error
 
     @property
     def is_small(self) -> bool:
@@ -192,3 +183,11 @@ class UpdateLinearization:
 
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+
+
+def _not_twice(error: RuntimeError) -> NotImplementedError:
+    """What to raise where the product with Φᵀ cannot itself be differentiated."""
+    return NotImplementedError(
+        f"products with Φ need an update that can be differentiated twice, and this one cannot ({error}); "
+        "products with Φᵀ suffice for 'gmres', 'bicgstab', 'anderson' and 'lfpi'"
+    )

@@ -49,17 +49,14 @@ class Auto:
 class ByProducts:
     """The same where there is no approximate inverse: GMRES; least squares where that is not enough.
 
-    Args:
-        least_norm: whether to go on to least squares, which also needs products with Φ.
+    Least squares needs products with Φ as well; where they cannot be had GMRES is all.
     """
 
-    least_norm: bool = True
     exact: ClassVar[bool] = True
 
     def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
         """Each method for the instances that the one before left unsolved, each with all iterations."""
-        methods: list[tuple[AdjointMethod, AdjointSettings]] = [(GMRES(), settings)]
-        return _in_turn(phi, rhs, methods + [(LeastSquares(), settings)] * self.least_norm)
+        return _in_turn(phi, rhs, [(GMRES(), settings), (LeastSquares(), settings)])
 
 
 def _in_turn(
@@ -78,7 +75,10 @@ def _in_turn(
         if not len(rows) or settings.deadline.passed:
             break
         part, part_rhs = phi.take(rows), rhs[rows]
-        attempt = method.solve(part, part_rhs, limits)
+        try:
+            attempt = method.solve(part, part_rhs, limits)
+        except NotImplementedError:  # of a product with Φ, or of an approximate inverse
+            break
         before, after = _excess(part, w[rows], part_rhs), _excess(part, attempt.w, part_rhs)
         smaller = attempt.w.norm(dim=-1) < w[rows].norm(dim=-1)
         counts = ((after < before) | ((after <= _AS_GOOD * before) & smaller)).nonzero().squeeze(-1)

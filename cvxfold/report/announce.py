@@ -45,3 +45,10 @@ class Reports:
         """Call back all that listen, after a pass."""
         for callback in list(self._listeners.values()):
             callback(report)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Reports":
+        """A copy that remembers nothing and that nobody listens to."""
+        return Reports()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reports, ()

@@ -1,5 +1,7 @@
 """Folded iterations against implicit differentiation and finite differences."""
 
+import copy
+import pickle
 from collections import namedtuple
 from typing import Any
 
@@ -241,6 +243,9 @@ def test_without_a_gradient_there_is_none() -> None:
         assert not folded(Q.requires_grad_(), q).requires_grad
     assert folded.report.backward is None
     assert folded(Q[:0], q[:0]).shape == (0, 8)
+    q.requires_grad_()
+    folded(Q[:0], q[:0]).sum().backward()
+    assert torch.equal(q.grad, torch.zeros_like(q))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_start_of_the_call_is_taken() -> None:
@@ -338,3 +343,58 @@ def test_products_with_phi() -> None:
 def test_all_methods_are_known() -> None:
     for name in [*METHODS, "unrolled"]:
         assert make_folded(step, start=start, backward=name)
+
+
+def test_copies_and_pickles() -> None:
+    Q, q = problems()
+    folded = make_folded(step, start=start, batched=True)
+    x = folded(Q, q)
+    for twin in (copy.deepcopy(folded), pickle.loads(pickle.dumps(folded))):
+        assert twin.report is None
+        torch.testing.assert_close(twin(Q, q), x)
+
+
+class Once(torch.autograd.Function):
+    """Doubles; cannot be differentiated twice, like an inner layer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *bars: Tensor) -> Tensor:
+        return 2 * bars[0]
+
+
+@pytest.mark.parametrize("size", [5, 80])
+def test_an_update_that_cannot_be_differentiated_twice(size: int) -> None:
+    """Φ = ½·2·¼: products with Φᵀ are enough, and where they are not, that is said."""
+    c = torch.ones(size, dtype=torch.float64, requires_grad=True)
+
+    def update(x: Tensor, c: Tensor) -> Tensor:
+        return 0.25 * Once.apply(x) + c
+
+    folded = make_folded(update, start=torch.zeros_like, tol=1e-12)
+    (found,) = torch.autograd.grad(folded(c).sum(), c)
+    torch.testing.assert_close(found, 2 * torch.ones_like(c))
+    needs = make_folded(update, start=torch.zeros_like, backward="least_squares")
+    if size == 5:
+        torch.testing.assert_close(torch.autograd.grad(needs(c).sum(), c)[0], found)
+        return
+    with pytest.raises(NotImplementedError, match="differentiated twice"):
+        needs(c).sum().backward()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("method", ["auto", "gmres", "lfpi"])
+def test_on_a_device(method: str) -> None:
+    Q, q = (value.requires_grad_() for value in problems())
+    folded = make_folded(step, start=start, batched=True, backward=method, **TIGHT)
+    expected = gradients(folded, Q, q)
+    on_device = [value.detach().cuda().requires_grad_() for value in (Q, q)]
+    found = gradients(folded, *on_device)
+    for one, other in zip(found, expected, strict=True):
+        assert one.device.type == "cuda"
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-7, atol=1e-9)

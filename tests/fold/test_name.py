@@ -17,13 +17,10 @@ USE = (
 )
 
 
+@long
 @pytest.mark.parametrize(
     "first",
-    [
-        "import cvxfold; from cvxfold.fold import GMRES",
-        pytest.param("import cvxfold", marks=long),
-        pytest.param("import cvxfold, cvxfold.torch", marks=long),
-    ],
+    ["import cvxfold", "import cvxfold; from cvxfold.fold import GMRES", "import cvxfold, cvxfold.torch"],
 )
 def test_in_whatever_order(first: str) -> None:
     subprocess.run([sys.executable, "-c", f"{first}; {USE}"], check=True)

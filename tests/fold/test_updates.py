@@ -18,6 +18,7 @@ from cvxfold.fold.updates import (
     SQPStep,
 )
 from problems.folded import make_folded
+from problems.marks import sliced
 
 N, BATCH = 6, 3
 
@@ -147,7 +148,7 @@ def test_gradients_are_those_of_the_kkt_conditions(name: str) -> None:
     assert set(folded.report.backward.verdict) == {Verdict.CONVERGED}
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("name", sliced(UPDATES, lambda name: name not in ("admm", "sqp")))
 def test_gradients_are_finite_differences(name: str) -> None:
     P, q = data()
     q.requires_grad_()

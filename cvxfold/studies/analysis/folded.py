@@ -49,7 +49,7 @@ def analyze_folded(
         krylovs = [arnoldi(phi, bar) for bar in bars]
         spectra = spectra_of(krylovs)
         advance("rates", 2, 3)
-        method = Auto() if tape.is_small else ByProducts(tape.is_twice_differentiable)
+        method = Auto() if tape.is_small else ByProducts()
         settings = AdjointSettings()
         system = solve_adjoint(method, phi, bars[0], settings)
         diagnosis = examined(Place(folded.update, tuple(params), tape), bars[0], system, probe=True)
