@@ -17,7 +17,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import torch
-from cvxpylayers.torch import CvxpyLayer as PeerLayer
+from cvxpylayers.torch.cvxpylayer import CvxpyLayer as PeerLayer
 from experiment import Experiment, start
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ Layer = Callable[[Tensor], Tensor]
 
 def pairs(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Pictures ``(N, 128)`` of two different digits, and which they are, ``(N, 10)``."""
-    digits = load_digits()
+    digits: Any = load_digits()
     generator = np.random.default_rng(seed)
     left = generator.integers(len(digits.target), size=4 * count)
     right = generator.integers(len(digits.target), size=4 * count)
@@ -74,7 +74,8 @@ def layers(depth: int) -> dict[str, Layer | None]:
     """
     y, c = cp.Variable(DIGITS), cp.Parameter(DIGITS)
     entropy = cp.sum(cp.entr(y)) + cp.sum(cp.entr(1 - y))
-    program = cp.Problem(cp.Maximize(c @ y + WEIGHT * entropy), [cp.sum(y) == LABELS])
+    total: Any = cp.sum(y) == LABELS
+    program = cp.Problem(cp.Maximize(c @ y + WEIGHT * entropy), [total])
     own, peer = CvxpyLayer(program, [c], [y]), PeerLayer(program, [c], [y])
     gradient = ProjectedGradient(objective, lambda z, _: projections.capped_simplex(z, float(LABELS)), STEP)
     newton = SQPStep(

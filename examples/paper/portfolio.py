@@ -18,7 +18,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import torch
-from cvxpylayers.torch import CvxpyLayer as PeerLayer
+from cvxpylayers.torch.cvxpylayer import CvxpyLayer as PeerLayer
 from experiment import Experiment, start
 from torch import Tensor, nn
 

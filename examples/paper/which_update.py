@@ -34,7 +34,7 @@ def simplex(z: Tensor, *_: Any) -> Tensor:
     return projections.simplex(z)
 
 
-def program(P: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+def program(P: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The same for ADMM, as l ≤ Ax ≤ u."""
     n = q.shape[-1]
     A = torch.cat([torch.ones(1, n), torch.eye(n)]).double()

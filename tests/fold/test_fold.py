@@ -363,8 +363,8 @@ class Once(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *bars: Tensor) -> Tensor:
-        return 2 * bars[0]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:  # pyright: ignore
+        return 2 * grad_outputs[0]
 
 
 @pytest.mark.parametrize("size", [5, 80])
