@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cvxfold.fold import LFPI
 from study import COLOURS, Case, arguments, axes, case, evaluate, finish, linearized, make_layer, table
 from torch import Tensor
+
+from cvxfold.fold import LFPI
 
 TOL = 1e-3
 MOST = 5000

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cvxfold.fold import Unrolled
 from study import (
     COLOURS,
     Case,
@@ -26,6 +25,8 @@ from study import (
     table,
 )  # fmt: skip
 from torch import Tensor
+
+from cvxfold.fold import Unrolled
 
 # Penalties near the best of each family: these are curves of a well-tuned solver. The last one is larger than
 # the best, so that the factor K has time to show.

@@ -15,10 +15,10 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import torch
-from cvxfold.fold import Unrolled
 from study import COLOURS, arguments, axes, finish, table
 from torch import Tensor
 
+from cvxfold.fold import Unrolled
 from cvxfold.torch import CvxpyLayer
 
 ASSETS, FACTORS, FEATURES = 20, 5, 6

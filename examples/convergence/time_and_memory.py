@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cvxfold.fold import GMRES, LFPI, Unrolled
 from study import COLOURS, Case, arguments, axes, case, evaluate, finish, make_layer, table
 
+from cvxfold.fold import GMRES, LFPI, Unrolled
 from cvxfold.studies.allocations import peak_bytes
 
 PENALTY = 0.5

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cvxfold.fold import LFPI, Unrolled
 from study import COLOURS, Case, arguments, axes, case, errors, evaluate, finish, make_layer, table
 from torch import Tensor
 
+from cvxfold.fold import LFPI, Unrolled
 from cvxfold.torch import CvxpyLayer
 
 PROBLEMS = {

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cvxfold.fold import GMRES, AdjointSettings, Direct
 from torch import Tensor
 
 from cvxfold.engines.choose import engine_for
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
+from cvxfold.fold import GMRES, AdjointSettings, Direct
 from cvxfold.gradient.adjoint import check, fold
 from cvxfold.layer.backward import differentiate
 from cvxfold.problem.program import Program

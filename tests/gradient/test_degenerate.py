@@ -7,10 +7,10 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
-from cvxfold.fold import Unrolled
 
 import cvxfold
 from cvxfold import Verdict
+from cvxfold.fold import Unrolled
 from cvxfold.torch import CvxpyLayer
 from problems.degenerate import CASES, Problem, Values, backward, flat_direction, projection, verdict
 from problems.families import FAMILIES, minimize

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from cvxfold.fold import LFPI, Unrolled
 
 import cvxfold
 from cvxfold import Verdict
+from cvxfold.fold import LFPI, Unrolled
 from problems.cases import case, errors, evaluate, make_layer
 from problems.degenerate import backward, linear_program, verdict
 
@@ -90,7 +90,6 @@ def test_the_names_of_methods_are_those_that_are_typed() -> None:
     from typing import get_args
 
     from cvxfold.fold import METHODS
-
     from cvxfold.layer.options import BackwardMethod
 
     names = {name for part in get_args(BackwardMethod) for name in get_args(part)}

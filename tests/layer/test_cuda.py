@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from cvxfold.fold import Unrolled
 
 import cvxfold
+from cvxfold.fold import Unrolled
 from cvxfold.studies.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate

@@ -4,10 +4,10 @@ from unittest import mock
 
 import pytest
 import torch
-from cvxfold.fold import Auto
 
 import cvxfold
 from cvxfold.engines.tensors.engine import TensorEngine
+from cvxfold.fold import Auto
 from problems.cases import case, errors, evaluate, make_layer
 from problems.marks import long, sliced
 

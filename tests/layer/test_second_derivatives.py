@@ -5,10 +5,10 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
-from cvxfold.fold import Unrolled
 from torch import Tensor
 
 from cvxfold import Verdict
+from cvxfold.fold import Unrolled
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, make_layer
 from problems.families import minimize

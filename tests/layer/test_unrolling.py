@@ -6,11 +6,11 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
-from cvxfold.fold import LFPI, Unrolled
 from torch import Tensor
 
 import cvxfold
 from cvxfold import Verdict
+from cvxfold.fold import LFPI, Unrolled
 from cvxfold.studies.allocations import peak_bytes
 from cvxfold.torch import CvxpyLayer
 from problems.cases import Case, case, errors, evaluate, make_layer

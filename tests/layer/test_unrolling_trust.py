@@ -5,9 +5,9 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
-from cvxfold.fold import Unrolled
 
 from cvxfold import Verdict
+from cvxfold.fold import Unrolled
 from cvxfold.layer.options import BackwardMethod, LayerOptions
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate, make_layer

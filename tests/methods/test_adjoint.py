@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from cvxfold.fold import (
     GMRES,
     LFPI,
@@ -14,8 +16,6 @@ from cvxfold.fold import (
     LeastSquares,
     solve_adjoint,
 )
-from torch import Tensor
-
 from problems.fixed_points import EXACT, Dense, contraction
 
 

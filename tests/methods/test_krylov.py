@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import torch
+from torch import Tensor
+
 from cvxfold.fold import (
     GMRES,
     LFPI,
@@ -17,8 +19,6 @@ from cvxfold.fold import (
     BiCGSTAB,
     solve_adjoint,
 )
-from torch import Tensor
-
 from problems.fixed_points import Dense, Inverse, contraction, exact, non_normal, random, relative_error
 
 

@@ -4,6 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
+import cvxfold.gradient.adjoint
+from cvxfold.engines.tensors.linearization import SplittingLinearization
 from cvxfold.fold import (
     LFPI,
     METHODS,
@@ -16,10 +20,6 @@ from cvxfold.fold import (
     JacobianFree,
     solve_adjoint,
 )
-from torch import Tensor
-
-import cvxfold.gradient.adjoint
-from cvxfold.engines.tensors.linearization import SplittingLinearization
 from problems.cases import case, evaluate, make_layer
 from problems.fixed_points import (
     EXACT,

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from cvxfold.fold import (
     GMRES,
     LFPI,
@@ -16,8 +18,6 @@ from cvxfold.fold import (
     LeastSquares,
     solve_adjoint,
 )
-from torch import Tensor
-
 from problems.fixed_points import Dense, contraction
 
 

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from cvxfold.fold import METHODS
 from torch import Tensor
+
+from cvxfold.fold import METHODS
 
 EXACT = [name for name, method in METHODS.items() if method.exact]
 

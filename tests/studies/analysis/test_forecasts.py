@@ -7,11 +7,11 @@ import sys
 import cvxpy as cp
 import pytest
 import torch
-from cvxfold.fold import GMRES, Unrolled
 from torch import Tensor
 
 import cvxfold
 from cvxfold import Verdict
+from cvxfold.fold import GMRES, Unrolled
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.options import EngineName
 from cvxfold.layer.shortcut import ShortCall

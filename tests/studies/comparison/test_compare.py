@@ -7,11 +7,11 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
-from cvxfold.fold import LFPI
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 from torch import Tensor
 
 import cvxfold
+from cvxfold.fold import LFPI
 from cvxfold.studies.comparison.contestants import MODES
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate

@@ -8,9 +8,9 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from cvxfold.fold import Unrolled
 from rich.console import Console
 
+from cvxfold.fold import Unrolled
 from cvxfold.studies.comparison import Comparison, show
 from problems.comparisons import BEST, compared
 
