@@ -1,7 +1,8 @@
 """cvxfold: differentiable convex optimization layers by folded optimization.
 
 ``cvxfold.torch.CvxpyLayer`` is a drop-in replacement for ``cvxpylayers.torch.CvxpyLayer``;
-``cvxfold.FoldedSolver`` is a solver for cvxpylayers' own layers.
+``cvxfold.FoldedSolver`` is a solver for cvxpylayers' own layers; ``cvxfold.fold(update, …)`` folds any other
+iteration.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
         ConvergenceError,
         ConvergenceWarning,
         DegenerateError,
+        FixedPointError,
         FlatGradientWarning,
         InfeasibleError,
         OutOfMemoryError,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         SolverError,
         UnboundedError,
     )
+    from cvxfold.fold.function import fold
     from cvxfold.gradient.verdict import Verdict
     from cvxfold.report.summary import Monitor
     from cvxfold.studies.analysis import Analysis, analyze
@@ -34,6 +37,7 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "DegenerateError",
+    "FixedPointError",
     "FlatGradientWarning",
     "FoldedSolver",
     "InfeasibleError",
@@ -47,6 +51,7 @@ __all__ = [
     "__version__",
     "analyze",
     "compare",
+    "fold",
 ]
 
 
@@ -64,4 +69,6 @@ def __getattr__(name: str) -> Any:
         "Comparison": "cvxfold.studies.comparison",
         "compare": "cvxfold.studies.comparison",
     }
+    if name == "fold":
+        return import_module("cvxfold.fold")  # a package that can be called
     return getattr(import_module(homes.get(name, "cvxfold.errors")), name)

@@ -20,6 +20,10 @@ class DegenerateError(ConvergenceError):
     """A gradient has no unique value, where the user asked for an error (``on_degenerate="raise"``)."""
 
 
+class FixedPointError(ConvergenceError):
+    """What a solver returned is no fixed point of the update that is to be folded at it."""
+
+
 class OutOfMemoryError(torch.OutOfMemoryError):
     """Not even one instance of a batch fits into memory; the message says what it needs."""
 

@@ -14,11 +14,11 @@ from cvxfold.batches.records import Batched
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.outcome import SOLVED, Ended, Residuals, Start
 from cvxfold.engines.settings import ForwardSettings
-from cvxfold.fold import AdjointSettings, AdjointSolution
-from cvxfold.fold.unrolled import Tape, Unrolled
 from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import Screen
+from cvxfold.methods import AdjointSettings, AdjointSolution
+from cvxfold.methods.unrolled import Tape, Unrolled
 from cvxfold.problem.program import Program
 
 

@@ -1,16 +1,38 @@
-"""Folding: linear methods for the backward pass of any fixed-point iteration."""
+"""Folding: ``cvxfold.fold(update, …)`` folds any iteration, and this package holds what goes with it.
 
-from cvxfold.fold.adjoint import AdjointMethod, AdjointSettings, AdjointSolution, solve_adjoint
-from cvxfold.fold.anderson import Anderson
-from cvxfold.fold.bicgstab import BiCGSTAB
-from cvxfold.fold.direct import Direct
-from cvxfold.fold.gmres import GMRES
-from cvxfold.fold.jacobian_free import JacobianFree
-from cvxfold.fold.least_squares import LeastSquares
-from cvxfold.fold.lfpi import LFPI
-from cvxfold.fold.linearization import Linearization
-from cvxfold.fold.methods import METHODS, Auto
-from cvxfold.fold.unrolled import Unrolled
+``cvxfold.fold`` is a function and a package at once: a module may have a class of its own, and that of this
+one can be called (see "Customizing module attribute access" in Python's reference). So all of these work, in
+whatever order modules are imported:
+
+    cvxfold.fold(update, solver)                 backward=cvxfold.fold.GMRES(restart=50)
+    from cvxfold.fold import GMRES, fold         from cvxfold.fold.updates import ProjectedGradient
+"""
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Unpack
+
+from cvxfold.fold import projections
+from cvxfold.fold.function import Folded, fold
+from cvxfold.fold.options import FoldOptions
+from cvxfold.methods import (
+    GMRES,
+    LFPI,
+    METHODS,
+    AdjointMethod,
+    AdjointSettings,
+    AdjointSolution,
+    Anderson,
+    Auto,
+    BiCGSTAB,
+    Direct,
+    JacobianFree,
+    LeastSquares,
+    Linearization,
+    Unrolled,
+    solve_adjoint,
+)
 
 __all__ = [
     "GMRES",
@@ -23,9 +45,28 @@ __all__ = [
     "Auto",
     "BiCGSTAB",
     "Direct",
+    "FoldOptions",
+    "Folded",
     "JacobianFree",
     "LeastSquares",
     "Linearization",
     "Unrolled",
+    "fold",
+    "projections",
     "solve_adjoint",
 ]
+
+
+class _CallablePackage(ModuleType):
+    """This package, which is the function :func:`cvxfold.fold.function.fold` as well."""
+
+    def __call__(
+        self,
+        update: Callable[..., Any],
+        solver: Callable[..., Any] | None = None,
+        **options: Unpack[FoldOptions],
+    ) -> Folded:
+        return fold(update, solver, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
-from cvxfold.fold import AdjointMethod, AdjointSettings, AdjointSolution, solve_adjoint
-from cvxfold.fold.history import relative_norm
 from cvxfold.gradient.linearization import ProgramLinearization
+from cvxfold.methods import AdjointMethod, AdjointSettings, AdjointSolution, solve_adjoint
+from cvxfold.methods.history import relative_norm
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
 

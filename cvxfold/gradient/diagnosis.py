@@ -24,8 +24,6 @@ import torch
 from torch import Tensor
 
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.fold import AdjointSettings, Auto
-from cvxfold.fold.history import relative_norm
 from cvxfold.gradient.adjoint import FoldedAdjoint, fold, on_moving
 from cvxfold.gradient.error import forward_error
 from cvxfold.gradient.linearization import ProgramLinearization
@@ -41,6 +39,8 @@ from cvxfold.gradient.screen import (
     reach,
     stretch,
 )
+from cvxfold.methods import AdjointSettings, Auto
+from cvxfold.methods.history import relative_norm
 
 _SIDES_AGREE = 1e-5  # relative difference of the gradients on both sides that still counts as none
 _SINGULAR = 1e-9  # ‖J w‖/‖w‖ of a null vector

@@ -10,10 +10,10 @@ computed as well, and the difference is the estimate. (What the adjoint system's
 import torch
 from torch import Tensor
 
-from cvxfold.fold import AdjointSettings, Auto
 from cvxfold.gradient.adjoint import Adjoint, fold, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import NEGLIGIBLE, SAFETY, gradient_floor, ratio
+from cvxfold.methods import AdjointSettings, Auto
 
 _SOLVED = 1e-11  # the residual of an adjoint system that is solved
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from cvxfold.fold.linearization import Linearization
+from cvxfold.methods.linearization import Linearization
 from cvxfold.problem.program import Program
 
 

@@ -106,8 +106,37 @@ class Complaint:
     text: str
 
 
+@dataclass(frozen=True)
+class Remedies:
+    """What would help, in the words of the options that there are.
+
+    Args:
+        degenerate, inexact, failed, ill_conditioned: by verdict.
+    """
+
+    degenerate: str
+    inexact: str
+    failed: str
+    ill_conditioned: str
+
+
+OF_A_LAYER = Remedies(
+    degenerate="make the solution unique (a small sum_squares in the objective, no redundant constraints), "
+    "regularize the gradient (proximal=…) or leave these instances out",
+    inexact="use refine=True, a smaller tol or more max_iters (of an unrolled cold start, more iterations)",
+    failed="scale the problem, regularize the gradient (proximal=…)",
+    ill_conditioned="lower backward_tol, scale the problem, or regularize the gradient (proximal=…)",
+)
+
+
 def complaints(
-    codes: Tensor, method: str, residual: Tensor, rate: Tensor, diagnosis: Diagnosis, tol: float
+    codes: Tensor,
+    method: str,
+    residual: Tensor,
+    rate: Tensor,
+    diagnosis: Diagnosis,
+    tol: float,
+    remedies: Remedies = OF_A_LAYER,
 ) -> list[Complaint]:
     """What is to be said of a batch."""
     found: list[Complaint] = []
@@ -130,32 +159,39 @@ def complaints(
             _DEGENERATE,
             f"{_instances(rows)} are degenerate, so there is no unique derivative "
             f"({kinked} on a kink, {int(diagnosis.singular[rows].sum())} with a solution or multiplier that "
-            "is not unique); one of several possible gradients is returned: make the solution unique (a "
-            "small sum_squares in the objective, no redundant constraints), regularize the gradient "
-            "(proximal=…) or leave these instances out",
+            f"is not unique); one of several possible gradients is returned: {remedies.degenerate}",
         )
     if len(rows := _rows(codes, _FORWARD_INEXACT)):
         complain(
             _FORWARD_INEXACT,
             f"{_instances(rows)} are taken at solutions that are not accurate enough (estimated error up to "
-            f"{float(diagnosis.error[rows].amax()):.1e}, relative); use refine=True, a smaller tol or more "
-            "max_iters (of an unrolled cold start, more iterations)",
+            f"{float(diagnosis.error[rows].amax()):.1e}, relative); {remedies.inexact}",
         )
-    if len(rows := _rows(codes, _FAILED)):
+    failed = _rows(codes, _FAILED)
+    plain = method == "lfpi" or method.startswith("unrolled")  # which need ρ(Φ) < 1
+    diverged = failed[rate[failed] >= 1] if plain else failed[:0]
+    if len(diverged):
+        complain(
+            _FAILED,
+            f"{_instances(diverged)} cannot be had by method {method!r}: it converges where the spectral "
+            f"radius ρ(Φ) < 1, and here its residual grows (by a factor of "
+            f"{float(rate[diverged].amax()):.4g} an iteration), so ρ(Φ) ≥ 1; 'gmres', 'bicgstab', "
+            "'anderson' and 'direct' need no more than that I − Φ is invertible",
+        )
+        failed = failed[~torch.isin(failed, diverged)]
+    if len(rows := failed):
         complain(
             _FAILED,
             f"{_instances(rows)} did not reach the tolerance {tol:.1e} by method {method!r} (relative "
             f"residual up to {float(residual[rows].nan_to_num(torch.inf).amax()):.1e}) and the method "
-            "stopped making progress; scale the problem, regularize the gradient (proximal=…)"
-            f"{_or_auto(method)}",
+            f"stopped making progress; {remedies.failed}{_or_auto(method)}",
         )
     if len(rows := _rows(codes, _ILL_CONDITIONED)):
         complain(
             _ILL_CONDITIONED,
             f"{_instances(rows)} may be off by up to {float(diagnosis.error[rows].amax()):.1e} "
             f"(relative): what is left of the adjoint systems ({float(residual[rows].amax()):.1e}) is "
-            "magnified by their conditioning; lower backward_tol, scale the problem, or regularize the "
-            "gradient (proximal=…)",
+            f"magnified by their conditioning; {remedies.ill_conditioned}",
         )
     return found
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.protocol import Engine, Solution
-from cvxfold.fold import AdjointMethod, AdjointSettings, AdjointSolution, Auto
-from cvxfold.fold.history import padded
 from cvxfold.gradient.adjoint import Adjoint, FoldedAdjoint, fold
 from cvxfold.gradient.diagnosis import Diagnosis, diagnose
 from cvxfold.gradient.screen import Screen, screen
+from cvxfold.methods import AdjointMethod, AdjointSettings, AdjointSolution, Auto
+from cvxfold.methods.history import padded
 from cvxfold.report.records import BackwardRecord
 
 

@@ -14,14 +14,14 @@ from cvxfold.errors import (
     InfeasibleError,
     UnboundedError,
 )
-from cvxfold.gradient.verdict import Complaint, Verdict
+from cvxfold.gradient.verdict import OF_A_LAYER, Complaint, Remedies, Verdict
 from cvxfold.layer.options import Options
 from cvxfold.layer.said import Said, is_due, warn
 from cvxfold.report.report import Report
 
 _SPARE = "; with on_unsolvable='nan' they return NaN and the other instances their solutions"
 
-_FORWARD, _BACKWARD = "forward pass", "backward pass"
+FORWARD, BACKWARD = "forward pass", "backward pass"
 
 
 def judge_forward(report: Report, options: Options, said: Said) -> None:
@@ -41,7 +41,7 @@ def judge_forward(report: Report, options: Options, said: Said) -> None:
             f"instances {missed} did not reach the tolerance {options.forward.eps:.1e} "
             f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol{_unrescued(options)}"
         )
-        _complain(_FORWARD, {str(Status.UNCONVERGED): text}, options.on_unconverged, report, said)
+        complain(FORWARD, {str(Status.UNCONVERGED): text}, options.on_unconverged, report, said)
 
 
 def _unrescued(options: Options) -> str:
@@ -52,21 +52,31 @@ def _unrescued(options: Options) -> str:
 
 def judge_backward(report: Report, options: Options, said: Said) -> None:
     """Complain about gradients that are not to be trusted."""
-    if options.on_unconverged == "ignore" == (options.on_degenerate or "ignore"):
+    say(report, said, OF_A_LAYER, options.on_unconverged, options.on_degenerate)
+
+
+def say(
+    report: Report, said: Said, remedies: Remedies, on_unconverged: str, on_degenerate: str | None
+) -> None:
+    """Complain about gradients that are not to be trusted, each kind in the way that was asked for."""
+    if on_unconverged == "ignore" == (on_degenerate or "ignore"):
         return  # without a look at the device
     record = report.backward
     assert record is not None
-    report.complaints = {k: text for k, text in report.complaints.items() if not k.startswith(_BACKWARD)}
+    report.complaints = {k: text for k, text in report.complaints.items() if not k.startswith(BACKWARD)}
     by_way: dict[str, list[Complaint]] = {}
-    for complaint in record.complaints():
+    for complaint in record.complaints(remedies):
         degenerate = complaint.verdict is Verdict.DEGENERATE
-        way = options.on_degenerate if degenerate and options.on_degenerate else options.on_unconverged
+        way = on_degenerate if degenerate and on_degenerate else on_unconverged
         by_way.setdefault(way, []).append(complaint)
     for way, found in sorted(by_way.items(), reverse=True):  # what warns is said before what raises
         degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in found)
         error = DegenerateError if degenerate else ConvergenceError
-        texts: dict[str, str] = {str(complaint.verdict): complaint.text for complaint in found}
-        _complain(_BACKWARD, texts, way, report, said, error)
+        texts: dict[str, list[str]] = {}
+        for complaint in found:
+            texts.setdefault(str(complaint.verdict), []).append(complaint.text)
+        joined = {kind: "; ".join(those) for kind, those in texts.items()}
+        complain(BACKWARD, joined, way, report, said, error)
 
 
 def complain_of_flat(options: Options) -> None:
@@ -81,7 +91,7 @@ def complain_of_flat(options: Options) -> None:
         )
 
 
-def _complain(
+def complain(
     subject: str,
     texts: Mapping[str, str],
     how: str,
@@ -101,6 +111,6 @@ def _complain(
         if times == 1:
             parts.append(text)
         elif is_due(times):
-            parts.append(f"{kind!s} for the {times:,}th time; layer.report and cvxfold.Monitor tell all")
+            parts.append(f"{kind!s} for the {times:,}th time; the report and cvxfold.Monitor tell all")
     if parts:
         warn(f"{subject}: {'; '.join(parts)}", ConvergenceWarning)

@@ -18,8 +18,9 @@ from cvxfold.checks import (
 )
 from cvxfold.engines.choose import ExternalSolver, external_solver
 from cvxfold.engines.settings import RELAXATION, ForwardSettings
-from cvxfold.fold import METHODS, AdjointMethod, AdjointSettings
-from cvxfold.fold.unrolled import Unrolled
+from cvxfold.methods import AdjointMethod, AdjointSettings
+from cvxfold.methods.by_name import method_named
+from cvxfold.methods.unrolled import Unrolled
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
 EngineName = Literal["auto", "lanes", "tensors"]
@@ -183,7 +184,7 @@ class Options:
             ValueError: an unknown name or a number out of range; the message lists what is allowed.
         """
         given = completed(OPTIONS, arguments)
-        method, solver = _method(given["backward"]), given["solver"]
+        method, solver = method_named(given["backward"]), given["solver"]
         if isinstance(method, Unrolled):
             _check_unrolled(method, given)
         checked(OPTIONS, given)
@@ -224,22 +225,6 @@ def _check_unrolled(method: Unrolled, given: Mapping[str, Any]) -> None:
         raise ValueError(f"solver: expected None for an unrolled cold start, got {given['solver']!r}")
     if given["proximal"]:
         raise ValueError("proximal: expected 0 where the gradient is unrolled, not folded")
-
-
-def _method(given: Any) -> AdjointMethod | Unrolled:
-    """A method by its name, or as it was made."""
-    if isinstance(given, type):
-        raise ValueError(f"backward: expected a method, got the class itself; give {given.__name__}()")
-    if isinstance(given, Unrolled) or (hasattr(given, "solve") and hasattr(given, "exact")):
-        return given
-    if given == "unrolled":
-        return Unrolled()
-    if isinstance(given, str) and given in METHODS:
-        return METHODS[given]
-    raise ValueError(
-        f"backward: expected one of {sorted({*METHODS, 'unrolled'})} or a method of cvxfold.fold, "
-        f"got {given!r}"
-    )
 
 
 def _float(value: float | None) -> float | None:

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,13 @@ class Said:
         """Warn, the first time."""
         if self.times(kind) == 1:
             warn(text, category)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Said":
+        """A copy that has said nothing yet."""
+        return Said()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Said, ()
 
 
 def is_due(times: int) -> bool:

@@ -5,7 +5,6 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 import torch
@@ -17,19 +16,19 @@ from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.protocol import Engine, Seen, Shortcut, Solution, SolveRequest, Unroller
-from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.backward import FoldedGradient, differentiate
 from cvxfold.layer.complaints import complain_of_flat, judge_backward, judge_forward
 from cvxfold.layer.options import Options
-from cvxfold.layer.per_thread import PerThread
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.said import Said
 from cvxfold.layer.samples import WarmStarts
+from cvxfold.methods.unrolled import Unrolled
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Entries, Program
 from cvxfold.problem.structure import Canonical, Moving, Structure
 from cvxfold.problem.values import ProgramValues
+from cvxfold.report.announce import Reports
 from cvxfold.report.records import BackwardRecord
 from cvxfold.report.report import Report
 
@@ -60,9 +59,7 @@ class Session:
         self._shortcut: Shortcut | None = None
         self._looked_for_shortcut = False
         self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
-        self._reports = PerThread[Report]()
-        self._listeners: dict[int, Callable[[Report], Any]] = {}
-        self._keys = count()
+        self._reports = Reports()
         self.flat_is_said = False
 
     def shortcut(self, canonical: Canonical) -> Shortcut | None:
@@ -75,7 +72,7 @@ class Session:
     @property
     def report(self) -> Report | None:
         """Of the last call of this thread, or of any where this one made none."""
-        return self._reports.get()
+        return self._reports.last
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Call ``callback`` with the report after each pass, until the function returned is called.
@@ -83,24 +80,15 @@ class Session:
         Raises:
             TypeError: it cannot be called.
         """
-        if not callable(callback):
-            raise TypeError(f"callback: expected a function of a report, got {type(callback).__name__}")
-        key = next(self._keys)
-        self._listeners[key] = callback
-
-        def end() -> None:
-            self._listeners.pop(key, None)
-
-        return end
+        return self._reports.on_report(callback)
 
     def remember(self, report: Report) -> None:
         """Keep the report of a call as the last one."""
-        self._reports.set(report)
+        self._reports.remember(report)
 
     def notify(self, report: Report) -> None:
         """Call back all that listen, after a pass."""
-        for callback in list(self._listeners.values()):
-            callback(report)
+        self._reports.notify(report)
 
     def say_if_flat(self, seen: Seen | BackwardRecord, options: Options) -> None:
         """Say, once, that all gradients of a batch are zero to rounding, where they are."""

@@ -22,7 +22,6 @@ from cvxfold.deadline import Deadline
 from cvxfold.engines.outcome import Ended
 from cvxfold.engines.protocol import Passage, Returned, Seen, Shortcut, Solution, SolveRequest
 from cvxfold.errors import OutOfMemoryError
-from cvxfold.fold import AdjointSettings, Auto
 from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
@@ -30,6 +29,7 @@ from cvxfold.layer.backward import folded_again, refolded
 from cvxfold.layer.options import Options
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.session import Session
+from cvxfold.methods import AdjointSettings, Auto
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
 from cvxfold.problem.recover import finished, within

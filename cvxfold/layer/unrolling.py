@@ -7,8 +7,7 @@ from the fixed point give exactly the gradient of K steps of LFPI.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,16 +16,15 @@ from cvxfold.batches.records import Piece, joined
 from cvxfold.compat.functorch import is_mapped
 from cvxfold.engines.outcome import INVALID
 from cvxfold.engines.protocol import Solution, SolveRequest
-from cvxfold.fold.adjoint import AdjointSettings, Attempt
-from cvxfold.fold.history import relative_norm
-from cvxfold.fold.linearization import Linearization
-from cvxfold.fold.unrolled import Descent, Tape, Unrolled
 from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
 from cvxfold.layer.backward import examined
 from cvxfold.layer.complaints import judge_forward
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
+from cvxfold.methods.adjoint import AdjointSettings
+from cvxfold.methods.history import relative_norm
+from cvxfold.methods.unrolled import Descent, OnTape, Tape, Unrolled
 from cvxfold.problem.program import Program
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -98,25 +96,6 @@ def solve_unrolled(
     return x, y, absent
 
 
-@dataclass(frozen=True)
-class _OnTape:
-    """The adjoint that a tape amounts to, as a method, so that its residual is measured like any other's.
-
-    From the solution that is what arrives at the first state. From a cold start it also has in it that the
-    tape's iterations were not all at the last one's derivative.
-    """
-
-    w: Tensor
-    history: Tensor
-    name: str
-    exact: ClassVar[bool] = True
-
-    def solve(self, phi: Linearization, rhs: Tensor, settings: AdjointSettings) -> Attempt:
-        """The adjoint as it is."""
-        yes = torch.ones(len(rhs), dtype=torch.bool, device=rhs.device)
-        return Attempt(self.w, self.history, self.name, yes)
-
-
 class _Backward:
     """What is to be known when a gradient has gone back through the tape.
 
@@ -171,7 +150,7 @@ class _Backward:
         solution = self._solution if everyone else self._solution.take(rows)
         phi = engine.linearize(solution)
         w, history = (descent.w, descent.history) if everyone else (descent.w[rows], descent.history[:, rows])
-        method = _OnTape(w / phi.units.unsqueeze(-1), history, str(self._method))
+        method = OnTape(w / phi.units.unsqueeze(-1), history, str(self._method))
         adjoint = fold(phi, x_bar, y_bar, method, settings)
         seen = screen(phi, adjoint, x_bar, y_bar)
         _, diagnosis = examined(engine, solution, (x_bar, y_bar), adjoint, seen, AdjointSettings())

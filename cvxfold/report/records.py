@@ -8,10 +8,19 @@ from torch import Tensor
 from cvxfold.batches.records import ByIteration
 from cvxfold.engines.outcome import CODES, Ended, Status, instances_that, is_absent
 from cvxfold.engines.protocol import Solution
-from cvxfold.fold import AdjointSolution
-from cvxfold.fold.history import padded
 from cvxfold.gradient.diagnosis import Diagnosis
-from cvxfold.gradient.verdict import NO_SOLUTION, VERDICTS, Complaint, Verdict, complaints, judge
+from cvxfold.gradient.verdict import (
+    NO_SOLUTION,
+    OF_A_LAYER,
+    VERDICTS,
+    Complaint,
+    Remedies,
+    Verdict,
+    complaints,
+    judge,
+)
+from cvxfold.methods import AdjointSolution
+from cvxfold.methods.history import padded
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,14 @@ class ForwardRecord:
             left.primal, left.dual, left.gap, left.relative,
             solution.certificate, solution.rescued, seconds,
         )  # fmt: skip
+
+    @classmethod
+    def of_fixed_point(
+        cls, codes: Tensor, iterations: Tensor, residual: Tensor, seconds: float
+    ) -> "ForwardRecord":
+        """The record of a fixed point, of which there is nothing to tell but the ``residual`` ``(B,)``."""
+        blank = cls.blank(codes, seconds)
+        return replace(blank, iterations=iterations, residual=residual)
 
     @classmethod
     def blank(cls, codes: Tensor, seconds: float) -> "ForwardRecord":
@@ -181,6 +198,8 @@ class BackwardRecord:
         """
         return self.diagnosis.error
 
-    def complaints(self) -> list[Complaint]:
+    def complaints(self, remedies: Remedies = OF_A_LAYER) -> list[Complaint]:
         """A sentence for each kind of gradient that is not to be trusted, with the remedy."""
-        return complaints(self.codes, self.method, self.residual, self.rate, self.diagnosis, self.tol)
+        return complaints(
+            self.codes, self.method, self.residual, self.rate, self.diagnosis, self.tol, remedies
+        )

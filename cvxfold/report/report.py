@@ -53,19 +53,15 @@ class Report:
     def __str__(self) -> str:
         """A table of a few lines: counts, and the median and the worst over the batch."""
         forward, backward = self.forward, self.backward
-        present, rescued = forward.present, int(forward.rescued.sum())
+        figures, rescued = self._figures(forward).items(), int(forward.rescued.sum())
         also = f" ({rescued} rescued)" if rescued else ""
         lines = [
             f"forward   {_counts(forward.status) or 'empty batch'}{also} in {forward.seconds:.3g} s "
             f"by {self.engine}",
             _HEADER,
-            _row("iterations", forward.iterations, "d"),
-            _row("Newton steps", forward.newton_steps, "d"),
-            _row("primal residual", forward.primal_residual[present], "e"),
-            _row("dual residual", forward.dual_residual[present], "e"),
-            _row("gap", forward.gap[present], "e"),
+            *(_row(name, values, "e" if values.is_floating_point() else "d") for name, values in figures),
         ]
-        if Status.UNCONVERGED in forward.status and (reason := why_no_rescue()) is not None:
+        if Status.UNCONVERGED in forward.status and (reason := self._why_no_rescue()) is not None:
             lines.append(f"rescue    none: {reason}")
         if backward is None:
             return "\n".join([*lines, "backward  not run"])
@@ -91,12 +87,8 @@ class Report:
         forward, backward = self.forward, self.backward
         status = Counter(forward.status)
         flat: dict[str, float] = {f"forward/{kind}": float(status[kind]) for kind in Status}
-        flat |= _spread("forward/iterations", forward.iterations)
-        flat |= _spread("forward/newton_steps", forward.newton_steps)
-        present = forward.present
-        flat |= _spread("forward/primal_residual", forward.primal_residual[present])
-        flat |= _spread("forward/dual_residual", forward.dual_residual[present])
-        flat |= _spread("forward/gap", forward.gap[present])
+        for name, values in self._figures(forward).items():
+            flat |= _spread(f"forward/{name.lower().replace(' ', '_')}", values)
         flat["forward/rescued"] = float(forward.rescued.sum())
         flat["forward/seconds"] = forward.seconds
         if backward is None:
@@ -112,6 +104,34 @@ class Report:
         flat["backward/flat"] = float(backward.flat.sum())
         flat["backward/seconds"] = backward.seconds
         return flat
+
+    @staticmethod
+    def _figures(forward: ForwardRecord) -> dict[str, Tensor]:
+        """What is told of the forward pass, each ``(b,)``, by the name that tables show."""
+        present = forward.present
+        return {
+            "iterations": forward.iterations,
+            "Newton steps": forward.newton_steps,
+            "primal residual": forward.primal_residual[present],
+            "dual residual": forward.dual_residual[present],
+            "gap": forward.gap[present],
+        }
+
+    @staticmethod
+    def _why_no_rescue() -> str | None:
+        return why_no_rescue()
+
+
+class FixedPointReport(Report):
+    """One call of a folded iteration, of which there is one residual: ‖F(x) − x‖ / (1 + ‖x‖)."""
+
+    @staticmethod
+    def _figures(forward: ForwardRecord) -> dict[str, Tensor]:
+        return {"iterations": forward.iterations, "residual": forward.residual}
+
+    @staticmethod
+    def _why_no_rescue() -> None:
+        """Nobody looks for one."""
 
 
 _HEADER = f"  {'':<18}{'median':>10}{'worst':>10}"

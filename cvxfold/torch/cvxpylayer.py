@@ -13,7 +13,6 @@ from torch import Tensor
 
 from cvxfold.compat.functorch import uncompiled
 from cvxfold.engines.protocol import Passage
-from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.autograd import solve
 from cvxfold.layer.options import LayerOptions, Options, PluginOptions
 from cvxfold.layer.plain import PlainArguments
@@ -24,6 +23,7 @@ from cvxfold.layer.session import Session
 from cvxfold.layer.shortcut import LayerParts, ShortCall, is_plain
 from cvxfold.layer.solver_args import updated
 from cvxfold.layer.unrolling import solve_unrolled
+from cvxfold.methods.unrolled import Unrolled
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize
 from cvxfold.problem.parametrize import Parametrization

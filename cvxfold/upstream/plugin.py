@@ -8,12 +8,12 @@ import torch
 from cvxpylayers.interfaces.base import SolverInterface
 from torch import Tensor
 
-from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.options import Options, PluginOptions
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.layer.solver_args import updated
+from cvxfold.methods.unrolled import Unrolled
 from cvxfold.problem.canonical import as_it_was, maps_of
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.structure import IndexArray, Moving

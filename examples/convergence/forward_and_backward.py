@@ -26,7 +26,7 @@ from study import (
 )  # fmt: skip
 from torch import Tensor
 
-from cvxfold.fold.unrolled import Unrolled
+from cvxfold.fold import Unrolled
 
 # Penalties near the best of each family: these are curves of a well-tuned solver. The last one is larger than
 # the best, so that the factor K has time to show.

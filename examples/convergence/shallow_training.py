@@ -18,7 +18,7 @@ import torch
 from study import COLOURS, arguments, axes, finish, table
 from torch import Tensor
 
-from cvxfold.fold.unrolled import Unrolled
+from cvxfold.fold import Unrolled
 from cvxfold.torch import CvxpyLayer
 
 ASSETS, FACTORS, FEATURES = 20, 5, 6

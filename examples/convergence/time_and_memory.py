@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from study import COLOURS, Case, arguments, axes, case, evaluate, finish, make_layer, table
 
-from cvxfold.fold import GMRES, LFPI
-from cvxfold.fold.unrolled import Unrolled
+from cvxfold.fold import GMRES, LFPI, Unrolled
 from cvxfold.studies.allocations import peak_bytes
 
 PENALTY = 0.5

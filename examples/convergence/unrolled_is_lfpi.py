@@ -12,8 +12,7 @@ import torch
 from study import COLOURS, Case, arguments, axes, case, errors, evaluate, finish, make_layer, table
 from torch import Tensor
 
-from cvxfold.fold import LFPI
-from cvxfold.fold.unrolled import Unrolled
+from cvxfold.fold import LFPI, Unrolled
 from cvxfold.torch import CvxpyLayer
 
 PROBLEMS = {

@@ -19,10 +19,10 @@ from cvxfold.engines.outcome import UNCONVERGED, Start
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.engine import TensorEngine
-from cvxfold.fold import AdjointSettings
 from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import Screen
+from cvxfold.methods import AdjointSettings
 from cvxfold.problem.program import Entries, Program
 from cvxfold.problem.structure import IndexArray
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from cvxfold.engines.lanes.binding import BackwardFigure, ForwardFigure
 from cvxfold.engines.outcome import Ended, Residuals
-from cvxfold.fold import AdjointSettings, AdjointSolution
 from cvxfold.gradient.screen import UNSOLVED, Screen
+from cvxfold.methods import AdjointSettings, AdjointSolution
 
 SUSPECT = 1e-5
 """‖J w‖/‖w‖ after three steps of inverse iteration below which J may be singular. A null vector grows by

@@ -11,8 +11,8 @@ from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
 from cvxfold.engines.lanes.binding import BackwardFigure
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.outcome import Ended
-from cvxfold.fold import AdjointSettings, AdjointSolution
 from cvxfold.gradient.screen import Screen
+from cvxfold.methods import AdjointSettings, AdjointSolution
 
 
 @dataclass(frozen=True)

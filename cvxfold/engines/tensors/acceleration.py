@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.tensors.splitting import Splitting
-from cvxfold.fold.window import Window
+from cvxfold.methods.window import Window
 
 
 def accelerated(splitting: Splitting, u: Tensor, applications: int, memory: int) -> Tensor:

@@ -17,10 +17,10 @@ from cvxfold.engines.tensors.prepare import Preparation, Prepared
 from cvxfold.engines.tensors.solve import Found, solve
 from cvxfold.engines.tensors.splitting import Splitting
 from cvxfold.engines.tensors.unrolled import cold_operator, judged
-from cvxfold.fold import AdjointSettings, Auto
-from cvxfold.fold.unrolled import Tape, Unrolled, unroll
 from cvxfold.gradient.adjoint import Adjoint, fold
 from cvxfold.gradient.screen import Screen, screen
+from cvxfold.methods import AdjointSettings, Auto
+from cvxfold.methods.unrolled import Tape, Unrolled, unroll
 from cvxfold.problem.program import Program
 from cvxfold.problem.structure import Structure
 from cvxfold.problem.values import ProgramValues

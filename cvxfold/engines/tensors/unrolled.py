@@ -12,7 +12,7 @@ from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.engines.tensors.residuals import residuals
 from cvxfold.engines.tensors.solve import Found
 from cvxfold.engines.tensors.splitting import Splitting
-from cvxfold.fold.unrolled import Unrolled
+from cvxfold.methods.unrolled import Unrolled
 
 
 def cold_operator(program: ConeProgram, settings: ForwardSettings) -> Splitting:

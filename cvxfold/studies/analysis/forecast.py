@@ -18,15 +18,85 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
-from cvxfold.fold import AdjointMethod, AdjointSettings
+from cvxfold.methods import METHODS, AdjointMethod, AdjointSettings, AdjointSolution
+from cvxfold.studies.analysis.result import Forecast
 from cvxfold.studies.analysis.spectrum import Krylov
 
+_VISIBLE = 1e-9  # a mode with a smaller share of ū is below any tolerance before it shows
+_SHOWN = 6  # leading eigenvalues
+_PRODUCTS = {"anderson": 1, "gmres": 1, "bicgstab": 2}  # with Φᵀ, an iteration
 _DOUBLINGS = 40  # 2⁴⁰ iterations are more than anybody will do
 _CONTRACTING = 1 - 1e-12
+_SINGULAR = 1e-12  # distance of an eigenvalue from 1
 _TRIED = 600  # iterations that are tried; what is missing then is extrapolated
 _PROGRESS = 1 - 1e-6  # of the residual over half of these, or it will not get there
 
 Array = np.ndarray
+
+
+def spectra_of(krylovs: Sequence[Sequence[Krylov]]) -> list[Array]:
+    """The eigenvalues of each instance, the largest first, where there is a Krylov space for each loss."""
+    by_loss = [[krylov.eigenvalues(_VISIBLE) for krylov in one] for one in krylovs]
+    # A mode that one loss hardly excites another one may.
+    return [max(found, key=_radius) for found in zip(*by_loss, strict=True)]
+
+
+def radii_of(spectra: Sequence[Array]) -> Array:
+    """The spectral radius of each instance, ``(B,)``."""
+    return np.array([_radius(values) for values in spectra])
+
+
+def leading(spectra: Sequence[Array], like: Tensor) -> Tensor:
+    """The leading eigenvalues of each instance, ``(B, k)``, NaN where there are fewer."""
+    count = min(_SHOWN, max((len(values) for values in spectra), default=0))
+    out = np.full((len(spectra), count), complex(math.nan, math.nan))
+    for row, values in zip(out, spectra, strict=True):
+        row[: min(count, len(values))] = values[:count]
+    return torch.as_tensor(out, device=like.device)
+
+
+def forecasts(
+    krylovs: Sequence[Sequence[Krylov]], spectra: Sequence[Array], usual: AdjointSolution, tol: float
+) -> list[Forecast]:
+    """Iterations of each method, by instance.
+
+    Args:
+        krylovs: for each loss one for each instance.
+        spectra: the eigenvalues of each instance.
+        usual: what the default method came to.
+        tol: on the residual.
+    """
+    radii, distances = radii_of(spectra), _distances(spectra)
+    lfpi = [
+        np.median([lfpi_iterations(krylov, float(radius), tol) for krylov in of_losses])
+        for of_losses, radius in zip(zip(*krylovs, strict=True), radii, strict=True)
+    ]
+    tried = {
+        name: np.median(
+            [tried_iterations(METHODS[name], each, one, distances, tol) for one in krylovs], axis=0
+        )
+        for name, each in _PRODUCTS.items()
+    }
+    return [
+        Forecast("unrolled", as_tensor(lfpi, usual.w)),
+        Forecast("lfpi", as_tensor(lfpi, usual.w)),
+        *(Forecast(name, as_tensor(iterations, usual.w)) for name, iterations in tried.items()),
+        Forecast("auto", torch.where(usual.converged, usual.iterations, math.inf).to(usual.w.dtype)),
+    ]
+
+
+def as_tensor(numbers: Sequence[float] | Array, like: Tensor) -> Tensor:
+    """Numbers as a tensor of another one's type and device."""
+    return torch.as_tensor(np.asarray(numbers, float), dtype=like.dtype, device=like.device)
+
+
+def _distances(spectra: Sequence[Array]) -> Array:
+    """How far the nearest eigenvalue of each instance is from 1, ``(B,)``."""
+    return np.array([float(np.abs(1 - values).min()) if len(values) else 1.0 for values in spectra])
+
+
+def _radius(eigenvalues: Array) -> float:
+    return float(abs(eigenvalues[0])) if len(eigenvalues) else 0.0
 
 
 def lfpi_iterations(krylov: Krylov, radius: float, tol: float) -> float:
@@ -57,7 +127,7 @@ def lfpi_iterations(krylov: Krylov, radius: float, tol: float) -> float:
 
 
 def tried_iterations(
-    method: AdjointMethod, products: int, krylovs: Sequence[Krylov], radii: Array, tol: float
+    method: AdjointMethod, products: int, krylovs: Sequence[Krylov], distances: Array, tol: float
 ) -> Array:
     """The same for a method that is tried on the projections, ``(B,)``.
 
@@ -65,7 +135,8 @@ def tried_iterations(
         method: one that needs no approximate inverse.
         products: with Φᵀ that it takes an iteration.
         krylovs: one for each instance.
-        radii: their spectral radii, ``(B,)``; at 1 the system is singular and has no solution.
+        distances: of the eigenvalue next to 1, from 1, ``(B,)``; at 0 the system is singular and has no
+            solution.
         tol: on the residual.
     """
     size = max((len(krylov.square) for krylov in krylovs), default=0)
@@ -79,9 +150,9 @@ def tried_iterations(
         first[:1] = float(reach > 0)
     history = method.solve(_Projection(H), start, AdjointSettings(tol, _TRIED)).history.numpy()
     found = np.ones(len(krylovs))
-    for i, (krylov, radius) in enumerate(zip(krylovs, radii, strict=True)):
+    for i, (krylov, distance) in enumerate(zip(krylovs, distances, strict=True)):
         reach = len(krylov.square)
-        if not radius < _CONTRACTING:
+        if not distance > _SINGULAR:
             found[i] = math.inf
         elif reach:
             known = _TRIED if krylov.complete else max(1, (reach - 1) // products)

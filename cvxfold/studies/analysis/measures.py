@@ -1,13 +1,16 @@
 """What is measured of a solved batch: forward rates, singular values, the forward accuracy that is needed."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from cvxfold.fold.history import estimate_rate
 from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.error import error_of_step
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import KINK
+from cvxfold.methods import Linearization
+from cvxfold.methods.history import estimate_rate
 
 _MOST = 5_000  # iterations that are measured
 _FLOOR = 1e-13  # below it rounding excites modes that have no part in what is measured
@@ -16,7 +19,7 @@ _DENSE = 300  # rows up to which singular values are computed from the dense mat
 _SMALL_STEP = 1e-7
 
 
-def backward_history(phi: ProgramLinearization, u_bar: Tensor) -> Tensor:
+def backward_history(phi: Linearization, u_bar: Tensor) -> Tensor:
     """The residuals of LFPI, relative to ‖ū‖, down to rounding, ``(K, B)``: they obey r ← Φᵀ r."""
     r, found = u_bar, []
     size = u_bar.norm(dim=-1)
@@ -32,10 +35,15 @@ def backward_history(phi: ProgramLinearization, u_bar: Tensor) -> Tensor:
 
 def forward_rate(phi: ProgramLinearization) -> Tensor:
     """The rate of ‖uₖ₊₁ − uₖ‖ from a cold start, ``(B,)``."""
-    u, steps = torch.zeros_like(phi.u), []
-    size = phi.u.norm(dim=-1).clamp_min(torch.finfo(u.dtype).tiny)
+    return rate_of(phi.image, torch.zeros_like(phi.u), phi.u)
+
+
+def rate_of(image: Callable[[Tensor], Tensor], u: Tensor, to: Tensor) -> Tensor:
+    """The rate of ‖uₖ₊₁ − uₖ‖ of u ← F(u) from ``u`` ``(B, k)``, whose fixed point is ``to``; ``(B,)``."""
+    steps: list[Tensor] = []
+    size = to.norm(dim=-1).clamp_min(torch.finfo(u.dtype).tiny)
     for k in range(_MOST):
-        following = phi.image(u)
+        following = image(u)
         steps.append((following - u).norm(dim=-1) / size)
         u = following
         if k % _LOOK_EVERY == _LOOK_EVERY - 1 and bool((steps[-1] <= _FLOOR).all()):

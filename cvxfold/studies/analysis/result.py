@@ -71,7 +71,7 @@ class Analysis:
         rows: m of the reduced program. variables: n of it. device: of the analysis.
         tol: the accuracy that the forecasts are for.
         loss: which one they are for: "given", the "last" that was differentiated, or "random" ones.
-        penalty: ρ. relaxation: α of the operator.
+        penalty: ρ; NaN where there is none. relaxation: α of the operator; 1 of a folded iteration.
         spectral_radius: ρ(Φ) on the subspace that the loss gradient reaches.
         eigenvalues: the leading ones there, complex, ``(B, k)``; NaN where there are fewer.
         exact: whether they are exact, or Ritz values of a Krylov space that was cut off.

@@ -1,17 +1,15 @@
 """``cvxfold.analyze``: how the backward pass of a layer converges on given values, and what that costs."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cvxfold.engines.protocol import Engine, Solution
-from cvxfold.fold import METHODS, AdjointSettings, Auto
-from cvxfold.fold.history import estimate_rate
+from cvxfold.fold import Folded
 from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import screen
@@ -20,31 +18,31 @@ from cvxfold.layer.complaints import judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.said import Said
+from cvxfold.methods import AdjointSettings, Auto
+from cvxfold.methods.history import estimate_rate
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord
-from cvxfold.studies.analysis.forecast import lfpi_iterations, tried_iterations
+from cvxfold.studies.analysis.folded import analyze_folded
+from cvxfold.studies.analysis.forecast import as_tensor, forecasts, leading, radii_of, spectra_of
 from cvxfold.studies.analysis.measures import (
     backward_history,
     forward_rate,
     forward_tolerance,
     smallest_singular_value,
 )
-from cvxfold.studies.analysis.result import Analysis, Forecast, LossOrigin
+from cvxfold.studies.analysis.result import Analysis, LossOrigin
 from cvxfold.studies.analysis.spectrum import Krylov, arnoldi
 from cvxfold.studies.analysis.trial import Trial
 from cvxfold.studies.losses import LossFunction, RandomLinearLoss
 from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer
 
-_VISIBLE = 1e-9  # a mode with a smaller share of ū is below any tolerance before it shows
-_SHOWN = 6  # leading eigenvalues
 _LOSSES = 5  # random ones, where none is known: the iterations vary with the loss by some ten percent
-_PRODUCTS = {"anderson": 1, "gmres": 1, "bicgstab": 2}  # with Φᵀ, an iteration
 
 
 def analyze(
-    layer: CvxpyLayer,
-    *params: Tensor,
+    layer: CvxpyLayer | Folded,
+    *params: Any,
     loss: LossFunction | None = None,
     tol: float = 1e-6,
     seed: int = 0,
@@ -57,7 +55,8 @@ def analyze(
     had the same values, its solution is what is analyzed.
 
     Args:
-        layer: a cvxfold layer.
+        layer: a cvxfold layer, or an iteration that :func:`cvxfold.fold` folds; of the latter's costs nothing
+            is measured.
         *params: as in a call of the layer: one tensor each, ``(*shape)`` or ``(B, *shape)``. Where some
             require gradients, the memory of unrolling is forecast for those.
         loss: a scalar function of the layer's outputs. None for the one whose gradient was taken of the last
@@ -72,13 +71,15 @@ def analyze(
         ValueError, TypeError: bad parameter tensors, or a ``tol`` outside of (0, 1).
         SolverError: instances without a solution; the message names them.
     """
-    if not isinstance(layer, CvxpyLayer):
+    if not isinstance(layer, CvxpyLayer | Folded):
         given = f"{type(layer).__module__}.{type(layer).__qualname__}"
         raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {given}")
     if not isinstance(tol, int | float) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
     advance = progress or (lambda *_: None)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is under
+        if isinstance(layer, Folded):
+            return analyze_folded(layer, params, loss, float(tol), seed, advance)
         given = [_usable(value) for value in params]
         return _analyze(layer, given, loss, float(tol), seed, costs, advance)
 
@@ -178,10 +179,7 @@ class _Case:
     def analysis(self, options: Options, size: tuple[int, int]) -> Analysis:
         """All but the costs, of a program whose ``size`` is that of what the engine works on."""
         phi, solution = self.phi, self.solution
-        by_loss = [[krylov.eigenvalues(_VISIBLE) for krylov in krylovs] for krylovs in self.krylovs]
-        # A mode that one loss hardly excites another one may.
-        spectra = [max(found, key=_radius) for found in zip(*by_loss, strict=True)]
-        radii = np.array([_radius(values) for values in spectra])
+        spectra = spectra_of(self.krylovs)
         settings = AdjointSettings()
         adjoint = fold(phi, *self.bars, Auto(), settings)
         seen = screen(phi, adjoint, *self.bars)
@@ -197,8 +195,8 @@ class _Case:
             loss=self.origin,
             penalty=phi.penalty,
             relaxation=phi.relaxation,
-            spectral_radius=_tensor(radii, phi.u),
-            eigenvalues=_padded(spectra, phi.u),
+            spectral_radius=as_tensor(radii_of(spectra), phi.u),
+            eigenvalues=leading(spectra, phi.u),
             exact=torch.tensor([krylov.complete for krylov in self.krylovs[0]], device="cpu"),
             forward_rate=forward_rate(phi),
             backward_rate=estimate_rate(history[1:]),
@@ -208,29 +206,8 @@ class _Case:
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,
             forward_tol=forward_tolerance(phi, self.bars, adjoint, self.tol),
-            forecasts=self.forecasts(radii, torch.where(system.converged, system.iterations, math.inf)),
+            forecasts=forecasts(self.krylovs, spectra, system, self.tol),
         )
-
-    def forecasts(self, radii: np.ndarray, direct: Tensor) -> list[Forecast]:
-        """Iterations of each method, by instance."""
-        like = self.phi.u
-        instances = list(zip(*self.krylovs, strict=True))
-        lfpi = [
-            np.median([lfpi_iterations(krylov, float(radius), self.tol) for krylov in krylovs])
-            for krylovs, radius in zip(instances, radii, strict=True)
-        ]
-        tried = {
-            name: np.median(
-                [tried_iterations(METHODS[name], each, one, radii, self.tol) for one in self.krylovs], axis=0
-            )
-            for name, each in _PRODUCTS.items()
-        }
-        return [
-            Forecast("unrolled", _tensor(lfpi, like)),
-            Forecast("lfpi", _tensor(lfpi, like)),
-            *(Forecast(name, _tensor(iterations, like)) for name, iterations in tried.items()),
-            Forecast("auto", direct.to(like.dtype)),
-        ]
 
 
 def _loss_gradients(
@@ -247,20 +224,3 @@ def _loss_gradients(
     if not bool(x_bar.isfinite().all() & y_bar.isfinite().all()):
         raise ValueError("loss: expected finite gradients on the outputs, got NaN or infinity")
     return x_bar, y_bar
-
-
-def _radius(eigenvalues: np.ndarray) -> float:
-    return float(abs(eigenvalues[0])) if len(eigenvalues) else 0.0
-
-
-def _padded(spectra: list[np.ndarray], like: Tensor) -> Tensor:
-    """The leading eigenvalues of each instance as one tensor, NaN where there are fewer."""
-    count = min(_SHOWN, max((len(values) for values in spectra), default=0))
-    out = np.full((len(spectra), count), complex(math.nan, math.nan))
-    for row, values in zip(out, spectra, strict=True):
-        row[: min(count, len(values))] = values[:count]
-    return torch.as_tensor(out, device=like.device)
-
-
-def _tensor(numbers: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
-    return torch.as_tensor(np.asarray(numbers, float), dtype=like.dtype, device=like.device)

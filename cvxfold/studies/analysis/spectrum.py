@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.fold import Linearization
-from cvxfold.fold.krylov import orthogonalized
+from cvxfold.methods import Linearization
+from cvxfold.methods.krylov import orthogonalized
 
 MOST_STEPS = 400
 _EXHAUSTED = 1e-11  # a new direction smaller than this, relatively, is rounding

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.protocol import Solution
-from cvxfold.fold import GMRES, METHODS, AdjointMethod, AdjointSettings, Auto, Direct
-from cvxfold.fold.unrolled import Unrolled
 from cvxfold.layer.backward import differentiate
 from cvxfold.layer.options import Options
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.layer.unrolling import solve_unrolled
+from cvxfold.methods import GMRES, METHODS, AdjointMethod, AdjointSettings, Auto, Direct
+from cvxfold.methods.unrolled import Unrolled
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.values import ProgramValues
 from cvxfold.studies.analysis.cost import Cost, Line, of_iterating, of_solving, of_unrolling, shortest

@@ -28,7 +28,7 @@ from cvxpylayers.interfaces.base import SolverInterface
 from torch import Tensor
 
 from cvxfold.cones import ProductCone
-from cvxfold.fold.history import relative_norm
+from cvxfold.methods.history import relative_norm
 from cvxfold.problem.canonical import maps_of
 
 

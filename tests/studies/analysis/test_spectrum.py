@@ -41,13 +41,13 @@ def test_forecasts_on_dense_matrices() -> None:
         np.testing.assert_allclose(np.linalg.norm(power), own[-1], rtol=1e-5)
         assert abs(lfpi_iterations(krylov, 0.97, 1e-8) - len(own)) <= 0.05 * len(own)
         own = gmres[:, i][gmres[:, i].isfinite()]
-        assert tried_iterations(GMRES(), 1, [krylov], np.array([0.97]), 1e-8)[0] == len(own)
+        assert tried_iterations(GMRES(), 1, [krylov], np.array([0.03]), 1e-8)[0] == len(own)
 
 
 def test_no_iterations_are_needed_for_no_gradient() -> None:
     nothing = Krylov(np.zeros((1, 0)))
     assert lfpi_iterations(nothing, 0.0, 1e-6) == 1
-    assert tried_iterations(GMRES(), 1, [nothing], np.zeros(1), 1e-6) == [1]
+    assert tried_iterations(GMRES(), 1, [nothing], np.ones(1), 1e-6) == [1]
     phi, start, _ = contraction(3, 12, 0.9, seed=2)
     (krylov,) = arnoldi(phi.take(torch.tensor([0])), 0 * start[:1])
     assert krylov.H.shape == (1, 0)
@@ -67,7 +67,7 @@ def test_a_space_that_is_cut_off_is_extrapolated(method: AdjointMethod, products
     taken = int((~method.solve(phi, start, AdjointSettings(1e-6)).history.isnan()).sum())
     krylovs = arnoldi(phi, start, most=products * taken // 2)
     assert not krylovs[0].complete
-    (forecast,) = tried_iterations(method, products, krylovs, np.array([radius]), 1e-6)
+    (forecast,) = tried_iterations(method, products, krylovs, np.array([1 - radius]), 1e-6)
     assert forecast == pytest.approx(taken, rel=0.35)
-    (whole,) = tried_iterations(method, products, arnoldi(phi, start), np.array([radius]), 1e-6)
+    (whole,) = tried_iterations(method, products, arnoldi(phi, start), np.array([1 - radius]), 1e-6)
     assert whole == pytest.approx(taken, abs=2)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.checks import require_count
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
-from cvxfold.fold.history import History, compact, relative_norm
-from cvxfold.fold.krylov import orthogonalized
-from cvxfold.fold.linearization import Linearization
+from cvxfold.methods.adjoint import AdjointSettings, Attempt, interval, label
+from cvxfold.methods.history import History, compact, relative_norm
+from cvxfold.methods.krylov import orthogonalized
+from cvxfold.methods.linearization import Linearization
 
 _DEFAULT_ITERS = 2_000
 _RESTART = 100

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt
-from cvxfold.fold.history import History, relative_norm
-from cvxfold.fold.linearization import Linearization
+from cvxfold.methods.adjoint import AdjointSettings, Attempt
+from cvxfold.methods.history import History, relative_norm
+from cvxfold.methods.linearization import Linearization
 
 _DEFAULT_ITERS = 500
 _CHECK_EVERY = 10

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from cvxfold.checks import require_count, require_positive
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
-from cvxfold.fold.best import Best
-from cvxfold.fold.history import History, compact, relative_norm
-from cvxfold.fold.linearization import Linearization
-from cvxfold.fold.window import Window
+from cvxfold.methods.adjoint import AdjointSettings, Attempt, interval, label
+from cvxfold.methods.best import Best
+from cvxfold.methods.history import History, compact, relative_norm
+from cvxfold.methods.linearization import Linearization
+from cvxfold.methods.window import Window
 
 _DEFAULT_ITERS = 10_000
 _CHECK_EVERY = 10

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cvxfold.batches.records import Batched, ByIteration
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.fold.history import estimate_rate, relative_norm
-from cvxfold.fold.linearization import Linearization
+from cvxfold.methods.history import estimate_rate, relative_norm
+from cvxfold.methods.linearization import Linearization
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cvxfold.fold.adjoint import AdjointSettings, Attempt
-from cvxfold.fold.history import relative_norm
-from cvxfold.fold.linearization import Linearization
+from cvxfold.methods.adjoint import AdjointSettings, Attempt
+from cvxfold.methods.history import relative_norm
+from cvxfold.methods.linearization import Linearization
 
 
 @dataclass(frozen=True)

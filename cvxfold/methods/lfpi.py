@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.checks import require_positive
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
-from cvxfold.fold.best import Best
-from cvxfold.fold.history import History, compact, relative_norm, until
-from cvxfold.fold.linearization import Linearization
+from cvxfold.methods.adjoint import AdjointSettings, Attempt, interval, label
+from cvxfold.methods.best import Best
+from cvxfold.methods.history import History, compact, relative_norm, until
+from cvxfold.methods.linearization import Linearization
 
 _DEFAULT_ITERS = 50_000
 _CHECK_EVERY = 20

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
-from cvxfold.fold.history import relative_norm
+from cvxfold.methods.history import relative_norm
 
 _LARGEST_GROWTH = 1e14  # ‖w‖/‖ū‖ beyond this has no digits in float64, whatever its residual says
 

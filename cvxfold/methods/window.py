@@ -50,6 +50,13 @@ class Window(Batched):
         self.gram[:, slot, slot] = 1 + _ridge(self.dr)
         self.added += 1
 
+    def forget(self, rows: Tensor) -> None:
+        """Drop the differences of the instances that a mask ``(b,)`` names."""
+        eye = torch.eye(self.gram.shape[-1], dtype=self.gram.dtype, device=self.gram.device)
+        gone = rows.view(-1, 1, 1)
+        self.dw, self.dr = torch.where(gone, 0.0, self.dw), torch.where(gone, 0.0, self.dr)
+        self.gram = torch.where(gone, eye * (1 + _ridge(self.dr)), self.gram)
+
     def minimize(self, w: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """w − ΔW θ and its residual r − ΔR θ, the smallest there is."""
         factor, failed = torch.linalg.cholesky_ex(self.gram)

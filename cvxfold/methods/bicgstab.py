@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
-from cvxfold.fold.adjoint import AdjointSettings, Attempt, interval, label
-from cvxfold.fold.best import Best
-from cvxfold.fold.history import History, compact, relative_norm
-from cvxfold.fold.linearization import Linearization
+from cvxfold.methods.adjoint import AdjointSettings, Attempt, interval, label
+from cvxfold.methods.best import Best
+from cvxfold.methods.history import History, compact, relative_norm
+from cvxfold.methods.linearization import Linearization
 
 _DEFAULT_ITERS = 10_000
 _CHECK_EVERY = 10  # iterations between looks: each costs a product
