@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 import cvxfold
+from problems.box_qp import problems, start, step
+from problems.folded import make_folded
 from problems.layers import family_of, layer_of
 from problems.marks import long
 from problems.quadratic import answers, quadratic, sample
@@ -114,6 +116,24 @@ def test_transforms() -> None:
     with elsewhere():
         found = torch.func.vmap(torch.func.grad(loss))(*others)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"backward": "gmres"}, {"backward": "unrolled"}], ids=str)
+def test_folded_iterations(options: dict[str, Any]) -> None:
+    Q, q = problems()
+    q.requires_grad_()
+
+    def gradient() -> Tensor:
+        folded = make_folded(step, start=start, batched=True, on_unconverged="ignore", **options)
+        (found,) = torch.autograd.grad(folded(Q, q).square().sum(), q)
+        assert str(folded.report)
+        return found
+
+    expected = gradient()
+    with elsewhere():
+        assert torch.equal(gradient(), expected)
+        if not options:
+            assert str(cvxfold.analyze(make_folded(step, start=start, batched=True), Q, q))
 
 
 @long

@@ -9,7 +9,7 @@ Nocedal and Wright, "Numerical Optimization", 2006, chapter 18: x ← x + αd, w
 The fixed points, d = 0, are the points that satisfy the KKT conditions, whatever the positive definite H is;
 and as d = 0 there, H has no part in the derivative of the fixed point either, so it needs none of its own.
 With H = ∇²f and linear constraints Φ = (1 − α)I along the active ones: α = 1 is Newton's method, whose Φ is 0
-there.
+there. The program is solved for z = x + d: in d the fixed point would be a zero made of rounding.
 """
 
 from collections.abc import Callable
@@ -59,16 +59,17 @@ class SQPStep:
         Raises:
             ValueError: H is not positive definite.
         """
-        values = [self._root(x, params), gradient(self.objective, x, params)]
+        R = self._root(x, params)
+        values = [R, gradient(self.objective, x, params) - _times(R.mT, _times(R, x))]
         sizes = [x.shape[-1], 0, 0]
         for place, constraints in ((1, self.equalities), (2, self.inequalities)):
             if constraints is not None:
                 value, matrix = jacobian(constraints, x, params)
                 sizes[place] = value.shape[-1]
-                values += [value, matrix] if value.shape[-1] else []
+                values += [value - _times(matrix, x), matrix] if value.shape[-1] else []
         n, p, m = sizes
-        (d,) = self._layer(n, p, m)(*values)
-        return x + self.step * d
+        (z,) = self._layer(n, p, m)(*values)
+        return x + self.step * (z - x)
 
     def _root(self, x: Tensor, params: tuple[Any, ...]) -> Tensor:
         """R with RᵀR = H, off the tape, ``(…, n, n)``."""
@@ -92,14 +93,18 @@ class SQPStep:
     def _layer(self, n: int, p: int, m: int) -> CvxpyLayer:
         """The quadratic program of n variables, p equalities and m inequalities; made at its first use."""
         if (n, p, m) not in self._layers:
-            d, R, g = cp.Variable(n), cp.Parameter((n, n)), cp.Parameter(n)
+            z, R, g = cp.Variable(n), cp.Parameter((n, n)), cp.Parameter(n)
             parameters: list[cp.Parameter] = [R, g]
             constraints: list[cp.Constraint] = []
             for size, equal in ((p, True), (m, False)):
                 if size:
                     value, matrix = cp.Parameter(size), cp.Parameter((size, n))
                     parameters += [value, matrix]
-                    constraints.append(value + matrix @ d == 0 if equal else value + matrix @ d <= 0)
-            problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(R @ d) + g @ d), constraints)
-            self._layers[n, p, m] = CvxpyLayer(problem, parameters, [d])
+                    constraints.append(value + matrix @ z == 0 if equal else value + matrix @ z <= 0)
+            problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(R @ z) + g @ z), constraints)
+            self._layers[n, p, m] = CvxpyLayer(problem, parameters, [z])
         return self._layers[n, p, m]
+
+
+def _times(matrix: Tensor, v: Tensor) -> Tensor:
+    return (matrix @ v.unsqueeze(-1)).squeeze(-1)
