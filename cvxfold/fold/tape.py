@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.fold.layout import IterateLayout
+from cvxfold.layer.said import product
 
 MOST_DENSE = 64  # entries of an instance up to which Φ is made as a matrix, by as many products
 _LARGEST_GROWTH = 1e14  # of a pivot, beyond which it is rounding
@@ -43,9 +44,10 @@ class UpdateTape:
         if not on:
             return [torch.zeros_like(leaf) for leaf in wanted]
         ys, bars = zip(*on, strict=True)
-        found = torch.autograd.grad(
-            ys, wanted, bars, retain_graph=True, create_graph=create_graph, allow_unused=True
-        )
+        with product():
+            found = torch.autograd.grad(
+                ys, wanted, bars, retain_graph=True, create_graph=create_graph, allow_unused=True
+            )
         return [
             torch.zeros_like(leaf) if got is None else got for leaf, got in zip(wanted, found, strict=True)
         ]

@@ -2,8 +2,11 @@
 
 import os
 import sys
+import threading
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,28 @@ class Said:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Said, ()
+
+
+_lock = threading.Lock()
+_products = 0  # that are being made now; autograd may make them in threads of its own
+
+
+@contextmanager
+def product() -> Iterator[None]:
+    """Backward passes in here make a product with Φᵀ, not the gradient of a loss: zero is no news."""
+    global _products
+    with _lock:
+        _products += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _products -= 1
+
+
+def in_product() -> bool:
+    """Whether one is being made."""
+    return _products > 0
 
 
 def is_due(times: int) -> bool:

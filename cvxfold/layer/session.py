@@ -21,7 +21,7 @@ from cvxfold.layer.backward import FoldedGradient, differentiate
 from cvxfold.layer.complaints import complain_of_flat, judge_backward, judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.request import CallRequest
-from cvxfold.layer.said import Said
+from cvxfold.layer.said import Said, in_product
 from cvxfold.layer.samples import WarmStarts
 from cvxfold.methods.unrolled import Unrolled
 from cvxfold.problem.gradients import DataGradients
@@ -92,7 +92,7 @@ class Session:
 
     def say_if_flat(self, seen: Seen | BackwardRecord, options: Options) -> None:
         """Say, once, that all gradients of a batch are zero to rounding, where they are."""
-        if not self.flat_is_said and seen.all_flat:
+        if not self.flat_is_said and not in_product() and seen.all_flat:
             self.flat_is_said = True
             complain_of_flat(options)
 

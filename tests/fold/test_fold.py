@@ -280,6 +280,7 @@ def test_an_expansive_update_is_iterated_by_acceleration() -> None:
     torch.testing.assert_close(found, torch.autograd.grad(expected.sum(), c)[0])
 
 
+@pytest.mark.filterwarnings("error::cvxfold.FlatGradientWarning")  # some products with Φᵀ are zero
 def test_a_projection_inside_is_folded_too() -> None:
     """The update projects by an inner iteration, itself folded, or by a cone layer; another layer agrees."""
     import cvxpy as cp

@@ -4,14 +4,17 @@ import copy
 import pickle
 import warnings
 
+import cvxpy as cp
 import pytest
 import torch
 from torch import Tensor
 
 import cvxfold
-from cvxfold import ConvergenceWarning, Verdict
+from cvxfold import ConvergenceWarning, FlatGradientWarning, Verdict
 from cvxfold.fold import Folded
+from cvxfold.torch import CvxpyLayer
 from problems.box_qp import problems, solved, step
+from problems.families import minimize
 from problems.folded import make_folded
 
 BACKWARD = "backward pass: forward inexact"
@@ -75,7 +78,12 @@ def test_two_complaints_of_one_verdict_are_both_said() -> None:
         return phi * torch.stack([-x[:, 1], x[:, 0]], dim=-1)
 
     folded = make_folded(
-        lambda x, c: c + turned(x - c), lambda c: c, batched=True, backward="lfpi", probe=False
+        lambda x, c: c + turned(x - c),
+        lambda c: c,
+        batched=True,
+        backward="lfpi",
+        backward_max_iters=200,
+        probe=False,
     )
     with pytest.warns(ConvergenceWarning) as caught:
         folded(c).sum().backward()
@@ -83,6 +91,18 @@ def test_two_complaints_of_one_verdict_are_both_said() -> None:
     for text in (str(caught[0].message), folded.report.complaints["backward pass: failed"]):
         assert "instances [0] cannot be had by method 'lfpi'" in text
         assert "instances [1] did not reach the tolerance" in text
+
+
+def test_a_flat_loss_is_said_of_a_layer_inside() -> None:
+    """x* = ½x* + ½z, z a vertex of the unit box, which moves neither with x nor with c."""
+    z, p = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(minimize(p @ z, z >= 0, z <= 1), [p], [z])
+    c = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    folded = make_folded(lambda x, c: 0.5 * (x + layer(c + 0.1 * x)[0]), start=torch.zeros_like)
+    x = folded(c)
+    torch.testing.assert_close(x, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    with pytest.warns(FlatGradientWarning, match="all gradients of this batch are zero"):
+        x.sum().backward()
 
 
 def test_no_rescue_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
