@@ -153,3 +153,41 @@ def test_modelling_atoms_at_mixed_scales(engine: str, name: str, count: int) -> 
         flagged = report.backward.verdict[i] is not cvxfold.Verdict.CONVERGED
         off = abs(mine - 0.5 * (right + left)) / max(sizes, 1e-3)
         assert flagged or off <= max(1e-3, float(report.backward.error[i]))
+
+
+@pytest.mark.parametrize("violated", [0.0, 1e-17, 2.2e-16, 1e-14])
+def test_a_step_that_does_not_move(engine: str, violated: float) -> None:
+    """One step of sequential quadratic programming from a solution: all terms of some rows are rounding."""
+    size = 5
+    d, slope = cp.Variable(size), cp.Parameter(size)
+    sum_, x = cp.Parameter(1), cp.Parameter(size)
+    objective = 0.5 * cp.sum_squares(1.3 * d) + slope @ d
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(objective), [sum_ + cp.sum(d) == 0, x + d >= 0]), [slope, sum_, x], [d]
+    )
+    at = torch.tensor([0.3, 0.7, 0, 0, 0], dtype=F64)
+    slopes = torch.tensor([1, 1, 2, 3, 4], dtype=F64)
+    (step,) = layer(slopes, torch.tensor([violated], dtype=F64), at)
+    assert (step.detach().abs() <= violated + 1e-15).all()
+    report = layer.report
+    assert report is not None
+    assert report.forward.status == [cvxfold.Status.SOLVED]
+    assert not report.forward.rescued.any()
+
+
+@pytest.mark.parametrize("infinite", [1e12, 1e17])
+def test_a_bound_that_stands_for_none(engine: str, infinite: float) -> None:
+    """What rounding beside it could hide is not called solved."""
+    x, c, high = cp.Variable(3), cp.Parameter(3), cp.Parameter(3)
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 1, x <= high]),
+        [c, high],
+        [x],
+        on_unconverged="ignore",
+    )
+    given = torch.tensor([0.5, 3.0, 2.0], dtype=F64)
+    (found,) = layer(given, torch.tensor([infinite, 2, infinite], dtype=F64))
+    report = layer.report
+    assert report is not None
+    right = (found - torch.tensor([1.0, 2, 2], dtype=F64)).abs() <= 1e-5
+    assert right.all() or report.forward.status == [cvxfold.Status.UNCONVERGED], found

@@ -6,7 +6,9 @@
 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
    |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous. Where b, or q and P x, have
    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
-   constraint is zero): they count as a part of the largest at least.
+   constraint is zero): they count as a part of the largest, or of ‖A‖‖x‖, at least. Where q alone has
+   nothing, P x may be rounding: it counts as a little of ‖P‖ times the natural size of x at least, which is
+   ‖b‖, and at most ‖q‖/‖P‖. What is rounding of that size in b is nothing, too.
 
 What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
 largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and
@@ -28,6 +30,7 @@ _STATE_FLOOR = 1e-15  # of the largest |u|
 _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residual
 _BY_ROW = 1e-3  # of a row's residual over its own terms
 _EXCUSED = 1e-2  # of a row's own terms: so much at most is left to rounding
+_NOTHING = 1e-2  # of a little of ‖A‖ times the natural size of x
 _UNSAID = 1e-5  # of the largest terms, where no datum says how small they are
 _NEAR_ROUNDING = 1e-10  # a tolerance that leaves less and less room for that
 
@@ -50,11 +53,15 @@ def tested(
     known = torch.maximum(largest_q, of_P * largest_b)
     natural = torch.where(known > 0, known, torch.where(largest_b > 0, largest_b, 1.0))
     primal, dual = infinity_norm(in_rows), torch.maximum(natural, infinity_norm(in_columns))
-    unsaid = b == 0, (q == 0) & (program.P.mv(x) == 0)
-    in_rows, in_columns = (
-        torch.where(where, own.clamp_min((_UNSAID * infinity_norm(own)).unsqueeze(-1)), own)
-        for where, own in zip(unsaid, (in_rows, in_columns), strict=True)
-    )
+    of_A, both = infinity_norm(program.A.values.flatten(1)), (largest_q > 0) & (of_P > 0)
+    natural_x = torch.where(both, torch.minimum(largest_b, _over(largest_q, of_P)), largest_b)
+    unit, unit_row = _FLOOR * of_P * natural_x, torch.where(both, _FLOOR * of_A * natural_x, 0.0)
+    row = torch.maximum(unit_row, _UNSAID * torch.maximum(primal, of_A * largest_x))
+    column = torch.maximum(unit, _UNSAID * infinity_norm(in_columns)).unsqueeze(-1)
+    column = torch.where(program.P.mv(x) == 0, column, unit.unsqueeze(-1))
+    b_says = b.abs() > _NOTHING * unit_row.unsqueeze(-1)
+    in_rows = torch.where(b_says, in_rows, torch.maximum(in_rows, row.unsqueeze(-1)))
+    in_columns = torch.where(q == 0, torch.maximum(in_columns, column), in_columns)
     room = min(1.0, eps / _NEAR_ROUNDING)
     little = room * torch.minimum(_NOISE * infinity_norm(splitting.R * point.u), _LITTLE * natural)
     primal_floor = room * (_FLOOR * primal + _STATE_FLOOR * infinity_norm(point.u))

@@ -7,7 +7,9 @@
 // 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
 //    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous. Where b, or q and P x, have
 //    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
-//    constraint is zero): they count as a part of the largest at least.
+//    constraint is zero): they count as a part of the largest, or of |A||x|, at least. Where q alone has
+//    nothing, P x may be rounding: it counts as a little of |P| times the natural size of x at least, which
+//    is |b|, and at most |q|/|P|. What is rounding of that size in b is nothing, too.
 //
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
 // the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
@@ -24,6 +26,7 @@ const double STATE_FLOOR = 1e-15;              // of the largest |u|
 const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
 const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
 const double EXCUSED = 1e-2;                   // of a row's own terms: so much at most is left to rounding
+const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
 const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
 const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
 
@@ -54,11 +57,17 @@ inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *c
         }
         rows[j] = sum;
     }
-    const Pack row = UNSAID * infinity_norm(rows, S.m), column = UNSAID * infinity_norm(columns, S.n);
+    const Pack of_P = infinity_norm(w.P, S.nnz_P), of_A = infinity_norm(w.A, S.nnz_A);
+    const Pack b = infinity_norm(w.b, S.m), q = infinity_norm(w.q, S.n);
+    const Mask both = (q > 0.0) & (of_P > 0.0);
+    const Pack natural_x = select(both, min(b, q / max(of_P, splat(2.3e-308))), b);
+    const Pack unit = FLOOR * of_P * natural_x, unit_row = select(both, FLOOR * of_A * natural_x, Pack{});
+    const Pack row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of_A * infinity_norm(w.x, S.n)));
+    const Pack column = max(unit, UNSAID * infinity_norm(columns, S.n));
     for (int j = 0; j < S.m; j++)
-        rows[j] = select(w.b[j] == 0.0, max(rows[j], row), rows[j]);
+        rows[j] = select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]);
     for (int i = 0; i < S.n; i++)
-        columns[i] = select((w.q[i] == 0.0) & (w.Px[i] == 0.0), max(columns[i], column), columns[i]);
+        columns[i] = select(w.q[i] == 0.0, max(columns[i], select(w.Px[i] == 0.0, column, unit)), columns[i]);
 }
 
 // The number that is held against the tolerance `eps`, at what `residual` and `measure` found. Uses w.du,
