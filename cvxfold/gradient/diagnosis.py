@@ -8,13 +8,7 @@ With (p, v) the adjoint, z = R (A p − ȳ) and D = DΠ_K(u), the adjoint system
   where not, there is no unique derivative. Blocks on which v and z vanish need no trial: (p, v) answers on
   both sides. But it need not be the only answer where they are active too, so that system is looked at as
   the next point says.
-- *Singular J.* J w = 0 with w ≠ 0 stands for a direction in which the solution is not determined:
-  dx = M⁻¹AᵀR(I − 2D) w, ds = D w, dy = −R(I − D) w satisfy the homogeneous conditions P dx = 0, Aᵀdy = 0,
-  A dx + ds = 0. It matters where dx moves a variable, or dy a multiplier, that the loss looks at, or where dy
-  ties inequality rows to rows that parameters move. (Dependent equalities alone do not matter: their
-  right-hand sides can move consistently only, and the adjoint of least norm is the derivative along those.)
-  The null vector is found by inverse iteration with the approximate inverse and confirmed by an exact
-  product J w.
+- *Singular J.* (:mod:`cvxfold.gradient.singular`)
 """
 
 from collections.abc import Sequence
@@ -30,27 +24,17 @@ from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
     FELT,
     SAFETY,
-    SUSPECT,
-    UNSOLVED,
     Screen,
     gradient_floor,
-    inverse_iterates,
-    normalized,
     reach,
-    stretch,
 )
+from cvxfold.gradient.singular import SIDES_AGREE, Bars, null_direction, unseen_directions
 from cvxfold.methods import AdjointSettings, Auto
-from cvxfold.methods.history import relative_norm
 
-_SIDES_AGREE = 1e-5  # relative difference of the gradients on both sides that still counts as none
 _SINGULAR = 1e-9  # ‖J w‖/‖w‖ of a null vector
 _LARGEST_SINGULAR = 1e-6  # where u is not accurate, neither is J
 _ASIDE = 4  # u is moved off a kink by this many times what cannot be told from zero
-_PURIFICATIONS = 4
 _ROUNDING = 3e-14  # calibrated: docs/robustness.md
-
-Bars = tuple[Tensor, Tensor]
-"""Loss gradients on x, ``(B, n)``, and on y, ``(B, m)``."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +99,12 @@ class Diagnosis:
 
 
 def diagnose(
-    phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjoint, seen: Screen, deadline: Deadline = NEVER
+    phi: ProgramLinearization,
+    bars: Bars,
+    adjoint: FoldedAdjoint,
+    seen: Screen,
+    felt: float,
+    deadline: Deadline = NEVER,
 ) -> Diagnosis:
     """Examine every instance of a batch.
 
@@ -124,10 +113,11 @@ def diagnose(
         bars: the loss gradients.
         adjoint: of them, with its remainder.
         seen: what the screen saw of it.
+        felt: the norm of the least change of a gradient that is felt beside the others of the batch.
         deadline: after which linear systems are solved no further.
     """
     settings = AdjointSettings(deadline=deadline)
-    unseen, lost = _unseen(phi, bars, adjoint)
+    unseen, lost = unseen_directions(phi, bars, adjoint)
     if not phi.u.shape[-1]:
         no, nothing = torch.zeros_like(unseen), torch.zeros_like(lost)
         return Diagnosis(
@@ -137,15 +127,17 @@ def diagnose(
     far = reach(kinks, du)
     on_kink = kinks.margin <= far
     doubt = (100 * du.abs().amax(-1) / kinks.size).clamp(_SINGULAR, _LARGEST_SINGULAR)
-    smallest, singular = _null_direction(phi, bars, doubt, adjoint)
+    smallest, singular = null_direction(phi, bars, doubt, adjoint)
     # Where the gradient is felt on a kink its sides are compared; elsewhere both may be active, and singular.
     aside = _ASIDE * far * on_kink * kinks.interior
     kinked = (on_kink & (adjoint.remainder.weight > FELT)).any(-1)
     if len(rows := kinked.nonzero().squeeze(-1)):
-        kinked[rows] = _sides_differ(phi.take(rows), aside[rows], _of(bars, rows), settings)
+        kinked[rows] = _sides_differ(phi.take(rows), aside[rows], _of(bars, rows), felt, settings)
     if len(rows := (on_kink.any(-1) & ~kinked & ~singular).nonzero().squeeze(-1)):
         active = phi.take(rows).moved(-aside[rows])
-        kinked[rows] = _null_direction(active, _of(bars, rows), doubt[rows], None)[1]
+        kinked[rows] = null_direction(
+            active, _of(bars, rows), doubt[rows], adjoint.take(rows), remainder=False
+        )[1]
     return Diagnosis(
         margin=seen.margin,
         smallest=smallest,
@@ -159,13 +151,15 @@ def diagnose(
     )
 
 
-def _sides_differ(phi: ProgramLinearization, aside: Tensor, bars: Bars, settings: AdjointSettings) -> Tensor:
-    """Whether the gradient changes with the side of the kinks: u ± ``aside`` ``(b, k)``; ``(b,)``.
+def _sides_differ(
+    phi: ProgramLinearization, aside: Tensor, bars: Bars, felt: float, settings: AdjointSettings
+) -> Tensor:
+    """Whether the gradient changes with the side of the kinks, by what is ``felt``: u ± ``aside``; ``(b,)``.
 
     What changes smoothly changes half as much half as far aside, and a jump as much: so where the sides seem
     to differ they are extrapolated to the kink itself.
     """
-    floor = gradient_floor(phi, *bars)
+    floor = gradient_floor(phi, *bars).clamp_min(felt / SIDES_AGREE)
     sides = [_beside(phi, shift, bars, settings) for shift in (aside, -aside)]
     differ = _apart(sides, floor)
     rows = differ.nonzero().squeeze(-1)
@@ -192,83 +186,8 @@ def _apart(sides: Sequence[tuple[Tensor, Tensor]], floor: Tensor) -> Tensor:
     """Whether two gradients differ, or one of them does not exist, ``(b,)``."""
     (here, left), (there, right) = sides
     size = torch.maximum(torch.maximum(here.norm(dim=-1), there.norm(dim=-1)), floor)
-    same = (here - there).norm(dim=-1) <= _SIDES_AGREE * size
-    return ~(same & (torch.maximum(left, right) <= _SIDES_AGREE))
-
-
-def _null_direction(
-    phi: ProgramLinearization, bars: Bars, doubt: Tensor, adjoint: FoldedAdjoint | None
-) -> tuple[Tensor, Tensor]:
-    """An upper bound of J's smallest singular value, and where J is singular in a way that matters.
-
-    What inverse iteration makes small is looked at; and what least squares leave of the adjoint system, which
-    is a null vector that the loss sees.
-
-    Args:
-        doubt: what ‖J w‖/‖w‖ cannot be told from zero, ``(B,)``.
-        adjoint: whose remainder is looked at, if any.
-    """
-    smallest = torch.full_like(doubt, torch.inf)
-    singular = torch.zeros_like(doubt, dtype=torch.bool)
-    for w in inverse_iterates(phi):
-        found = _examine(phi, w, bars, doubt)
-        smallest, singular = torch.minimum(smallest, found[0]), singular | found[1]
-    if adjoint is not None:
-        rows = (~(adjoint.residual <= UNSOLVED) & ~singular).nonzero().squeeze(-1)
-        if len(rows):
-            left = normalized(adjoint.remainder.r[rows])
-            found = _examine(phi.take(rows), left, _of(bars, rows), doubt[rows])
-            smallest[rows], singular[rows] = torch.minimum(smallest[rows], found[0]), found[1]
-    return smallest, singular
-
-
-def _examine(phi: ProgramLinearization, w: Tensor, bars: Bars, doubt: Tensor) -> tuple[Tensor, Tensor]:
-    """‖J w‖ for w of length 1, ``(b,)``, and where w leads to a null vector that matters, ``(b,)``.
-
-    w ← w − N J w leaves a null vector as it is, and of anything else only what N ≈ J⁻¹ is wrong about.
-    """
-    Jw, smallest = stretch(phi, w)
-    singular = torch.zeros_like(smallest, dtype=torch.bool)
-    rows = (~(smallest >= SUSPECT)).nonzero().squeeze(-1)
-    if not len(rows):
-        return smallest, singular
-    phi, w, Jw = phi.take(rows), w[rows], Jw[rows]
-    purified = smallest[rows]
-    for _ in range(_PURIFICATIONS):
-        w = normalized(w - phi.relaxation * phi.inverse(Jw))
-        Jw, purified = stretch(phi, w)
-    smallest[rows] = torch.minimum(purified, smallest[rows])
-    singular[rows] = (smallest[rows] <= doubt[rows]) & _matters(phi, w, _of(bars, rows))
-    return smallest, singular
-
-
-def _unseen(phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjoint) -> tuple[Tensor, Tensor]:
-    """Where the loss looks at a direction that neither P nor A sees, ``(B,)``, and how much of it is lost.
-
-    No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is.
-    """
-    lost = relative_norm(adjoint.remainder.t, bars[0])
-    unseen = phi.blind & ~(lost <= UNSOLVED)
-    return unseen, torch.where(unseen, lost, 0.0)
-
-
-def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars) -> Tensor:
-    """Whether null vectors ``w`` of J concern what the loss sees or what parameters move, ``(b,)``."""
-    entries = phi.program.entries
-    # A part at the level of rounding is none, but would be large beside itself.
-    dx, dy = (_relative(part) for part in phi.direction(w, floor=FELT))
-    ties = dy > FELT
-    seen = ((dx > FELT) & (bars[0] != 0)).any(-1) | (ties & (bars[1] != 0)).any(-1)
-    inequalities = ties[:, entries.structure.cones.zero :]
-    return seen | (inequalities.any(-1) & ties[:, entries.moving_rows.on(dy.device)].any(-1))
-
-
-def _relative(v: Tensor) -> Tensor:
-    """|vᵢ| over the largest of the instance; zero where all are."""
-    if not v.shape[-1]:
-        return v
-    largest = v.abs().amax(-1, keepdim=True)
-    return v.abs() / torch.where(largest > 0, largest, torch.ones_like(largest))
+    same = (here - there).norm(dim=-1) <= SIDES_AGREE * size
+    return ~(same & (torch.maximum(left, right) <= SIDES_AGREE))
 
 
 def _of(bars: Bars, rows: Tensor) -> Bars:

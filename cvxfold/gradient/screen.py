@@ -15,6 +15,7 @@ from cvxfold.gradient.linearization import Kinks, ProgramLinearization
 FELT = 1e-7  # parts of an adjoint or of a null vector below this fraction of it do not count
 NEGLIGIBLE = 1e-9  # the change of a gradient by δu that is estimated well enough to first order
 CANCELS = 1e-10  # an error below this fraction of the terms that make a gradient is none that is felt
+FAINT = 1e-9  # nor is one below this fraction of the largest gradient of the batch
 SAFETY = 30.0  # calibrated: docs/robustness.md
 _ROUNDING = 2e-16
 SUSPECT = 1e-2  # ‖J w‖/‖w‖ below which J may be singular
@@ -62,6 +63,11 @@ class Screen(Batched):
     negligible: float = NEGLIGIBLE
     kinked: Tensor | None = None
     singular: Tensor | None = None
+
+    @property
+    def felt(self) -> float:
+        """The norm of the least change of a gradient that is felt beside the others of the batch."""
+        return FAINT * float(self.gradient.nan_to_num(0.0, 0.0).amax()) if len(self.gradient) else 0.0
 
     @property
     def suspicious(self) -> Tensor:

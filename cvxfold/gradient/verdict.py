@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.gradient.diagnosis import Diagnosis
-from cvxfold.gradient.screen import CANCELS
+from cvxfold.gradient.screen import CANCELS, FAINT
 
 _ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
 _MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
-_FAINT = 1e-9  # nor does an error below this fraction of the batch's largest gradient
 _HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
 _ROUNDING = 1e-14  # a residual below this is what the arithmetic leaves
 _MANY = 20
@@ -95,7 +94,7 @@ def _unfelt(error: Tensor, diagnosis: Diagnosis) -> Tensor:
     nothing beside the other gradients of the batch, to which it is added.
     """
     largest = diagnosis.gradient.nan_to_num(0.0, 0.0).amax() if len(error) else 0.0
-    return (error * diagnosis.strength <= CANCELS) | (error * diagnosis.gradient <= _FAINT * largest)
+    return (error * diagnosis.strength <= CANCELS) | (error * diagnosis.gradient <= FAINT * largest)
 
 
 @dataclass(frozen=True)

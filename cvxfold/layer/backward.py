@@ -84,12 +84,12 @@ def examined(
     if isinstance(adjoint, FoldedAdjoint):
         phi = engine.linearize(solution)
         if everyone:
-            return adjoint, diagnose(phi, bars, adjoint, seen, settings.deadline)
+            return adjoint, diagnose(phi, bars, adjoint, seen, seen.felt, settings.deadline)
         phi, of_rows, again, seen_again = phi.take(rows), _of(bars, rows), adjoint.take(rows), seen.take(rows)
-        part = diagnose(phi, of_rows, again, seen_again, settings.deadline)
+        part = diagnose(phi, of_rows, again, seen_again, seen.felt, settings.deadline)
     else:
         again, part = refolded(
-            engine, solution if everyone else solution.take(rows), _of(bars, rows), settings
+            engine, solution if everyone else solution.take(rows), _of(bars, rows), seen.felt, settings
         )
         p, v = adjoint.p.index_copy(0, rows, again.p), adjoint.v.index_copy(0, rows, again.v)
         adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, rows, again.system))
@@ -97,12 +97,12 @@ def examined(
 
 
 def refolded(
-    engine: Engine, solution: Solution, bars: tuple[Tensor, Tensor], settings: AdjointSettings
+    engine: Engine, solution: Solution, bars: tuple[Tensor, Tensor], felt: float, settings: AdjointSettings
 ) -> tuple[FoldedAdjoint, Diagnosis]:
-    """Fold suspicious instances again, with all means, and examine them."""
+    """Fold suspicious instances again, with all means, and examine them; ``felt`` as in a diagnosis."""
     phi = engine.linearize(solution)
     adjoint = fold(phi, *bars, Auto(), settings)
-    return adjoint, diagnose(phi, bars, adjoint, screen(phi, adjoint, *bars), settings.deadline)
+    return adjoint, diagnose(phi, bars, adjoint, screen(phi, adjoint, *bars), felt, settings.deadline)
 
 
 def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -> AdjointSolution:

@@ -170,14 +170,13 @@ class ShortCall:
         if len(rows):
 
             def work(some: Tensor) -> tuple[FoldedAdjoint, Diagnosis]:
-                return self._again(some, bars, wanted, returned, settings)
+                return self._again(some, bars, wanted, returned, seen.felt, settings)
 
             for piece in in_pieces(rows, work, lambda: session.engine.size(options.forward)):
                 again, part = piece.value
                 system = folded_again(system, piece.rows, again.system)
                 diagnosis = overwritten(diagnosis, piece.rows, part)
-        solved = torch.ones_like(system.converged)
-        record = BackwardRecord.of(system, diagnosis, solved, settings.tol)
+        record = BackwardRecord.of(system, diagnosis, torch.ones_like(system.converged), settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
         self._report.set_backward(record)
         session.judge_backward(self._report, options)
@@ -188,6 +187,7 @@ class ShortCall:
         bars: Sequence[Tensor | None],
         wanted: Sequence[bool],
         returned: Returned,
+        felt: float,
         settings: AdjointSettings,
     ) -> tuple[FoldedAdjoint, Diagnosis]:
         """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; their gradients go in place."""
@@ -211,7 +211,7 @@ class ShortCall:
                 index, factors = (torch.from_numpy(part.ravel()) for part in (spec.index, spec.factors))
                 target = x_bar if spec.source == "primal" else y_bar
                 target.index_add_(1, index, bar[rows] * factors)
-        again, part = refolded(session.engine, solution, (x_bar, y_bar), settings)
+        again, part = refolded(session.engine, solution, (x_bar, y_bar), felt, settings)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [
             one(len(value) == 1 < len(rows))

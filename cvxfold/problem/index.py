@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -30,3 +31,23 @@ class Index:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Index, (self.array,)
+
+
+class SparseMap:
+    """A sparse matrix that stays on every device that has used it.
+
+    Args:
+        matrix: ``(rows, columns)``.
+    """
+
+    def __init__(self, matrix: sp.csr_array) -> None:
+        places: Any = sp.coo_array(matrix)
+        self._columns: int = places.shape[1]
+        self._row, self._column = (Index(each.astype(np.int64)) for each in places.coords)
+        self._factors = Index(places.data)
+
+    def transposed(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The transpose times v ``(B, rows)``, ``(B, columns)``, and the largest of its terms, ``(B,)``."""
+        terms = v.index_select(1, self._row.on(v.device)) * self._factors.on(v.device)
+        sums = v.new_zeros(len(v), self._columns).index_add(1, self._column.on(v.device), terms)
+        return sums, terms.abs().amax(1) if terms.shape[1] else v.new_zeros(len(v))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.problem.index import Index
+from cvxfold.problem.index import Index, SparseMap
 from cvxfold.problem.structure import Moving, Structure
 from cvxfold.problem.values import ProgramValues
 
@@ -30,6 +30,7 @@ class Entries:
         self.moving = [Index(np.flatnonzero(mask)) for mask in (moving.P, moving.q, moving.A, moving.b)]
         rows = [structure.A_entries[0][moving.A], structure.b_entries[moving.b]]
         self.moving_rows = Index(np.unique(np.concatenate(rows)))
+        self.A_by_parameters, self.b_by_parameters = (SparseMap(each) for each in moving.by_parameters)
 
 
 @dataclass(frozen=True)

@@ -37,17 +37,24 @@ class Structure:
 
 @dataclass(frozen=True)
 class Moving:
-    """Which stored entries of P, q, A and b a parameter reaches, as masks."""
+    """Which stored entries of P, q, A and b a parameter reaches, as masks; and how those of A and b move.
+
+    Args:
+        by_parameters: the maps from the parameter vector to A's and b's entries, without constants.
+    """
 
     P: np.ndarray
     q: np.ndarray
     A: np.ndarray
     b: np.ndarray
+    by_parameters: tuple[sp.csr_array, sp.csr_array]
 
     @classmethod
     def of(cls, *maps: sp.csr_array) -> "Moving":
-        """By the maps from the parameter vector, with a trailing 1, to the entries."""
-        return cls(*(np.diff(sp.csr_array(data[:, :-1]).indptr) > 0 for data in maps))
+        """By the maps from the parameter vector, with a trailing 1, to the entries of P, q, A and b."""
+        linear = [sp.csr_array(data[:, :-1]) for data in maps]
+        P, q, A, b = (np.diff(each.indptr) > 0 for each in linear)
+        return cls(P, q, A, b, (linear[2], linear[3]))
 
 
 @dataclass(frozen=True)

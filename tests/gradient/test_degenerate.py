@@ -130,3 +130,44 @@ def test_a_vertex_with_a_multiplier_to_spare_has_a_derivative() -> None:
         (gradient,) = torch.autograd.grad((layer(values.requires_grad_())[0] @ weights).sum(), values)
     assert verdict(layer) == [Verdict.CONVERGED] * 200
     assert (gradient.norm(dim=1) < 1e-9).sum() > 100
+
+
+def test_a_bound_that_stands_twice_moves_as_one() -> None:
+    """The multipliers are not unique, but the same parameter moves both: dx/db = 1."""
+    x, c, b = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    problem = minimize(cp.sum_squares(x - c), x >= b, 2 * x >= 2 * b)
+    layer = CvxpyLayer(problem, [c, b], [x])
+    given = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in ([-1.0, -2.0], [0.5, 0.0])]
+    (found,) = layer(*given)
+    weight = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    on_c, on_b = torch.autograd.grad(found, given, weight)
+    torch.testing.assert_close(on_c, torch.zeros_like(on_c), rtol=0, atol=1e-12)
+    torch.testing.assert_close(on_b, weight, rtol=1e-12, atol=0)
+    assert verdict(layer) == [Verdict.CONVERGED]
+
+
+def test_rows_that_stand_twice_move_as_one() -> None:
+    """min ½‖x‖² under Ax ≤ b twice: with A, b alone the minimum-norm point of an active hyperplane."""
+    x, A, b = cp.Variable(3), cp.Parameter((1, 3)), cp.Parameter(1)
+    problem = minimize(0.5 * cp.sum_squares(x), A @ x <= b, 3 * A @ x <= 3 * b)
+    layer = CvxpyLayer(problem, [A, b], [x])
+    a = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    level = torch.tensor([-2.0], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    (found,) = layer(a, level)
+    gradients = torch.autograd.grad(found, [a, level], weight)
+    expected = torch.autograd.grad(level * a[0] / a[0].square().sum(), [a, level], weight)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    assert verdict(layer) == [Verdict.CONVERGED]
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(1.0, Verdict.DEGENERATE), (1e-11, Verdict.CONVERGED)])
+def test_a_kink_that_nobody_feels(weight: float, expected: Verdict) -> None:
+    """Of a gradient that is nothing beside those of the batch nobody asks which side is meant."""
+    problem, parameters, variables = projection()
+    layer = CvxpyLayer(problem, parameters, variables, on_unconverged="ignore")
+    c = torch.tensor([[1.0, 2.0], [1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    (found,) = layer(c)
+    (found * torch.tensor([[1.0], [weight]], dtype=torch.float64)).sum().backward()
+    assert verdict(layer) == [Verdict.CONVERGED, expected]

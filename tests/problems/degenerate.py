@@ -35,9 +35,9 @@ def projection() -> Problem:
 
 
 def twice_bounded() -> Problem:
-    """‖x − c‖² over x ≥ b and 2x ≥ 2b: each bound stands twice."""
-    x, c, b = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
-    return minimize(cp.sum_squares(x - c), x >= b, 2 * x >= 2 * b), [c, b], [x]
+    """‖x − c‖² over x ≥ b and 2x ≥ 2d: where b = d each bound stands twice, and they may move apart."""
+    x, c, b, d = cp.Variable(2), cp.Parameter(2), cp.Parameter(2), cp.Parameter(2)
+    return minimize(cp.sum_squares(x - c), x >= b, 2 * x >= 2 * d), [c, b, d], [x]
 
 
 def ball() -> Problem:
@@ -96,7 +96,7 @@ DEGENERATE: list[tuple[Callable[[], Problem], Values, Values]] = [
     (corner, [[1.0, 1.0]], [[1.0, 0.9]]),
     (projection, [[1.0, 0.0]], [[1.0, 0.01]]),
     (projection, [[0.0, -1.0]], [[-0.01, -1.0]]),
-    (twice_bounded, [[-1.0, -1.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]),
+    (twice_bounded, [[-1.0, -1.0], [0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]),
     (ball, [[0.6, 0.8]], [[0.7, 0.8]]),
     (ball, [[0.6, 0.8]], [[0.5, 0.8]]),
     (shrinkage, [[1.0, 2.0]], [[1.1, 2.0]]),

@@ -96,6 +96,26 @@ def multi_period_portfolio() -> Published:
     return Published(problem, [mu, start, losses], [W], values, step=1e-5)  # other faces are near
 
 
+def rebalanced_portfolio() -> Published:
+    """Five periods from equal weights: trades with costs, CVaR of each period; multipliers are not unique."""
+    n, periods, scenarios, share = 5, 5, 20, 0.9
+    w, z = cp.Variable((periods + 1, n)), cp.Variable((periods, n))
+    threshold, excess = cp.Variable(periods), cp.Variable((periods, scenarios), nonneg=True)
+    mu, start, returns = cp.Parameter((periods, n)), cp.Parameter(n), cp.Parameter((scenarios, n))
+    cost: Any = 0
+    constraints: list[Any] = [w[0] == start, w[1:] >= 0, cp.sum(w[1:], axis=1) == 1, w[1:] == w[:-1] + z]
+    for t in range(periods):
+        constraints.append(excess[t] >= -returns @ w[t + 1] - threshold[t])
+        cost += threshold[t] + cp.sum(excess[t]) / (scenarios * (1 - share))
+        cost += 0.01 * cp.norm1(z[t]) - mu[t] @ w[t + 1]
+    values = [
+        0.02 * _normal(1, 2, periods, n),
+        torch.full((2, n), 1 / n).double(),
+        0.05 * _normal(2, 2, scenarios, n),
+    ]
+    return Published(minimize(cost, *constraints), [mu, start, returns], [w, z], values, step=1e-6)
+
+
 def tracking_portfolio() -> Published:
     """Near a benchmark b in a fixed covariance."""
     n = 5
@@ -110,6 +130,6 @@ PUBLISHED = {
     one.__name__: one
     for one in (
         robust_portfolio, control_policy, value_function_policy, lyapunov_controller, matching,
-        multi_period_portfolio, tracking_portfolio,
+        multi_period_portfolio, rebalanced_portfolio, tracking_portfolio,
     )
 }  # fmt: skip

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cvxfold.engines.lanes.binding import BackwardFigure, ForwardFigure
 from cvxfold.engines.outcome import Ended, Residuals
-from cvxfold.gradient.screen import UNSOLVED, Screen
+from cvxfold.gradient.screen import FAINT, UNSOLVED, Screen
 from cvxfold.methods import AdjointSettings, AdjointSolution
 
 SUSPECT = 1e-5
@@ -61,19 +61,21 @@ def screen_of(figures: Tensor) -> Screen:
     matters, small = column[BackwardFigure.MATTERS], column[BackwardFigure.SMALLEST] < SUSPECT
     solved = column[BackwardFigure.RESIDUAL] <= UNSOLVED
     matters, singular = matters > 0, (matters == YES) & small & solved
+    kink, gradient = column[BackwardFigure.ON_KINK], column[BackwardFigure.GRADIENT]
+    faint = gradient <= FAINT * gradient.amax()  # whether its kink is felt a diagnosis has to tell
     return Screen(
         margin=column[BackwardFigure.MARGIN],
-        on_kink=column[BackwardFigure.ON_KINK] == PERHAPS,
+        on_kink=(kink == PERHAPS) | (faint & (kink == YES)),
         smallest=column[BackwardFigure.SMALLEST],
         offset=column[BackwardFigure.OFFSET],
         adjoint_error=column[BackwardFigure.ERROR],
         strength=column[BackwardFigure.STRENGTH],
-        gradient=column[BackwardFigure.GRADIENT],
+        gradient=gradient,
         flat=column[BackwardFigure.FLAT] > 0,
         blind=torch.zeros(len(figures), dtype=torch.bool, device=figures.device),
         unsolved=~solved,
         suspect=SUSPECT * (matters & ~singular),
         negligible=NEGLIGIBLE,
-        kinked=column[BackwardFigure.ON_KINK] == YES,
+        kinked=~faint & (kink == YES),
         singular=singular,
     )

@@ -31,6 +31,7 @@ struct Screened {
     Pack smallest, offset;      // bound of J's smallest singular value; the change of the gradient by du
     Pack state_size;            // the largest of u, A x and b
     Pack matters;               // whether what J makes small concerns the loss or what parameters move
+    Mask tied;                  // whether it concerns nothing but the latter
     Pack error, strength;       // of the gradient, as cvxfold.gradient.screen has them
     Pack gradient, flat;        // its norm; 1 where it is zero to rounding
 };
@@ -151,9 +152,10 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
         for (int i = 0; i < S.N; i++)
             a.null[i] *= inverse;
         if (number == LOOKS + PURIFICATIONS - 1) {
-            seen.matters = matters(S, Y, w, a.null, a.x_bar, y_given);
-            const Mask null = null_residual(S, w, a.null) <= NULL_EXACT;
-            seen.matters = select(null & (seen.matters > NO), splat(YES), seen.matters);
+            const Concern concern = matters(S, Y, w, a.null, a.x_bar, y_given);
+            const Mask null = null_residual(S, w, a.null) <= NULL_EXACT, any_of = concern.seen | concern.ties;
+            seen.matters = select(any_of, select(null, splat(YES), splat(PERHAPS)), splat(NO));
+            seen.tied = concern.ties & ~concern.seen;
         }
     } else {
         correct<1>(S, w, a, improving);

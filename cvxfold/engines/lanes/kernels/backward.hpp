@@ -134,6 +134,41 @@ inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     return select(agree & solved, splat(NO), select(apart, splat(YES), splat(PERHAPS)));
 }
 
+// Whether parameters feel that a multiplier is not unique, y and y + t dy being as good: they move the rows
+// that dy ties to each other apart, dy'(db - dA x) != 0, or, by more than a part of a gradient of norm
+// `size`, a gradient that takes y for its like, -dA'(dy p'). Uses w.turned, w.scratch, w.parameters.
+inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
+                               const DataGradient &at, Pack size) {
+    Pack *dy = w.turned, *sums = w.parameters, largest{};
+    moved_multipliers(S, w, null, dy);
+    auto add = [&](const Map &map, int row, Pack term) {
+        for (int e = map.start[row]; e < map.start[row + 1]; e++) {
+            sums[map.index[e]] += map.weight[e] * term;
+            largest = max(largest, abs(map.weight[e] * term));
+        }
+    };
+    auto add_A = [&](const Pack *beside) {
+        for (int i = 0, row = 0; i < Y.moving_A; i++) {
+            row = row_of(S, Y.which_A[i], row);
+            add(Y.A, Y.which_A[i], -dy[row] * beside[S.A_column[Y.which_A[i]]]);
+        }
+    };
+    auto clear = [&] {
+        for (int e = 0; e < Y.entries; e++)
+            sums[e] = Pack{};
+    };
+    clear();
+    for (int i = 0; i < Y.moving_b; i++)
+        add(Y.b, Y.which_b[i], dy[Y.which_b[i]]);
+    add_A(at.x);
+    const Mask apart = infinity_norm(sums, Y.entries) > FELT * largest;
+    clear();
+    add_A(at.p);
+    const Pack unit = max(infinity_norm(dy, S.m), splat(2.3e-308));
+    const Pack change = sqrt(squared_norm(sums, Y.entries)) * (infinity_norm(at.y, S.m) / unit);
+    return apart | (change > SIDES_AGREE * size);
+}
+
 // The norm of the gradient's change on what parameters reach where the step w.step is
 // taken: as a diagnosis takes it (cvxfold.gradient.error), for where the projection turns too fast to say it
 // from here. Infinite where that cannot be told. The adjoint and the state are as before afterwards.
@@ -231,6 +266,11 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         seen.offset = select(fast, taken / max(size, splat(2.3e-308)), seen.offset);
     }
     seen.strength = select(size == 0.0, Pack{}, FELT * size / max(floor, splat(2.3e-308)));
+    const Mask tied = seen.tied & (seen.matters > NO);
+    if (any(tied)) {
+        const Mask matter = multipliers_matter(S, Y, w, a.null, {a.p, w.y, x, y}, least);
+        seen.matters = select(tied & ~matter, splat(NO), seen.matters);
+    }
     if (any(seen.on_kink > 0.0)) {
         const Pack matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);
         seen.on_kink = select(seen.on_kink > 0.0, matter, splat(NO));

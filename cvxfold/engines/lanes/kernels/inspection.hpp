@@ -86,22 +86,33 @@ inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
     return sqrt(squares + squared_norm(upper, S.n));
 }
 
-// Whether a null vector (dx, z), (N), concerns somebody: it moves an entry of x or y that the loss looks at,
-// or ties the multiplier of an inequality to a row that parameters move. Uses w.turned, w.scratch.
-inline Pack matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null, const Pack *x_bar,
-                    const Pack *y_given) {
-    Pack *dy = w.turned, *du = w.scratch, x_largest{}, y_largest{};
+// Leaves in dy (m) how a null vector (dx, z), (N), moves the multipliers, in own units; returns the length,
+// in equilibrated ones, below which a part of it is none. Uses w.scratch.
+inline Pack moved_multipliers(const Shape &S, Workspace &w, const Pack *null, Pack *dy) {
+    Pack *du = w.scratch;
     state_of(S, w, null, nullptr, du);
     const Pack length = FELT * sqrt(squared_norm(du, S.m));
-    for (int i = 0; i < S.n; i++)
-        x_largest = max(x_largest, abs(null[i] * w.columns[i]));
     for (int j = 0; j < S.m; j++)
         dy[j] = w.E[j] * null[S.n + j];
     out_of_frame(S, w.frame, dy, dy);
-    for (int j = 0; j < S.m; j++) {
+    for (int j = 0; j < S.m; j++)
         dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Pack{});
-        y_largest = max(y_largest, abs(dy[j]));
-    }
+    return length;
+}
+
+// What a null vector (dx, z), (N), concerns.
+struct Concern {
+    Mask seen; // moves an entry of x or y that the loss looks at
+    Mask ties; // ties the multiplier of an inequality to a row that parameters move
+};
+
+// Uses w.turned, w.scratch.
+inline Concern matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null, const Pack *x_bar,
+                       const Pack *y_given) {
+    Pack *dy = w.turned, x_largest{};
+    const Pack length = moved_multipliers(S, w, null, dy), y_largest = infinity_norm(dy, S.m);
+    for (int i = 0; i < S.n; i++)
+        x_largest = max(x_largest, abs(null[i] * w.columns[i]));
     Mask seen = none(), inequality = none(), moved = none();
     for (int i = 0; i < S.n; i++)
         seen |=
@@ -114,7 +125,7 @@ inline Pack matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *n
     }
     for (int k = 0; k < Y.moving_rows; k++)
         moved |= (abs(dy[Y.which_rows[k]]) > FELT * y_largest) & (y_largest > 0.0);
-    return select(seen | (inequality & moved), splat(PERHAPS), splat(NO));
+    return {seen, inequality & moved};
 }
 
 } // namespace cvxfold

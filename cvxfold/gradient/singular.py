@@ -1,0 +1,137 @@
+"""Whether J = (I − Φ)/α is singular, in a way that matters.
+
+J w = 0 with w ≠ 0 stands for a direction in which the solution is not determined: dx = M⁻¹AᵀR(I − 2D) w,
+ds = D w, dy = −R(I − D) w satisfy the homogeneous conditions P dx = 0, Aᵀdy = 0, A dx + ds = 0. It matters
+
+- where dx moves a variable, or dy a multiplier, that the loss looks at;
+- where dy ties inequality rows to each other and parameters move these rows apart, dyᵀ(db − dA x) ≠ 0, so
+  that they do not stay active together; or the gradient on A, which takes y for its like, is another one
+  with y + t dy: −(t dy)pᵀ. What is felt of that is felt in the parameters: entries that one parameter moves
+  together may cancel. (Dependent equalities alone do not matter: their right-hand sides can move consistently
+  only, and the adjoint of least norm is the derivative along those.)
+
+The null vector is found by inverse iteration with the approximate inverse and confirmed by an exact product
+J w.
+"""
+
+import torch
+from torch import Tensor
+
+from cvxfold.gradient.adjoint import Adjoint, FoldedAdjoint, on_moving
+from cvxfold.gradient.linearization import ProgramLinearization
+from cvxfold.gradient.screen import (
+    FELT,
+    SUSPECT,
+    UNSOLVED,
+    gradient_floor,
+    inverse_iterates,
+    normalized,
+    stretch,
+)
+from cvxfold.methods.history import relative_norm
+
+SIDES_AGREE = 1e-5  # relative difference of two gradients that still counts as none
+_PURIFICATIONS = 4
+
+Bars = tuple[Tensor, Tensor]
+"""Loss gradients on x, ``(B, n)``, and on y, ``(B, m)``."""
+
+
+def null_direction(
+    phi: ProgramLinearization, bars: Bars, doubt: Tensor, adjoint: FoldedAdjoint, remainder: bool = True
+) -> tuple[Tensor, Tensor]:
+    """An upper bound of J's smallest singular value, and where J is singular in a way that matters.
+
+    What inverse iteration makes small is looked at; and what least squares leave of the adjoint system, which
+    is a null vector that the loss sees.
+
+    Args:
+        doubt: what ‖J w‖/‖w‖ cannot be told from zero, ``(B,)``.
+        adjoint: of these loss gradients.
+        remainder: whether what it leaves is looked at, too.
+    """
+    smallest = torch.full_like(doubt, torch.inf)
+    singular = torch.zeros_like(doubt, dtype=torch.bool)
+    for w in inverse_iterates(phi):
+        found = _examine(phi, w, bars, doubt, adjoint)
+        smallest, singular = torch.minimum(smallest, found[0]), singular | found[1]
+    if remainder:
+        rows = (~(adjoint.residual <= UNSOLVED) & ~singular).nonzero().squeeze(-1)
+        if len(rows):
+            left = normalized(adjoint.remainder.r[rows])
+            found = _examine(phi.take(rows), left, _of(bars, rows), doubt[rows], adjoint.take(rows))
+            smallest[rows], singular[rows] = torch.minimum(smallest[rows], found[0]), found[1]
+    return smallest, singular
+
+
+def _examine(
+    phi: ProgramLinearization, w: Tensor, bars: Bars, doubt: Tensor, adjoint: Adjoint
+) -> tuple[Tensor, Tensor]:
+    """‖J w‖ for w of length 1, ``(b,)``, and where w leads to a null vector that matters, ``(b,)``.
+
+    w ← w − N J w leaves a null vector as it is, and of anything else only what N ≈ J⁻¹ is wrong about.
+    """
+    Jw, smallest = stretch(phi, w)
+    singular = torch.zeros_like(smallest, dtype=torch.bool)
+    rows = (~(smallest >= SUSPECT)).nonzero().squeeze(-1)
+    if not len(rows):
+        return smallest, singular
+    phi, w, Jw = phi.take(rows), w[rows], Jw[rows]
+    purified = smallest[rows]
+    for _ in range(_PURIFICATIONS):
+        w = normalized(w - phi.relaxation * phi.inverse(Jw))
+        Jw, purified = stretch(phi, w)
+    smallest[rows] = torch.minimum(purified, smallest[rows])
+    singular[rows] = (smallest[rows] <= doubt[rows]) & _matters(phi, w, _of(bars, rows), adjoint.take(rows))
+    return smallest, singular
+
+
+def unseen_directions(phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjoint) -> tuple[Tensor, Tensor]:
+    """Where the loss looks at a direction that neither P nor A sees, ``(B,)``, and how much of it is lost.
+
+    No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is.
+    """
+    lost = relative_norm(adjoint.remainder.t, bars[0])
+    unseen = phi.blind & ~(lost <= UNSOLVED)
+    return unseen, torch.where(unseen, lost, 0.0)
+
+
+def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars, adjoint: Adjoint) -> Tensor:
+    """Whether null vectors ``w`` of J concern what the loss sees or what parameters move, ``(b,)``."""
+    cones = phi.program.structure.cones
+    # A part at the level of rounding is none, but would be large beside itself.
+    dx, dy = phi.direction(w, floor=FELT)
+    moves, ties = _relative(dx) > FELT, _relative(dy) > FELT
+    matters = (moves & (bars[0] != 0)).any(-1) | (ties & (bars[1] != 0)).any(-1)
+    rows = (ties[:, cones.zero :].any(-1) & ~matters).nonzero().squeeze(-1)
+    if len(rows):
+        dy = torch.where(ties, dy, 0.0)[rows]
+        matters[rows] = _multipliers_matter(phi.take(rows), dy, _of(bars, rows), adjoint.take(rows))
+    return matters
+
+
+def _multipliers_matter(phi: ProgramLinearization, dy: Tensor, bars: Bars, adjoint: Adjoint) -> Tensor:
+    """Whether parameters feel that y and y + t ``dy`` ``(b, m)`` are as good, ``(b,)``."""
+    entries = phi.program.entries
+    row, column = entries.A.on(dy.device)
+    on_b = dy.index_select(1, entries.b.on(dy.device))
+    on_A, like_A = (dy[:, row] * beside[:, column] for beside in (phi.x, adjoint.p))
+    by_b, largest_b = entries.b_by_parameters.transposed(on_b)
+    by_A, largest_A = entries.A_by_parameters.transposed(on_A)
+    apart = (by_b - by_A).norm(dim=-1) > FELT * torch.maximum(largest_b, largest_A)
+    unit = phi.y.abs().amax(-1) / dy.abs().amax(-1)
+    change = unit * entries.A_by_parameters.transposed(like_A)[0].norm(dim=-1)
+    size = on_moving(phi, adjoint.p, adjoint.v).norm(dim=-1)
+    return apart | (change > SIDES_AGREE * torch.maximum(size, gradient_floor(phi, *bars)))
+
+
+def _relative(v: Tensor) -> Tensor:
+    """|vᵢ| over the largest of the instance; zero where all are."""
+    if not v.shape[-1]:
+        return v
+    largest = v.abs().amax(-1, keepdim=True)
+    return v.abs() / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def _of(bars: Bars, rows: Tensor) -> Bars:
+    return bars[0][rows], bars[1][rows]
