@@ -19,7 +19,6 @@ from problems.families import minimize
 
 F64 = torch.float64
 BAD = 2
-pytestmark = pytest.mark.usefixtures("engine")
 
 
 def needy(**options: Any) -> Any:
@@ -49,6 +48,7 @@ def _looked_for_anew() -> Iterator[None]:
     rescuer._rescuer.cache_clear()
 
 
+@pytest.mark.usefixtures("engine")
 def test_without_clarabel(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
