@@ -1,19 +1,22 @@
-"""What the scripts of this folder share: arguments, a progress bar, a figure, a file of numbers, a table."""
+"""What the scripts of this folder share: arguments, training, a progress bar, a figure, numbers, a table."""
 
 import argparse
 import json
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from torch import Tensor, nn
 
+from cvxfold.studies.allocations import allocations
 from cvxfold.studies.plotting import check_plot, new_figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,23 +31,144 @@ class Arguments:
         quick: whether small sizes were asked for.
         output: where the figure goes; the numbers go beside it, as JSON.
         seed: of all that is random.
+        samples: to train on, if it was said how many.
+        chosen: a script's own options.
     """
 
     quick: bool
     output: Path
     seed: int
+    samples: int | None
+    chosen: Mapping[str, Any]
+
+    def scaled(self, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Sizes of a training, a validation and a test set, in proportion to the samples asked for."""
+        share = 1.0 if self.samples is None else self.samples / sizes[0]
+        training, validation, test = (max(2, round(share * size)) for size in sizes)
+        return training, validation, test
 
 
-def start(name: str, description: str | None, argv: Sequence[str] | None = None) -> Arguments:
-    """Read the command line and set PyTorch up: one thread, for the problems are small."""
+def start(
+    name: str, description: str | None, argv: Sequence[str] | None = None, **choices: Sequence[Any]
+) -> Arguments:
+    """Read the command line and set PyTorch up: one thread, for the problems are small.
+
+    Args:
+        name: of the figure; what is chosen other than by default is added to it.
+        choices: a script's own options, what each may be, with the default in front.
+    """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, less than three minutes")
-    parser.add_argument("--output", type=Path, default=FIGURES / f"{name}.png", help="where the figure goes")
+    parser.add_argument("--output", type=Path, help="where the figure goes; by default to docs/figures")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, help="to train on, where a script can do with fewer")
+    for option, values in choices.items():
+        parser.add_argument(f"--{option}", type=type(values[0]), choices=values, default=values[0])
     given = parser.parse_args(argv)
-    check_plot(given.output)
+    chosen = {option: getattr(given, option) for option in choices}
+    special = [str(value) for option, value in chosen.items() if value != choices[option][0]]
+    output = given.output or FIGURES / f"{'_'.join([name, *special])}.png"
+    check_plot(output)
     torch.set_num_threads(1)
-    return Arguments(given.quick, given.output, given.seed)
+    return Arguments(given.quick, output, given.seed, given.samples, chosen)
+
+
+@dataclass
+class Course:
+    """How a contestant trained, and what a loss gradient cost it.
+
+    Args:
+        score: on data not trained on, before training and after each epoch.
+        seconds: of each epoch.
+        bytes: the most that tensors held for one loss gradient.
+        gradient_error: ‖found − true‖ / ‖true‖ of that gradient, or the like.
+        iterations: of the backward pass, the median over the batch, where there were any.
+        since: the epoch that it began after.
+    """
+
+    score: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    bytes: float = float("nan")
+    gradient_error: float = float("nan")
+    iterations: float = float("nan")
+    since: int = 0
+
+    def count(self, layer: Any) -> None:
+        """Note the iterations of the backward pass that a layer did last, if it says."""
+        report = getattr(layer, "report", None)
+        if report is not None and report.backward is not None:
+            self.iterations = float(report.backward.iterations.double().median())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How everybody trains: samples in their order, batches of so many, epochs."""
+
+    samples: int
+    batch: int
+    epochs: int
+
+    @property
+    def batches(self) -> list[slice]:
+        """The rows of each batch."""
+        return [slice(i, min(i + self.batch, self.samples)) for i in range(0, self.samples, self.batch)]
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer."""
+        return self.epochs * len(self.batches)
+
+
+def trained(
+    loss: Callable[[slice], Tensor],
+    optimizer: torch.optim.Optimizer,
+    score: Callable[[], float],
+    plan: Plan,
+    told: Callable[[], None],
+) -> Course:
+    """Train.
+
+    Args:
+        loss: of a batch, given its rows.
+        optimizer: of what it depends on.
+        score: of that, now.
+        told: is called after each step.
+    """
+    course = Course([score()])
+    for _ in range(plan.epochs):
+        began = time.perf_counter()
+        for rows in plan.batches:
+            optimizer.zero_grad()
+            loss(rows).backward()
+            optimizer.step()
+            told()
+        course.seconds.append(time.perf_counter() - began)
+        course.score.append(score())
+    return course
+
+
+def best_kept(model: nn.Module, score: Callable[[], float]) -> tuple[Callable[[], float], Callable[[], None]]:
+    """A lower score is better: the same score, which keeps the best weights; and what restores them."""
+    best: dict[str, Any] = {"score": float("inf")}
+
+    def kept() -> float:
+        now = score()
+        if now < best["score"]:
+            best.update(score=now, state={name: w.clone() for name, w in model.state_dict().items()})
+        return now
+
+    return kept, lambda: model.load_state_dict(best["state"]) and None
+
+
+def gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, int]:
+    """The gradient of a loss, and the most bytes that tensors hold after the forward pass, for it."""
+    at = at.detach().requires_grad_()
+    loss(at)  # makes what is kept from call to call
+    with allocations(torch.device("cpu")) as ledger:
+        value = loss(at)
+        ledger.mark()
+        (found,) = torch.autograd.grad(value, at)
+        return found, ledger.peak
 
 
 class Experiment:
@@ -85,6 +209,7 @@ class Experiment:
         """Write the numbers, with what they depend on."""
         about = {
             "quick": self._given.quick,
+            **self._given.chosen,
             "seed": self._given.seed,
             "seconds": time.perf_counter() - self._began,
             "torch": torch.__version__,
@@ -99,6 +224,46 @@ class Experiment:
         axes = list(self._figure.subplots(1, panels, squeeze=False)[0])
         axes[0].set_xlabel(label)
         return axes
+
+    def compare(
+        self,
+        courses: Mapping[str, Course],
+        score: str,
+        title: str,
+        more: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Any:
+        """Draw and print courses: scores by epoch, seconds an epoch.
+
+        Args:
+            score: its name.
+            more: columns of the table, of which not every course need have a number.
+
+        Returns:
+            The left axes.
+        """
+        left, right = self.figure(2, title, "epoch")
+        seconds = [float(np.median(course.seconds)) for course in courses.values()]
+        for name, course in courses.items():
+            left.plot(range(course.since, course.since + len(course.score)), course.score, label=name)
+        left.set_ylabel(score)
+        left.legend()
+        right.bar(list(courses), seconds)
+        right.set_yscale("log")
+        right.set_ylabel("seconds an epoch")
+        right.tick_params(axis="x", labelrotation=20)
+        self.table([
+            {
+                "contestant": name,
+                score: course.score[-1],
+                "s/epoch": one,
+                "MB": course.bytes / 1e6,
+                "gradient error": course.gradient_error,
+                "iterations": course.iterations,
+                **{column: values.get(name, float("nan")) for column, values in (more or {}).items()},
+            }
+            for (name, course), one in zip(courses.items(), seconds, strict=True)
+        ])  # fmt: skip
+        return left
 
     def table(self, rows: Sequence[dict[str, Any]]) -> None:
         """Print rows with the same keys."""
