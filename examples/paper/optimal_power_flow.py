@@ -33,6 +33,7 @@ CURVATURE = 0.03  # of H beside that of the costs
 WIDTH, HIDDEN = 32, 4
 LEAST = 0.05  # multiple of the nominal costs
 RATES = (0.01, 0.1)  # the latter is the authors'
+EPSILON = 1e-4  # of Adam: where generators are at bounds gradients are rounding, of which it would make steps
 BATCH, DEPTH = 4, 5  # DEPTH: of unrolling
 
 Layer = Callable[[Tensor, Tensor], Tensor]
@@ -253,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
                 rows = slice(train, train + test)
                 return float(lost(dispatch.optimum(model(days.features[rows]), days.loads[rows]), rows))
 
-            optimizer = torch.optim.Adam(model.parameters(), given.chosen["rate"])
+            optimizer = torch.optim.Adam(model.parameters(), given.chosen["rate"], eps=EPSILON)
             courses[name] = trained(loss, optimizer, regret, plan, lambda name=name: run.advance(name))
         for name, one in measured(dispatch, days, slice(BATCH), contestants).items():
             courses[name].bytes, courses[name].gradient_error = one.bytes, one.gradient_error

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as PeerLayer
 from experiment import Arguments, Experiment, start
-from market import Market
+from market import TRAINING, Market
 from torch import Tensor, nn
 
 import cvxfold
@@ -207,11 +207,15 @@ def by_differences(market: Market, seed: int, direction: Tensor) -> float:
 
 def market_of(given: Arguments) -> tuple[Market, int]:
     """The data and the number of epochs."""
+    epochs = 2 if given.quick else 20
     if given.chosen["data"] == "prices":
         from skfolio.datasets import load_sp500_dataset
 
-        return Market.of_prices(load_sp500_dataset(), 300 if given.quick else None), 2 if given.quick else 20
-    return (Market.drawn(80, 12, given.seed), 2) if given.quick else (Market.drawn(320, 50, given.seed), 20)
+        training = given.samples or (240 if given.quick else None)
+        weeks = None if training is None else round(training / TRAINING)
+        return Market.of_prices(load_sp500_dataset(), weeks), epochs
+    samples = round((given.samples or (64 if given.quick else 256)) / TRAINING)
+    return Market.drawn(samples, 12 if given.quick else 50, given.seed), epochs
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
