@@ -32,12 +32,14 @@ class Arguments:
         output: where the figure goes; the numbers go beside it, as JSON.
         seed: of all that is random.
         samples: to train on, if it was said how many.
+        chosen: a script's own options.
     """
 
     quick: bool
     output: Path
     seed: int
     samples: int | None
+    chosen: Mapping[str, Any]
 
     def scaled(self, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
         """Sizes of a training, a validation and a test set, in proportion to the samples asked for."""
@@ -46,17 +48,29 @@ class Arguments:
         return training, validation, test
 
 
-def start(name: str, description: str | None, argv: Sequence[str] | None = None) -> Arguments:
-    """Read the command line and set PyTorch up: one thread, for the problems are small."""
+def start(
+    name: str, description: str | None, argv: Sequence[str] | None = None, **choices: Sequence[Any]
+) -> Arguments:
+    """Read the command line and set PyTorch up: one thread, for the problems are small.
+
+    Args:
+        name: of the figure; what is chosen other than by default is added to it.
+        choices: a script's own options, what each may be, with the default in front.
+    """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, less than three minutes")
-    parser.add_argument("--output", type=Path, default=FIGURES / f"{name}.png", help="where the figure goes")
+    parser.add_argument("--output", type=Path, help="where the figure goes; by default to docs/figures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, help="to train on, where a script can do with fewer")
+    for option, values in choices.items():
+        parser.add_argument(f"--{option}", type=type(values[0]), choices=values, default=values[0])
     given = parser.parse_args(argv)
-    check_plot(given.output)
+    chosen = {option: getattr(given, option) for option in choices}
+    special = [str(value) for option, value in chosen.items() if value != choices[option][0]]
+    output = given.output or FIGURES / f"{'_'.join([name, *special])}.png"
+    check_plot(output)
     torch.set_num_threads(1)
-    return Arguments(given.quick, given.output, given.seed, given.samples)
+    return Arguments(given.quick, output, given.seed, given.samples, chosen)
 
 
 @dataclass
@@ -195,6 +209,7 @@ class Experiment:
         """Write the numbers, with what they depend on."""
         about = {
             "quick": self._given.quick,
+            **self._given.chosen,
             "seed": self._given.seed,
             "seconds": time.perf_counter() - self._began,
             "torch": torch.__version__,

@@ -222,6 +222,42 @@ def test_a_curved_constraint() -> None:
     )
 
 
+def test_jacobians_that_are_given() -> None:
+    """The step and its gradient are those of autograd's Jacobians: of a curved constraint and of bounds."""
+    x = torch.tensor([[0.6, 0.9, -0.2], [0.5, 0.4, 0.9]], dtype=torch.float64)
+    c = torch.tensor([[1.0, 2.0, -0.5], [0.3, 0.2, 0.9]], dtype=torch.float64)
+
+    def bounds(x: Tensor, c: Tensor) -> Tensor:
+        return x - c[:, :1].exp()
+
+    def step(**jacobians: Any) -> list[Tensor]:
+        update = SQPStep(
+            lambda x, c: (x - c).square().sum(-1),
+            equalities=lambda x, c: (x.square() * c.cos()).sum(-1, keepdim=True) - 0.5,
+            inequalities=bounds,
+            hessian=lambda x, c: 3 * torch.eye(3).double().expand(2, 3, 3),
+            **jacobians,
+        )
+        at, to = x.clone().requires_grad_(), c.clone().requires_grad_()
+        y = update(at, to)
+        return [y.detach(), *torch.autograd.grad((y * torch.arange(6).view(2, 3)).sum(), (at, to))]
+
+    given = step(
+        equalities_jacobian=lambda x, c: 2 * (x * c.cos()).unsqueeze(-2),
+        inequalities_jacobian=lambda x, c: torch.eye(3).double().expand(2, 3, 3),
+    )
+    for one, other in zip(given, step(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def no_rows(x: Tensor, *_: Any) -> Tensor:
+    return x.unsqueeze(-2)[..., :0, :]
+
+
+def sums(x: Tensor, *_: Any) -> Tensor:
+    return x.sum(-1, keepdim=True)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -234,6 +270,14 @@ def test_a_curved_constraint() -> None:
         (
             lambda: SQPStep(objective, lambda x, *_: x.sum())(q0, *data()),
             "constraints: expected values of shape",
+        ),
+        (
+            lambda: SQPStep(objective, sums, equalities_jacobian=no_rows)(q0, *data()),
+            r"equalities_jacobian: expected a tensor of shape \(…, p, n\)",
+        ),
+        (
+            lambda: SQPStep(objective, inequalities_jacobian=no_rows),
+            "inequalities_jacobian: expected None where there are no inequalities",
         ),
     ],
 )

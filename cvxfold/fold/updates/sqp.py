@@ -38,6 +38,9 @@ class SQPStep:
             constraints or a nonconvex f it is to be given: the step then is no longer Newton's, and ρ(Φ) may
             exceed 1, but I − Φ is invertible where the solution is regular.
         step: α.
+        equalities_jacobian, inequalities_jacobian: h′(x, *params) ``(…, p, n)`` and c′(x, *params)
+            ``(…, m, n)``, made of torch operations, for the second derivatives are theirs; None for autograd,
+            whose p and m products, each with a tape of its own, are slow where there are many constraints.
     """
 
     def __init__(
@@ -47,29 +50,54 @@ class SQPStep:
         inequalities: Function | None = None,
         hessian: Function | None = None,
         step: float = 1.0,
+        equalities_jacobian: Function | None = None,
+        inequalities_jacobian: Function | None = None,
     ) -> None:
         require_positive("step", step)
         self.objective, self.equalities, self.inequalities = objective, equalities, inequalities
         self.hessian, self.step = hessian, step
+        self._jacobians = (equalities_jacobian, inequalities_jacobian)
+        for name, function, matrix in (
+            ("equalities", equalities, equalities_jacobian),
+            ("inequalities", inequalities, inequalities_jacobian),
+        ):
+            if matrix is not None and function is None:
+                raise ValueError(f"{name}_jacobian: expected None where there are no {name}, got a function")
         self._layers: dict[tuple[int, int, int], CvxpyLayer] = {}
 
     def __call__(self, x: Tensor, *params: Any) -> Tensor:
         """The next x.
 
         Raises:
-            ValueError: H is not positive definite.
+            ValueError: H is not positive definite, or values or Jacobians are not of their shapes.
         """
         R = self._root(x, params)
         values = [R, gradient(self.objective, x, params) - _times(R.mT, _times(R, x))]
         sizes = [x.shape[-1], 0, 0]
         for place, constraints in ((1, self.equalities), (2, self.inequalities)):
             if constraints is not None:
-                value, matrix = jacobian(constraints, x, params)
+                value, matrix = self._linearized(place, constraints, x, params)
                 sizes[place] = value.shape[-1]
                 values += [value - _times(matrix, x), matrix] if value.shape[-1] else []
         n, p, m = sizes
         (z,) = self._layer(n, p, m)(*values)
         return x + self.step * (z - x)
+
+    def _linearized(
+        self, place: int, constraints: Function, x: Tensor, params: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Values ``(…, p)`` and their Jacobian ``(…, p, n)``."""
+        given = self._jacobians[place - 1]
+        if given is None:
+            return jacobian(constraints, x, params)
+        value, matrix = constraints(x, *params), given(x, *params)
+        if matrix.shape != (*x.shape[:-1], value.shape[-1], x.shape[-1]):
+            name = ("equalities", "inequalities")[place - 1]
+            raise ValueError(
+                f"{name}_jacobian: expected a tensor of shape (…, p, n), {tuple(value.shape)} and "
+                f"{tuple(x.shape)} being those of values and x, got {tuple(matrix.shape)}"
+            )
+        return value, matrix
 
     def _root(self, x: Tensor, params: tuple[Any, ...]) -> Tensor:
         """R with RᵀR = H, off the tape, ``(…, n, n)``."""
