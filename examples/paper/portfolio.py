@@ -9,23 +9,21 @@ optimize", 2022.
 The black-box solver in front of the folded step is Clarabel through cvxpy.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as PeerLayer
-from experiment import Experiment, start
+from experiment import Course, Experiment, Plan, gradient, start, trained
 from torch import Tensor, nn
 
 import cvxfold
 from cvxfold.fold import GMRES, Unrolled
 from cvxfold.fold.updates import SQPStep
-from cvxfold.studies.allocations import allocations
 from cvxfold.torch import CvxpyLayer
 
 FEATURES, FACTORS, NOISE, RISK, RIDGE, SCALE = 5, 4, 0.1, 22.5 / 2, 0.1, 1e6
@@ -121,16 +119,6 @@ def layers(market: Market) -> dict[str, Layer | None]:
     }
 
 
-@dataclass
-class Course:
-    """How a contestant trained: test regret by epoch (the first before training), seconds an epoch, bytes."""
-
-    regret: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    bytes: float = float("nan")
-    gradient_error: float = float("nan")
-
-
 def network(assets: int, seed: int) -> nn.Sequential:
     """5 − n − 2n − n − n, with batch normalization."""
     torch.manual_seed(seed)
@@ -166,36 +154,17 @@ def loss_of(layer: Layer | None, prediction: Tensor, returns: Tensor) -> Tensor:
 
 
 def train(
-    layer: Layer | None, market: Market, epochs: int, seed: int, regret: Regret, told: Callable[[], None]
+    layer: Layer | None, market: Market, plan: Plan, seed: int, regret: Regret, told: Callable[[], None]
 ) -> Course:
-    """Train a network through a layer on the first 80 percent; the rest is the test."""
-    cut = int(0.8 * len(market.features))
+    """Train a network through a layer on the first samples; the rest is the test. Scored by its regret."""
     model = network(market.assets, seed)
+
+    def loss(rows: slice) -> Tensor:
+        return loss_of(layer, model(market.features[rows]), market.returns[rows])
+
+    test = market.features[plan.samples :], market.returns[plan.samples :]
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    test = market.features[cut:], market.returns[cut:]
-    course = Course([regret(model, *test)])
-    for _ in range(epochs):
-        began = time.perf_counter()
-        for first in range(0, cut, BATCH):
-            rows = slice(first, min(first + BATCH, cut))
-            optimizer.zero_grad()
-            loss_of(layer, model(market.features[rows]), market.returns[rows]).backward()
-            optimizer.step()
-            told()
-        course.seconds.append(time.perf_counter() - began)
-        course.regret.append(regret(model, *test))
-    return course
-
-
-def gradient(layer: Layer, market: Market, seed: int) -> tuple[Tensor, int]:
-    """The loss gradient on an untrained network's predictions of a batch, and the peak of bytes."""
-    model = network(market.assets, seed)
-    prediction = model(market.features[:BATCH]).detach().requires_grad_()
-    loss_of(layer, prediction, market.returns[:BATCH])  # makes what is kept from call to call
-    with allocations(torch.device("cpu")) as ledger:
-        (found,) = torch.autograd.grad(loss_of(layer, prediction, market.returns[:BATCH]), prediction)
-        peak = ledger.peak
-    return found, peak
+    return trained(loss, optimizer, lambda: regret(model, *test), plan, told)
 
 
 def by_differences(market: Market, seed: int, direction: Tensor) -> float:
@@ -211,46 +180,33 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     """Train all contestants; returns their courses."""
     given = start("portfolio", __doc__, argv)
     samples, assets, epochs = (80, 12, 2) if given.quick else (320, 50, 20)
-    market, regret = Market.drawn(samples, assets, given.seed), None
-    contestants = layers(market)
-    regret = Regret(market)
-    steps = epochs * -(-int(0.8 * samples) // BATCH)
+    market = Market.drawn(samples, assets, given.seed)
+    contestants, regret = layers(market), Regret(market)
+    plan = Plan(int(0.8 * samples), BATCH, epochs)
+    returns = market.returns[:BATCH]
+    guess = network(assets, given.seed)(market.features[:BATCH]).detach()
     courses: dict[str, Course] = {}
     warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)  # what is not exact is told in the figures
-    with Experiment(given, "portfolio", steps * len(contestants)) as run:
+    with Experiment(given, "portfolio", plan.steps * len(contestants)) as run:
         direction = torch.randn(
             BATCH, assets, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
         )
         truth = by_differences(market, given.seed, direction)
         for name, layer in contestants.items():
             courses[name] = train(
-                layer, market, epochs, given.seed, regret, lambda name=name: run.advance(name)
+                layer, market, plan, given.seed, regret, lambda name=name: run.advance(name)
             )
             if layer is not None:
-                found, courses[name].bytes = gradient(layer, market, given.seed)
+                found, courses[name].bytes = gradient(
+                    lambda guess, layer=layer: loss_of(layer, guess, returns), guess
+                )
                 courses[name].gradient_error = abs(float((found * direction).sum()) / truth - 1)
         run.save({"courses": {name: vars(course) for name, course in courses.items()}, "recorded": RECORDED})
-        left, right = run.figure(2, f"{assets} assets, {samples} samples, test regret", "epoch")
-        for name, course in courses.items():
-            left.plot(course.regret, label=name)
+        left = run.compare(courses, "test regret", f"{assets} assets, {samples} samples, test regret")
+        left.set_yscale("log")
         if not given.quick:
             left.axhline(RECORDED, color="#222222", linestyle=":", label="recorded by the authors")
-        left.set_yscale("log")
-        left.legend()
-        right.bar(list(courses), [float(np.median(course.seconds)) for course in courses.values()])
-        right.set_yscale("log")
-        right.set_ylabel("seconds an epoch")
-        right.tick_params(axis="x", labelrotation=20)
-    run.table([
-        {
-            "contestant": name,
-            "test regret": course.regret[-1],
-            "s/epoch": float(np.median(course.seconds)),
-            "MB": course.bytes / 1e6,
-            "gradient error": course.gradient_error,
-        }
-        for name, course in courses.items()
-    ])  # fmt: skip
+            left.legend()
     return courses
 
 
