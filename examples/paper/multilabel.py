@@ -8,24 +8,21 @@ Trained on the log-likelihood. The black box in front of the folded steps finds 
 y = σ((c + ν)/τ) by bisection. Step sizes and depths are those of Kotary, Christopher, Dinh and Fioretto.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as PeerLayer
-from experiment import Experiment, start
+from experiment import Course, Experiment, Plan, gradient, start, trained
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import cvxfold
 from cvxfold.fold import GMRES, LFPI, Unrolled, projections
 from cvxfold.fold.updates import ProjectedGradient, SQPStep
-from cvxfold.studies.allocations import allocations
 from cvxfold.torch import CvxpyLayer
 
 DIGITS, LABELS, WEIGHT = 10, 2, 1.0  # k and τ
@@ -97,28 +94,10 @@ def layers(depth: int) -> dict[str, Layer | None]:
     }
 
 
-@dataclass
-class Training:
-    """How a contestant trained: share of test pictures with both digits right, by epoch, and what it cost."""
-
-    accuracy: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    bytes: float = float("nan")
-    gradient_error: float = float("nan")
-
-
 def loss_of(layer: Layer | None, scores: Tensor, labels: Tensor) -> Tensor:
     """The negative log-likelihood."""
     y = torch.sigmoid(scores) if layer is None else layer(scores).clamp(1e-12, 1 - 1e-12)
     return -(labels * y.log() + (1 - labels) * (1 - y).log()).sum(-1).mean()
-
-
-def gradient_of(layer: Layer, scores: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    """The loss gradient on scores, and the peak of bytes."""
-    scores = scores.detach().requires_grad_()
-    with allocations(torch.device("cpu")) as ledger:
-        (found,) = torch.autograd.grad(loss_of(layer, scores, labels), scores)
-        return found, ledger.peak
 
 
 def exact_gradient(scores: Tensor, labels: Tensor) -> Tensor:
@@ -130,68 +109,44 @@ def exact_gradient(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def train(
-    layer: Layer | None, data: tuple[Tensor, Tensor], epochs: int, seed: int, told: Callable[[], None]
-) -> Training:
-    """Train a network on the first four fifths; the rest is the test."""
+    layer: Layer | None, data: tuple[Tensor, Tensor], plan: Plan, seed: int, told: Callable[[], None]
+) -> Course:
+    """Train a network on the first samples; the rest is the test. The score is of both digits right."""
     pictures, labels = data
-    cut = int(0.8 * len(pictures))
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(pictures.shape[1], 64), nn.ReLU(), nn.Linear(64, DIGITS)).double()
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    training = Training()
-    for _ in range(epochs):
-        began = time.perf_counter()
-        for first in range(0, cut, BATCH):
-            rows = slice(first, min(first + BATCH, cut))
-            optimizer.zero_grad()
-            loss_of(layer, model(pictures[rows]), labels[rows]).backward()
-            optimizer.step()
-            told()
-        training.seconds.append(time.perf_counter() - began)
-        with torch.no_grad():
-            top = model(pictures[cut:]).topk(LABELS).indices
-            right = labels[cut:].gather(1, top).sum(-1) == LABELS
-        training.accuracy.append(float(right.double().mean()))
+
+    def loss(rows: slice) -> Tensor:
+        return loss_of(layer, model(pictures[rows]), labels[rows])
+
+    @torch.no_grad()
+    def share() -> float:
+        top = model(pictures[plan.samples :]).topk(LABELS).indices
+        return float((labels[plan.samples :].gather(1, top).sum(-1) == LABELS).double().mean())
+
+    course = trained(loss, torch.optim.Adam(model.parameters(), lr=RATE), share, plan, told)
     if layer is not None:
         with torch.no_grad():
             scores = model(pictures[:BATCH])
-        found, training.bytes = gradient_of(layer, scores, labels[:BATCH])
+        found, course.bytes = gradient(lambda scores: loss_of(layer, scores, labels[:BATCH]), scores)
         exact = exact_gradient(scores, labels[:BATCH])
-        training.gradient_error = float((found - exact).norm() / exact.norm())
-    return training
+        course.gradient_error = float((found - exact).norm() / exact.norm())
+    return course
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Training]:
+def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     """Train all contestants."""
     given = start("multilabel", __doc__, argv)
     count, epochs, depth = (250, 6, 50) if given.quick else (1250, 10, DEPTH)
     data = pairs(count, given.seed)
-    contestants = layers(depth)
-    steps = epochs * -(-int(0.8 * count) // BATCH)
-    found: dict[str, Training] = {}
+    contestants, plan = layers(depth), Plan(int(0.8 * count), BATCH, epochs)
+    found: dict[str, Course] = {}
     warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)  # what is not exact is told in the figures
-    with Experiment(given, "multilabel", steps * len(contestants)) as run:
+    with Experiment(given, "multilabel", plan.steps * len(contestants)) as run:
         for name, layer in contestants.items():
-            found[name] = train(layer, data, epochs, given.seed, lambda name=name: run.advance(name))
-        run.save({"trainings": {name: vars(one) for name, one in found.items()}})
-        left, right = run.figure(2, "Both digits right, of pictures not seen before", "epoch")
-        for name, one in found.items():
-            left.plot(range(1, epochs + 1), one.accuracy, label=name)
-        left.legend()
-        right.bar(list(found), [float(np.median(one.seconds)) for one in found.values()])
-        right.set_yscale("log")
-        right.set_ylabel("seconds an epoch")
-        right.tick_params(axis="x", labelrotation=20)
-    run.table([
-        {
-            "contestant": name,
-            "accuracy": one.accuracy[-1],
-            "s/epoch": float(np.median(one.seconds)),
-            "MB": one.bytes / 1e6,
-            "gradient error": one.gradient_error,
-        }
-        for name, one in found.items()
-    ])  # fmt: skip
+            found[name] = train(layer, data, plan, given.seed, lambda name=name: run.advance(name))
+        run.save({"courses": {name: vars(one) for name, one in found.items()}})
+        run.compare(found, "accuracy", "Both digits right, of pictures not seen before")
     return found
 
 
