@@ -69,3 +69,22 @@ def test_a_loss_that_looks_at_nothing_is_not_called_flat(engine: str) -> None:
     assert report is not None
     assert report.backward is not None
     assert not report.backward.flat.any()
+
+
+@pytest.mark.parametrize(("curvature", "expected"), [(0.0, [True] * 2), (1.0, [False] * 2)])
+def test_an_analysis_says_so(engine: str, curvature: float, expected: list[bool]) -> None:
+    values = torch.rand(2, 6, dtype=F64, generator=torch.Generator().manual_seed(3))
+    found = cvxfold.analyze(
+        knapsack(curvature), values, loss=lambda x: (x * torch.arange(6.0)).sum(), costs=False
+    )
+    assert found.flat.tolist() == found.to_dict()["flat"] == expected
+    assert ("2 flat" in str(found)) == ("nothing is learned" in " ".join(str(found).split())) == expected[0]
+
+
+@pytest.mark.parametrize(("curvature", "expected"), [(0.0, [0, 1]), (1.0, [])])
+def test_a_comparison_says_so(curvature: float, expected: list[int]) -> None:
+    values = torch.rand(2, 6, dtype=F64, generator=torch.Generator().manual_seed(3))
+    found = cvxfold.compare(knapsack(curvature), [values], methods=("auto",), upstream=())
+    assert found.flat == expected
+    assert ("are zero to rounding" in found.verdict) == bool(expected)
+    assert found.to_dict()["rows"][0]["flat"] == [number in expected for number in range(2)]

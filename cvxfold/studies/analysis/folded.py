@@ -75,6 +75,7 @@ def analyze_folded(
             smallest_singular_value=_smallest(tape),
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,
+            flat=record.flat,
             forward_tol=nan.clone(),
             forecasts=forecasts(krylovs, spectra, system, tol),
         )

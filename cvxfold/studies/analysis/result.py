@@ -18,6 +18,10 @@ from cvxfold.studies.analysis.plot import draw
 _CLEARLY = 2.0  # short runs on a busy machine tell smaller factors badly
 _FINEST, _COARSEST = 1e-14, 1e-3  # forward tolerances that can be reached, and that are recommended
 _WIDTH = 80  # of the text
+_NOTHING_MOVES = (
+    "all gradients are zero to rounding, so nothing is learned here: the solutions do not move with the "
+    "parameters, as vertices do not (docs/choosing.md, 'Flat gradients')"
+)
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 LossOrigin = Literal["given", "last", "random"]
@@ -82,6 +86,7 @@ class Analysis:
         smallest_singular_value: of I − Φ.
         forward_error: the relative error of the gradient that the forward residual alone causes.
         verdict: on the gradient that ``backward="auto"`` gives.
+        flat: whether that is zero to rounding while the loss looks at the solution.
         forward_tol: the relative forward residual that costs the gradient no more than ``tol``.
         forecasts: for unrolling, LFPI, Anderson acceleration, GMRES, BiCGSTAB and the default method.
     """
@@ -103,6 +108,7 @@ class Analysis:
     smallest_singular_value: Tensor
     forward_error: Tensor
     verdict: list[Verdict]
+    flat: Tensor
     forward_tol: Tensor
     forecasts: list[Forecast]
 
@@ -153,7 +159,7 @@ class Analysis:
         plain |= {
             name: getattr(self, name) for name in ("rows", "variables", "device", "tol", "loss", "relaxation")
         }
-        plain["exact"] = self.exact.tolist()
+        plain["exact"], plain["flat"] = self.exact.tolist(), self.flat.tolist()
         plain["eigenvalues"] = [
             [[value.real, value.imag] for value in row if value == value] for row in self.eigenvalues.tolist()
         ]
@@ -189,7 +195,8 @@ class Analysis:
 
     def __rich__(self) -> Group:
         counted = Counter(self.verdict)
-        verdicts = ", ".join(f"{counted[kind]} {kind}" for kind in Verdict if counted[kind])
+        flat = [f"{int(self.flat.sum())} flat"] if bool(self.flat.any()) else []
+        verdicts = ", ".join([*(f"{counted[kind]} {kind}" for kind in Verdict if counted[kind]), *flat])
         size = len(self.verdict)
         batch = f"{size} instance{'s' * (size > 1)} ({verdicts})"
         convergence = Table(title=f"{batch}, {self.rows} rows, {self.device}")
@@ -224,6 +231,8 @@ class Analysis:
             choice += f", backward_tol={self.tol:.2g}"
         if not math.isnan(self.recommended_tol):
             choice += f", tol {self.recommended_tol:.0e} without refine"
+        if len(flat) and bool(self.flat.all()):
+            depth += f"; {_NOTHING_MOVES}"
         return Group(convergence, costs, f"recommended: {choice}; {depth}")
 
     def __str__(self) -> str:

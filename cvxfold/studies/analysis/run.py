@@ -205,6 +205,7 @@ class _Case:
             smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,
+            flat=record.flat,
             forward_tol=forward_tolerance(phi, self.bars, adjoint, self.tol),
             forecasts=forecasts(self.krylovs, spectra, system, self.tol),
         )

@@ -42,6 +42,7 @@ class ContestantAnswer:
         forward_seconds, backward_seconds: of the second call; the first one warms up.
         peak_bytes: of that call, forward and backward, as :class:`cvxfold.studies.measure.Measured` has it.
         verdicts: its own on the gradient of each instance, B of them; None where it gives none.
+        flat: which gradients it says are zero to rounding, B of them; None where it says nothing.
     """
 
     outputs: list[Tensor]
@@ -51,6 +52,7 @@ class ContestantAnswer:
     backward_seconds: float
     peak_bytes: int | None
     verdicts: list[Verdict] | None = None
+    flat: list[bool] | None = None
 
 
 class Contestant(Protocol):
@@ -92,7 +94,9 @@ class FoldedLayer:
         answer = _measured(layer, question, lambda: layer.report and layer.report.backward)
         assert layer.report is not None
         record = layer.report.backward
-        return answer if record is None else replace(answer, verdicts=record.verdict)
+        if record is None:
+            return answer
+        return replace(answer, verdicts=record.verdict, flat=record.flat.tolist())
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Row:
         peak_bytes: as :class:`cvxfold.studies.measure.Measured` has it.
         finite_difference_error: of the gradient, relative, ``(B,)``, and last for shared parameters.
         verdicts: what it reports of the gradient of each instance, B of them; cvxpylayers reports nothing.
+        flat: likewise, whether it is zero to rounding while the loss looks at the solution.
         error: why there is nothing else in this row.
     """
 
@@ -39,6 +40,7 @@ class Row:
     peak_bytes: int | None = None
     finite_difference_error: Tensor | None = None
     verdicts: list[Verdict] | None = None
+    flat: list[bool] | None = None
     error: str | None = None
 
     @property
@@ -135,6 +137,12 @@ class Findings:
     def unsolvable(self) -> list[int]:
         """Instances that have no solution, where the layer passes over them (``on_unsolvable="nan"``)."""
         return self._instances(Verdict.NO_SOLUTION)
+
+    @property
+    def flat(self) -> list[int]:
+        """Instances whose gradient is zero to rounding, as the same row reports them: nothing moves there."""
+        reports = [row.flat for row in self.rows if row.flat is not None]
+        return [number for number, flat in enumerate(reports[0]) if flat] if reports else []
 
     @property
     def differing(self) -> list[Row]:

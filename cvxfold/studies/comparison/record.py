@@ -44,6 +44,7 @@ def _row(comparison: Findings, row: Row) -> dict[str, Any]:
         "finite_difference_error": _number(comparison.finite_difference_error(row)),
         "finite_difference_errors": _numbers(row.finite_difference_error),
         "verdicts": row.verdicts and [str(each) for each in row.verdicts],
+        "flat": row.flat,
         "forward_seconds": row.forward_seconds,
         "backward_seconds": row.backward_seconds,
         "peak_bytes": row.peak_bytes,

@@ -201,6 +201,7 @@ class _Run:
             answer.peak_bytes,
             None if differences is None else differences.error(q, answer.gradients),
             answer.verdicts,
+            answer.flat,
         )
 
 

@@ -53,6 +53,11 @@ def _judgement(comparison: Findings) -> Iterator[str]:
             f"Instances {comparison.degenerate} have no unique derivative, so that differences there tell "
             f"nothing{others}."
         )
+    if comparison.flat:
+        yield (
+            f"Gradients of instances {comparison.flat} are zero to rounding: the solutions do not move with "
+            "the parameters there (docs/choosing.md, 'Flat gradients')."
+        )
     if not answers or not bool(unique.any()):
         return
     asked = comparison.finite_differences is not None
