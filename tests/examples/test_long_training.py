@@ -33,7 +33,10 @@ def test_training_through_degenerate_programs(example: Any, steps: int) -> None:
         assert statuses[cvxfold.Status.INFEASIBLE] > 0
         assert statuses[cvxfold.Status.UNCONVERGED] == 0
         assert verdicts[cvxfold.Verdict.NO_SOLUTION] == statuses[cvxfold.Status.INFEASIBLE]
-        assert verdicts[cvxfold.Verdict.DEGENERATE] > 0.5 * verdicts.total()
+    # Ties leave routes free, which the proximal term decides; multipliers that are not unique are no fault.
+    assert plain.monitor.verdicts[cvxfold.Verdict.DEGENERATE] > 0.5 * plain.monitor.verdicts.total()
+    verdicts = regularized.monitor.verdicts
+    assert verdicts[cvxfold.Verdict.CONVERGED] > 0.5 * verdicts.total()
     if steps == 300:
         assert regularized.mean(-100, None) < 0.6 * regularized.mean(0, 10)
     ratio = np.median(regularized.cost_gradients[:short]) / np.median(plain.cost_gradients)
