@@ -104,7 +104,7 @@ def test_threads_share_a_layer() -> None:
             assert_same(found, one)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=long)])
 def test_data_loader_workers(start: str) -> None:
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {start} here")

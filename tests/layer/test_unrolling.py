@@ -146,7 +146,8 @@ def test_a_shallow_cold_start_is_told_from_its_forward_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("least", "every", "share"), [pytest.param(200, 28, 0.25, marks=long), (60, 11, 0.6)]
+    ("least", "every", "share"),
+    [pytest.param(*each, marks=long) for each in ((200, 28, 0.25), (60, 11, 0.6))],
 )
 def test_memory_grows_with_depth_and_checkpoints_save_it(least: int, every: int, share: float) -> None:
     c = case("dense_qp20", 8)

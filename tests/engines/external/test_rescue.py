@@ -48,7 +48,6 @@ def _looked_for_anew() -> Iterator[None]:
     rescuer._rescuer.cache_clear()
 
 
-@pytest.mark.usefixtures("engine")
 def test_without_clarabel(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(

@@ -83,8 +83,8 @@ def test_a_kink_that_does_no_harm_asks_for_no_tolerance_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "batch"),
     [
-        ("dense_qp20", 32),
-        *(pytest.param(*each, marks=long) for each in (("mpc", 8), ("nearest_correlation", 32))),
+        pytest.param(*each, marks=long)
+        for each in (("dense_qp20", 32), ("mpc", 8), ("nearest_correlation", 32))
     ],
 )
 def test_memory_of_unrolling_is_forecast(name: str, batch: int) -> None:

@@ -120,7 +120,13 @@ def test_no_winner_among_the_points_of_a_set() -> None:
     x, a = cp.Variable(3), cp.Parameter(3, name="a")
     values = [torch.tensor([[0.5, -1.0, 2.0], [1.0, 2.0, 0.3]]).double()]
     comparison = cvxfold.compare(
-        minimize(0, x >= a), [a], [x], values, upstream=("tight, dense",), finite_differences=2
+        minimize(0, x >= a),
+        [a],
+        [x],
+        values,
+        methods=("auto",),
+        upstream=("tight, dense",),
+        finite_differences=2,
     )
     assert comparison.degenerate == [0, 1]
     assert comparison.right == ()
