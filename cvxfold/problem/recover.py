@@ -21,11 +21,16 @@ class Recovery:
         self._factors = torch.as_tensor(spec.factors.ravel(), device=device)
         self._limits = limits(spec, device)
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The variable, ``(B, *shape)``, from x ``(B, n)`` and y ``(B, m)``."""
+    def __call__(self, x: Tensor, y: Tensor, signed: bool = True) -> Tensor:
+        """The variable, ``(B, *shape)``, from x ``(B, n)`` and y ``(B, m)``.
+
+        ``signed``: whether entries get the signs that they should have; an iterate has its own.
+        """
         terms = (x if self._spec.source == "primal" else y).index_select(1, self._index) * self._factors
         terms = terms.reshape(len(terms), *self._spec.raw_shape)
-        if self._limits is not None:  # as a constant, since a sign that rounding broke changes no gradient
+        if (
+            signed and self._limits is not None
+        ):  # as a constant, since a sign that rounding broke changes no gradient
             known = terms.detach()
             terms = terms + (within(known, self._limits) - known)
         return finished(terms, self._spec)

@@ -160,11 +160,12 @@ class CvxpyLayer(torch.nn.Module):
         batch = 1 if arguments.batch is None else arguments.batch
         found = found if arguments.invalid is None else None
         request = CallRequest(batch, options, warm, arguments.invalid, found, time.perf_counter() - begun)
-        if isinstance(options.backward, Unrolled) and batch:
-            x, y, absent = solve_unrolled(values, self._session, request, options.backward)
+        unrolled = options.backward if isinstance(options.backward, Unrolled) and batch else None
+        if unrolled is not None:
+            x, y, absent = solve_unrolled(values, self._session, request, unrolled)
         else:
             x, y, absent = solve(values, self._session, request)
-        outputs = [recovery(x, y) for recovery in recoveries]
+        outputs = [recovery(x, y, signed=unrolled is None) for recovery in recoveries]
         real, imaginary = arguments.dtype, arguments.dtype.to_complex()
         outputs = [output.to(imaginary if output.is_complex() else real) for output in outputs]
         if not missing_is_error:

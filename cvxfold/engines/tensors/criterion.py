@@ -7,8 +7,8 @@
    |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous. Where b, or q and P x, have
    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
    constraint is zero): they count as a part of the largest, or of ‖A‖‖x‖, at least. Where q alone has
-   nothing, P x may be rounding: it counts as a little of ‖P‖ times the natural size of x at least, which is
-   ‖b‖, and at most ‖q‖/‖P‖. What is rounding of that size in b is nothing, too.
+   nothing, P x may be rounding: it counts as a little of ‖P‖ times the size of x at least, which is ‖x‖ or
+   ‖b‖, but the latter at most ‖q‖/‖P‖. What is rounding of that size in b is nothing, too.
 
 What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
 largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and
@@ -55,7 +55,8 @@ def tested(
     primal, dual = infinity_norm(in_rows), torch.maximum(natural, infinity_norm(in_columns))
     of_A, both = infinity_norm(program.A.values.flatten(1)), (largest_q > 0) & (of_P > 0)
     natural_x = torch.where(both, torch.minimum(largest_b, _over(largest_q, of_P)), largest_b)
-    unit, unit_row = _FLOOR * of_P * natural_x, torch.where(both, _FLOOR * of_A * natural_x, 0.0)
+    unit = _FLOOR * of_P * torch.maximum(natural_x, largest_x)
+    unit_row = _FLOOR * of_A * torch.maximum(torch.where(both, natural_x, 0.0), largest_x)
     row = torch.maximum(unit_row, _UNSAID * torch.maximum(primal, of_A * largest_x))
     column = torch.maximum(unit, _UNSAID * infinity_norm(in_columns)).unsqueeze(-1)
     column = torch.where(program.P.mv(x) == 0, column, unit.unsqueeze(-1))

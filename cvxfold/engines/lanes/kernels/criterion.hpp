@@ -8,8 +8,8 @@
 //    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous. Where b, or q and P x, have
 //    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
 //    constraint is zero): they count as a part of the largest, or of |A||x|, at least. Where q alone has
-//    nothing, P x may be rounding: it counts as a little of |P| times the natural size of x at least, which
-//    is |b|, and at most |q|/|P|. What is rounding of that size in b is nothing, too.
+//    nothing, P x may be rounding: it counts as a little of |P| times the size of x at least, which is |x| or
+//    |b|, but the latter at most |q|/|P|. What is rounding of that size in b is nothing, too.
 //
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
 // the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
@@ -61,8 +61,9 @@ inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *c
     const Pack b = infinity_norm(w.b, S.m), q = infinity_norm(w.q, S.n);
     const Mask both = (q > 0.0) & (of_P > 0.0);
     const Pack natural_x = select(both, min(b, q / max(of_P, splat(2.3e-308))), b);
-    const Pack unit = FLOOR * of_P * natural_x, unit_row = select(both, FLOOR * of_A * natural_x, Pack{});
-    const Pack row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of_A * infinity_norm(w.x, S.n)));
+    const Pack x = infinity_norm(w.x, S.n), unit = FLOOR * of_P * max(natural_x, x);
+    const Pack unit_row = FLOOR * of_A * max(select(both, natural_x, Pack{}), x);
+    const Pack row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of_A * x));
     const Pack column = max(unit, UNSAID * infinity_norm(columns, S.n));
     for (int j = 0; j < S.m; j++)
         rows[j] = select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]);
