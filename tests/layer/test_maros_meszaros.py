@@ -117,5 +117,5 @@ def test_every_gradient_that_is_vouched_for_is_judged(engine: str) -> None:
         for name, result in outcomes(engine)
         if result.truth.q_kind is Kind.UNCLEAR and result.found[0].trusted
     ]
-    # Its least margin, 2.4e-9, is just beyond what is called a kink; until then the derivative is the one given.
+    # The least margin of this one, 2.4e-9, is just beyond what is called a kink.
     assert set(unclear) <= {"GOULDQP2"}
