@@ -125,7 +125,7 @@ class Folded(torch.nn.Module):
         tape = self._tape(layout, u, params, wanted)  # 2
         if tape is None:
             with torch.no_grad():
-                image = layout.packed(layout.leaves(self.update(layout.tree(layout.unpacked(u)), *params)))
+                image = layout.image(self.update, u, params)
         else:
             image = layout.packed([leaf.detach() for leaf in tape.y])
         residual = residual_of(u, image)
@@ -178,7 +178,7 @@ class Folded(torch.nn.Module):
             layout = IterateLayout.of(x, "start", settings.batched)
 
             def step(u: Tensor) -> Tensor:
-                return layout.packed(layout.leaves(self.update(layout.tree(layout.unpacked(u)), *plain)))
+                return layout.image(self.update, u, plain)
 
             u = layout.packed(flattened(x)[0])
             check_finite(u, "start: expected finite values, got NaN or infinity")

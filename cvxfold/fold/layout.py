@@ -1,6 +1,6 @@
 """The iterate x, whatever its structure, as a matrix ``(B, m)`` of a row an instance, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,10 @@ class IterateLayout:
             part.reshape(shape).to(dtype)
             for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
         ]
+
+    def image(self, update: Callable[..., Any], u: Tensor, params: Sequence[Any]) -> Tensor:
+        """F(u), ``(B, m)``, of an update and its parameters."""
+        return self.packed(self.leaves(update(self.tree(self.unpacked(u)), *params)))
 
     def tree(self, leaves: Sequence[Tensor]) -> Any:
         """x with these leaves."""

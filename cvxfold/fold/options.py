@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import torch
 
@@ -18,10 +18,9 @@ from cvxfold.checks import (
     require_flag,
     require_positive,
 )
+from cvxfold.layer.options import OnUnconverged
 from cvxfold.methods import AdjointMethod, Unrolled
 from cvxfold.methods.by_name import method_named
-
-OnUnconverged = Literal["warn", "raise", "ignore"]
 
 _TOL = {torch.float64: 1e-8, torch.float32: 1e-6}
 _BACKWARD_TOL = {torch.float64: 1e-9, torch.float32: 1e-4}  # what products in that precision allow

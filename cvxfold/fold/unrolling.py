@@ -27,7 +27,7 @@ def unrolled_from(first: Tensor, method: Unrolled, backward: Backward) -> Any:
     place, layout = backward.place, backward.tape.layout
 
     def step(u: Tensor) -> Tensor:
-        return layout.packed(layout.leaves(place.update(layout.tree(layout.unpacked(u)), *place.params)))
+        return layout.image(place.update, u, place.params)
 
     @torch.no_grad()
     def ended(descent: Descent) -> None:

@@ -24,6 +24,9 @@ from cvxfold.methods.history import relative_norm
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
 
+Bars = tuple[Tensor, Tensor]
+"""Loss gradients on x, ``(B, n)``, and on y, ``(B, m)``."""
+
 
 @dataclass(frozen=True)
 class Remainder(Batched):
@@ -114,6 +117,11 @@ def check(
     t = x_bar - Pp - Av
     largest = torch.stack([part.norm(dim=-1) for part in (x_bar, Pp, Av)]).amax(0)
     return t, relative_norm(t, largest.unsqueeze(-1))
+
+
+def bars_of(bars: Bars, rows: Tensor) -> Bars:
+    """Those of the instances ``rows`` ``(b,)``."""
+    return bars[0][rows], bars[1][rows]
 
 
 def on_moving(phi: ProgramLinearization, p: Tensor, v: Tensor) -> Tensor:

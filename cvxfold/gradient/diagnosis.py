@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.gradient.adjoint import FoldedAdjoint, fold, on_moving
+from cvxfold.gradient.adjoint import Bars, FoldedAdjoint, bars_of, fold, on_moving
 from cvxfold.gradient.error import forward_error
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
@@ -28,7 +28,7 @@ from cvxfold.gradient.screen import (
     gradient_floor,
     reach,
 )
-from cvxfold.gradient.singular import SIDES_AGREE, Bars, null_direction, unseen_directions
+from cvxfold.gradient.singular import SIDES_AGREE, null_direction, unseen_directions
 from cvxfold.methods import AdjointSettings, Auto
 
 _SINGULAR = 1e-9  # ‖J w‖/‖w‖ of a null vector
@@ -132,11 +132,11 @@ def diagnose(
     aside = _ASIDE * far * on_kink * kinks.interior
     kinked = (on_kink & (adjoint.remainder.weight > FELT)).any(-1)
     if len(rows := kinked.nonzero().squeeze(-1)):
-        kinked[rows] = _sides_differ(phi.take(rows), aside[rows], _of(bars, rows), felt, settings)
+        kinked[rows] = _sides_differ(phi.take(rows), aside[rows], bars_of(bars, rows), felt, settings)
     if len(rows := (on_kink.any(-1) & ~kinked & ~singular).nonzero().squeeze(-1)):
         active = phi.take(rows).moved(-aside[rows])
         kinked[rows] = null_direction(
-            active, _of(bars, rows), doubt[rows], adjoint.take(rows), remainder=False
+            active, bars_of(bars, rows), doubt[rows], adjoint.take(rows), remainder=False
         )[1]
     return Diagnosis(
         margin=seen.margin,
@@ -164,7 +164,7 @@ def _sides_differ(
     differ = _apart(sides, floor)
     rows = differ.nonzero().squeeze(-1)
     if len(rows):
-        part, near, of_rows = phi.take(rows), 0.5 * aside[rows], _of(bars, rows)
+        part, near, of_rows = phi.take(rows), 0.5 * aside[rows], bars_of(bars, rows)
         nearer = [_beside(part, shift, of_rows, settings) for shift in (near, -near)]
         limits = [
             (2 * half[0] - whole[0][rows], torch.maximum(half[1], whole[1][rows]))
@@ -188,7 +188,3 @@ def _apart(sides: Sequence[tuple[Tensor, Tensor]], floor: Tensor) -> Tensor:
     size = torch.maximum(torch.maximum(here.norm(dim=-1), there.norm(dim=-1)), floor)
     same = (here - there).norm(dim=-1) <= SIDES_AGREE * size
     return ~(same & (torch.maximum(left, right) <= SIDES_AGREE))
-
-
-def _of(bars: Bars, rows: Tensor) -> Bars:
-    return bars[0][rows], bars[1][rows]

@@ -10,7 +10,7 @@ computed as well, and the difference is the estimate. (What the adjoint system's
 import torch
 from torch import Tensor
 
-from cvxfold.gradient.adjoint import Adjoint, fold, on_moving
+from cvxfold.gradient.adjoint import Adjoint, Bars, bars_of, fold, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import NEGLIGIBLE, SAFETY, gradient_floor, ratio
 from cvxfold.methods import AdjointSettings, Auto
@@ -22,7 +22,7 @@ def forward_error(
     phi: ProgramLinearization,
     du: Tensor,
     share: Tensor,
-    bars: tuple[Tensor, Tensor],
+    bars: Bars,
     adjoint: Adjoint,
     settings: AdjointSettings,
 ) -> Tensor:
@@ -40,7 +40,7 @@ def forward_error(
     rows = (~(error <= NEGLIGIBLE)).nonzero().squeeze(-1)
     if len(rows):
         part, here = phi.take(rows), adjoint.take(rows)
-        of_part = bars[0][rows], bars[1][rows]
+        of_part = bars_of(bars, rows)
         if not bool((here.residual <= _SOLVED).all()):
             # What the method left unsolved is not the forward pass's fault.
             here = fold(part, *of_part, Auto(least_norm=False), settings)
@@ -51,7 +51,7 @@ def forward_error(
 def error_of_step(
     phi: ProgramLinearization,
     du: Tensor,
-    bars: tuple[Tensor, Tensor],
+    bars: Bars,
     here: Adjoint,
     settings: AdjointSettings | None = None,
 ) -> Tensor:

@@ -67,7 +67,7 @@ class Screen(Batched):
     @property
     def felt(self) -> float:
         """The norm of the least change of a gradient that is felt beside the others of the batch."""
-        return FAINT * float(self.gradient.nan_to_num(0.0, 0.0).amax()) if len(self.gradient) else 0.0
+        return least_felt(self.gradient)
 
     @property
     def suspicious(self) -> Tensor:
@@ -134,6 +134,11 @@ class _Sizes:
     def fair(self, change: Tensor) -> Tensor:
         """What a change ``(B,)`` is relative to: a gradient that it hides has no digits of its own."""
         return torch.where(self.clear(change), self.gradient, self.gradient.maximum(self.floor))
+
+
+def least_felt(gradient: Tensor) -> float:
+    """What is felt beside the largest of these norms of gradients, ``(B,)``."""
+    return FAINT * float(gradient.nan_to_num(0.0, 0.0).amax()) if len(gradient) else 0.0
 
 
 def reach(kinks: Kinks, du: Tensor) -> Tensor:

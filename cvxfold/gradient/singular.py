@@ -17,7 +17,7 @@ J w.
 import torch
 from torch import Tensor
 
-from cvxfold.gradient.adjoint import Adjoint, FoldedAdjoint, on_moving
+from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
     FELT,
@@ -32,9 +32,6 @@ from cvxfold.methods.history import relative_norm
 
 SIDES_AGREE = 1e-5  # relative difference of two gradients that still counts as none
 _PURIFICATIONS = 4
-
-Bars = tuple[Tensor, Tensor]
-"""Loss gradients on x, ``(B, n)``, and on y, ``(B, m)``."""
 
 
 def null_direction(
@@ -59,7 +56,7 @@ def null_direction(
         rows = (~(adjoint.residual <= UNSOLVED) & ~singular).nonzero().squeeze(-1)
         if len(rows):
             left = normalized(adjoint.remainder.r[rows])
-            found = _examine(phi.take(rows), left, _of(bars, rows), doubt[rows], adjoint.take(rows))
+            found = _examine(phi.take(rows), left, bars_of(bars, rows), doubt[rows], adjoint.take(rows))
             smallest[rows], singular[rows] = torch.minimum(smallest[rows], found[0]), found[1]
     return smallest, singular
 
@@ -82,7 +79,8 @@ def _examine(
         w = normalized(w - phi.relaxation * phi.inverse(Jw))
         Jw, purified = stretch(phi, w)
     smallest[rows] = torch.minimum(purified, smallest[rows])
-    singular[rows] = (smallest[rows] <= doubt[rows]) & _matters(phi, w, _of(bars, rows), adjoint.take(rows))
+    matters = _matters(phi, w, bars_of(bars, rows), adjoint.take(rows))
+    singular[rows] = (smallest[rows] <= doubt[rows]) & matters
     return smallest, singular
 
 
@@ -106,7 +104,7 @@ def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars, adjoint: Adjoint)
     rows = (ties[:, cones.zero :].any(-1) & ~matters).nonzero().squeeze(-1)
     if len(rows):
         dy = torch.where(ties, dy, 0.0)[rows]
-        matters[rows] = _multipliers_matter(phi.take(rows), dy, _of(bars, rows), adjoint.take(rows))
+        matters[rows] = _multipliers_matter(phi.take(rows), dy, bars_of(bars, rows), adjoint.take(rows))
     return matters
 
 
@@ -131,7 +129,3 @@ def _relative(v: Tensor) -> Tensor:
         return v
     largest = v.abs().amax(-1, keepdim=True)
     return v.abs() / torch.where(largest > 0, largest, torch.ones_like(largest))
-
-
-def _of(bars: Bars, rows: Tensor) -> Bars:
-    return bars[0][rows], bars[1][rows]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.gradient.diagnosis import Diagnosis
-from cvxfold.gradient.screen import CANCELS, FAINT
+from cvxfold.gradient.screen import CANCELS, least_felt
 
 _ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
 _MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
@@ -93,8 +93,8 @@ def _unfelt(error: Tensor, diagnosis: Diagnosis) -> Tensor:
     Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own; nor of one that is
     nothing beside the other gradients of the batch, to which it is added.
     """
-    largest = diagnosis.gradient.nan_to_num(0.0, 0.0).amax() if len(error) else 0.0
-    return (error * diagnosis.strength <= CANCELS) | (error * diagnosis.gradient <= FAINT * largest)
+    least = least_felt(diagnosis.gradient)
+    return (error * diagnosis.strength <= CANCELS) | (error * diagnosis.gradient <= least)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.protocol import Engine, Solution
-from cvxfold.gradient.adjoint import Adjoint, FoldedAdjoint, fold
+from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, fold
 from cvxfold.gradient.diagnosis import Diagnosis, diagnose
 from cvxfold.gradient.screen import Screen, screen
 from cvxfold.methods import AdjointMethod, AdjointSettings, AdjointSolution, Auto
@@ -41,7 +41,7 @@ class FoldedGradient:
 def differentiate(
     engine: Engine,
     solution: Solution,
-    bars: tuple[Tensor, Tensor],
+    bars: Bars,
     method: AdjointMethod,
     settings: AdjointSettings,
 ) -> FoldedGradient:
@@ -68,7 +68,7 @@ def differentiate(
 def examined(
     engine: Engine,
     solution: Solution,
-    bars: tuple[Tensor, Tensor],
+    bars: Bars,
     adjoint: Adjoint,
     seen: Screen,
     settings: AdjointSettings,
@@ -85,11 +85,11 @@ def examined(
         phi = engine.linearize(solution)
         if everyone:
             return adjoint, diagnose(phi, bars, adjoint, seen, seen.felt, settings.deadline)
-        phi, of_rows, again, seen_again = phi.take(rows), _of(bars, rows), adjoint.take(rows), seen.take(rows)
-        part = diagnose(phi, of_rows, again, seen_again, seen.felt, settings.deadline)
+        of_rows, again, seen_again = bars_of(bars, rows), adjoint.take(rows), seen.take(rows)
+        part = diagnose(phi.take(rows), of_rows, again, seen_again, seen.felt, settings.deadline)
     else:
         again, part = refolded(
-            engine, solution if everyone else solution.take(rows), _of(bars, rows), seen.felt, settings
+            engine, solution if everyone else solution.take(rows), bars_of(bars, rows), seen.felt, settings
         )
         p, v = adjoint.p.index_copy(0, rows, again.p), adjoint.v.index_copy(0, rows, again.v)
         adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, rows, again.system))
@@ -97,7 +97,7 @@ def examined(
 
 
 def refolded(
-    engine: Engine, solution: Solution, bars: tuple[Tensor, Tensor], felt: float, settings: AdjointSettings
+    engine: Engine, solution: Solution, bars: Bars, felt: float, settings: AdjointSettings
 ) -> tuple[FoldedAdjoint, Diagnosis]:
     """Fold suspicious instances again, with all means, and examine them; ``felt`` as in a diagnosis."""
     phi = engine.linearize(solution)
@@ -115,7 +115,3 @@ def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -
     }
     methods = "; ".join(dict.fromkeys((system.method, part.method)))
     return replace(system, method=methods, history=whole.index_copy(1, rows, history), **changed)
-
-
-def _of(bars: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    return bars[0][rows], bars[1][rows]

@@ -28,8 +28,6 @@ class Entries:
             Index(places) for places in (structure.P_entries, structure.A_entries, structure.b_entries)
         )
         self.moving = [Index(np.flatnonzero(mask)) for mask in (moving.P, moving.q, moving.A, moving.b)]
-        rows = [structure.A_entries[0][moving.A], structure.b_entries[moving.b]]
-        self.moving_rows = Index(np.unique(np.concatenate(rows)))
         self.A_by_parameters, self.b_by_parameters = (SparseMap(each) for each in moving.by_parameters)
 
 

@@ -13,18 +13,16 @@ for that x.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import torch
-from decisions import Contest, Layer, Samples, implicit, kkt_solution
+from decisions import Contest, Layer, Samples, contestants, kkt_solution
 from experiment import start
 from torch import Tensor
 
-import cvxfold
-from cvxfold.fold import GMRES, LFPI, Unrolled, projections
+from cvxfold.fold import projections
 from cvxfold.fold.updates import ProjectedGradient
 
-STEP, DEPTH, COLD = 0.1, 10, 20
+STEP = 0.1
 ROUNDS, TURNS, STILL, BOUND = 50, 5, 1e-10, 1e-9
 
 
@@ -113,18 +111,7 @@ class Program:
 
 def layers(program: Program, update: ProjectedGradient) -> dict[str, Layer]:
     """The ways from predicted costs to a decision with a gradient."""
-    common: Any = {"batched": True, "on_unconverged": "ignore", "probe": False}
-
-    def folded(method: Any, **more: Any) -> Layer:
-        return cvxfold.fold(update, program.solve, backward=method, **more, **common)
-
-    return {
-        "implicit, KKT": implicit(program),
-        f"unrolled PGD, {COLD} from a vertex": folded(Unrolled(COLD, start="cold"), start=program.decide),
-        f"unrolled PGD, {DEPTH} from y*": folded(Unrolled(DEPTH)),
-        f"folded PGD, {DEPTH} LFPI": folded(LFPI(), backward_max_iters=DEPTH),
-        "folded PGD, GMRES": folded(GMRES()),
-    }
+    return contestants(program, update, program.decide, "a vertex")
 
 
 def main(argv: Sequence[str] | None = None) -> Contest:

@@ -11,7 +11,9 @@ from experiment import Arguments, Course, Experiment, Plan, best_kept, gradient,
 from torch import Tensor, nn
 
 import cvxfold
+from cvxfold.fold import GMRES, LFPI, Unrolled
 
+DEPTH, COLD = 10, 20  # steps unrolled from a solution, or folded; and from elsewhere
 RATES, BATCH, EPOCHS_FIRST = (1e-2, 1e-3), 50, 30  # first on squared errors, then on the regret
 
 Layer = Callable[..., Tensor]
@@ -68,6 +70,28 @@ def implicit(problem: Problem) -> Layer:
             return -cross * u, *(None for _ in ctx.saved_tensors[2:])
 
     return lambda p, *known: Implicit.apply(p, *known)  # pyright: ignore[reportReturnType]
+
+
+def contestants(
+    problem: Problem, update: Callable[..., Tensor], begin: Layer, where: str
+) -> dict[str, Layer]:
+    """The ways from predicted costs to a decision with a gradient.
+
+    Args:
+        update: a projected gradient step. begin: where unrolling starts without a solution. where: that is.
+    """
+    common: Any = {"batched": True, "on_unconverged": "ignore", "probe": False}
+
+    def folded(method: Any, **more: Any) -> Layer:
+        return cvxfold.fold(update, problem.solve, backward=method, **more, **common)
+
+    return {
+        "implicit, KKT": implicit(problem),
+        f"unrolled PGD, {COLD} from {where}": folded(Unrolled(COLD, start="cold"), start=begin),
+        f"unrolled PGD, {DEPTH} from y*": folded(Unrolled(DEPTH)),
+        f"folded PGD, {DEPTH} LFPI": folded(LFPI(), backward_max_iters=DEPTH),
+        "folded PGD, GMRES": folded(GMRES()),
+    }
 
 
 def spectral_radius(update: Callable[..., Tensor], y: Tensor, *params: Tensor) -> Tensor:

@@ -11,21 +11,18 @@ left; there the black box, an interior-point method, and the projection of a gra
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import torch
-from decisions import Contest, Layer, Samples, implicit
+from decisions import Contest, Layer, Samples, contestants
 from experiment import start
 from torch import Tensor
 
-import cvxfold
-from cvxfold.fold import GMRES, LFPI, Unrolled
 from cvxfold.fold.updates import ProjectedGradient
 from cvxfold.torch import CvxpyLayer
 
-STEP, DEPTH, COLD = 0.1, 10, 20
+STEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -150,20 +147,7 @@ def step(program: Program) -> ProjectedGradient:
 
 def layers(program: Program, update: ProjectedGradient) -> dict[str, Layer]:
     """The ways from predicted costs to a decision with a gradient."""
-    common: Any = {"batched": True, "on_unconverged": "ignore", "probe": False}
-
-    def folded(method: Any, **more: Any) -> Layer:
-        return cvxfold.fold(update, program.solve, backward=method, **more, **common)
-
-    return {
-        "implicit, KKT": implicit(program),
-        f"unrolled PGD, {COLD} from A⁺x": folded(
-            Unrolled(COLD, start="cold"), start=lambda p, x: x @ program.inverse.mT
-        ),
-        f"unrolled PGD, {DEPTH} from y*": folded(Unrolled(DEPTH)),
-        f"folded PGD, {DEPTH} LFPI": folded(LFPI(), backward_max_iters=DEPTH),
-        "folded PGD, GMRES": folded(GMRES()),
-    }
+    return contestants(program, update, lambda p, x: x @ program.inverse.mT, "A⁺x")
 
 
 def main(argv: Sequence[str] | None = None) -> Contest:

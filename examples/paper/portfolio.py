@@ -13,24 +13,21 @@ the features are their returns in the weeks before, and what the portfolios of t
 brought is told by its Sharpe ratio.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import torch
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as PeerLayer
-from experiment import Arguments, Experiment, start
+from experiment import Arguments, Course, Experiment, Plan, gradient, start, trained
 from market import TRAINING, Market
 from torch import Tensor, nn
 
 import cvxfold
 from cvxfold.fold import GMRES, Unrolled
 from cvxfold.fold.updates import SQPStep
-from cvxfold.studies.allocations import allocations
 from cvxfold.torch import CvxpyLayer
 
 RIDGE = 0.1  # η
@@ -99,20 +96,6 @@ def layers(market: Market) -> dict[str, Layer | None]:
     return found if market.periods is None else {name: found[name] for name in few}
 
 
-@dataclass
-class Course:
-    """How a contestant trained: test regret by epoch (the first before training), seconds an epoch, bytes.
-
-    Of a market in time there is the yearly Sharpe ratio of the portfolios of the test, too.
-    """
-
-    regret: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    bytes: float = float("nan")
-    gradient_error: float = float("nan")
-    sharpe: float = float("nan")
-
-
 def network(market: Market, seed: int) -> nn.Sequential:
     """5 − n − 2n − n − n, with batch normalization."""
     assets = market.assets
@@ -161,47 +144,28 @@ def loss_of(layer: Layer | None, prediction: Tensor, returns: Tensor) -> Tensor:
 
 
 def train(
-    layer: Layer | None, market: Market, epochs: int, seed: int, judge: Judge, told: Callable[[], None]
-) -> Course:
-    """Train a network through a layer."""
+    layer: Layer | None, market: Market, plan: Plan, seed: int, judge: Judge, told: Callable[[], None]
+) -> tuple[Course, float]:
+    """Train a network through a layer, scored by its test regret; and the Sharpe ratio that it comes to."""
     model = network(market, seed)
+
+    def loss(rows: slice) -> Tensor:
+        return loss_of(layer, model(market.features[rows]), market.returns[rows])
+
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    course = Course([judge.regret(judge.portfolios(model))])
-    for _ in range(epochs):
-        began = time.perf_counter()
-        for first in range(0, market.cut, BATCH):
-            rows = slice(first, min(first + BATCH, market.cut))
-            optimizer.zero_grad()
-            loss_of(layer, model(market.features[rows]), market.returns[rows]).backward()
-            optimizer.step()
-            told()
-        course.seconds.append(time.perf_counter() - began)
-        course.regret.append(judge.regret(judge.portfolios(model)))
-    course.sharpe = judge.sharpe(judge.portfolios(model))
-    return course
+    course = trained(loss, optimizer, lambda: judge.regret(judge.portfolios(model)), plan, told)
+    return course, judge.sharpe(judge.portfolios(model))
 
 
-def gradient(layer: Layer, market: Market, seed: int) -> tuple[Tensor, int]:
-    """The loss gradient on an untrained network's predictions of a batch, and the peak of bytes."""
-    model = network(market, seed)
-    prediction = model(market.features[:BATCH]).detach().requires_grad_()
-    loss_of(layer, prediction, market.returns[:BATCH])  # makes what is kept from call to call
-    with allocations(torch.device("cpu")) as ledger:
-        (found,) = torch.autograd.grad(loss_of(layer, prediction, market.returns[:BATCH]), prediction)
-        peak = ledger.peak
-    return found, peak
+def by_differences(market: Market, guess: Tensor, direction: Tensor) -> float:
+    """The loss gradient on predictions of the first batch, in one direction, by central differences.
 
-
-def by_differences(market: Market, seed: int, direction: Tensor) -> float:
-    """The same gradient in one direction, by central differences of a layer's solutions.
-
-    Those of the black box are not exact enough for that.
+    Of a layer's solutions: those of the black box are not exact enough for that.
     """
     program, c, x = problem(market, RIDGE)
     layer = CvxpyLayer(program, [c], [x])
-    prediction, returns = network(market, seed)(market.features[:BATCH]).detach(), market.returns[:BATCH]
-    width = 1e-5
-    up, down = (loss_of(lambda c: layer(c)[0], prediction + s * width * direction, returns) for s in (1, -1))
+    width, returns = 1e-5, market.returns[:BATCH]
+    up, down = (loss_of(lambda c: layer(c)[0], guess + s * width * direction, returns) for s in (1, -1))
     return float((up - down) / (2 * width))
 
 
@@ -224,49 +188,41 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     market, epochs = market_of(given)
     contestants, judge = layers(market), Judge(market)
     equal = torch.full_like(market.returns[market.cut :], 1 / market.assets)
-    steps = epochs * -(-market.cut // BATCH)
+    plan, returns = Plan(market.cut, BATCH, epochs), market.returns[:BATCH]
+    guess = network(market, given.seed)(market.features[:BATCH]).detach()
     courses: dict[str, Course] = {}
+    sharpe: dict[str, float] = {}
     warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)  # what is not exact is told in the figures
-    with Experiment(given, "portfolio", steps * len(contestants)) as run:
+    with Experiment(given, "portfolio", plan.steps * len(contestants)) as run:
         direction = torch.randn(
             BATCH, market.assets, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
         )
-        truth = by_differences(market, given.seed, direction)
+        truth = by_differences(market, guess, direction)
         for name, layer in contestants.items():
-            courses[name] = train(
-                layer, market, epochs, given.seed, judge, lambda name=name: run.advance(name)
+            courses[name], sharpe[name] = train(
+                layer, market, plan, given.seed, judge, lambda name=name: run.advance(name)
             )
             if layer is not None:
-                found, courses[name].bytes = gradient(layer, market, given.seed)
+                found, courses[name].bytes = gradient(
+                    lambda guess, layer=layer: loss_of(layer, guess, returns), guess
+                )
                 courses[name].gradient_error = abs(float((found * direction).sum()) / truth - 1)
         run.save({
             "courses": {name: vars(course) for name, course in courses.items()},
+            "sharpe": sharpe,
             "recorded": RECORDED,
             "equal weights": {"regret": judge.regret(equal), "sharpe": judge.sharpe(equal)},
         })  # fmt: skip
-        size = f"{market.assets} assets, {len(market.returns)} samples"
-        left, right = run.figure(2, f"{size}, test regret", "epoch")
-        for name, course in courses.items():
-            left.plot(course.regret, label=name)
+        left = run.compare(
+            courses,
+            "test regret",
+            f"{market.assets} assets, {len(market.returns)} samples, test regret",
+            {"Sharpe": sharpe} if market.periods else {},
+        )
+        left.set_yscale("log")
         if not given.quick and market.periods is None:
             left.axhline(RECORDED, color="#222222", linestyle=":", label="recorded by the authors")
-        left.set_yscale("log")
-        left.legend()
-        right.bar(list(courses), [float(np.median(course.seconds)) for course in courses.values()])
-        right.set_yscale("log")
-        right.set_ylabel("seconds an epoch")
-        right.tick_params(axis="x", labelrotation=20)
-    run.table([
-        {
-            "contestant": name,
-            "test regret": course.regret[-1],
-            "s/epoch": float(np.median(course.seconds)),
-            "MB": course.bytes / 1e6,
-            "gradient error": course.gradient_error,
-            **({"Sharpe": course.sharpe} if market.periods else {}),
-        }
-        for name, course in courses.items()
-    ])  # fmt: skip
+            left.legend()
     return courses
 
 

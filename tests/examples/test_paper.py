@@ -50,8 +50,8 @@ def test_the_folded_step_trains_like_the_cone_layers(tmp_path: Path, monkeypatch
     courses = run("portfolio", tmp_path, monkeypatch)
     folded, layer = courses["folded SQP"], courses["cvxfold layer"]
     assert folded.gradient_error < 1e-4
-    assert folded.regret[-1] < folded.regret[0]
-    assert folded.regret[-1] == pytest.approx(layer.regret[-1], rel=1e-3)
+    assert folded.score[-1] < folded.score[0]
+    assert folded.score[-1] == pytest.approx(layer.score[-1], rel=1e-3)
     assert folded.bytes < courses["unrolled SQP"].bytes
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cvxfold.engines.lanes.binding import BackwardFigure, ForwardFigure
 from cvxfold.engines.outcome import Ended, Residuals
-from cvxfold.gradient.screen import FAINT, UNSOLVED, Screen
+from cvxfold.gradient.screen import UNSOLVED, Screen, least_felt
 from cvxfold.methods import AdjointSettings, AdjointSolution
 
 SUSPECT = 1e-5
@@ -62,7 +62,7 @@ def screen_of(figures: Tensor) -> Screen:
     solved = column[BackwardFigure.RESIDUAL] <= UNSOLVED
     matters, singular = matters > 0, (matters == YES) & small & solved
     kink, gradient = column[BackwardFigure.ON_KINK], column[BackwardFigure.GRADIENT]
-    faint = gradient <= FAINT * gradient.amax()  # whether its kink is felt a diagnosis has to tell
+    faint = gradient <= least_felt(gradient)  # whether its kink is felt a diagnosis has to tell
     return Screen(
         margin=column[BackwardFigure.MARGIN],
         on_kink=(kink == PERHAPS) | (faint & (kink == YES)),

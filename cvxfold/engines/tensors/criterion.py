@@ -48,6 +48,7 @@ def tested(
     program, size = splitting.program, scaling.size
     x, s, y, q, b = point.x, point.s, point.y, program.q, program.b
     in_rows, in_columns = terms(program, x, s, y)
+    Px = program.P.mv(x)
     largest_q, largest_b, largest_x, largest_y = (infinity_norm(v) for v in (q, b, x, y))
     of_P = infinity_norm(program.P.values.flatten(1))
     known = torch.maximum(largest_q, of_P * largest_b)
@@ -59,7 +60,7 @@ def tested(
     unit_row = _FLOOR * of_A * torch.maximum(torch.where(both, natural_x, 0.0), largest_x)
     row = torch.maximum(unit_row, _UNSAID * torch.maximum(primal, of_A * largest_x))
     column = torch.maximum(unit, _UNSAID * infinity_norm(in_columns)).unsqueeze(-1)
-    column = torch.where(program.P.mv(x) == 0, column, unit.unsqueeze(-1))
+    column = torch.where(Px == 0, column, unit.unsqueeze(-1))
     b_says = b.abs() > _NOTHING * unit_row.unsqueeze(-1)
     in_rows = torch.where(b_says, in_rows, torch.maximum(in_rows, row.unsqueeze(-1)))
     in_columns = torch.where(q == 0, torch.maximum(in_columns, column), in_columns)
@@ -70,7 +71,7 @@ def tested(
     gap_floor = room * _GAP_FLOOR * (largest_y * primal + largest_x * dual) + little * (primal + largest_x)
 
     cone = program.cone
-    dual_residual, primal_residual = program.P.mv(x) + q + program.A.rmv(y), program.A.mv(x) + s - b
+    dual_residual, primal_residual = Px + q + program.A.rmv(y), program.A.mv(x) + s - b
     in_blocks = largest_of_block(in_rows, cone)
     h, own_h = (_beyond(dual_residual, floor) for floor in _floors(dual_floor, in_columns))
     g, own_g = (_beyond(primal_residual, floor) for floor in _floors(primal_floor, in_blocks))

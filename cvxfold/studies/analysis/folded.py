@@ -82,8 +82,7 @@ def analyze_folded(
 
 
 def _step(folded: Folded, tape: UpdateTape, params: Sequence[Any]) -> Callable[[Tensor], Tensor]:
-    layout = tape.layout
-    return lambda u: layout.packed(layout.leaves(folded.update(layout.tree(layout.unpacked(u)), *params)))
+    return lambda u: tape.layout.image(folded.update, u, params)
 
 
 def _begin(folded: Folded, tape: UpdateTape, params: Sequence[Any]) -> Tensor:

@@ -173,7 +173,7 @@ inline void spread_largest(Pack *numbers, int count) {
 // terms: (m), becomes what is added up in each row's cone, null where nobody asks.
 inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
     Pack *rows = w.du, *columns = w.dx;
-    add_up_terms(S, w, rows, columns);
+    add_up_terms(S, w, Sizes(S, w), rows, columns);
     for (int j = 0; terms && j < S.m; j++)
         terms[j] = max(rows[j], abs(w.u[j]));
     for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))

@@ -38,8 +38,17 @@ inline Pack over(Pack rest, Pack scale) {
     return select(rest == 0.0, Pack{}, rest / max(scale, splat(2.3e-308)));
 }
 
+// The largest entries of the data and of x.
+struct Sizes {
+    Pack P, A, q, b, x;
+
+    Sizes(const Shape &S, const Workspace &w)
+        : P(infinity_norm(w.P, S.nnz_P)), A(infinity_norm(w.A, S.nnz_A)), q(infinity_norm(w.q, S.n)),
+          b(infinity_norm(w.b, S.m)), x(infinity_norm(w.x, S.n)) {}
+};
+
 // |A||x| + |s| + |b| into `rows` (m) and |P||x| + |A|'|y| + |q| into `columns` (n), at w.Px = P x.
-inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *columns) {
+inline void add_up_terms(const Shape &S, const Workspace &w, const Sizes &of, Pack *rows, Pack *columns) {
     for (int i = 0; i < S.n; i++)
         columns[i] = abs(w.q[i]);
     for (int e = 0; e < S.nnz_P; e++) {
@@ -57,13 +66,11 @@ inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *c
         }
         rows[j] = sum;
     }
-    const Pack of_P = infinity_norm(w.P, S.nnz_P), of_A = infinity_norm(w.A, S.nnz_A);
-    const Pack b = infinity_norm(w.b, S.m), q = infinity_norm(w.q, S.n);
-    const Mask both = (q > 0.0) & (of_P > 0.0);
-    const Pack natural_x = select(both, min(b, q / max(of_P, splat(2.3e-308))), b);
-    const Pack x = infinity_norm(w.x, S.n), unit = FLOOR * of_P * max(natural_x, x);
-    const Pack unit_row = FLOOR * of_A * max(select(both, natural_x, Pack{}), x);
-    const Pack row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of_A * x));
+    const Mask both = (of.q > 0.0) & (of.P > 0.0);
+    const Pack natural_x = select(both, min(of.b, of.q / max(of.P, splat(2.3e-308))), of.b);
+    const Pack unit = FLOOR * of.P * max(natural_x, of.x);
+    const Pack unit_row = FLOOR * of.A * max(select(both, natural_x, Pack{}), of.x);
+    const Pack row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of.A * of.x));
     const Pack column = max(unit, UNSAID * infinity_norm(columns, S.n));
     for (int j = 0; j < S.m; j++)
         rows[j] = select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]);
@@ -75,10 +82,10 @@ inline void add_up_terms(const Shape &S, const Workspace &w, Pack *rows, Pack *c
 // w.dx.
 inline Pack tested(const Shape &S, Workspace &w, const Measured &m, Pack size, double eps) {
     Pack *rows = w.du, *columns = w.dx;
-    add_up_terms(S, w, rows, columns);
-    const Pack q = infinity_norm(w.q, S.n), b = infinity_norm(w.b, S.m), x = infinity_norm(w.x, S.n);
-    const Pack y = infinity_norm(w.y, S.m), known = max(q, infinity_norm(w.P, S.nnz_P) * b);
-    const Pack natural = select(known > 0.0, known, select(b > 0.0, b, splat(1)));
+    const Sizes of(S, w);
+    add_up_terms(S, w, of, rows, columns);
+    const Pack y = infinity_norm(w.y, S.m), known = max(of.q, of.P * of.b);
+    const Pack natural = select(known > 0.0, known, select(of.b > 0.0, of.b, splat(1)));
     const Pack primal = infinity_norm(rows, S.m), u = infinity_norm(w.u, S.m);
     const double room = eps < NEAR_ROUNDING ? eps / NEAR_ROUNDING : 1;
     Pack noise{};
@@ -87,7 +94,7 @@ inline Pack tested(const Shape &S, Workspace &w, const Measured &m, Pack size, d
     const Pack dual = max(natural, infinity_norm(columns, S.n)), little = room * min(noise, LITTLE * natural);
     const Pack primal_floor = room * (FLOOR * primal + STATE_FLOOR * u);
     const Pack dual_floor = room * FLOOR * dual + little;
-    const Pack gap_floor = room * GAP_FLOOR * (y * primal + x * dual) + little * (primal + x);
+    const Pack gap_floor = room * GAP_FLOOR * (y * primal + of.x * dual) + little * (primal + of.x);
     Pack largest_primal{}, largest_dual{}, most{};
     for (int i = 0; i < S.n; i++) { // 2
         largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
@@ -104,7 +111,7 @@ inline Pack tested(const Shape &S, Workspace &w, const Measured &m, Pack size, d
         most = largest(most,
                        BY_ROW * over(beyond(left, primal_floor), infinity_norm(rows + at, S.rows_of(cone))));
     }
-    const Pack objective = size * size * natural * max(b, x);
+    const Pack objective = size * size * natural * max(of.b, of.x);
     most = largest(most, over(largest_primal, m.primal_terms)); // 1
     most = largest(most, over(largest_dual, max(m.dual_terms, size * natural)));
     return largest(most, over(beyond(m.gap, size * size * gap_floor), m.gap_terms + objective));
