@@ -111,6 +111,7 @@ class CvxpyLayer(torch.nn.Module):
         self._session = Session(self._canonical.structure, self._canonical.moving, self._options.engine)
         self._session.said = said
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
+        self._parts: dict[torch.device, LayerParts] = {}
 
     @uncompiled
     def forward(
@@ -260,7 +261,9 @@ class CvxpyLayer(torch.nn.Module):
         if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
             return None
         arguments = PlainArguments.of(params, self._canonical.parameters)
-        return None if arguments is None else ShortCall(self._parts, shortcut, options, arguments)
+        if arguments is None:
+            return None
+        return ShortCall(self._parts_on(arguments.device), shortcut, options, arguments)
 
     def _say_uneven(self, names: Sequence[str]) -> None:
         if names:
@@ -270,15 +273,19 @@ class CvxpyLayer(torch.nn.Module):
                 "triangle is read, and has the gradient, as in cvxpylayers",
             )
 
-    @cached_property
-    def _parts(self) -> LayerParts:
-        """What a call by the shortcut needs of the layer."""
+    def _parts_on(self, device: torch.device) -> LayerParts:
+        """What a call by the shortcut needs of the layer, made at its first use on a device."""
+        if device not in self._parts:
+            self._parts[device] = self._new_parts(device)
+        return self._parts[device]
+
+    def _new_parts(self, device: torch.device) -> LayerParts:
         without_logarithms = replace(
             self._canonical, parameters=tuple(replace(spec, log=False) for spec in self._canonical.parameters)
         )
         with torch.inference_mode(False):
-            parametrize = Parametrization(without_logarithms, torch.device("cpu"))
-            bounds = [limits(spec, torch.device("cpu")) for spec in self._canonical.outputs]
+            parametrize = Parametrization(without_logarithms, device)
+            bounds = [limits(spec, device) for spec in self._canonical.outputs]
         return LayerParts(self._session, self._canonical.outputs, bounds, parametrize)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:

@@ -17,8 +17,8 @@ const double SIDES_DIFFER = 1e-2;          // beyond this no smooth change could
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
 // p| + |y_bar|), with M = P + A'R A: the gradient of the splitting's first step, M taken by its diagonal.
 // Uses w.dx, w.du, w.scratch.
-inline Pack gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w, const Pack *x_bar,
-                                   const Pack *y_bar, const DataGradient &at) {
+inline Value gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w, const Pack *x_bar,
+                                    const Pack *y_bar, const DataGradient &at) {
     Pack *diagonal = w.scratch, *p = w.dx, *v = w.du;
     for (int i = 0; i < S.n; i++)
         diagonal[i] = splat(SIGMA);
@@ -35,7 +35,7 @@ inline Pack gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w
         v[j] = w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j];
     for (int i = 0; i < S.n; i++)
         p[i] *= w.columns[i];
-    const Pack all = squared_norm(p, S.n) + squared_norm(v, S.m);
+    const Value all = squared_norm(p, S.n) + squared_norm(v, S.m);
     return sqrt(max(squared_norm_on_moving(S, Y, {p, v, at.x, at.y}), FAINT * FAINT * all));
 }
 
@@ -43,8 +43,8 @@ inline Pack gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w
 inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *margin, double side) {
     const double exponential_inside[] = {-1, 1, 1}, power_inside[] = {1, 1, 0};
     auto move = [&](int j, double inside) {
-        const Pack step = side * ASIDE * inside * w.reach[j];
-        w.u[j] = u[j] + select(margin[j] <= w.reach[j], step, Pack{});
+        const Value step = side * ASIDE * inside * w.reach[j];
+        w.u[j] = u[j] + select(margin[j] <= w.reach[j], step, Value{});
     };
     for (int j = 0; j < S.separable(); j++)
         move(j, 1);
@@ -111,13 +111,13 @@ inline Screened adjoint_beside(const Shape &S, const Layout &Y, Workspace &w, Ad
 // Whether it matters on which side of the kinks within w.reach an instance is: NO, where both sides give the
 // same gradient on what parameters reach and on neither J is singular in a way that matters; YES, where the
 // gradients are far apart; else PERHAPS. The adjoint and the state are as before afterwards.
-inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                         const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
-                         Pack floor) {
+inline Value sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                          const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
+                          Value floor) {
     const Kept kept(S, w, a);
     Mask agree = all(), solved = all();
-    Pack farthest{};
-    Pack largest_norm = floor;
+    Value farthest{};
+    Value largest_norm = floor;
     for (double side : SIDES) {
         step_aside(S, w, kept.u, margin, side);
         const Screened seen = adjoint_beside(S, Y, w, a, progress, y_given);
@@ -125,7 +125,7 @@ inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         agree &= (seen.smallest >= SINGULAR) | (seen.matters == NO);
         largest_norm = max(largest_norm, sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y})));
         kept.subtract(S, w, a);
-        const Pack apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
+        const Value apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
         agree &= apart <= 0.5 * SIDES_AGREE * largest_norm;
         farthest = max(farthest, apart);
     }
@@ -138,10 +138,10 @@ inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointV
 // that dy ties to each other apart, dy'(db - dA x) != 0, or, by more than a part of a gradient of norm
 // `size`, a gradient that takes y for its like, -dA'(dy p'). Uses w.turned, w.scratch, w.parameters.
 inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
-                               const DataGradient &at, Pack size) {
+                               const DataGradient &at, Value size) {
     Pack *dy = w.turned, *sums = w.parameters, largest{};
     moved_multipliers(S, w, null, dy);
-    auto add = [&](const Map &map, int row, Pack term) {
+    auto add = [&](const Map &map, int row, Value term) {
         for (int e = map.start[row]; e < map.start[row + 1]; e++) {
             sums[map.index[e]] += map.weight[e] * term;
             largest = max(largest, abs(map.weight[e] * term));
@@ -155,7 +155,7 @@ inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, co
     };
     auto clear = [&] {
         for (int e = 0; e < Y.entries; e++)
-            sums[e] = Pack{};
+            sums[e] = Value{};
     };
     clear();
     for (int i = 0; i < Y.moving_b; i++)
@@ -164,25 +164,25 @@ inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, co
     const Mask apart = infinity_norm(sums, Y.entries) > FELT * largest;
     clear();
     add_A(at.p);
-    const Pack unit = max(infinity_norm(dy, S.m), splat(2.3e-308));
-    const Pack change = sqrt(squared_norm(sums, Y.entries)) * (infinity_norm(at.y, S.m) / unit);
+    const Value unit = max(infinity_norm(dy, S.m), splat(2.3e-308));
+    const Value change = sqrt(squared_norm(sums, Y.entries)) * (infinity_norm(at.y, S.m) / unit);
     return apart | (change > SIDES_AGREE * size);
 }
 
 // The norm of the gradient's change on what parameters reach where the step w.step is
 // taken: as a diagnosis takes it (cvxfold.gradient.error), for where the projection turns too fast to say it
 // from here. Infinite where that cannot be told. The adjoint and the state are as before afterwards.
-inline Pack change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                           const Progress &progress, const Pack *y_given, DataGradient at) {
+inline Value change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                            const Progress &progress, const Pack *y_given, DataGradient at) {
     const Kept kept(S, w, a);
     for (int j = 0; j < S.m; j++)
         w.u[j] += w.step[S.N + j];
     const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
     kept.subtract(S, w, a);
     const DataGradient by_point{kept.p, kept.v, w.step, w.step + S.n};
-    const Pack change = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}, &by_point));
+    const Value change = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}, &by_point));
     kept.restore(S, w, a);
-    return select(there.residual <= SIDES_AGREE, change, splat(__builtin_inf()));
+    return select(there.residual <= SIDES_AGREE, change, splat(infinite()));
 }
 
 // From the terms of each row's cone in w.reach to the distance to a kink that cannot be told from zero, where
@@ -193,11 +193,11 @@ inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const P
         off[j] = abs(du[j]);
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
         spread_largest(off + at, S.rows_of(cone));
-    seen.margin = splat(__builtin_inf());
+    seen.margin = splat(infinite());
     Mask on_kink = none();
     for (int j = 0; j < S.m; j++) {
         seen.margin = min(seen.margin, margin[j] / max(w.reach[j], splat(1e-300)));
-        const Pack least = max(KINK * w.reach[j], LEAST_KINK * seen.state_size);
+        const Value least = max(KINK * w.reach[j], LEAST_KINK * seen.state_size);
         w.reach[j] = max(least, min(10.0 * off[j], LARGEST_KINK * seen.state_size));
         on_kink |= margin[j] <= w.reach[j];
     }
@@ -226,7 +226,7 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         out_of_frame(S, w.frame, dy, dy);
     } else {
         for (int i = 0; i < S.n; i++)
-            dx[i] = Pack{};
+            dx[i] = Value{};
     }
     if (turns)
         turn_of_projection(S, w, a, du, y_given, rho);
@@ -234,11 +234,11 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     change_of_adjoint(S, w, a, nullptr, dp, dv);
     into_own_units(S, w, dp, dv);
     into_own_units(S, w, a.p, w.y);
-    const Pack change = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}));
+    const Value change = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}));
     for (int i = 0; i < S.n; i++)
-        a.upper[i] = dp[i] = Pack{};
+        a.upper[i] = dp[i] = Value{};
     for (int j = 0; j < S.m; j++)
-        a.lower[j] = dv[j] = Pack{};
+        a.lower[j] = dv[j] = Value{};
     if (turns) {
         change_of_adjoint(S, w, a, rho, dp, dv);
         into_own_units(S, w, dp, dv);
@@ -249,30 +249,30 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     for (int j = 0; j < S.m; j++)
         dy[j] *= progress.size;
     const DataGradient by_point{a.p, w.y, dx, dy};
-    const Pack share = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}, &by_point));
-    const Pack gradient = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, x, y}));
-    const Pack floor = FELT * gradient_of_first_step(S, Y, w, a.x_bar, y_given, {nullptr, nullptr, x, y});
+    const Value share = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}, &by_point));
+    const Value gradient = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, x, y}));
+    const Value floor = FELT * gradient_of_first_step(S, Y, w, a.x_bar, y_given, {nullptr, nullptr, x, y});
     // A gradient that cannot be told from zero has no digits of its own.
     const Mask clear = gradient > SAFETY * (change + share);
-    const Pack least = max(gradient, floor), size = select(clear, gradient, least);
+    const Value least = max(gradient, floor), size = select(clear, gradient, least);
     const Mask rounding = (change + share) * FELT <= CANCELS * floor;
     seen.gradient = gradient;
-    seen.flat = select(~clear & rounding & (floor > 0.0), splat(1), Pack{});
+    seen.flat = select(~clear & rounding & (floor > 0.0), splat(1), Value{});
     seen.error = select(change == 0.0, change, change / max(size, splat(2.3e-308)));
     seen.offset = select(share == 0.0, share, share / max(size, splat(2.3e-308)));
     const Mask fast = ~(seen.offset <= TURNS_FAST);
     if (turns && any(fast)) {
-        const Pack taken = change_by_step(S, Y, w, a, progress, y_given, {a.p, w.y, x, y});
+        const Value taken = change_by_step(S, Y, w, a, progress, y_given, {a.p, w.y, x, y});
         seen.offset = select(fast, taken / max(size, splat(2.3e-308)), seen.offset);
     }
-    seen.strength = select(size == 0.0, Pack{}, FELT * size / max(floor, splat(2.3e-308)));
+    seen.strength = select(size == 0.0, Value{}, FELT * size / max(floor, splat(2.3e-308)));
     const Mask tied = seen.tied & (seen.matters > NO);
     if (any(tied)) {
         const Mask matter = multipliers_matter(S, Y, w, a.null, {a.p, w.y, x, y}, least);
         seen.matters = select(tied & ~matter, splat(NO), seen.matters);
     }
     if (any(seen.on_kink > 0.0)) {
-        const Pack matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);
+        const Value matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);
         seen.on_kink = select(seen.on_kink > 0.0, matter, splat(NO));
     }
     return seen;

@@ -33,9 +33,9 @@ inline void turn_of_projection(const Shape &S, Workspace &w, const AdjointVector
     out_of_frame(S, w.frame_beside, sum, sum);
     into_frame(S, w.frame, sum, sum);
     for (int j = 0; j < S.m; j++)
-        rho[j] = select(finite(sum[j]), rho[j] + sum[j], Pack{});
+        rho[j] = select(finite(sum[j]), rho[j] + sum[j], Value{});
     for (int j = 0; j < S.separable(); j++)
-        rho[j] = Pack{}; // half-lines have no curvature, and kinks are looked at elsewhere
+        rho[j] = Value{}; // half-lines have no curvature, and kinks are looked at elsewhere
 }
 
 // What rounding may leave of the adjoint's system is added to a.upper and a.lower. Uses w.turned, w.scratch.
@@ -50,8 +50,8 @@ inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
             columns[column] += abs(w.P[e] * a.p[row]);
     }
     for (int j = 0; j < S.m; j++) {
-        Pack sum{};
-        const Pack v = abs(w.y[j]);
+        Value sum{};
+        const Value v = abs(w.y[j]);
         for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
             sum += abs(w.A[e] * a.p[S.A_column[e]]);
             columns[S.A_column[e]] += abs(w.A[e]) * v;
@@ -63,8 +63,8 @@ inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
     for (int i = 0; i < S.n; i++)
         a.upper[i] += ROUNDING * sign(i) * columns[i];
     for (int j = 0; j < S.m; j++) {
-        const Pack terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);
-        a.lower[j] += select(w.lambda[j] < 1.0, ROUNDING * sign(j) * terms, Pack{});
+        const Value terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);
+        a.lower[j] += select(w.lambda[j] < 1.0, ROUNDING * sign(j) * terms, Value{});
     }
 }
 
@@ -73,11 +73,11 @@ inline void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors &a, c
                               Pack *dv) {
     if (rho) {
         for (int j = 0; j < S.m; j++)
-            w.turned[j] = select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Pack{});
+            w.turned[j] = select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});
         out_of_frame(S, w.frame, w.turned, w.turned);
         add_A_transposed(S, w.A, w.turned, a.upper);
         for (int j = 0; j < S.m; j++)
-            a.lower[j] += select(w.lambda[j] > 0.5, Pack{}, rho[j] / (max(w.E[j], splat(0.5)) * w.R[j]));
+            a.lower[j] += select(w.lambda[j] > 0.5, Value{}, rho[j] / (max(w.E[j], splat(0.5)) * w.R[j]));
     }
     gather<1>(S, w.right, 0, a.upper, a.lower);
     solve<1>(S, w.newton, w.right);
@@ -86,7 +86,7 @@ inline void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors &a, c
     for (int j = 0; j < S.m; j++) {
         dv[j] = w.E[j] * w.right[S.place[S.n + j]];
         if (rho)
-            dv[j] -= select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Pack{});
+            dv[j] -= select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});
     }
     out_of_frame(S, w.frame, dv, dv);
 }

@@ -57,11 +57,11 @@ inline void reset(const Shape &S, Pack *roots) {
 }
 
 // s = Pi_K(u), (m).
-inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask keep) {
+CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask keep) {
     for (int i = 0; i < S.zero; i++)
-        s[i] = Pack{};
+        s[i] = Value{};
     for (int i = S.zero; i < S.separable(); i++)
-        s[i] = select(u[i] <= 0.0, Pack{}, u[i]);
+        s[i] = select(u[i] <= 0.0, Value{}, u[i]);
     int at = S.separable();
     for (int c = 0; c < S.second_order; at += S.sizes[c++])
         second_order::project(S.sizes[c], u + at, s + at);
@@ -74,7 +74,7 @@ inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask ke
             U[i] = select(keep, fresh[i], U[i]);
     });
     for (int c = 0; c < S.exponential + S.power; c++, at += 3) {
-        Pack root = roots[c];
+        Value root = roots[c];
         if (c < S.exponential)
             exponential::look(u[at], u[at + 1], u[at + 2], root, s + at, nullptr, false);
         else
@@ -93,15 +93,15 @@ inline void keep_frame(const Frame3 &look, Mask mask, Pack *lambda, Pack *frame)
 
 // lambda (m) and the frames (S.frame) at u, where `mask` is; `margin` (m), where not null, becomes the
 // distance of each row's cone from the nearest point without a derivative, infinite for equalities.
-inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *lambda, Pack *frame,
-                 Pack *margin) {
+CVXFOLD_LONG void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *lambda, Pack *frame,
+                       Pack *margin) {
     for (int i = 0; i < S.separable(); i++) {
-        Pack active = i >= S.zero ? select(u[i] > 0.0, splat(1), Pack{}) : Pack{};
+        Value active = i >= S.zero ? select(u[i] > 0.0, splat(1), Value{}) : Value{};
         lambda[i] = select(mask, active, lambda[i]);
         if (margin)
-            margin[i] = i >= S.zero ? abs(u[i]) : splat(__builtin_inf());
+            margin[i] = i >= S.zero ? abs(u[i]) : splat(infinite());
     }
-    const auto set_margin = [&](int row, int size, Pack nearest) {
+    const auto set_margin = [&](int row, int size, Value nearest) {
         for (int i = 0; margin && i < size; i++)
             margin[row + i] = nearest;
     };
@@ -117,7 +117,7 @@ inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *la
         for (int i = 0; i < order * order; i++)
             fresh[i] = U[i];
         Pack *scratch = fresh + order * order;
-        const Pack nearest = semidefinite::look(order, u + row, fresh, mask, lambda + row, scratch);
+        const Value nearest = semidefinite::look(order, u + row, fresh, mask, lambda + row, scratch);
         set_margin(row, semidefinite::rows(order), nearest);
         for (int i = 0; i < order * order; i++, frame++) {
             *frame = select(mask, fresh[i], *frame);

@@ -12,9 +12,9 @@ const double OLD = 16; // passes that D and E serve before they are made anew
 const double LARGEST_SCALE = 1e4;
 
 // 1/sqrt(norm) for a squared norm, kept so that `scale` stays within its limits.
-inline Pack toward_one(Pack squared_norm, Pack scale) {
-    Pack step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
-    Pack next = min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
+inline Value toward_one(Value squared_norm, Value scale) {
+    Value step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
+    Value next = min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
     return next / scale;
 }
 
@@ -23,7 +23,7 @@ inline void mean_over_cones(const Shape &S, Pack *squares) {
     int at = S.separable();
     for (int c = 0; at < S.m; c++) {
         const int size = S.rows_of(c);
-        Pack mean{};
+        Value mean{};
         for (int i = 0; i < size; i++)
             mean += squares[at + i];
         mean /= splat(size);
@@ -44,7 +44,7 @@ inline void scale_matrices(const Shape &S, Workspace &w, const Pack *D, const Pa
 
 // P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` are left with the D and E
 // that are there, those of similar data. (More sweeps from there, time and again, would lead to extremes.)
-inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
+CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
     for (int i = 0; i < S.n; i++)
         w.columns[i] = select(known, w.columns[i], splat(1));
@@ -55,17 +55,17 @@ inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
     const Mask open = ~known;
     for (int sweep = 0; sweep < SWEEPS && any(open); sweep++) {
         for (int i = 0; i < S.n; i++)
-            by_column[i] = Pack{};
+            by_column[i] = Value{};
         for (int e = 0; e < S.nnz_P; e++) {
-            Pack square = w.P[e] * w.P[e];
+            Value square = w.P[e] * w.P[e];
             by_column[S.P_row[e]] += square;
             if (S.P_row[e] != S.P_column[e])
                 by_column[S.P_column[e]] += square;
         }
         for (int j = 0; j < S.m; j++) {
-            Pack sum{};
+            Value sum{};
             for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
-                Pack square = w.A[e] * w.A[e];
+                Value square = w.A[e] * w.A[e];
                 sum += square;
                 by_column[S.A_column[e]] += square;
             }
@@ -85,14 +85,14 @@ inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
 }
 
 // q <- D q/size, b <- E b/size; returns size, the largest entry of D q and E b, 1 where both are zero.
-inline Pack scale_vectors(const Shape &S, Workspace &w) {
+inline Value scale_vectors(const Shape &S, Workspace &w) {
     for (int i = 0; i < S.n; i++)
         w.q[i] *= w.columns[i];
     for (int j = 0; j < S.m; j++)
         w.b[j] *= w.rows[j];
-    Pack size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
+    Value size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
     size = select(size == 0.0, splat(1), size);
-    Pack inverse = 1.0 / size;
+    Value inverse = 1.0 / size;
     for (int i = 0; i < S.n; i++)
         w.q[i] *= inverse;
     for (int j = 0; j < S.m; j++)

@@ -26,7 +26,7 @@ using Factor = FactorOf<Pack>;
 template <typename Number, typename Change>
 inline void each_row(const Shape &S, int first, int from, int length, Change change) {
     const int32_t *rows = S.L_row + first;
-    if constexpr (sizeof(Number) == sizeof(Pack)) {
+    if constexpr (sizeof(Number) == sizeof(Value)) {
         for (int i = from; i < length; i++)
             change(i, rows[i]);
     } else {
@@ -99,8 +99,8 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
 //
 // Args: K: (nnz_K). target: (PANEL N), zero before and after.
 template <typename Number>
-inline void factorize_panels(const Shape &S, const Number *__restrict K, FactorOf<Number> f,
-                             Number *__restrict target) {
+CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *__restrict K, FactorOf<Number> f,
+                                   Number *__restrict target) {
     for (int panel = 0; panel < S.panels; panel++) {
         const Panel &P = S.panel[panel];
         const int end = P.first + P.count;
@@ -141,7 +141,7 @@ inline void factorize_panels(const Shape &S, const Number *__restrict K, FactorO
 // Doubles that `factorize_apart` needs.
 inline size_t apart_size(const Shape &S) {
     const size_t N = S.N;
-    return S.apart ? S.nnz_K + S.nnz_L + (2 + PANEL) * N : 0;
+    return W > 1 && S.apart ? S.nnz_K + S.nnz_L + (2 + PANEL) * N : 0;
 }
 
 // Lane by lane, with the same bits. scratch: doubles (apart_size), zero at its end before and after.
@@ -167,17 +167,17 @@ inline void factorize_apart(const Shape &S, const Pack *__restrict K, Factor f, 
 
 // Args: K: (nnz_K). target: (PANEL N), zero before and after, and behind it what `factorize_apart` needs.
 inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *__restrict target) {
-    if (S.apart)
+    if (W > 1 && S.apart)
         factorize_apart(S, K, f, reinterpret_cast<double *>(target + static_cast<size_t>(PANEL) * S.N));
     else
         factorize_panels<Pack>(S, K, f, target);
 }
 
 // C right-hand sides at once, in place, in the elimination order: right[i * C + c].
-template <int C> inline void solve(const Shape &S, Factor f, Pack *__restrict right) {
+template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *__restrict right) {
     const Pack *__restrict L = f.L;
     for (int j = 0; j < S.N; j++) {
-        Pack known[C];
+        Value known[C];
         for (int c = 0; c < C; c++)
             known[c] = right[j * C + c];
         for (int p = S.L_start[j]; p < S.L_start[j + 1]; p++) {
@@ -187,7 +187,7 @@ template <int C> inline void solve(const Shape &S, Factor f, Pack *__restrict ri
         }
     }
     for (int j = S.N - 1; j >= 0; j--) {
-        Pack sum[C];
+        Value sum[C];
         for (int c = 0; c < C; c++)
             sum[c] = right[j * C + c] * f.inverse_D[j];
         for (int p = S.L_start[j]; p < S.L_start[j + 1]; p++) {

@@ -27,7 +27,7 @@ template <bool inward> inline void turn_frame(const Shape &S, Pack *frame, const
         frame += order * order;
     });
     for (; at < S.m; at += 3, frame += FRAME3) {
-        const Pack a0 = a[at], a1 = a[at + 1], a2 = a[at + 2];
+        const Value a0 = a[at], a1 = a[at + 1], a2 = a[at + 2];
         const int across = inward ? 3 : 1, along = inward ? 1 : 3;
         for (int i = 0; i < 3; i++) {
             const Pack *row = frame + across * i;
@@ -72,7 +72,7 @@ inline void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, 
     for (; at < S.m; at += 3, frame += FRAME3) {
         const int e0 = S.A_start[at], e1 = S.A_start[at + 1], e2 = S.A_start[at + 2];
         for (int e = 0; e < e1 - e0; e++) {
-            const Pack a0 = A[e0 + e], a1 = A[e1 + e], a2 = A[e2 + e];
+            const Value a0 = A[e0 + e], a1 = A[e1 + e], a2 = A[e2 + e];
             for (int i = 0; i < 3; i++) {
                 const Pack *axis = frame + 3 * i;
                 rotated[S.A_start[at + i] + e] = axis[0] * a0 + axis[1] * a1 + axis[2] * a2;

@@ -21,7 +21,7 @@ template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pa
     for (int j = 0; j < S.m; j++)
         w.turned[j] = w.R[j] * r[j];
     for (int i = 0; i < S.n; i++)
-        upper[i] = Pack{};
+        upper[i] = Value{};
     add_A_transposed(S, w.A, w.turned, upper);
     for (int i = 0; i < S.n; i++)
         w.right[S.place[i] * C + c] = -upper[i];
@@ -51,10 +51,10 @@ template <int C> inline void gather_null(const Shape &S, Workspace &w, const Pac
 inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const Pack *r, Pack *du) {
     multiply_A(S, w.A, solution, du);
     for (int j = 0; j < S.m; j++)
-        du[j] = (r ? r[j] : Pack{}) - du[j];
+        du[j] = (r ? Value(r[j]) : Value{}) - du[j];
     into_frame(S, w.frame, du, du);
     for (int j = 0; j < S.m; j++) {
-        Pack by_multiplier = -solution[S.n + j] / (w.R[j] * max(w.E[j], splat(0.5)));
+        Value by_multiplier = -solution[S.n + j] / (w.R[j] * max(w.E[j], splat(0.5)));
         du[j] = select(w.lambda[j] <= 0.5, by_multiplier, du[j] / (w.lambda[j] + DELTA));
     }
     out_of_frame(S, w.frame, du, du);
@@ -63,14 +63,14 @@ inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const P
 // A vector without a preferred direction, the same at every call.
 inline double generic(int j) {
     const double place = j + 1;
-    return __builtin_cos(1.7 * place * place + place);
+    return cosine(1.7 * place * place + place);
 }
 
 // 1 or -1, without a pattern.
 inline double sign(int j) { return generic(j) < 0 ? -1 : 1; }
 
 // |K v| for a v = (dx, z), (N), of length 1, K without regularization. Uses w.turned, w.dx, w.du.
-inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
+inline Value null_residual(const Shape &S, Workspace &w, const Pack *v) {
     Pack *dy = w.turned, *upper = w.dx, *lower = w.du, squares{};
     for (int j = 0; j < S.m; j++)
         dy[j] = w.E[j] * v[S.n + j];
@@ -80,7 +80,7 @@ inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
     multiply_A(S, w.A, v, lower);
     into_frame(S, w.frame, lower, lower);
     for (int j = 0; j < S.m; j++) {
-        const Pack rest = w.E[j] * lower[j] - w.lambda[j] / w.R[j] * v[S.n + j];
+        const Value rest = w.E[j] * lower[j] - w.lambda[j] / w.R[j] * v[S.n + j];
         squares += rest * rest;
     }
     return sqrt(squares + squared_norm(upper, S.n));
@@ -88,15 +88,15 @@ inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
 
 // Leaves in dy (m) how a null vector (dx, z), (N), moves the multipliers, in own units; returns the length,
 // in equilibrated ones, below which a part of it is none. Uses w.scratch.
-inline Pack moved_multipliers(const Shape &S, Workspace &w, const Pack *null, Pack *dy) {
+inline Value moved_multipliers(const Shape &S, Workspace &w, const Pack *null, Pack *dy) {
     Pack *du = w.scratch;
     state_of(S, w, null, nullptr, du);
-    const Pack length = FELT * sqrt(squared_norm(du, S.m));
+    const Value length = FELT * sqrt(squared_norm(du, S.m));
     for (int j = 0; j < S.m; j++)
         dy[j] = w.E[j] * null[S.n + j];
     out_of_frame(S, w.frame, dy, dy);
     for (int j = 0; j < S.m; j++)
-        dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Pack{});
+        dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Value{});
     return length;
 }
 
@@ -110,7 +110,7 @@ struct Concern {
 inline Concern matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null, const Pack *x_bar,
                        const Pack *y_given) {
     Pack *dy = w.turned, x_largest{};
-    const Pack length = moved_multipliers(S, w, null, dy), y_largest = infinity_norm(dy, S.m);
+    const Value length = moved_multipliers(S, w, null, dy), y_largest = infinity_norm(dy, S.m);
     for (int i = 0; i < S.n; i++)
         x_largest = max(x_largest, abs(null[i] * w.columns[i]));
     Mask seen = none(), inequality = none(), moved = none();

@@ -16,8 +16,8 @@ namespace cvxfold {
 const double SIGMA = 1e-7, DELTA = 1e-8;
 
 // Args: E: (m), null for ones. curved_A: the entries of A on the rows of curved cones. G: (m).
-inline void assemble(const Shape &S, Workspace &w, Pack sigma, const Pack *E, const Pack *curved_A,
-                     const Pack *G) {
+CVXFOLD_LONG void assemble(const Shape &S, Workspace &w, Value sigma, const Pack *E, const Pack *curved_A,
+                           const Pack *G) {
     for (int i = 0; i < S.n; i++)
         w.K[S.diagonal_in_K[i]] = sigma;
     for (int e = 0; e < S.nnz_P; e++) {
@@ -28,7 +28,7 @@ inline void assemble(const Shape &S, Workspace &w, Pack sigma, const Pack *E, co
     }
     for (int j = 0; j < S.m; j++) {
         const Pack *A = j < S.separable() ? w.A : curved_A;
-        const Pack factor = E ? E[j] : splat(1);
+        const Value factor = E ? Value(E[j]) : splat(1);
         for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
             w.K[S.A_in_K[e]] = factor * A[e];
         w.K[S.diagonal_in_K[S.n + j]] = -G[j];
@@ -44,11 +44,11 @@ inline void factor_splitting(const Shape &S, Workspace &w, Factor factor) {
 }
 
 // At w.lambda and w.frame; sets w.E and w.rotated_A.
-inline void factor_newton(const Shape &S, Workspace &w, Pack regularization) {
-    Pack sigma = max(regularization, splat(SIGMA)), delta = max(regularization, splat(DELTA));
+inline void factor_newton(const Shape &S, Workspace &w, Value regularization) {
+    Value sigma = max(regularization, splat(SIGMA)), delta = max(regularization, splat(DELTA));
     Pack *G = w.scratch, *column = w.scratch + S.N;
     for (int j = 0; j < S.m; j++) {
-        w.E[j] = sqrt(max(1.0 - w.lambda[j], Pack{}));
+        w.E[j] = sqrt(max(1.0 - w.lambda[j], Value{}));
         G[j] = (w.lambda[j] + delta) / w.R[j];
     }
     if (S.curved())

@@ -25,16 +25,16 @@ struct Layout {
     const int32_t *which_rows;
 };
 
-inline void apply(const Map &map, int rows, const Pack *parameters, Pack *out) {
+CVXFOLD_LONG void apply(const Map &map, int rows, const Pack *parameters, Pack *out) {
     for (int row = 0; row < rows; row++) {
-        Pack sum = splat(map.constant[row]);
+        Value sum = splat(map.constant[row]);
         for (int e = map.start[row]; e < map.start[row + 1]; e++)
             sum += map.weight[e] * parameters[map.index[e]];
         out[row] = sum;
     }
 }
 
-inline void add_transposed(const Map &map, int row, Pack gradient, Pack *parameters) {
+inline void add_transposed(const Map &map, int row, Value gradient, Pack *parameters) {
     for (int e = map.start[row]; e < map.start[row + 1]; e++)
         parameters[map.index[e]] += map.weight[e] * gradient;
 }
@@ -45,11 +45,11 @@ inline void add_transposed(const Map &map, int row, Pack gradient, Pack *paramet
 struct DataGradient {
     const Pack *p, *v, *x, *y;
 
-    Pack on_A(int row, int column) const { return -(v[row] * x[column] + y[row] * p[column]); }
+    Value on_A(int row, int column) const { return -(v[row] * x[column] + y[row] * p[column]); }
 
     // Of an entry of the upper triangle, which stands for two off the diagonal.
-    Pack on_P(int row, int column) const {
-        Pack product = p[row] * x[column];
+    Value on_P(int row, int column) const {
+        Value product = p[row] * x[column];
         return row == column ? -product : -(product + p[column] * x[row]);
     }
 };
@@ -63,9 +63,9 @@ inline int row_of(const Shape &S, int entry, int row) {
 // The squared norm on all that parameters reach of the gradient that `on` makes; with `beside` of the sum of
 // both, of which q_bar and b_bar are those of `on` alone: a change of the gradient, by that of p and v, and
 // by that of x and y.
-inline Pack squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &on,
-                                   const DataGradient *beside = nullptr) {
-    Pack sum{};
+CVXFOLD_LONG Value squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &on,
+                                          const DataGradient *beside = nullptr) {
+    Value sum{};
     for (int i = 0; i < Y.moving_q; i++)
         sum += on.p[Y.which_q[i]] * on.p[Y.which_q[i]];
     for (int i = 0; i < Y.moving_b; i++)
@@ -73,14 +73,14 @@ inline Pack squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGr
     for (int i = 0, row = 0; i < Y.moving_A; i++) {
         row = row_of(S, Y.which_A[i], row);
         const int column = S.A_column[Y.which_A[i]];
-        Pack entry = on.on_A(row, column);
+        Value entry = on.on_A(row, column);
         if (beside)
             entry += beside->on_A(row, column);
         sum += entry * entry;
     }
     for (int i = 0; i < Y.moving_P; i++) {
         const int row = S.P_row[Y.which_P[i]], column = S.P_column[Y.which_P[i]];
-        Pack entry = on.on_P(row, column);
+        Value entry = on.on_P(row, column);
         if (beside)
             entry += beside->on_P(row, column);
         sum += entry * entry;
@@ -89,9 +89,9 @@ inline Pack squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGr
 }
 
 // The gradient on the parameters, (entries).
-inline void pull_back(const Shape &S, const Layout &Y, const DataGradient &g, Pack *parameters) {
+CVXFOLD_LONG void pull_back(const Shape &S, const Layout &Y, const DataGradient &g, Pack *parameters) {
     for (int e = 0; e < Y.entries; e++)
-        parameters[e] = Pack{};
+        parameters[e] = Value{};
     for (int i = 0; i < Y.moving_q; i++)
         add_transposed(Y.q, Y.which_q[i], -g.p[Y.which_q[i]], parameters);
     for (int i = 0; i < Y.moving_b; i++)

@@ -24,10 +24,10 @@
 namespace cvxfold {
 
 struct Progress {
-    Pack rho, size, regularization;
-    Pack iterations, newton_steps, factorizations;
-    Pack stuck; // 1 where Newton's method made no way
-    Pack age;   // passes that D and E have served
+    Value rho, size, regularization;
+    Value iterations, newton_steps, factorizations;
+    Value stuck; // 1 where Newton's method made no way
+    Value age;   // passes that D and E have served
 };
 
 // Relative residuals: rounding, where rounding may begin, and where a step that does not help is the last
@@ -43,7 +43,7 @@ const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, 
 const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
 
 // The step from w.dual and w.primal into w.dx and w.du.
-inline void newton_direction(const Shape &S, Workspace &w, Pack delta) {
+inline void newton_direction(const Shape &S, Workspace &w, Value delta) {
     into_frame(S, w.frame, w.primal, w.turned);
     for (int i = 0; i < S.n; i++)
         w.right[S.place[i]] = -w.dual[i];
@@ -55,9 +55,9 @@ inline void newton_direction(const Shape &S, Workspace &w, Pack delta) {
     multiply_A(S, w.A, w.dx, w.du);
     into_frame(S, w.frame, w.du, w.du);
     for (int j = 0; j < S.m; j++) {
-        Pack z = w.right[S.place[S.n + j]];
-        Pack by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
-        Pack by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
+        Value z = w.right[S.place[S.n + j]];
+        Value by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
+        Value by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
         w.du[j] = select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
     }
     out_of_frame(S, w.frame, w.du, w.du);
@@ -66,18 +66,18 @@ inline void newton_direction(const Shape &S, Workspace &w, Pack delta) {
 // Whether an orthant's row of a lane of `mask` has changed sides since w.lambda.
 inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
     for (int j = S.zero; j < S.separable(); j++)
-        if (any(mask & (select(w.u[j] > 0.0, splat(1), Pack{}) != w.lambda[j])))
+        if (any(mask & (select(w.u[j] > 0.0, splat(1), Value{}) != w.lambda[j])))
             return true;
     return false;
 }
 
 // Up to `most` steps for the lanes of `mask`, or as many as there is time for; returns those that are done.
 template <typename TimeLeft>
-inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
-                   TimeLeft time_left) {
+CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
+                         TimeLeft time_left) {
     Residual now = residual(S, w, progress.rho);
-    const Pack merit_at_first = now.merit;
-    Pack poor{}, resting{}, fell = splat(1);
+    const Value merit_at_first = now.merit;
+    Value poor{}, resting{}, fell = splat(1);
     Mask done = mask & (now.relative < EXACT), at_work = mask & ~done & finite(now.merit);
     Mask look_at = at_work, raised = none();
     bool first = true;
@@ -86,16 +86,16 @@ inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, 
         if (first || any(raised) || (S.curved() ? any(look_at) : orthant_changed(S, w, at_work))) {
             look(S, w.roots, w.u, look_at, w.lambda, w.frame, nullptr);
             factor_newton(S, w, progress.regularization);
-            progress.factorizations += select(at_work, splat(1), Pack{});
+            progress.factorizations += select(at_work, splat(1), Value{});
             first = false;
         }
-        progress.newton_steps += select(at_work, splat(1), Pack{});
+        progress.newton_steps += select(at_work, splat(1), Value{});
         newton_direction(S, w, max(progress.regularization, splat(DELTA))); // 2
         for (int i = 0; i < S.n; i++)
             w.x_before[i] = w.x[i];
         for (int j = 0; j < S.m; j++)
             w.u_before[j] = w.u[j];
-        Pack length = splat(1), taken{}; // 3
+        Value length = splat(1), taken{}; // 3
         Mask seeking = at_work, stalled = none();
         Residual next = now;
         for (int attempt = 0; attempt < LENGTHS; attempt++) {
@@ -123,15 +123,15 @@ inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, 
             next = residual(S, w, progress.rho);
         }
         fell = select(at_work, next.merit / max(now.merit, splat(1e-300)), fell);
-        Pack old = progress.regularization; // 4
-        Pack grown = max(old * RAISE, splat(FIRST_REGULARIZATION));
-        Pack less = select(old > SMALLEST, old * LOWER, Pack{});
-        Pack regularization = select(at_work, select(seeking, grown, less), old);
+        Value old = progress.regularization; // 4
+        Value grown = max(old * RAISE, splat(FIRST_REGULARIZATION));
+        Value less = select(old > SMALLEST, old * LOWER, Value{});
+        Value regularization = select(at_work, select(seeking, grown, less), old);
         raised = regularization != old;
         progress.regularization = regularization;
-        poor += select(at_work & (taken < POOR), splat(1), Pack{}); // 5
+        poor += select(at_work & (taken < POOR), splat(1), Value{}); // 5
         Mask rounding = (next.relative < NEARLY_EXACT) & (stalled | (fell > 0.5));
-        resting = select(rounding, resting + 1.0, Pack{});
+        resting = select(rounding, resting + 1.0, Value{});
         rounding &= (resting >= (double)PATIENCE) | (next.relative < AT_ROUNDING);
         Mask finished = at_work & ((next.relative < EXACT) | rounding);
         done |= finished;
