@@ -46,7 +46,7 @@ def compiled(architecture: str, without: Sequence[str] = ()) -> bytes:
     """
     options = [
         "-std=c++17", f"-arch={architecture}", f"-I{_HEADERS}", "-default-device",
-        f"-DCVXFOLD_STRIDE={LANES}", *(f"-DCVXFOLD_WITHOUT_{kind}=1" for kind in without),
+        f"-DCVXFOLD_STRIDE={LANES}", *os.environ.get("CVXFOLD_NVRTC", "").split(), *(f"-DCVXFOLD_WITHOUT_{kind}=1" for kind in without),
     ]  # fmt: skip
     kept = _folder() / f"{_digest(options)}.cubin"
     if kept.exists():

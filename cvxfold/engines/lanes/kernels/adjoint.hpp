@@ -61,8 +61,7 @@ struct AdjointVectors {
 // upper = x_bar - P p - (E Q'A)'zeta and lower likewise, exactly; returns the larger relative to the
 // right-hand side.
 inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Value size) {
-    for (int j = 0; j < S.m; j++)
-        w.y[j] = w.E[j] * a.zeta[j];
+    fill(w.y, S.m, [&](int j) { return w.E[j] * a.zeta[j]; });
     out_of_frame(S, w.frame, w.y, w.y); // v
     multiply_P(S, w.P, a.p, a.upper);
     add_A_transposed(S, w.A, w.y, a.upper);
@@ -120,8 +119,7 @@ template <int C> inline void take_column(const Shape &S, const Workspace &w, int
 inline Value next_state(const Shape &S, Workspace &w, AdjointVectors &a) {
     state_of(S, w, a.null, a.state, w.scratch);
     const Value inverse = 1.0 / max(sqrt(squared_norm(w.scratch, S.m)), splat(1e-300));
-    for (int j = 0; j < S.m; j++)
-        a.state[j] = w.scratch[j] * inverse;
+    fill(a.state, S.m, [&](int j) { return w.scratch[j] * inverse; });
     return inverse;
 }
 
@@ -143,15 +141,13 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
         }
         Pack *null_part = w.scratch;
         take_column<3>(S, w, 2, null_part);
-        for (int i = 0; i < S.N; i++)
-            a.step[i] -= null_part[i];
+        fill(a.step, S.N, [&](int i) { return a.step[i] - null_part[i]; });
     } else if (S.m > 0 && number < LOOKS + PURIFICATIONS && any(~(seen.smallest >= SINGULAR))) {
         gather_null<2>(S, w, a.null, 1);
         correct<2>(S, w, a, improving);
         take_column<2>(S, w, 1, a.null);
         const Value inverse = 1.0 / max(sqrt(squared_norm(a.null, S.N)), splat(1e-300));
-        for (int i = 0; i < S.N; i++)
-            a.null[i] *= inverse;
+        fill(a.null, S.N, [&](int i) { return a.null[i] * inverse; });
         if (number == LOOKS + PURIFICATIONS - 1) {
             const Concern concern = matters(S, Y, w, a.null, a.x_bar, y_given);
             const Mask null = null_residual(S, w, a.null) <= NULL_EXACT, any_of = concern.seen | concern.ties;
@@ -166,8 +162,7 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
 // The largest of some numbers in all of their places.
 inline void spread_largest(Pack *numbers, int count) {
     const Value most = infinity_norm(numbers, count);
-    for (int i = 0; i < count; i++)
-        numbers[i] = most;
+    fill(numbers, count, [&](int) { return most; });
 }
 
 // Adds to the residuals w.dual and w.primal what rounding may have left of their terms, or hidden.
@@ -179,10 +174,8 @@ inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
         terms[j] = max(rows[j], abs(w.u[j]));
     for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))
         spread_largest(terms + at, S.rows_of(cone));
-    for (int i = 0; i < S.n; i++)
-        w.dual[i] += ROUNDING * sign(i) * columns[i];
-    for (int j = 0; j < S.m; j++)
-        w.primal[j] += ROUNDING * sign(j) * rows[j];
+    fill(w.dual, S.n, [&](int i) { return w.dual[i] + (ROUNDING * sign(i) * columns[i]); });
+    fill(w.primal, S.m, [&](int j) { return w.primal[j] + (ROUNDING * sign(j) * rows[j]); });
 }
 
 // From w.u, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v. margin: (m), becomes
@@ -209,8 +202,7 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         a.state[j] = splat(generic(j));
         length += a.state[j] * a.state[j];
     }
-    for (int j = 0; j < S.m; j++)
-        a.state[j] /= sqrt(length);
+    fill(a.state, S.m, [&](int j) { return a.state[j] / (sqrt(length)); });
     size = select(size > 0.0, size, splat(1));
     for (int i = 0; i < S.n; i++) {
         a.p[i] = Value{};
@@ -225,10 +217,8 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         Mask better = improving & (left < best);
         Mask worse = improving & ~better;
         if (any(worse)) {
-            for (int i = 0; i < S.n; i++)
-                a.p[i] = select(worse, a.p_before[i], a.p[i]);
-            for (int j = 0; j < S.m; j++)
-                a.zeta[j] = select(worse, a.zeta_before[j], a.zeta[j]);
+            fill(a.p, S.n, [&](int i) { return select(worse, a.p_before[i], a.p[i]); });
+            fill(a.zeta, S.m, [&](int j) { return select(worse, a.zeta_before[j], a.zeta[j]); });
         }
         seen.corrections += select(improving, splat(1), Value{});
         best = select(better, left, best);

@@ -20,21 +20,17 @@ const double SIDES_DIFFER = 1e-2;          // beyond this no smooth change could
 inline Value gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w, const Pack *x_bar,
                                     const Pack *y_bar, const DataGradient &at) {
     Pack *diagonal = w.scratch, *p = w.dx, *v = w.du;
-    for (int i = 0; i < S.n; i++)
-        diagonal[i] = splat(SIGMA);
+    fill(diagonal, S.n, [&](int) { return splat(SIGMA); });
     for (int e = 0; e < S.nnz_P; e++)
         if (S.P_row[e] == S.P_column[e])
             diagonal[S.P_row[e]] += w.P[e];
     for (int j = 0; j < S.m; j++)
         for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
             diagonal[S.A_column[e]] += w.R[j] * w.A[e] * w.A[e];
-    for (int i = 0; i < S.n; i++)
-        p[i] = x_bar[i] / diagonal[i];
+    fill(p, S.n, [&](int i) { return x_bar[i] / diagonal[i]; });
     multiply_A(S, w.A, p, v);
-    for (int j = 0; j < S.m; j++)
-        v[j] = w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j];
-    for (int i = 0; i < S.n; i++)
-        p[i] *= w.columns[i];
+    fill(v, S.m, [&](int j) { return w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j]; });
+    fill(p, S.n, [&](int i) { return p[i] * w.columns[i]; });
     const Value all = squared_norm(p, S.n) + squared_norm(v, S.m);
     return sqrt(max(squared_norm_on_moving(S, Y, {p, v, at.x, at.y}), FAINT * FAINT * all));
 }
@@ -63,10 +59,8 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
 
 // p (n) and v (m), or steps of x and y, from equilibrated units.
 inline void into_own_units(const Shape &S, const Workspace &w, Pack *p, Pack *v) {
-    for (int i = 0; i < S.n; i++)
-        p[i] *= w.columns[i];
-    for (int j = 0; j < S.m; j++)
-        v[j] *= w.rows[j];
+    fill(p, S.n, [&](int i) { return p[i] * w.columns[i]; });
+    fill(v, S.m, [&](int j) { return v[j] * w.rows[j]; });
 }
 
 // An adjoint in the program's own units and its state, put aside in w.found while others are tried.
@@ -74,8 +68,7 @@ struct Kept {
     Pack *p, *v, *u;
 
     Kept(const Shape &S, Workspace &w, const AdjointVectors &a) : p(w.found), v(p + S.n), u(v + S.m) {
-        for (int i = 0; i < S.n; i++)
-            p[i] = a.p[i];
+        fill(p, S.n, [&](int i) { return a.p[i]; });
         for (int j = 0; j < S.m; j++) {
             v[j] = w.y[j];
             u[j] = w.u[j];
@@ -84,15 +77,12 @@ struct Kept {
 
     // Leaves in a.p and w.y how far they are from what is kept.
     void subtract(const Shape &S, Workspace &w, AdjointVectors &a) const {
-        for (int i = 0; i < S.n; i++)
-            a.p[i] -= p[i];
-        for (int j = 0; j < S.m; j++)
-            w.y[j] -= v[j];
+        fill(a.p, S.n, [&](int i) { return a.p[i] - p[i]; });
+        fill(w.y, S.m, [&](int j) { return w.y[j] - v[j]; });
     }
 
     void restore(const Shape &S, Workspace &w, AdjointVectors &a) const {
-        for (int i = 0; i < S.n; i++)
-            a.p[i] = p[i];
+        fill(a.p, S.n, [&](int i) { return p[i]; });
         for (int j = 0; j < S.m; j++) {
             w.y[j] = v[j];
             w.u[j] = u[j];
@@ -153,16 +143,12 @@ inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, co
             add(Y.A, Y.which_A[i], -dy[row] * beside[S.A_column[Y.which_A[i]]]);
         }
     };
-    auto clear = [&] {
-        for (int e = 0; e < Y.entries; e++)
-            sums[e] = Value{};
-    };
-    clear();
+    clear(sums, Y.entries);
     for (int i = 0; i < Y.moving_b; i++)
         add(Y.b, Y.which_b[i], dy[Y.which_b[i]]);
     add_A(at.x);
     const Mask apart = infinity_norm(sums, Y.entries) > FELT * largest;
-    clear();
+    clear(sums, Y.entries);
     add_A(at.p);
     const Value unit = max(infinity_norm(dy, S.m), splat(2.3e-308));
     const Value change = sqrt(squared_norm(sums, Y.entries)) * (infinity_norm(at.y, S.m) / unit);
@@ -175,8 +161,7 @@ inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, co
 inline Value change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
                             const Progress &progress, const Pack *y_given, DataGradient at) {
     const Kept kept(S, w, a);
-    for (int j = 0; j < S.m; j++)
-        w.u[j] += w.step[S.N + j];
+    fill(w.u, S.m, [&](int j) { return w.u[j] + (w.step[S.N + j]); });
     const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
     kept.subtract(S, w, a);
     const DataGradient by_point{kept.p, kept.v, w.step, w.step + S.n};
@@ -189,8 +174,7 @@ inline Value change_by_step(const Shape &S, const Layout &Y, Workspace &w, Adjoi
 // u may be off by `du`; and whether there is one.
 inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const Pack *du, Screened &seen) {
     Pack *off = w.scratch;
-    for (int j = 0; j < S.m; j++)
-        off[j] = abs(du[j]);
+    fill(off, S.m, [&](int j) { return abs(du[j]); });
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
         spread_largest(off + at, S.rows_of(cone));
     seen.margin = splat(infinite());
@@ -215,8 +199,7 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
          *dv = w.primal;
     const bool turns = S.curved() && S.m > 0;
     if (S.m > 0) {
-        for (int i = 0; i < S.n; i++)
-            dx[i] = a.step[i];
+        fill(dx, S.n, [&](int i) { return a.step[i]; });
         for (int j = 0; j < S.m; j++) {
             w.turned[j] = -w.primal[j];
             dy[j] = w.E[j] * a.step[S.n + j];
@@ -225,8 +208,7 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         find_kinks(S, w, margin, du, seen);
         out_of_frame(S, w.frame, dy, dy);
     } else {
-        for (int i = 0; i < S.n; i++)
-            dx[i] = Value{};
+        clear(dx, S.n);
     }
     if (turns)
         turn_of_projection(S, w, a, du, y_given, rho);
@@ -235,19 +217,17 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     into_own_units(S, w, dp, dv);
     into_own_units(S, w, a.p, w.y);
     const Value change = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}));
-    for (int i = 0; i < S.n; i++)
-        a.upper[i] = dp[i] = Value{};
-    for (int j = 0; j < S.m; j++)
-        a.lower[j] = dv[j] = Value{};
+    clear(a.upper, S.n);
+    clear(dp, S.n);
+    clear(a.lower, S.m);
+    clear(dv, S.m);
     if (turns) {
         change_of_adjoint(S, w, a, rho, dp, dv);
         into_own_units(S, w, dp, dv);
     }
     into_own_units(S, w, dx, dy);
-    for (int i = 0; i < S.n; i++)
-        dx[i] *= progress.size;
-    for (int j = 0; j < S.m; j++)
-        dy[j] *= progress.size;
+    fill(dx, S.n, [&](int i) { return dx[i] * progress.size; });
+    fill(dy, S.m, [&](int j) { return dy[j] * progress.size; });
     const DataGradient by_point{a.p, w.y, dx, dy};
     const Value share = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}, &by_point));
     const Value gradient = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, x, y}));

@@ -33,14 +33,11 @@ inline Value certificate_ratio(Value violation, Value gain) {
 // The residual of dy (m), which is projected onto K*, as a proof that nothing is feasible. Uses w.turned,
 // w.scratch.
 inline Value infeasibility(const Shape &S, Workspace &w, Pack *dy) {
-    for (int j = 0; j < S.m; j++)
-        w.turned[j] = -dy[j];
+    fill(w.turned, S.m, [&](int j) { return -dy[j]; });
     project(S, w.roots, w.turned, w.scratch, none());
-    for (int j = 0; j < S.m; j++)
-        dy[j] += w.scratch[j];
+    fill(dy, S.m, [&](int j) { return dy[j] + w.scratch[j]; });
     Pack *Aty = w.scratch;
-    for (int i = 0; i < S.n; i++)
-        Aty[i] = Value{};
+    clear(Aty, S.n);
     add_A_transposed(S, w.A, dy, Aty);
     Value violation{};
     for (int i = 0; i < S.n; i++)
@@ -54,8 +51,7 @@ inline Value unboundedness(const Shape &S, Workspace &w, const Pack *dx) {
     Pack *Pdx = w.scratch, *inside = w.scratch + S.N;
     multiply_P(S, w.P, dx, Pdx);
     multiply_A(S, w.A, dx, w.turned);
-    for (int j = 0; j < S.m; j++)
-        w.turned[j] = -w.turned[j];
+    fill(w.turned, S.m, [&](int j) { return -w.turned[j]; });
     project(S, w.roots, w.turned, inside, none());
     Value violation{}, curvature = dot(dx, Pdx, S.n), descent = -product_beyond_rounding(w.q, dx, S.n);
     for (int i = 0; i < S.n; i++)

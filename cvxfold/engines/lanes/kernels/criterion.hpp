@@ -52,22 +52,16 @@ struct Sizes {
 // |A||x| + |s| + |b| into `rows` (m) and |P||x| + |A|'|y| + |q| into `columns` (n), at w.Px = P x.
 CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &of, Pack *rows,
                                Pack *columns) {
-    for (int i = 0; i < S.n; i++)
-        columns[i] = abs(w.q[i]);
-    for (int e = 0; e < S.nnz_P; e++) {
-        const int row = S.P_row[e], column = S.P_column[e];
-        columns[row] += abs(w.P[e] * w.x[column]);
-        if (row != column)
-            columns[column] += abs(w.P[e] * w.x[row]);
-    }
+    fill(columns, S.n, [&](int i) { return abs(w.q[i]); });
+    add_over_P(S, columns, [&](int e, int j) { return abs(w.P[e] * w.x[j]); });
     for (int j = 0; j < S.m; j++) {
-        Value sum = abs(w.s[j]) + abs(w.b[j]);
         const Value y = abs(w.y[j]);
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
-            sum += abs(w.A[e] * w.x[S.A_column[e]]);
-            columns[S.A_column[e]] += abs(w.A[e]) * y;
-        }
-        rows[j] = sum;
+        rows[j] = fold(
+            S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
+            [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); },
+            [](Value sum, Value term) { return sum + term; });
+        change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
     }
     const Mask both = (of.q > 0.0) & (of.P > 0.0);
     const Value natural_x = select(both, min(of.b, of.q / max(of.P, splat(2.3e-308))), of.b);
@@ -75,10 +69,11 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
     const Value unit_row = FLOOR * of.A * max(select(both, natural_x, Value{}), of.x);
     const Value row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of.A * of.x));
     const Value column = max(unit, UNSAID * infinity_norm(columns, S.n));
-    for (int j = 0; j < S.m; j++)
-        rows[j] = select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]);
-    for (int i = 0; i < S.n; i++)
-        columns[i] = select(w.q[i] == 0.0, max(columns[i], select(w.Px[i] == 0.0, column, unit)), columns[i]);
+    fill(rows, S.m,
+         [&](int j) { return select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]); });
+    fill(columns, S.n, [&](int i) {
+        return select(w.q[i] == 0.0, max(columns[i], select(w.Px[i] == 0.0, column, unit)), columns[i]);
+    });
 }
 
 // The number that is held against the tolerance `eps`, at what `residual` and `measure` found. Uses w.du,

@@ -17,8 +17,7 @@ inline void restore_points(const Shape &S, Workspace &w, const Block &kept) {
     decompose(S, w, w.u);
     Pack *x = w.own, *y = x + S.n, *s = y + S.m;
     const Value size = *kept.size;
-    for (int i = 0; i < S.n; i++)
-        x[i] = w.x[i] * w.columns[i] * size;
+    fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
     for (int j = 0; j < S.m; j++) {
         y[j] = w.y[j] * w.rows[j] * size;
         s[j] = w.s[j] / w.rows[j] * size;
@@ -65,10 +64,8 @@ struct Differentiating {
     }
 
     void load_gradients(const Workspace &w, Pack *x_bar, Pack *y_bar, int pack) const {
-        for (int i = 0; i < S.n; i++)
-            x_bar[i] = Value{};
-        for (int j = 0; j < S.m; j++)
-            y_bar[j] = Value{};
+        clear(x_bar, S.n);
+        clear(y_bar, S.m);
         const int32_t *index = Y.output_index;
         const double *scale = Y.output_scale;
         for (int k = 0; k < Y.outputs; k++) {
@@ -86,10 +83,8 @@ struct Differentiating {
             index += size;
             scale += size;
         }
-        for (int i = 0; i < S.n; i++)
-            x_bar[i] *= w.columns[i];
-        for (int j = 0; j < S.m; j++)
-            y_bar[j] *= w.rows[j];
+        fill(x_bar, S.n, [&](int i) { return x_bar[i] * w.columns[i]; });
+        fill(y_bar, S.m, [&](int j) { return y_bar[j] * w.rows[j]; });
     }
 
     void store(int k, int instance, const Pack *from, int size, int lane) const {

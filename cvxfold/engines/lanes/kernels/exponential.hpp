@@ -154,8 +154,8 @@ CVXFOLD_LONG void look(Value r, Value s, Value t, Value &root, Pack projection[3
     Value diagonal[3] = {select(in_K | b.face, one, zero), select(in_K, one, zero),
                          select(in_K | up, one, zero)};
     const Value u[3] = {r, s, t};
-    for (int i = 0; i < 3; i++)
-        projection[i] = select(valid, size * select(flat, diagonal[i] * u[i], p[i]), u[i] * size);
+    fill(projection, 3,
+         [&](int i) { return select(valid, size * select(flat, diagonal[i] * u[i], p[i]), u[i] * size); });
     if (!frame)
         return;
     Value vv = v[0] * v[0] + v[1] * v[1] + v[2] * v[2], ww = w[0] * w[0] + w[1] * w[1] + w[2] * w[2];

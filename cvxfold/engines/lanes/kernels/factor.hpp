@@ -2,7 +2,7 @@
 // (Vanderbei, "Symmetric quasidefinite matrices", 1995), and solutions with it.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 #include "shape.hpp"
 
 #if defined(__clang__)
@@ -15,6 +15,11 @@
 
 namespace cvxfold {
 
+const int HALF_AHEAD = AHEAD > 1 ? AHEAD / 2 : 1; // rows of a panel, of which several columns are read
+
+// Whether numbers are so far away that some are read before any is written.
+template <typename Number> constexpr bool FAR = AHEAD > 1 && sizeof(Number) == sizeof(Pack);
+
 template <typename Number> struct FactorOf {
     Number *L, *D, *inverse_D;
 };
@@ -26,7 +31,7 @@ using Factor = FactorOf<Pack>;
 template <typename Number, typename Change>
 inline void each_row(const Shape &S, int first, int from, int length, Change change) {
     const int32_t *rows = S.L_row + first;
-    if constexpr (sizeof(Number) == sizeof(Value)) {
+    if constexpr (sizeof(Number) == sizeof(Pack)) {
         for (int i = from; i < length; i++)
             change(i, rows[i]);
     } else {
@@ -39,6 +44,30 @@ inline void each_row(const Shape &S, int first, int from, int length, Change cha
             i = end;
         }
     }
+}
+
+// The rows of a panel from `from` on, some of them read before any is written.
+template <int RUN, int COUNT, typename Number>
+inline void update_rows(const int32_t *rows, int from, int length, const Number *const *column,
+                        const Number (*factor)[COUNT], Number *const *to) {
+    in_runs(from, length, [&](int first, auto run) {
+        constexpr int SOME = run.value < HALF_AHEAD ? run.value : HALF_AHEAD;
+        for (int part = first; part < first + run.value; part += SOME) {
+            Value sum[SOME][COUNT], entry[SOME][RUN];
+            for (int i = 0; i < SOME; i++) {
+                for (int k = 0; k < RUN; k++)
+                    entry[i][k] = column[k][part + i];
+                for (int c = 0; c < COUNT; c++)
+                    sum[i][c] = to[c][rows[part + i]];
+            }
+            for (int i = 0; i < SOME; i++)
+                for (int c = 0; c < COUNT; c++) {
+                    for (int k = 0; k < RUN; k++)
+                        sum[i][c] -= entry[i][k] * factor[k][c];
+                    to[c][rows[part + i]] = sum[i][c];
+                }
+        }
+    });
 }
 
 // What some earlier columns of one pattern do to a panel: RUN columns, COUNT of the panel's columns. Each
@@ -65,6 +94,10 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
                 sum -= column[k][i] * factor[k][c];
             to[c][rows[i]] = sum;
         }
+    if constexpr (FAR<Number>) {
+        update_rows<RUN, COUNT>(rows, COUNT, length, column, factor, to);
+        return;
+    }
     each_row<Number>(S, u.entry[0], COUNT, length, [&](int i, int row) {
         Number entry[RUN];
         for (int k = 0; k < RUN; k++)
@@ -93,6 +126,17 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
     }
 }
 
+// to[index[p]] = from[p] for `first` <= p < `end`.
+template <typename Number>
+inline void copy_to(Number *__restrict to, const int32_t *index, int first, int end,
+                    const Number *__restrict from) {
+    if constexpr (FAR<Number>)
+        change_at(to, index, first, end, [&](int p, Value) { return from[p]; });
+    else
+        for (int p = first; p < end; p++)
+            to[index[p]] = from[p];
+}
+
 // Panel by panel from the left; a panel is up to four neighbouring columns of one pattern.
 //
 // 1. K's columns. 2. What earlier columns do to them. 3. What the panel's columns do to each other, and L.
@@ -105,8 +149,8 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *__restrict K, F
         const Panel &P = S.panel[panel];
         const int end = P.first + P.count;
         for (int j = P.first; j < end; j++) // 1
-            for (int p = S.K_start[j]; p < S.K_start[j + 1]; p++)
-                target[static_cast<size_t>(j - P.first) * S.N + S.K_row[p]] = K[p];
+            copy_to(target + static_cast<size_t>(j - P.first) * S.N, S.K_row, S.K_start[j], S.K_start[j + 1],
+                    K);
         for (int u = P.begin; u < P.end; u++) { // 2
             const Panel::Update &update = S.update[u];
             if (update.run == 4)
@@ -124,15 +168,25 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *__restrict K, F
             f.D[j] = pivot;
             f.inverse_D[j] = inverse;
             own[j] = Number{};
-            each_row<Number>(S, first, 0, length, [&](int i, int row) {
-                L[i] = own[row] * inverse;
-                own[row] = Number{};
-            });
+            if constexpr (FAR<Number>) {
+                fill(L, length, [&](int i) { return own[S.L_row[first + i]] * inverse; });
+                for (int i = 0; i < length; i++)
+                    own[S.L_row[first + i]] = Number{};
+            } else {
+                each_row<Number>(S, first, 0, length, [&](int i, int row) {
+                    L[i] = own[row] * inverse;
+                    own[row] = Number{};
+                });
+            }
             for (int c = j + 1; c < end; c++) { // row c is entry c - j - 1 of this column
                 Number *other = target + static_cast<size_t>(c - P.first) * S.N;
                 const Number factor = L[c - j - 1] * pivot;
-                each_row<Number>(S, first, c - j - 1, length,
-                                 [&](int i, int row) { other[row] -= L[i] * factor; });
+                if constexpr (FAR<Number>)
+                    change_at(other, S.L_row + first, c - j - 1, length,
+                              [&](int i, Value old) { return old - L[i] * factor; });
+                else
+                    each_row<Number>(S, first, c - j - 1, length,
+                                     [&](int i, int row) { other[row] -= L[i] * factor; });
             }
         }
     }
@@ -176,25 +230,36 @@ inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *
 // C right-hand sides at once, in place, in the elimination order: right[i * C + c].
 template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *__restrict right) {
     const Pack *__restrict L = f.L;
+    const int32_t *__restrict rows = S.L_row, *__restrict starts = S.L_start;
     for (int j = 0; j < S.N; j++) {
         Value known[C];
         for (int c = 0; c < C; c++)
             known[c] = right[j * C + c];
-        for (int p = S.L_start[j]; p < S.L_start[j + 1]; p++) {
-            Pack *to = right + S.L_row[p] * C;
-            for (int c = 0; c < C; c++)
-                to[c] -= L[p] * known[c];
-        }
+        in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
+            Value next[run.value][C];
+            for (int k = 0; k < run.value; k++)
+                for (int c = 0; c < C; c++)
+                    next[k][c] = right[rows[first + k] * C + c] - L[first + k] * known[c];
+            for (int k = 0; k < run.value; k++)
+                for (int c = 0; c < C; c++)
+                    right[rows[first + k] * C + c] = next[k][c];
+        });
     }
     for (int j = S.N - 1; j >= 0; j--) {
         Value sum[C];
         for (int c = 0; c < C; c++)
             sum[c] = right[j * C + c] * f.inverse_D[j];
-        for (int p = S.L_start[j]; p < S.L_start[j + 1]; p++) {
-            const Pack *from = right + S.L_row[p] * C;
-            for (int c = 0; c < C; c++)
-                sum[c] -= L[p] * from[c];
-        }
+        in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
+            Value entry[run.value], from[run.value][C];
+            for (int k = 0; k < run.value; k++) {
+                entry[k] = L[first + k];
+                for (int c = 0; c < C; c++)
+                    from[k][c] = right[rows[first + k] * C + c];
+            }
+            for (int k = 0; k < run.value; k++)
+                for (int c = 0; c < C; c++)
+                    sum[c] -= entry[k] * from[k][c];
+        });
         for (int c = 0; c < C; c++)
             right[j * C + c] = sum[c];
     }

@@ -55,8 +55,7 @@ class Anderson {
         const Value norm = sqrt(squares);
         const Mask back = mask & (norm > last_), on = mask & ~back; // 3
         if (any(back)) {
-            for (int j = 0; j < m_; j++)
-                u[j] = select(back, g_[j], u[j]);
+            fill(u, m_, [&](int j) { return select(back, g_[j], u[j]); });
             drop(back);
         }
         last_ = select(back, splat(1e300), norm);
@@ -143,10 +142,8 @@ CVXFOLD_LONG Mask first_order(const Shape &S, const Settings &O, Workspace &w, P
         Mask at_work = mask & ~done;
         const bool plain = !O.accelerated || (check > PLAIN_AFTER && check % 2 == 0);
         for (int step = 0; step < stretch && time_left(); step++) {
-            for (int j = 0; j < S.m; j++)
-                w.du[j] = w.u[j];
-            for (int i = 0; i < S.n; i++)
-                w.x_kept[i] = w.x[i];
+            fill(w.du, S.m, [&](int j) { return w.u[j]; });
+            fill(w.x_kept, S.n, [&](int i) { return w.x[i]; });
             iterate(S, w, w.splitting, O.relaxation, at_work, 1, time_left);
             if (!plain && step + 1 < stretch)
                 anderson.advance(w.du, w.u, at_work);
@@ -158,8 +155,7 @@ CVXFOLD_LONG Mask first_order(const Shape &S, const Settings &O, Workspace &w, P
             w.lambda[j] = w.u[j];
         }
         iterate(S, w, w.splitting, O.relaxation, at_work, 1, [] { return true; }); // for x(u)
-        for (int j = 0; j < S.m; j++)
-            w.u[j] = w.lambda[j];
+        fill(w.u, S.m, [&](int j) { return w.lambda[j]; });
         residual(S, w, progress.rho); // 4
         const Mask reached = at_work & is_solved();
         done |= reached;

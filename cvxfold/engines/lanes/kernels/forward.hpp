@@ -59,10 +59,8 @@ inline Progress at_first(Value rho, Value size) {
 template <typename TimeLeft>
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
                        Mask warm, bool splitting_is_factored, TimeLeft time_left) {
-    for (int i = 0; i < S.n; i++)
-        w.x[i] = select(warm, w.x[i], Value{});
-    for (int j = 0; j < S.m; j++)
-        w.u[j] = select(warm, w.u[j], Value{});
+    fill(w.x, S.n, [&](int i) { return select(warm, w.x[i], Value{}); });
+    fill(w.u, S.m, [&](int j) { return select(warm, w.u[j], Value{}); });
     reset(S, w.roots);
     const Mask cold = mask & ~warm, iterated = O.refine ? cold : mask;
     if (any(iterated) && time_left()) {
@@ -84,13 +82,10 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
 // Tests the last step of F from (x_kept, u_kept) as a certificate.
 inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask mask, Ended &ended) {
     decompose(S, w, w.u_kept);
-    for (int j = 0; j < S.m; j++)
-        w.du[j] = w.y[j];
+    fill(w.du, S.m, [&](int j) { return w.y[j]; });
     decompose(S, w, w.u);
-    for (int j = 0; j < S.m; j++)
-        w.du[j] = w.y[j] - w.du[j];
-    for (int i = 0; i < S.n; i++)
-        w.dx[i] = w.x[i] - w.x_kept[i];
+    fill(w.du, S.m, [&](int j) { return w.y[j] - w.du[j]; });
+    fill(w.dx, S.n, [&](int i) { return w.x[i] - w.x_kept[i]; });
     Value infeasible = infeasibility(S, w, w.du), unbounded = unboundedness(S, w, w.dx);
     Mask no_point = mask & (infeasible <= O.eps_infeasible);
     Mask no_bound = mask & ~no_point & (unbounded <= O.eps_infeasible);
@@ -135,20 +130,16 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         if (!time_left())
             break;
         if (round == ROUND) { // Newton's method may have gone astray
-            for (int i = 0; i < S.n; i++)
-                w.x[i] = select(open, Value{}, w.x[i]);
-            for (int j = 0; j < S.m; j++)
-                w.u[j] = select(open, Value{}, w.u[j]);
+            fill(w.x, S.n, [&](int i) { return select(open, Value{}, w.x[i]); });
+            fill(w.u, S.m, [&](int j) { return select(open, Value{}, w.u[j]); });
         } else if (!O.penalty_is_fixed) {
             rebalance(S, w, open, progress.rho);
         }
         factor_splitting(S, w, w.splitting);
         progress.factorizations += select(open, splat(1), Value{});
         int made = iterate(S, w, w.splitting, O.relaxation, open, round - 1, time_left);
-        for (int i = 0; i < S.n; i++)
-            w.x_kept[i] = w.x[i];
-        for (int j = 0; j < S.m; j++)
-            w.u_kept[j] = w.u[j];
+        fill(w.x_kept, S.n, [&](int i) { return w.x[i]; });
+        fill(w.u_kept, S.m, [&](int j) { return w.u[j]; });
         made += iterate(S, w, w.splitting, O.relaxation, open, 1, time_left);
         total += round;
         progress.iterations += select(open, splat(made), Value{});
@@ -156,18 +147,15 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
             break;
         certify_step(S, O, w, open, ended);
         open &= ended.status == splat(UNCONVERGED);
-        for (int i = 0; i < S.n; i++)
-            w.x_kept[i] = w.x[i];
-        for (int j = 0; j < S.m; j++)
-            w.u_kept[j] = w.u[j];
+        fill(w.x_kept, S.n, [&](int i) { return w.x[i]; });
+        fill(w.u_kept, S.m, [&](int j) { return w.u[j]; });
         progress.regularization = select(open, Value{}, progress.regularization);
         Mask now = newton(S, w, progress, open, NEWTON_STEPS, time_left);
         done |= now;
         open &= ~now;
         for (int i = 0; i < S.n; i++) // F goes on from its own point
             w.x[i] = select(open, w.x_kept[i], w.x[i]);
-        for (int j = 0; j < S.m; j++)
-            w.u[j] = select(open, w.u_kept[j], w.u[j]);
+        fill(w.u, S.m, [&](int j) { return select(open, w.u_kept[j], w.u[j]); });
     }
     return done;
 }

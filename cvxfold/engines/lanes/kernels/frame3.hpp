@@ -4,7 +4,7 @@
 // 1, d with 0 and p x d with a lambda that the curvature of the cone's boundary decides.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 
 namespace cvxfold {
 

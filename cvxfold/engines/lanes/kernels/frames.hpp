@@ -11,8 +11,7 @@ inline Pack *frame_scratch(const Shape &S, Pack *frame) { return frame + S.frame
 // out = Q'a (inward) or Q a, (m), on the rows of curved cones; the others are copied. May work in place.
 template <bool inward> inline void turn_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) {
     Pack *scratch = frame_scratch(S, frame);
-    for (int i = 0; i < S.separable(); i++)
-        out[i] = a[i];
+    fill(out, S.separable(), [&](int i) { return a[i]; });
     int at = S.separable();
     for (int c = 0; c < S.second_order; c++) {
         if (inward)
@@ -50,8 +49,7 @@ inline void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, 
     Pack *scratch = frame_scratch(S, frame);
     const auto each_column = [&](int row, int size, auto rotate) {
         for (int e = 0; e < S.A_start[row + 1] - S.A_start[row]; e++) {
-            for (int i = 0; i < size; i++)
-                column[i] = A[S.A_start[row + i] + e];
+            fill(column, size, [&](int i) { return A[S.A_start[row + i] + e]; });
             rotate();
             for (int i = 0; i < size; i++)
                 rotated[S.A_start[row + i] + e] = column[i];

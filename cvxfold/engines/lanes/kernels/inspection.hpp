@@ -18,10 +18,8 @@ const double NO = 0, PERHAPS = 1, YES = 2;
 
 // The right-hand side of J du = r into column c. Uses w.turned and `upper` (n).
 template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
-    for (int j = 0; j < S.m; j++)
-        w.turned[j] = w.R[j] * r[j];
-    for (int i = 0; i < S.n; i++)
-        upper[i] = Value{};
+    fill(w.turned, S.m, [&](int j) { return w.R[j] * r[j]; });
+    clear(upper, S.n);
     add_A_transposed(S, w.A, w.turned, upper);
     for (int i = 0; i < S.n; i++)
         w.right[S.place[i] * C + c] = -upper[i];
@@ -50,8 +48,7 @@ template <int C> inline void gather_null(const Shape &S, Workspace &w, const Pac
 // du (m) of a solution (dx, z), (N); r: (m), null for zero.
 inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const Pack *r, Pack *du) {
     multiply_A(S, w.A, solution, du);
-    for (int j = 0; j < S.m; j++)
-        du[j] = (r ? Value(r[j]) : Value{}) - du[j];
+    fill(du, S.m, [&](int j) { return (r ? Value(r[j]) : Value{}) - du[j]; });
     into_frame(S, w.frame, du, du);
     for (int j = 0; j < S.m; j++) {
         Value by_multiplier = -solution[S.n + j] / (w.R[j] * max(w.E[j], splat(0.5)));
@@ -72,8 +69,7 @@ inline double sign(int j) { return generic(j) < 0 ? -1 : 1; }
 // |K v| for a v = (dx, z), (N), of length 1, K without regularization. Uses w.turned, w.dx, w.du.
 inline Value null_residual(const Shape &S, Workspace &w, const Pack *v) {
     Pack *dy = w.turned, *upper = w.dx, *lower = w.du, squares{};
-    for (int j = 0; j < S.m; j++)
-        dy[j] = w.E[j] * v[S.n + j];
+    fill(dy, S.m, [&](int j) { return w.E[j] * v[S.n + j]; });
     out_of_frame(S, w.frame, dy, dy);
     multiply_P(S, w.P, v, upper);
     add_A_transposed(S, w.A, dy, upper);
@@ -92,11 +88,9 @@ inline Value moved_multipliers(const Shape &S, Workspace &w, const Pack *null, P
     Pack *du = w.scratch;
     state_of(S, w, null, nullptr, du);
     const Value length = FELT * sqrt(squared_norm(du, S.m));
-    for (int j = 0; j < S.m; j++)
-        dy[j] = w.E[j] * null[S.n + j];
+    fill(dy, S.m, [&](int j) { return w.E[j] * null[S.n + j]; });
     out_of_frame(S, w.frame, dy, dy);
-    for (int j = 0; j < S.m; j++)
-        dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Value{});
+    fill(dy, S.m, [&](int j) { return select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Value{}); });
     return length;
 }
 

@@ -62,8 +62,7 @@ template <typename Visit> inline void each_matrix(const Shape &S, const Point &p
 
 // G, l and the frames. Equalities have G = DELTA.
 inline void scale(const Shape &S, Workspace &w, Point &p) {
-    for (int j = 0; j < S.zero; j++)
-        p.G[j] = splat(DELTA);
+    fill(p.G, S.zero, [&](int) { return splat(DELTA); });
     for (int j = S.zero; j < S.separable(); j++) {
         p.G[j] = p.s[j] / p.y[j];
         p.l[j] = sqrt(p.s[j] * p.y[j]);
@@ -107,8 +106,7 @@ inline void complementarity(const Shape &S, Workspace &w, Point &p, bool correct
 // From d: dx into w.dx, dy and ds = d - W^2 dy.
 inline void step(const Shape &S, Workspace &w, Point &p) {
     const int matrices = semidefinite_rows_begin(S);
-    for (int j = 0; j < S.m; j++)
-        p.work[j] = -w.primal[j] - (j < S.zero || j >= matrices ? Value{} : p.d[j]);
+    fill(p.work, S.m, [&](int j) { return -w.primal[j] - (j < S.zero || j >= matrices ? Value{} : p.d[j]); });
     into_frame(S, w.frame, p.work, p.work);
     for (int j = matrices; j < S.m; j++)
         p.work[j] -= p.d[j];
@@ -118,8 +116,7 @@ inline void step(const Shape &S, Workspace &w, Point &p) {
         w.right[S.place[S.n + j]] = p.work[j];
     solve<1>(S, w.newton, w.right);
     scatter<1>(S, w.right, 0, w.dx, p.dy);
-    for (int j = 0; j < S.m; j++)
-        p.work[j] = p.G[j] * p.dy[j];
+    fill(p.work, S.m, [&](int j) { return p.G[j] * p.dy[j]; });
     for (int j = matrices; j < S.m; j++) {
         p.b[j] = p.dy[j];
         p.a[j] = p.d[j] - p.dy[j];
@@ -181,8 +178,7 @@ inline void factor(const Shape &S, Workspace &w, const Point &p) {
 
 // s and y that minimize |s|^2/2 and |y|^2/2 with the residuals zero, moved into the cones.
 inline void begin(const Shape &S, Workspace &w, Point &p) {
-    for (int j = 0; j < S.m; j++)
-        p.G[j] = j < S.zero ? splat(DELTA) : splat(1);
+    fill(p.G, S.m, [&](int j) { return j < S.zero ? splat(DELTA) : splat(1); });
     assemble(S, w, splat(SIGMA), nullptr, w.A, p.G);
     factorize(S, w.K, w.newton, w.target);
     for (int i = 0; i < S.n; i++)
@@ -191,8 +187,7 @@ inline void begin(const Shape &S, Workspace &w, Point &p) {
         w.right[S.place[S.n + j]] = w.b[j];
     solve<1>(S, w.newton, w.right);
     scatter<1>(S, w.right, 0, p.x, p.y);
-    for (int j = 0; j < S.m; j++)
-        p.s[j] = j < S.zero ? Value{} : -p.y[j];
+    fill(p.s, S.m, [&](int j) { return j < S.zero ? Value{} : -p.y[j]; });
     move_inside(S, w, p, p.s);
     move_inside(S, w, p, p.y);
 }
@@ -222,8 +217,7 @@ CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progres
     Mask running = mask;
     for (int iteration = 0; iteration < MOST && time_left(); iteration++) {
         multiply_P(S, w.P, p.x, w.Px); // 1
-        for (int i = 0; i < S.n; i++)
-            w.dual[i] = w.Px[i] + w.q[i];
+        fill(w.dual, S.n, [&](int i) { return w.Px[i] + w.q[i]; });
         add_A_transposed(S, w.A, p.y, w.dual);
         multiply_A(S, w.A, p.x, w.primal);
         Value mu{};
@@ -250,18 +244,15 @@ CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progres
         complementarity(S, w, p, true, centring * mu); // 4
         step(S, w, p);
         length = min(SHORT_OF_BOUNDARY * longest(S, w, p), splat(1)); // 5
-        for (int i = 0; i < S.n; i++)
-            p.x[i] = select(running, p.x[i] + length * w.dx[i], p.x[i]);
+        fill(p.x, S.n, [&](int i) { return select(running, p.x[i] + length * w.dx[i], p.x[i]); });
         for (int j = 0; j < S.m; j++) {
             p.y[j] = select(running, p.y[j] + length * p.dy[j], p.y[j]);
             if (j >= S.zero)
                 p.s[j] = select(running, p.s[j] + length * p.ds[j], p.s[j]);
         }
     }
-    for (int i = 0; i < S.n; i++)
-        w.x[i] = select(mask, p.x[i], w.x[i]);
-    for (int j = 0; j < S.m; j++)
-        w.u[j] = select(mask, p.s[j] - p.y[j] / w.R[j], w.u[j]);
+    fill(w.x, S.n, [&](int i) { return select(mask, p.x[i], w.x[i]); });
+    fill(w.u, S.m, [&](int j) { return select(mask, p.s[j] - p.y[j] / w.R[j], w.u[j]); });
 }
 
 } // namespace cvxfold

@@ -26,12 +26,12 @@ struct Layout {
 };
 
 CVXFOLD_LONG void apply(const Map &map, int rows, const Pack *parameters, Pack *out) {
-    for (int row = 0; row < rows; row++) {
+    fill(out, rows, [&](int row) {
         Value sum = splat(map.constant[row]);
         for (int e = map.start[row]; e < map.start[row + 1]; e++)
             sum += map.weight[e] * parameters[map.index[e]];
-        out[row] = sum;
-    }
+        return sum;
+    });
 }
 
 inline void add_transposed(const Map &map, int row, Value gradient, Pack *parameters) {
@@ -90,8 +90,7 @@ CVXFOLD_LONG Value squared_norm_on_moving(const Shape &S, const Layout &Y, const
 
 // The gradient on the parameters, (entries).
 CVXFOLD_LONG void pull_back(const Shape &S, const Layout &Y, const DataGradient &g, Pack *parameters) {
-    for (int e = 0; e < Y.entries; e++)
-        parameters[e] = Value{};
+    clear(parameters, Y.entries);
     for (int i = 0; i < Y.moving_q; i++)
         add_transposed(Y.q, Y.which_q[i], -g.p[Y.which_q[i]], parameters);
     for (int i = 0; i < Y.moving_b; i++)

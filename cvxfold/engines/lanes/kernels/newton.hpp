@@ -45,21 +45,18 @@ const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the mer
 // The step from w.dual and w.primal into w.dx and w.du.
 inline void newton_direction(const Shape &S, Workspace &w, Value delta) {
     into_frame(S, w.frame, w.primal, w.turned);
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i]] = -w.dual[i];
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j]] = -w.E[j] * w.turned[j];
+    change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return -w.dual[i]; });
+    change_at(w.right, S.place + S.n, 0, S.m, [&](int j, Value) { return -w.E[j] * w.turned[j]; });
     solve<1>(S, w.newton, w.right);
-    for (int i = 0; i < S.n; i++)
-        w.dx[i] = w.right[S.place[i]];
+    fill(w.dx, S.n, [&](int i) { return w.right[S.place[i]]; });
     multiply_A(S, w.A, w.dx, w.du);
     into_frame(S, w.frame, w.du, w.du);
-    for (int j = 0; j < S.m; j++) {
+    fill(w.du, S.m, [&](int j) {
         Value z = w.right[S.place[S.n + j]];
         Value by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
         Value by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
-        w.du[j] = select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
-    }
+        return select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
+    });
     out_of_frame(S, w.frame, w.du, w.du);
 }
 
@@ -91,18 +88,14 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         }
         progress.newton_steps += select(at_work, splat(1), Value{});
         newton_direction(S, w, max(progress.regularization, splat(DELTA))); // 2
-        for (int i = 0; i < S.n; i++)
-            w.x_before[i] = w.x[i];
-        for (int j = 0; j < S.m; j++)
-            w.u_before[j] = w.u[j];
+        fill(w.x_before, S.n, [&](int i) { return w.x[i]; });
+        fill(w.u_before, S.m, [&](int j) { return w.u[j]; });
         Value length = splat(1), taken{}; // 3
         Mask seeking = at_work, stalled = none();
         Residual next = now;
         for (int attempt = 0; attempt < LENGTHS; attempt++) {
-            for (int i = 0; i < S.n; i++)
-                w.x[i] = select(seeking, w.x_before[i] + length * w.dx[i], w.x[i]);
-            for (int j = 0; j < S.m; j++)
-                w.u[j] = select(seeking, w.u_before[j] + length * w.du[j], w.u[j]);
+            fill(w.x, S.n, [&](int i) { return select(seeking, w.x_before[i] + length * w.dx[i], w.x[i]); });
+            fill(w.u, S.m, [&](int j) { return select(seeking, w.u_before[j] + length * w.du[j], w.u[j]); });
             next = residual(S, w, progress.rho);
             Mask lower = (next.merit < now.merit * 0.9999) | (next.relative < EXACT);
             taken = select(seeking & lower, length, taken);
@@ -116,10 +109,8 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         }
         Mask back = seeking | stalled;
         if (any(back)) {
-            for (int i = 0; i < S.n; i++)
-                w.x[i] = select(back, w.x_before[i], w.x[i]);
-            for (int j = 0; j < S.m; j++)
-                w.u[j] = select(back, w.u_before[j], w.u[j]);
+            fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
+            fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
             next = residual(S, w, progress.rho);
         }
         fell = select(at_work, next.merit / max(now.merit, splat(1e-300)), fell);

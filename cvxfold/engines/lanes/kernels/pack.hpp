@@ -17,7 +17,7 @@
 namespace cvxfold {
 
 // Instances that the operations of a pack serve, and instances whose numbers lie side by side.
-constexpr int W = CVXFOLD_WIDTH, LANES = W;
+constexpr int W = CVXFOLD_WIDTH, LANES = W, AHEAD = 1;
 static_assert(W >= 2 && (W & (W - 1)) == 0, "a pack holds a power of two of numbers");
 
 typedef double Pack __attribute__((vector_size(W * 8)));

@@ -1,66 +1,69 @@
 // Products with A and P as they are stored.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 #include "shape.hpp"
 
 namespace cvxfold {
 
 // out = A x, (m).
 inline void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack *out) {
-    for (int row = 0; row < S.m; row++) {
-        Value sum{};
-        for (int e = S.A_start[row]; e < S.A_start[row + 1]; e++)
-            sum += A[e] * x[S.A_column[e]];
-        out[row] = sum;
-    }
+    for (int row = 0; row < S.m; row++)
+        out[row] = sum_of(S.A_start[row], S.A_start[row + 1], [&](int e) { return A[e] * x[S.A_column[e]]; });
 }
 
 // out += A'y, (n).
 inline void add_A_transposed(const Shape &S, const Pack *A, const Pack *y, Pack *out) {
     for (int row = 0; row < S.m; row++) {
         const Value factor = y[row];
-        for (int e = S.A_start[row]; e < S.A_start[row + 1]; e++)
-            out[S.A_column[e]] += A[e] * factor;
+        change_at(out, S.A_column, S.A_start[row], S.A_start[row + 1],
+                  [&](int e, Value sum) { return sum + A[e] * factor; });
     }
+}
+
+// out[i] += term(e, j) for each entry (i, j) of the whole of P, of which e is stored.
+template <typename F> inline void add_over_P(const Shape &S, Pack *out, F term) {
+    in_runs(0, S.nnz_P, [&](int first, auto run) {
+        Value on_row[run.value], on_column[run.value];
+        const int32_t *row = S.P_row + first, *column = S.P_column + first;
+        bool diagonal = true;
+        for (int k = 0; k < run.value; k++) {
+            on_row[k] = term(first + k, column[k]);
+            on_column[k] = term(first + k, row[k]);
+            diagonal &= row[k] == column[k];
+        }
+        if (diagonal) {
+            for (int k = 0; k < run.value; k++)
+                on_row[k] += out[row[k]];
+            for (int k = 0; k < run.value; k++)
+                out[row[k]] = on_row[k];
+        } else {
+            for (int k = 0; k < run.value; k++) {
+                out[row[k]] += on_row[k];
+                if (row[k] != column[k])
+                    out[column[k]] += on_column[k];
+            }
+        }
+    });
 }
 
 // out = P x, (n).
 inline void multiply_P(const Shape &S, const Pack *P, const Pack *x, Pack *out) {
-    for (int i = 0; i < S.n; i++)
-        out[i] = Value{};
-    for (int e = 0; e < S.nnz_P; e++) {
-        const int row = S.P_row[e], column = S.P_column[e];
-        if (row == column) {
-            out[row] += P[e] * x[row];
-        } else {
-            const Value before = x[row];
-            out[row] += P[e] * x[column];
-            out[column] += P[e] * before;
-        }
-    }
+    clear(out, S.n);
+    add_over_P(S, out, [&](int e, int j) { return P[e] * x[j]; });
 }
 
 // The largest |v_i|, NaN where one is.
 inline Value infinity_norm(const Pack *v, int size) {
-    Value norm{};
-    for (int i = 0; i < size; i++)
-        norm = largest(norm, abs(v[i]));
-    return norm;
+    return largest_of(0, size, [&](int i) { return abs(v[i]); });
 }
 
 inline Value squared_norm(const Pack *v, int size) {
-    Value sum{};
-    for (int i = 0; i < size; i++)
-        sum += v[i] * v[i];
-    return sum;
+    return sum_of(0, size, [&](int i) { return v[i] * v[i]; });
 }
 
 inline Value dot(const Pack *a, const Pack *b, int size) {
-    Value sum{};
-    for (int i = 0; i < size; i++)
-        sum += a[i] * b[i];
-    return sum;
+    return sum_of(0, size, [&](int i) { return a[i] * b[i]; });
 }
 
 } // namespace cvxfold

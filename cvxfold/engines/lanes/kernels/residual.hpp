@@ -15,38 +15,31 @@ struct Residual {
 const double EQUALITY_PENALTY = 10; // times rho on the zero cone
 
 inline void set_penalty(const Shape &S, Workspace &w, Value rho) {
-    for (int j = 0; j < S.m; j++)
-        w.R[j] = j < S.zero ? rho * EQUALITY_PENALTY : rho;
+    fill(w.R, S.m, [&](int j) { return j < S.zero ? rho * EQUALITY_PENALTY : rho; });
 }
 
 // s = Pi_K(u) and y = R (s - u) (Moreau's decomposition).
 inline void decompose(const Shape &S, Workspace &w, const Pack *u) {
     project(S, w.roots, u, w.s, none());
-    for (int j = 0; j < S.m; j++)
-        w.y[j] = w.R[j] * (w.s[j] - u[j]);
+    fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - u[j]); });
 }
 
 // At x = w.x and u = w.u; leaves s, y, both residuals and Px in w.
 CVXFOLD_LONG Residual residual(const Shape &S, Workspace &w, Value rho) {
     decompose(S, w, w.u);
     multiply_P(S, w.P, w.x, w.Px);
-    for (int i = 0; i < S.n; i++)
-        w.dual[i] = Value{};
+    clear(w.dual, S.n);
     add_A_transposed(S, w.A, w.y, w.dual);
     multiply_A(S, w.A, w.x, w.primal);
-    Value dual_terms = splat(1), primal_terms = splat(1), dual{}, primal{}, dual_squares{}, primal_squares{};
-    for (int i = 0; i < S.n; i++) {
-        dual_terms = max(dual_terms, max(abs(w.Px[i]), abs(w.dual[i])));
-        w.dual[i] += w.Px[i] + w.q[i];
-        dual = largest(dual, abs(w.dual[i]));
-        dual_squares += w.dual[i] * w.dual[i];
-    }
-    for (int j = 0; j < S.m; j++) {
-        primal_terms = max(primal_terms, max(abs(w.primal[j]), abs(w.s[j])));
-        w.primal[j] += w.s[j] - w.b[j];
-        primal = largest(primal, abs(w.primal[j]));
-        primal_squares += w.primal[j] * w.primal[j];
-    }
+    const auto larger = [](Value so_far, Value value) { return max(so_far, value); };
+    const Value dual_terms =
+        fold(0, S.n, splat(1), [&](int i) { return max(abs(w.Px[i]), abs(w.dual[i])); }, larger);
+    const Value primal_terms =
+        fold(0, S.m, splat(1), [&](int j) { return max(abs(w.primal[j]), abs(w.s[j])); }, larger);
+    fill(w.dual, S.n, [&](int i) { return w.dual[i] + (w.Px[i] + w.q[i]); });
+    fill(w.primal, S.m, [&](int j) { return w.primal[j] + (w.s[j] - w.b[j]); });
+    const Value dual = infinity_norm(w.dual, S.n), primal = infinity_norm(w.primal, S.m);
+    const Value dual_squares = squared_norm(w.dual, S.n), primal_squares = squared_norm(w.primal, S.m);
     Residual r;
     r.relative = largest(dual / dual_terms, primal / primal_terms);
     r.merit = sqrt(dual_squares + rho * rho * primal_squares);

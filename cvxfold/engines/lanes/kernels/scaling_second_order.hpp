@@ -82,16 +82,14 @@ inline void scale(int size, const Pack *s, const Pack *y, Pack *G, Pack *l, Pack
     for (int i = 2; i < size; i++)
         G[i] = eta2;
     second_order::into_frame(size, frame, y, l);
-    for (int i = 0; i < size; i++)
-        l[i] *= sqrt(G[i]);
+    fill(l, size, [&](int i) { return l[i] * (sqrt(G[i])); });
     second_order::out_of_frame(size, frame, l, l);
 }
 
 // out = W a (power = 1) or W^-1 a (power = -1) on the rows of one second-order cone.
 inline void apply_W(int size, const Pack *frame, const Pack *G, const Pack *a, Pack *out, int power) {
     second_order::into_frame(size, frame, a, out);
-    for (int i = 0; i < size; i++)
-        out[i] = power > 0 ? out[i] * sqrt(G[i]) : out[i] / sqrt(G[i]);
+    fill(out, size, [&](int i) { return power > 0 ? out[i] * sqrt(G[i]) : out[i] / sqrt(G[i]); });
     second_order::out_of_frame(size, frame, out, out);
 }
 
@@ -106,8 +104,7 @@ struct Corrector {
         apply_W(size, frame, G, dy, b, 1);
         multiply(size, a, b, e);
         multiply(size, l, l, a);
-        for (int i = 0; i < size; i++)
-            e[i] = -a[i] - e[i];
+        fill(e, size, [&](int i) { return -a[i] - e[i]; });
         e[0] += centre;
         divide(size, l, e, a);
         apply_W(size, frame, G, a, d, 1);

@@ -42,11 +42,9 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
     cholesky(order, L);
     semidefinite::unpack(order, y, Y);
     semidefinite::turn(order, L, true, Y, half, product);
-    for (int i = 0; i < size; i++)
-        M[i] = splat(i % (order + 1) == 0 ? 1 : 0);
+    fill(M, size, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
     semidefinite::rotate_to_diagonal(order, product, M);
-    for (int j = 0; j < order; j++)
-        l[j] = sqrt(max(product[j * order + j], splat(1e-300)));
+    fill(l, order, [&](int j) { return sqrt(max(product[j * order + j], splat(1e-300))); });
     for (int i = 0; i < order; i++)
         for (int j = 0; j < order; j++) {
             Value sum{};
@@ -120,8 +118,7 @@ inline Value to_boundary(int order, const Pack *l, const Pack *a, Value most, Pa
 // The least eigenvalue of a triangle. U: (order^2), becomes its eigenvectors. scratch: as `eigen` needs it.
 inline Value depth(int order, const Pack *v, Pack *U, Pack *scratch) {
     Pack *w = scratch + 3 * order * order;
-    for (int i = 0; i < order * order; i++)
-        U[i] = splat(i % (order + 1) == 0 ? 1 : 0);
+    fill(U, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
     semidefinite::eigen(order, v, U, w, scratch);
     Value least = w[0];
     for (int i = 1; i < order; i++)

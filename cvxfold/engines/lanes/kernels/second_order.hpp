@@ -6,7 +6,7 @@
 // along z/|z|, D is diagonal. Frame: [sign, 2/h'h, h (d - 1)].
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 
 namespace cvxfold {
 

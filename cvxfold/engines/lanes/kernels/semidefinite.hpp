@@ -8,7 +8,7 @@
 // matrix.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 
 namespace cvxfold {
 
@@ -53,18 +53,15 @@ inline bool is_zero(int size, const Pack *row) {
 // sums without them have the same bits.
 inline void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *half, Pack *Y) {
     const auto u = [&](int i, int j) { return transposed ? U[i * order + j] : U[j * order + i]; };
-    for (int i = 0; i < order * order; i++)
-        Y[i] = Value{};
+    clear(Y, order * order);
     for (int k = 0; k < order; k++) {
         const Pack *row = X + k * order;
         if (is_zero(order, row))
             continue;
-        for (int j = 0; j < order; j++)
-            half[j] = Value{};
+        clear(half, order);
         for (int l = 0; l < order; l++)
             if (any(row[l] != 0.0))
-                for (int j = 0; j < order; j++)
-                    half[j] += row[l] * u(l, j);
+                fill(half, order, [&](int j) { return half[j] + (row[l] * u(l, j)); });
         for (int i = 0; i < order; i++) {
             const Value factor = u(k, i);
             for (int j = i; j < order; j++)
@@ -124,8 +121,7 @@ inline void eigen(int order, const Pack *triangle, Pack *U, Pack *w, Pack *scrat
     unpack(order, triangle, X);
     turn(order, U, true, X, half, Y);
     rotate_to_diagonal(order, Y, U);
-    for (int i = 0; i < order; i++)
-        w[i] = Y[i * order + i];
+    fill(w, order, [&](int i) { return Y[i * order + i]; });
 }
 
 // s = Pi_K(u), from and to scaled triangles. U as in `eigen`.
@@ -137,8 +133,7 @@ CVXFOLD_LONG void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scra
         least = min(least, w[i]);
         w[i] = select(w[i] <= 0.0, Value{}, w[i]);
     }
-    for (int i = 0; i < order * order; i++)
-        X[i] = Value{};
+    clear(X, order * order);
     for (int i = 0; i < order; i++)
         X[i * order + i] = w[i];
     turn(order, U, false, X, half, Y);

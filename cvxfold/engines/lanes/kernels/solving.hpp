@@ -52,11 +52,14 @@ template <typename TimeLeft> struct Solving {
             const double *from[W];
             for (int lane = 0; lane < W; lane++)
                 from[lane] = call.parameters[k] + instances[lane] * call.strides[k];
-            for (int e = 0; e < Y.parameter_sizes[k]; e++, to++) {
+            fill(to, Y.parameter_sizes[k], [&](int e) {
+                Value value;
                 for (int lane = 0; lane < W; lane++)
-                    (*to)[lane] = from[lane][e];
-                sum += 0.0 * *to; // zero, or NaN from then on
-            }
+                    value[lane] = from[lane][e];
+                sum += 0.0 * value; // zero, or NaN from then on
+                return value;
+            });
+            to += Y.parameter_sizes[k];
         }
         return sum == 0.0;
     }
@@ -146,10 +149,8 @@ template <typename TimeLeft> struct Solving {
         }
         if (!any(warm))
             return warm;
-        for (int i = 0; i < S.n; i++)
-            w.x[i] /= w.columns[i] * size;
-        for (int j = 0; j < S.m; j++)
-            w.u[j] = (w.u[j] * w.rows[j] - w.y[j] / (w.rows[j] * w.R[j])) / size;
+        fill(w.x, S.n, [&](int i) { return w.x[i] / (w.columns[i] * size); });
+        fill(w.u, S.m, [&](int j) { return (w.u[j] * w.rows[j] - w.y[j] / (w.rows[j] * w.R[j])) / size; });
         return warm;
     }
 
@@ -256,8 +257,7 @@ template <typename TimeLeft> struct Solving {
     // x, y and s into w.own.
     void into_own_units(Workspace &w, Value size) const {
         Pack *x = w.own, *y = x + S.n, *s = y + S.m;
-        for (int i = 0; i < S.n; i++)
-            x[i] = w.x[i] * w.columns[i] * size;
+        fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
         for (int j = 0; j < S.m; j++) {
             y[j] = w.y[j] * w.rows[j] * size;
             s[j] = w.s[j] / w.rows[j] * size;

@@ -20,17 +20,15 @@ CVXFOLD_LONG int iterate(const Shape &S, Workspace &w, Factor factor, double alp
     int step = 0;
     for (; step < count && time_left(); step++) {
         project(S, w.roots, w.u, w.s, mask);
-        for (int i = 0; i < S.n; i++)
-            w.right[S.place[i]] = SIGMA * w.x[i] - w.q[i];
-        for (int j = 0; j < S.m; j++)
-            w.right[S.place[S.n + j]] = w.b[j] - 2.0 * w.s[j] + w.u[j];
+        change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return SIGMA * w.x[i] - w.q[i]; });
+        change_at(w.right, S.place + S.n, 0, S.m,
+                  [&](int j, Value) { return w.b[j] - 2.0 * w.s[j] + w.u[j]; });
         solve<1>(S, factor, w.right);
-        for (int i = 0; i < S.n; i++)
-            w.x[i] = select(mask, w.right[S.place[i]], w.x[i]);
-        for (int j = 0; j < S.m; j++) {
+        fill(w.x, S.n, [&](int i) { return select(mask, w.right[S.place[i]], w.x[i]); });
+        fill(w.u, S.m, [&](int j) {
             Value g = w.s[j] - w.u[j] - w.right[S.place[S.n + j]] / w.R[j]; // b - s - A x
-            w.u[j] = select(mask, w.u[j] + alpha * g, w.u[j]);
-        }
+            return select(mask, w.u[j] + alpha * g, w.u[j]);
+        });
     }
     return step;
 }
@@ -52,8 +50,7 @@ inline Mask rebalance(const Shape &S, Workspace &w, Mask mask, Value &rho) {
     Mask moves = mask & ((move > 2.5) | (move < 0.4));
     Value next = min(max(rho * move, splat(1 / LARGEST_PENALTY)), splat(LARGEST_PENALTY));
     next = select(moves, next, rho);
-    for (int j = 0; j < S.m; j++)
-        w.u[j] = select(moves, w.s[j] - (w.s[j] - w.u[j]) * (rho / next), w.u[j]);
+    fill(w.u, S.m, [&](int j) { return select(moves, w.s[j] - (w.s[j] - w.u[j]) * (rho / next), w.u[j]); });
     rho = next;
     set_penalty(S, w, rho);
     return moves;

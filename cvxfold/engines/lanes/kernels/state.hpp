@@ -41,8 +41,7 @@ struct Common {
 };
 
 inline void copy(Pack *to, const Pack *from, int count) {
-    for (int i = 0; i < count; i++)
-        to[i] = from[i];
+    fill(to, count, [&](int i) { return from[i]; });
 }
 
 // One lane of some packs into a lane of others.

@@ -7,9 +7,13 @@
 
 #include "standard.hpp"
 
+#ifndef CVXFOLD_AHEAD
+#define CVXFOLD_AHEAD 8
+#endif
+
 namespace cvxfold {
 
-constexpr int W = 1, LANES = CVXFOLD_STRIDE;
+constexpr int W = 1, LANES = CVXFOLD_STRIDE, AHEAD = CVXFOLD_AHEAD;
 
 struct Value;
 
