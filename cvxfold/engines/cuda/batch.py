@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.cuda.records import (
-    LANES,
     SLOTS,
+    WARP,
     Arrays,
     Counters,
     Task,
@@ -39,10 +39,13 @@ SHARE = 0.5
 _KINDS = ("second_order", "semidefinite", "exponential", "power")
 
 
+FEW = 4
+"""Instances of a warp where a batch is too small to fill the device with a thread for each: eight threads
+share each one's work."""
+
+
 class Launcher(Protocol):
     """What starts kernels."""
-
-    multiprocessors: int
 
     def launch(self, name: str, blocks: int, task: Any) -> None:
         """Start one, in order with those started before."""
@@ -77,11 +80,18 @@ class CudaBatch(CompiledBatch):
         relocate(self._task.layout, self._arrays.data_ptr())
         self._factor = shape.nnz_L + 2 * (shape.n + shape.m)
         self._data = shape.nnz_P + shape.nnz_A + shape.n + shape.m
+        self._multiprocessors = (
+            torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+        )
         self._without = tuple(kind.upper() for kind in _KINDS if not getattr(shape, kind))
 
-    @property
-    def _launcher(self) -> Launcher:
-        return kernels_for(self.device, self._without)
+    def _launcher(self, lanes: int) -> Launcher:
+        """The kernels for so many instances of a warp."""
+        return kernels_for(self.device, lanes, self._without)
+
+    def _lanes(self, batch: int) -> int:
+        """How many instances of a batch a warp should have."""
+        return WARP if batch >= WARP * WARPS * self._multiprocessors / 2 else FEW
 
     def forward(
         self,
@@ -93,7 +103,8 @@ class CudaBatch(CompiledBatch):
     ) -> Passed:
         """Solve, as :meth:`CompiledBatch.forward` does."""
         strides, shared = self._varying(parameters, batch)
-        state = empty(self._state_size(batch, shared), device=self.device)
+        lanes = self._lanes(batch)
+        state = empty(self._state_size(batch, lanes, shared), device=self.device)
         figures = empty(batch, len(ForwardFigure), device=self.device)
         start, ends = (None, None) if begin is None else (begin.start, begin.ends)
         task = self._new_task([value.data_ptr() for value in parameters], strides, outputs)
@@ -104,16 +115,16 @@ class CudaBatch(CompiledBatch):
             None if start is None else start.data_ptr(), 2 * count,
             None if ends is None else ends.data_ptr(), figures.data_ptr(), state.data_ptr(),
         )  # fmt: skip
-        blocks, memory = self._at_work(task, batch, shared)
+        blocks, memory = self._at_work(task, batch, lanes, shared)
         lists = self._empty_bytes(batch * 9)
         task.misled, task.left = lists.data_ptr(), lists.data_ptr() + 4 * batch
         task.open = lists.data_ptr() + 8 * batch
         counters = self._counters(task)
         for name in ("prepare", "first", "first_again", "second"):
-            self._launcher.launch(name, 1 if name == "prepare" else blocks, task)
+            self._launcher(lanes).launch(name, 1 if name == "prepare" else blocks, task)
         unsolved = self._read(counters)
         del memory, lists
-        return Passed(figures, state, shared, unsolved, LANES)
+        return Passed(figures, state, shared, unsolved, lanes)
 
     def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
         """x, y and s, as :meth:`CompiledBatch.points` has them."""
@@ -122,7 +133,7 @@ class CudaBatch(CompiledBatch):
         task = self._new_task([], [], [])
         task.x, task.y, task.s = (value.data_ptr() for value in (x, y, s))
         task.backward = BackwardCall(batch, 0, passed.shared, 0, 0.0, 0.0, 0.0, 0, 0, None, passed.state.data_ptr())
-        self._run(task, batch, passed.shared, ("restore", "points"))
+        self._run(task, passed, ("restore", "points"))
         return x, y, s
 
     def backward(
@@ -142,15 +153,15 @@ class CudaBatch(CompiledBatch):
             batch, 0, passed.shared, raw, *tolerances, 0, len(given), figures.data_ptr(),
             passed.state.data_ptr(),
         )  # fmt: skip
-        counters = self._run(task, batch, passed.shared, ("restore", "differentiate"))
+        counters = self._run(task, passed, ("restore", "differentiate"))
         return figures, self._read(counters)
 
-    def _run(self, task: Task, batch: int, shared: bool, names: tuple[str, str]) -> Tensor:
-        """The kernels of a pass that needs memory at work; returns its counters."""
-        blocks, memory = self._at_work(task, batch, shared)
+    def _run(self, task: Task, passed: Passed, names: tuple[str, str]) -> Tensor:
+        """The kernels of a pass over what another one left; returns its counters."""
+        blocks, memory = self._at_work(task, len(passed.figures), passed.width, passed.shared)
         counters = self._counters(task)
         for name, some in zip(names, (1, blocks), strict=True):
-            self._launcher.launch(name, some, task)
+            self._launcher(passed.width).launch(name, some, task)
         del memory
         return counters
 
@@ -163,25 +174,25 @@ class CudaBatch(CompiledBatch):
         task.slots[: len(slots)] = slots
         return task
 
-    def _state_size(self, batch: int, shared: bool) -> int:
+    def _state_size(self, batch: int, lanes: int, shared: bool) -> int:
         """Numbers of a state: a head, and a block for each warp's instances."""
         analysis = self._analysis(narrow=False)
         width, size = analysis.width, analysis.module.cvxfold_state_size
         head = size(analysis.handle, 0, shared)
         block = (size(analysis.handle, width, shared) - head) // width
-        own_head = -(-self._data // LANES) * LANES if shared else 0
-        return own_head + -(-batch // LANES) * block * LANES
+        own_head = -(-self._data // lanes) * lanes if shared else 0
+        return own_head + -(-batch // lanes) * block * lanes
 
-    def _at_work(self, task: Task, batch: int, shared: bool) -> tuple[int, list[Tensor]]:
+    def _at_work(self, task: Task, batch: int, lanes: int, shared: bool) -> tuple[int, list[Tensor]]:
         """How many blocks work at once, and their memory, whose addresses go to the task."""
         analysis = self._analysis(narrow=False)
         at_work = analysis.module.cvxfold_bytes_at_work(analysis.handle, shared)
         packs = at_work // (8 * analysis.width) + (self._factor if shared else 0)
-        blocks = min(-(-batch // LANES), WARPS * self._launcher.multiprocessors)
-        bytes_each = 8 * packs * LANES
+        blocks = min(-(-batch // lanes), WARPS * self._multiprocessors)
+        bytes_each = 8 * packs * lanes
         blocks = max(1, min(blocks, int(SHARE * self._free_memory() / bytes_each)))
-        work = self._zeros(blocks * packs * LANES)
-        common = self._zeros((self._data + self._factor) * LANES if shared else 0)
+        work = self._zeros(blocks * packs * lanes)
+        common = self._zeros((self._data + self._factor) * lanes if shared else 0)
         task.packs_at_work, task.work, task.common = packs, work.data_ptr(), common.data_ptr()
         return blocks, [work, common]
 

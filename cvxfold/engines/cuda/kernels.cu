@@ -1,7 +1,9 @@
-// What a GPU starts: the kernels of engines/lanes, an instance a thread.
+// What a GPU starts: the kernels of engines/lanes, a group of GROUP threads for each instance.
 //
 // A block is one warp, whose LANES instances lie side by side in its part of the memory at work. Blocks take
-// packs of LANES instances in turn until none is left. Of the forward pass:
+// packs of LANES instances in turn until none is left. Large batches are done fastest with a thread for each
+// instance, which leaves nobody idle; small ones with more, which leaves no multiprocessor idle. Of the
+// forward pass:
 //
 // 1. `prepare`: the clock and the counters; what the batch shares.
 // 2. `first`: the first pass over all instances; who is misled or left goes to a list.
@@ -71,7 +73,9 @@ struct DeviceClock {
     bool operator()() const { return seconds < 0 || (now() - counters->start) * 1e-9 < seconds; }
 };
 
-inline Pack *of_thread(double *memory) { return reinterpret_cast<Pack *>(memory + threadIdx.x); }
+inline int lane() { return threadIdx.x % LANES; }
+
+inline Pack *of_thread(double *memory) { return reinterpret_cast<Pack *>(memory + lane()); }
 
 // A thread's workspace. What the batch shares is in its place; a factor of the splitting of one's own is
 // behind it.
@@ -95,19 +99,21 @@ inline Solving<DeviceClock> solving_of(const Task &t, const Call &call) {
 }
 
 inline void count(int32_t *counter, int by) {
-    if (by)
+    if (by && number_in_group() == 0)
         atomicAdd(counter, by);
 }
 
 // Puts an instance on the list that `open` names.
 inline void list(const Task &t, int instance) {
+    if (number_in_group() != 0)
+        return;
     if (t.open[instance] == MISLED)
         t.misled[atomicAdd(&t.counters->misled, 1)] = instance;
     else if (t.open[instance] == LEFT)
         t.left[atomicAdd(&t.counters->left, 1)] = instance;
 }
 
-extern "C" __global__ void __launch_bounds__(LANES) prepare(const __grid_constant__ Task t) {
+extern "C" __global__ void __launch_bounds__(WARP) prepare(const __grid_constant__ Task t) {
     const Call call = call_of(t);
     const Solving<DeviceClock> solving = solving_of(t, call);
     if (threadIdx.x == 0) {
@@ -121,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(LANES) prepare(const __grid_constan
     const Common common(t.shape, of_thread(t.common));
     solving.prepare_common(common, place.w, threadIdx.x == 0);
     bool cold = false;
-    for (int instance = threadIdx.x; instance < t.call.batch; instance += LANES)
+    for (int instance = threadIdx.x; instance < t.call.batch; instance += WARP)
         cold |= !solving.has_start(instance);
     if (__any_sync(0xffffffff, cold)) {
         solving.factor_common(common, place.w);
@@ -129,13 +135,13 @@ extern "C" __global__ void __launch_bounds__(LANES) prepare(const __grid_constan
     }
 }
 
-extern "C" __global__ void __launch_bounds__(LANES) first(const __grid_constant__ Task t) {
+extern "C" __global__ void __launch_bounds__(WARP) first(const __grid_constant__ Task t) {
     const Call call = call_of(t);
     const Solving<DeviceClock> solving = solving_of(t, call);
     Place place(t, t.call.shared != 0);
     const bool factored = t.call.shared && t.counters->factored;
     for (int at = blockIdx.x * LANES; at < t.call.batch; at += gridDim.x * LANES) {
-        const int instance = at + threadIdx.x;
+        const int instance = at + lane();
         if (instance >= t.call.batch)
             break;
         count(&t.counters->bad, solving.first(place.w, instance, factored, t.open));
@@ -143,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(LANES) first(const __grid_constant_
     }
 }
 
-extern "C" __global__ void __launch_bounds__(LANES) first_again(const __grid_constant__ Task t) {
+extern "C" __global__ void __launch_bounds__(WARP) first_again(const __grid_constant__ Task t) {
     const int misled = t.counters->misled;
     if (misled == 0)
         return;
@@ -153,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(LANES) first_again(const __grid_con
     if (t.call.shared && !t.counters->factored)
         place.w.splitting = place.own_splitting;
     for (int at = blockIdx.x * LANES; at < misled; at += gridDim.x * LANES) {
-        const int k = at + threadIdx.x;
+        const int k = at + lane();
         if (k >= misled)
             break;
         const Chosen chosen(t.misled, misled, k);
@@ -163,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(LANES) first_again(const __grid_con
     }
 }
 
-extern "C" __global__ void __launch_bounds__(LANES) second(const __grid_constant__ Task t) {
+extern "C" __global__ void __launch_bounds__(WARP) second(const __grid_constant__ Task t) {
     const int left = t.counters->left;
     if (left == 0)
         return;
@@ -172,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(LANES) second(const __grid_constant
     Place place(t, t.call.shared != 0);
     place.w.splitting = place.own_splitting; // what is shared must not be written
     for (int at = blockIdx.x * LANES; at < left; at += gridDim.x * LANES) {
-        const int k = at + threadIdx.x;
+        const int k = at + lane();
         if (k >= left)
             break;
         count(&t.counters->bad, solving.second(place.w, Chosen(t.left, left, k)));
@@ -180,42 +186,42 @@ extern "C" __global__ void __launch_bounds__(LANES) second(const __grid_constant
 }
 
 // The backward pass, and `points`: what the batch shares, from the state.
-extern "C" __global__ void __launch_bounds__(LANES) restore(const __grid_constant__ Task t) {
+extern "C" __global__ void __launch_bounds__(WARP) restore(const __grid_constant__ Task t) {
     *t.counters = Counters{};
     const double *head = t.backward.state;
     if (t.backward.shared)
         Common(t.shape, of_thread(t.common)).each(t.shape, [&](Pack &number) { number = *head++; });
 }
 
-extern "C" __global__ void __launch_bounds__(LANES) differentiate(const __grid_constant__ Task t) {
+extern "C" __global__ void __launch_bounds__(WARP) differentiate(const __grid_constant__ Task t) {
     const BackwardCall call = backward_of(t);
     const Differentiating work(t.shape, t.layout, call);
     Place place(t, t.backward.shared != 0);
     for (int at = blockIdx.x * LANES; at < t.backward.batch; at += gridDim.x * LANES) {
-        const int instance = at + threadIdx.x;
+        const int instance = at + lane();
         if (instance >= t.backward.batch)
             break;
         count(&t.counters->bad, work.differentiate(place.w, instance));
     }
 }
 
-extern "C" __global__ void __launch_bounds__(LANES) points(const __grid_constant__ Task t) {
+extern "C" __global__ void __launch_bounds__(WARP) points(const __grid_constant__ Task t) {
     const Shape &S = t.shape;
     const bool shared = t.backward.shared != 0;
     const States states(S, shared);
     Place place(t, shared);
     const Pack *x = place.w.own, *y = x + S.n, *s = y + S.m;
     for (int at = blockIdx.x * LANES; at < t.backward.batch; at += gridDim.x * LANES) {
-        const size_t instance = at + threadIdx.x;
+        const int instance = at + lane();
         if (instance >= t.backward.batch)
             break;
         double *state = const_cast<double *>(t.backward.state);
-        restore_points(S, place.w, Block(S, shared, states.at(state, at + threadIdx.x)));
+        restore_points(S, place.w, Block(S, shared, states.at(state, instance)));
         for (int i = 0; i < S.n; i++)
-            t.x[instance * S.n + i] = x[i].number;
+            t.x[static_cast<size_t>(instance) * S.n + i] = x[i].number;
         for (int j = 0; j < S.m; j++) {
-            t.y[instance * S.m + j] = y[j].number;
-            t.s[instance * S.m + j] = s[j].number;
+            t.y[static_cast<size_t>(instance) * S.m + j] = y[j].number;
+            t.s[static_cast<size_t>(instance) * S.m + j] = s[j].number;
         }
     }
 }

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cvxfold.engines.lanes.binding import BackwardCall, Call, KernelSettings, Layout, Panel, Shape, Update
 
-LANES = 32
-"""Instances that lie side by side: those of a warp."""
+WARP = 32
+"""Threads of a warp."""
 
 SLOTS = 256
 """Addresses that a task has room for."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cvxfold.engines.cuda.records import LANES
+from cvxfold.engines.cuda.records import WARP
 
 NAMES = ("prepare", "first", "first_again", "second", "restore", "differentiate", "points")
 """Of the kernels."""
@@ -35,18 +35,18 @@ def why_not() -> str | None:
     return None
 
 
-def compiled(architecture: str, without: Sequence[str] = ()) -> bytes:
+def compiled(architecture: str, lanes: int, without: Sequence[str] = ()) -> bytes:
     """The kernels as a cubin, from the folder of those compiled before, or compiled now.
 
     Args:
-        architecture: such as "sm_90". without: kinds of cones that will not be met, in capitals.
+        architecture: such as "sm_90". lanes: instances of a warp. without: kinds of cones that will not be met, in capitals.
 
     Raises:
         RuntimeError: they do not compile; the message holds the compiler's.
     """
     options = [
-        "-std=c++17", f"-arch={architecture}", f"-I{_HEADERS}", "-default-device",
-        f"-DCVXFOLD_STRIDE={LANES}", *os.environ.get("CVXFOLD_NVRTC", "").split(), *(f"-DCVXFOLD_WITHOUT_{kind}=1" for kind in without),
+        "-std=c++17", f"-arch={architecture}", f"-I{_HEADERS}", "-default-device", "-split-compile=0",
+        f"-DCVXFOLD_STRIDE={lanes}", *(f"-DCVXFOLD_WITHOUT_{kind}=1" for kind in without),
     ]  # fmt: skip
     kept = _folder() / f"{_digest(options)}.cubin"
     if kept.exists():
@@ -66,15 +66,16 @@ class Kernels:
     """The compiled kernels for a device.
 
     Args:
-        device: a CUDA device. without: kinds of cones that will not be met, in capitals.
+        device: a CUDA device. lanes: instances of a warp.
+        without: kinds of cones that will not be met, in capitals.
     """
 
-    def __init__(self, device: torch.device, without: Sequence[str]) -> None:
+    def __init__(self, device: torch.device, lanes: int, without: Sequence[str]) -> None:
         from cuda.bindings import driver
 
         major, minor = torch.cuda.get_device_capability(device)
         self._device = device
-        cubin = compiled(f"sm_{major}{minor}", without)
+        cubin = compiled(f"sm_{major}{minor}", lanes, without)
         with torch.cuda.device(device):
             torch.cuda.current_stream()  # the device's context exists from here on
             self._library = _checked(driver.cuLibraryLoadData(cubin, [], [], 0, [], [], 0))
@@ -86,7 +87,6 @@ class Kernels:
                 )
                 for name in NAMES
             }
-        self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
 
     def launch(self, name: str, blocks: int, task: Structure) -> None:
         """Start a kernel on the current stream, one warp a block."""
@@ -97,15 +97,15 @@ class Kernels:
             stream = torch.cuda.current_stream().cuda_stream
             _checked(
                 driver.cuLaunchKernel(
-                    self._functions[name], blocks, 1, 1, LANES, 1, 1, 0, stream, addressof(arguments), 0
+                    self._functions[name], blocks, 1, 1, WARP, 1, 1, 0, stream, addressof(arguments), 0
                 )
             )
 
 
 @cache
-def kernels_for(device: torch.device, without: tuple[str, ...]) -> Kernels:
+def kernels_for(device: torch.device, lanes: int, without: tuple[str, ...]) -> Kernels:
     """Those of a device and a class of structures, compiled at their first use."""
-    return Kernels(device, without)
+    return Kernels(device, lanes, without)
 
 
 def _compile(options: Sequence[str]) -> bytes:

@@ -78,7 +78,7 @@ class Shape(Structure):
         *_fields(c_void_p, "P_in_K A_in_K diagonal_in_K L_start L_row L_reach"),
         *_fields(c_int32, "panels"),
         *_fields(c_void_p, "panel update"),
-        *_fields(c_bool, "apart"),
+        *_fields(c_bool, "diagonal_P apart"),
     ]
 
 

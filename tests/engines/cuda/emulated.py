@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cvxfold.engines.cuda.batch import CudaBatch
-from cvxfold.engines.cuda.records import Task
+from cvxfold.engines.cuda.records import WARP, Task
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.pattern import Pattern
 
@@ -41,11 +41,11 @@ class EmulatedBatch(CudaBatch):
         super().__init__(pattern, maps, order, torch.device("cpu"))
         assert self.module.emulator_task_size() == ctypes.sizeof(Task)
 
-    multiprocessors = 1
-
-    @property
-    def _launcher(self) -> "EmulatedBatch":
+    def _launcher(self, lanes: int) -> "EmulatedBatch":
         return self
+
+    def _lanes(self, batch: int) -> int:
+        return WARP
 
     def launch(self, name: str, blocks: int, task: Task) -> None:
         """Run a kernel."""

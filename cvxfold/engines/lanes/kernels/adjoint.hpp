@@ -67,17 +67,12 @@ inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, 
     add_A_transposed(S, w.A, w.y, a.upper);
     multiply_A(S, w.A, a.p, a.lower);
     into_frame(S, w.frame, a.lower, a.lower);
-    Value left{};
-    for (int i = 0; i < S.n; i++) {
-        a.upper[i] = a.x_bar[i] - a.upper[i];
-        left = largest(left, abs(a.upper[i]));
-    }
-    for (int j = 0; j < S.m; j++) {
+    fill(a.upper, S.n, [&](int i) { return a.x_bar[i] - a.upper[i]; });
+    fill(a.lower, S.m, [&](int j) {
         Value rest = a.z_bar[j] - w.E[j] * a.lower[j] + w.lambda[j] / w.R[j] * a.zeta[j];
-        a.lower[j] = select(w.lambda[j] < 1.0, rest, Value{});
-        left = largest(left, abs(a.lower[j]));
-    }
-    return left / size;
+        return select(w.lambda[j] < 1.0, rest, Value{});
+    });
+    return largest(infinity_norm(a.upper, S.n), infinity_norm(a.lower, S.m)) / size;
 }
 
 // The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms.
@@ -100,14 +95,11 @@ inline Value stationarity(const Shape &S, const Workspace &w, const AdjointVecto
 template <int C> inline void correct(const Shape &S, Workspace &w, AdjointVectors &a, Mask improving) {
     gather<C>(S, w.right, 0, a.upper, a.lower);
     solve<C>(S, w.newton, w.right);
-    for (int i = 0; i < S.n; i++) {
-        a.p_before[i] = a.p[i];
-        a.p[i] = select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]);
-    }
-    for (int j = 0; j < S.m; j++) {
-        a.zeta_before[j] = a.zeta[j];
-        a.zeta[j] = select(improving, a.zeta[j] + w.right[S.place[S.n + j] * C], a.zeta[j]);
-    }
+    fill(a.p_before, S.n, [&](int i) { return a.p[i]; });
+    fill(a.zeta_before, S.m, [&](int j) { return a.zeta[j]; });
+    fill(a.p, S.n, [&](int i) { return select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]); });
+    fill(a.zeta, S.m,
+         [&](int j) { return select(improving, a.zeta[j] + w.right[S.place[S.n + j] * C], a.zeta[j]); });
 }
 
 // The solution in column c, as (dx, z), (N).
@@ -185,29 +177,25 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
     Screened seen{};
     reset(S, w.roots);
     residual(S, w, progress.rho); // for the offset, while w.s and w.y are free
-    Value state_size{};
-    for (int j = 0; j < S.m; j++)
-        state_size = max(state_size, max(abs(w.u[j]), max(abs(w.primal[j] - w.s[j] + w.b[j]), abs(w.b[j]))));
+    const auto terms_of = [&](int j) {
+        return max(abs(w.u[j]), max(abs(w.primal[j] - w.s[j] + w.b[j]), abs(w.b[j])));
+    };
+    Value state_size = fold(0, S.m, Value{}, terms_of, [](Value a, Value b) { return max(a, b); });
     state_size = select(state_size > 0.0, state_size, splat(1));
     add_rounding(S, w, terms);
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1
     factor_newton(S, w, Value{});
     into_frame(S, w.frame, y_given, a.z_bar);
-    Value size = infinity_norm(a.x_bar, S.n), length{};
-    for (int j = 0; j < S.m; j++) {
-        a.z_bar[j] *= w.E[j];
-        size = max(size, abs(a.z_bar[j]));
-        a.zeta[j] = Value{};
-        a.lower[j] = a.z_bar[j];
-        a.state[j] = splat(generic(j));
-        length += a.state[j] * a.state[j];
-    }
+    fill(a.z_bar, S.m, [&](int j) { return a.z_bar[j] * w.E[j]; });
+    clear(a.zeta, S.m);
+    fill(a.lower, S.m, [&](int j) { return a.z_bar[j]; });
+    fill(a.state, S.m, [&](int j) { return splat(generic(j)); });
+    Value size = max(infinity_norm(a.x_bar, S.n), infinity_norm(a.z_bar, S.m));
+    const Value length = squared_norm(a.state, S.m);
     fill(a.state, S.m, [&](int j) { return a.state[j] / (sqrt(length)); });
     size = select(size > 0.0, size, splat(1));
-    for (int i = 0; i < S.n; i++) {
-        a.p[i] = Value{};
-        a.upper[i] = a.x_bar[i];
-    }
+    clear(a.p, S.n);
+    fill(a.upper, S.n, [&](int i) { return a.x_bar[i]; });
     Mask improving = all(); // 2
     Value best = splat(1e300);
     seen.smallest = splat(1);

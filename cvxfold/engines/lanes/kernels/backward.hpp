@@ -21,12 +21,16 @@ inline Value gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &
                                     const Pack *y_bar, const DataGradient &at) {
     Pack *diagonal = w.scratch, *p = w.dx, *v = w.du;
     fill(diagonal, S.n, [&](int) { return splat(SIGMA); });
-    for (int e = 0; e < S.nnz_P; e++)
-        if (S.P_row[e] == S.P_column[e])
-            diagonal[S.P_row[e]] += w.P[e];
-    for (int j = 0; j < S.m; j++)
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
-            diagonal[S.A_column[e]] += w.R[j] * w.A[e] * w.A[e];
+    one_by_one([&] {
+        for (int e = 0; e < S.nnz_P; e++)
+            if (S.P_row[e] == S.P_column[e])
+                diagonal[S.P_row[e]] += w.P[e];
+    });
+    for (int j = 0; j < S.m; j++) {
+        const Value R = w.R[j];
+        change_at(diagonal, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](int e, Value sum) { return sum + R * w.A[e] * w.A[e]; });
+    }
     fill(p, S.n, [&](int i) { return x_bar[i] / diagonal[i]; });
     multiply_A(S, w.A, p, v);
     fill(v, S.m, [&](int j) { return w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j]; });
@@ -129,7 +133,8 @@ inline Value sides_matter(const Shape &S, const Layout &Y, Workspace &w, Adjoint
 // `size`, a gradient that takes y for its like, -dA'(dy p'). Uses w.turned, w.scratch, w.parameters.
 inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
                                const DataGradient &at, Value size) {
-    Pack *dy = w.turned, *sums = w.parameters, largest{};
+    Pack *dy = w.turned, *sums = w.parameters;
+    Value largest{};
     moved_multipliers(S, w, null, dy);
     auto add = [&](const Map &map, int row, Value term) {
         for (int e = map.start[row]; e < map.start[row + 1]; e++) {
@@ -138,15 +143,20 @@ inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, co
         }
     };
     auto add_A = [&](const Pack *beside) {
-        for (int i = 0, row = 0; i < Y.moving_A; i++) {
-            row = row_of(S, Y.which_A[i], row);
-            add(Y.A, Y.which_A[i], -dy[row] * beside[S.A_column[Y.which_A[i]]]);
-        }
+        one_by_one([&] {
+            for (int i = 0, row = 0; i < Y.moving_A; i++) {
+                row = row_of(S, Y.which_A[i], row);
+                add(Y.A, Y.which_A[i], -dy[row] * beside[S.A_column[Y.which_A[i]]]);
+            }
+        });
     };
     clear(sums, Y.entries);
-    for (int i = 0; i < Y.moving_b; i++)
-        add(Y.b, Y.which_b[i], dy[Y.which_b[i]]);
+    one_by_one([&] {
+        for (int i = 0; i < Y.moving_b; i++)
+            add(Y.b, Y.which_b[i], dy[Y.which_b[i]]);
+    });
     add_A(at.x);
+    largest = joined(largest, [](Value a, Value b) { return max(a, b); });
     const Mask apart = infinity_norm(sums, Y.entries) > FELT * largest;
     clear(sums, Y.entries);
     add_A(at.p);
@@ -179,12 +189,15 @@ inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const P
         spread_largest(off + at, S.rows_of(cone));
     seen.margin = splat(infinite());
     Mask on_kink = none();
+    const auto reach = [&](int j) {
+        const Value least = max(KINK * w.reach[j], LEAST_KINK * seen.state_size);
+        return max(least, min(10.0 * off[j], LARGEST_KINK * seen.state_size));
+    };
     for (int j = 0; j < S.m; j++) {
         seen.margin = min(seen.margin, margin[j] / max(w.reach[j], splat(1e-300)));
-        const Value least = max(KINK * w.reach[j], LEAST_KINK * seen.state_size);
-        w.reach[j] = max(least, min(10.0 * off[j], LARGEST_KINK * seen.state_size));
-        on_kink |= margin[j] <= w.reach[j];
+        on_kink |= margin[j] <= reach(j);
     }
+    fill(w.reach, S.m, reach);
     seen.on_kink = select(on_kink, splat(PERHAPS), splat(NO));
 }
 

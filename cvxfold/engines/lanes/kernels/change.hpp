@@ -38,21 +38,18 @@ inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
     fill(columns, S.n, [&](int i) { return abs(a.x_bar[i]); });
     add_over_P(S, columns, [&](int e, int j) { return abs(w.P[e] * a.p[j]); });
     for (int j = 0; j < S.m; j++) {
-        Value sum{};
         const Value v = abs(w.y[j]);
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
-            sum += abs(w.A[e] * a.p[S.A_column[e]]);
-            columns[S.A_column[e]] += abs(w.A[e]) * v;
-        }
-        w.turned[j] = sum;
+        const int first = S.A_start[j], end = S.A_start[j + 1];
+        w.turned[j] = sum_of(first, end, [&](int e) { return abs(w.A[e] * a.p[S.A_column[e]]); });
+        change_at(columns, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(w.A[e]) * v; });
     }
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
         spread_largest(w.turned + at, S.rows_of(cone));
     fill(a.upper, S.n, [&](int i) { return a.upper[i] + (ROUNDING * sign(i) * columns[i]); });
-    for (int j = 0; j < S.m; j++) {
+    fill(a.lower, S.m, [&](int j) {
         const Value terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);
-        a.lower[j] += select(w.lambda[j] < 1.0, ROUNDING * sign(j) * terms, Value{});
-    }
+        return a.lower[j] + select(w.lambda[j] < 1.0, ROUNDING * sign(j) * terms, Value{});
+    });
 }
 
 // dp (n) and dv (m) by a.upper, a.lower and rho, (m), null for zero. Uses w.turned, w.right.
@@ -72,11 +69,12 @@ inline void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors &a, c
     gather<1>(S, w.right, 0, a.upper, a.lower);
     solve<1>(S, w.newton, w.right);
     fill(dp, S.n, [&](int i) { return w.right[S.place[i]]; });
-    for (int j = 0; j < S.m; j++) {
-        dv[j] = w.E[j] * w.right[S.place[S.n + j]];
+    fill(dv, S.m, [&](int j) {
+        Value change = w.E[j] * w.right[S.place[S.n + j]];
         if (rho)
-            dv[j] -= select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});
-    }
+            change -= select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});
+        return change;
+    });
     out_of_frame(S, w.frame, dv, dv);
 }
 

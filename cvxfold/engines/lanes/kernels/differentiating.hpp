@@ -71,15 +71,17 @@ struct Differentiating {
         for (int k = 0; k < Y.outputs; k++) {
             const int size = Y.output_sizes[k];
             const double *from = call.output_gradients[k];
-            for (int e = 0; from && e < size; e++) {
-                if (index[e] >= S.N)
-                    continue; // s has no gradient of its own
-                Value &to = index[e] < S.n ? x_bar[index[e]] : y_bar[index[e] - S.n];
-                for (int lane = 0; lane < W; lane++) {
-                    const int instance = least(pack * W + lane, call.batch - 1);
-                    to[lane] += scale[e] * from[static_cast<size_t>(instance) * size + e];
+            one_by_one([&] {
+                for (int e = 0; from && e < size; e++) {
+                    if (index[e] >= S.N)
+                        continue; // s has no gradient of its own
+                    Value &to = index[e] < S.n ? x_bar[index[e]] : y_bar[index[e] - S.n];
+                    for (int lane = 0; lane < W; lane++) {
+                        const int instance = least(pack * W + lane, call.batch - 1);
+                        to[lane] += scale[e] * from[static_cast<size_t>(instance) * size + e];
+                    }
                 }
-            }
+            });
             index += size;
             scale += size;
         }
@@ -89,8 +91,7 @@ struct Differentiating {
 
     void store(int k, int instance, const Pack *from, int size, int lane) const {
         double *to = call.gradients[k] + static_cast<size_t>(instance) * size;
-        for (int e = 0; e < size; e++)
-            to[e] = from[e][lane];
+        each(size, [&](int e) { to[e] = from[e][lane]; });
     }
 
     // The figures of an instance; returns whether somebody should look at it.

@@ -20,6 +20,15 @@ const int HALF_AHEAD = AHEAD > 1 ? AHEAD / 2 : 1; // rows of a panel, of which s
 // Whether numbers are so far away that some are read before any is written.
 template <typename Number> constexpr bool FAR = AHEAD > 1 && sizeof(Number) == sizeof(Pack);
 
+template <typename Number> struct AloneOf {
+    typedef Number type;
+};
+template <> struct AloneOf<Pack> {
+    typedef Value type;
+};
+// A number by itself, out of memory.
+template <typename Number> using Alone = typename AloneOf<Number>::type;
+
 template <typename Number> struct FactorOf {
     Number *L, *D, *inverse_D;
 };
@@ -49,34 +58,35 @@ inline void each_row(const Shape &S, int first, int from, int length, Change cha
 // The rows of a panel from `from` on, some of them read before any is written.
 template <int RUN, int COUNT, typename Number>
 inline void update_rows(const int32_t *rows, int from, int length, const Number *const *column,
-                        const Number (*factor)[COUNT], Number *const *to) {
+                        const Alone<Number> (*factor)[COUNT], Number *const *to) {
     in_runs(from, length, [&](int first, auto run) {
         constexpr int SOME = run.value < HALF_AHEAD ? run.value : HALF_AHEAD;
-        for (int part = first; part < first + run.value; part += SOME) {
+        for (int part = first; part < first + run.value * GROUP; part += SOME * GROUP) {
             Value sum[SOME][COUNT], entry[SOME][RUN];
             for (int i = 0; i < SOME; i++) {
                 for (int k = 0; k < RUN; k++)
-                    entry[i][k] = column[k][part + i];
+                    entry[i][k] = column[k][part + i * GROUP];
                 for (int c = 0; c < COUNT; c++)
-                    sum[i][c] = to[c][rows[part + i]];
+                    sum[i][c] = to[c][rows[part + i * GROUP]];
             }
             for (int i = 0; i < SOME; i++)
                 for (int c = 0; c < COUNT; c++) {
                     for (int k = 0; k < RUN; k++)
                         sum[i][c] -= entry[i][k] * factor[k][c];
-                    to[c][rows[part + i]] = sum[i][c];
+                    to[c][rows[part + i * GROUP]] = sum[i][c];
                 }
         }
     });
+    together();
 }
 
 // What some earlier columns of one pattern do to a panel: RUN columns, COUNT of the panel's columns. Each
 // entry of L is loaded once for COUNT targets, each target once for RUN columns.
 template <int RUN, int COUNT, typename Number>
 inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<Number> &f,
-                         Number *__restrict target) {
+                         Number *CVXFOLD_RESTRICT target) {
     const Number *column[RUN];
-    Number factor[RUN][COUNT];
+    Alone<Number> factor[RUN][COUNT];
     Number *to[COUNT];
     const int32_t *rows = S.L_row + u.entry[0];
     const int length = S.L_start[u.column + 1] - u.entry[0];
@@ -87,23 +97,25 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
     }
     for (int c = 0; c < COUNT; c++)
         to[c] = target + static_cast<size_t>(u.target[c]) * S.N;
-    for (int i = 0; i < COUNT; i++) // the panel's own rows: a triangle
-        for (int c = 0; c <= i; c++) {
-            Number sum = to[c][rows[i]];
-            for (int k = 0; k < RUN; k++)
-                sum -= column[k][i] * factor[k][c];
-            to[c][rows[i]] = sum;
-        }
+    one_by_one([&] {
+        for (int i = 0; i < COUNT; i++) // the panel's own rows: a triangle
+            for (int c = 0; c <= i; c++) {
+                Alone<Number> sum = to[c][rows[i]];
+                for (int k = 0; k < RUN; k++)
+                    sum -= column[k][i] * factor[k][c];
+                to[c][rows[i]] = sum;
+            }
+    });
     if constexpr (FAR<Number>) {
         update_rows<RUN, COUNT>(rows, COUNT, length, column, factor, to);
         return;
     }
     each_row<Number>(S, u.entry[0], COUNT, length, [&](int i, int row) {
-        Number entry[RUN];
+        Alone<Number> entry[RUN];
         for (int k = 0; k < RUN; k++)
             entry[k] = column[k][i];
         for (int c = 0; c < COUNT; c++) {
-            Number sum = to[c][row];
+            Alone<Number> sum = to[c][row];
             for (int k = 0; k < RUN; k++)
                 sum -= entry[k] * factor[k][c];
             to[c][row] = sum;
@@ -113,7 +125,7 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
 
 template <int RUN, typename Number>
 inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<Number> &f,
-                         Number *__restrict target) {
+                         Number *CVXFOLD_RESTRICT target) {
     switch (u.count) {
     case 1:
         return update_panel<RUN, 1>(S, u, f, target);
@@ -128,8 +140,8 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
 
 // to[index[p]] = from[p] for `first` <= p < `end`.
 template <typename Number>
-inline void copy_to(Number *__restrict to, const int32_t *index, int first, int end,
-                    const Number *__restrict from) {
+inline void copy_to(Number *CVXFOLD_RESTRICT to, const int32_t *index, int first, int end,
+                    const Number *CVXFOLD_RESTRICT from) {
     if constexpr (FAR<Number>)
         change_at(to, index, first, end, [&](int p, Value) { return from[p]; });
     else
@@ -143,8 +155,8 @@ inline void copy_to(Number *__restrict to, const int32_t *index, int first, int 
 //
 // Args: K: (nnz_K). target: (PANEL N), zero before and after.
 template <typename Number>
-CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *__restrict K, FactorOf<Number> f,
-                                   Number *__restrict target) {
+CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRICT K, FactorOf<Number> f,
+                                   Number *CVXFOLD_RESTRICT target) {
     for (int panel = 0; panel < S.panels; panel++) {
         const Panel &P = S.panel[panel];
         const int end = P.first + P.count;
@@ -163,15 +175,15 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *__restrict K, F
         for (int j = P.first; j < end; j++) { // 3
             Number *own = target + static_cast<size_t>(j - P.first) * S.N;
             const int first = S.L_start[j], length = S.L_start[j + 1] - first;
-            const Number pivot = own[j], inverse = 1.0 / pivot;
+            const Alone<Number> pivot = own[j], inverse = 1.0 / pivot;
             Number *L = f.L + first;
+            together();
             f.D[j] = pivot;
             f.inverse_D[j] = inverse;
             own[j] = Number{};
             if constexpr (FAR<Number>) {
                 fill(L, length, [&](int i) { return own[S.L_row[first + i]] * inverse; });
-                for (int i = 0; i < length; i++)
-                    own[S.L_row[first + i]] = Number{};
+                change_at(own, S.L_row, first, first + length, [](int, Value) { return Value{}; });
             } else {
                 each_row<Number>(S, first, 0, length, [&](int i, int row) {
                     L[i] = own[row] * inverse;
@@ -180,7 +192,7 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *__restrict K, F
             }
             for (int c = j + 1; c < end; c++) { // row c is entry c - j - 1 of this column
                 Number *other = target + static_cast<size_t>(c - P.first) * S.N;
-                const Number factor = L[c - j - 1] * pivot;
+                const Alone<Number> factor = L[c - j - 1] * pivot;
                 if constexpr (FAR<Number>)
                     change_at(other, S.L_row + first, c - j - 1, length,
                               [&](int i, Value old) { return old - L[i] * factor; });
@@ -199,7 +211,8 @@ inline size_t apart_size(const Shape &S) {
 }
 
 // Lane by lane, with the same bits. scratch: doubles (apart_size), zero at its end before and after.
-inline void factorize_apart(const Shape &S, const Pack *__restrict K, Factor f, double *__restrict scratch) {
+inline void factorize_apart(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Factor f,
+                            double *CVXFOLD_RESTRICT scratch) {
     double *own_K = scratch, *L = own_K + S.nnz_K, *D = L + S.nnz_L, *inverse_D = D + S.N;
     for (int lane = 0; lane < W; lane++) {
         bool same = lane > 0; // as the lane before: a pack that is not full holds its last instance again
@@ -220,7 +233,8 @@ inline void factorize_apart(const Shape &S, const Pack *__restrict K, Factor f, 
 }
 
 // Args: K: (nnz_K). target: (PANEL N), zero before and after, and behind it what `factorize_apart` needs.
-inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *__restrict target) {
+inline void factorize(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Factor f,
+                      Pack *CVXFOLD_RESTRICT target) {
     if (W > 1 && S.apart)
         factorize_apart(S, K, f, reinterpret_cast<double *>(target + static_cast<size_t>(PANEL) * S.N));
     else
@@ -228,9 +242,10 @@ inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *
 }
 
 // C right-hand sides at once, in place, in the elimination order: right[i * C + c].
-template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *__restrict right) {
-    const Pack *__restrict L = f.L;
-    const int32_t *__restrict rows = S.L_row, *__restrict starts = S.L_start;
+template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD_RESTRICT right) {
+    const Pack *CVXFOLD_RESTRICT L = f.L;
+    const int32_t *CVXFOLD_RESTRICT rows = S.L_row, *CVXFOLD_RESTRICT starts = S.L_start;
+    together();
     for (int j = 0; j < S.N; j++) {
         Value known[C];
         for (int c = 0; c < C; c++)
@@ -239,29 +254,32 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *__restr
             Value next[run.value][C];
             for (int k = 0; k < run.value; k++)
                 for (int c = 0; c < C; c++)
-                    next[k][c] = right[rows[first + k] * C + c] - L[first + k] * known[c];
+                    next[k][c] = right[rows[first + k * GROUP] * C + c] - L[first + k * GROUP] * known[c];
             for (int k = 0; k < run.value; k++)
                 for (int c = 0; c < C; c++)
-                    right[rows[first + k] * C + c] = next[k][c];
+                    right[rows[first + k * GROUP] * C + c] = next[k][c];
         });
+        together();
     }
+    const auto add = [](Value a, Value b) { return a + b; };
     for (int j = S.N - 1; j >= 0; j--) {
         Value sum[C];
         for (int c = 0; c < C; c++)
-            sum[c] = right[j * C + c] * f.inverse_D[j];
+            sum[c] = number_in_group() == 0 ? right[j * C + c] * f.inverse_D[j] : Value{};
         in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
             Value entry[run.value], from[run.value][C];
             for (int k = 0; k < run.value; k++) {
-                entry[k] = L[first + k];
+                entry[k] = L[first + k * GROUP];
                 for (int c = 0; c < C; c++)
-                    from[k][c] = right[rows[first + k] * C + c];
+                    from[k][c] = right[rows[first + k * GROUP] * C + c];
             }
             for (int k = 0; k < run.value; k++)
                 for (int c = 0; c < C; c++)
                     sum[c] -= entry[k] * from[k][c];
         });
         for (int c = 0; c < C; c++)
-            right[j * C + c] = sum[c];
+            right[j * C + c] = joined(sum[c], add);
+        together();
     }
 }
 

@@ -50,10 +50,10 @@ inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const P
     multiply_A(S, w.A, solution, du);
     fill(du, S.m, [&](int j) { return (r ? Value(r[j]) : Value{}) - du[j]; });
     into_frame(S, w.frame, du, du);
-    for (int j = 0; j < S.m; j++) {
+    fill(du, S.m, [&](int j) {
         Value by_multiplier = -solution[S.n + j] / (w.R[j] * max(w.E[j], splat(0.5)));
-        du[j] = select(w.lambda[j] <= 0.5, by_multiplier, du[j] / (w.lambda[j] + DELTA));
-    }
+        return select(w.lambda[j] <= 0.5, by_multiplier, du[j] / (w.lambda[j] + DELTA));
+    });
     out_of_frame(S, w.frame, du, du);
 }
 

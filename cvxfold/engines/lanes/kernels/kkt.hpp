@@ -51,13 +51,15 @@ inline void factor_newton(const Shape &S, Workspace &w, Value regularization) {
 
 // f(i) for i < count into column c of `right`, at place[i].
 template <int C, typename F> inline void put(const int32_t *place, Pack *right, int c, int count, F f) {
+    together();
     in_runs(0, count, [&](int first, auto run) {
         Value value[run.value];
         for (int k = 0; k < run.value; k++)
-            value[k] = f(first + k);
+            value[k] = f(first + k * GROUP);
         for (int k = 0; k < run.value; k++)
-            right[place[first + k] * C + c] = value[k];
+            right[place[first + k * GROUP] * C + c] = value[k];
     });
+    together();
 }
 
 // Column c of `right`, (N C) in the elimination order, from parts (n) and (m).

@@ -1,7 +1,7 @@
 // Parameters to data and solutions to outputs, and gradients the other way: affine maps by rows.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 #include "product.hpp"
 #include "workspace.hpp"
 
@@ -65,45 +65,47 @@ inline int row_of(const Shape &S, int entry, int row) {
 // by that of x and y.
 CVXFOLD_LONG Value squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &on,
                                           const DataGradient *beside = nullptr) {
-    Value sum{};
-    for (int i = 0; i < Y.moving_q; i++)
-        sum += on.p[Y.which_q[i]] * on.p[Y.which_q[i]];
-    for (int i = 0; i < Y.moving_b; i++)
-        sum += on.v[Y.which_b[i]] * on.v[Y.which_b[i]];
-    for (int i = 0, row = 0; i < Y.moving_A; i++) {
+    int row = 0; // of A's entries, which come in its order
+    const auto add = [](Value sum, Value term) { return sum + term; };
+    Value sum = sum_of(0, Y.moving_q, [&](int i) { return on.p[Y.which_q[i]] * on.p[Y.which_q[i]]; });
+    sum = fold(0, Y.moving_b, sum, [&](int i) { return on.v[Y.which_b[i]] * on.v[Y.which_b[i]]; }, add);
+    const auto on_A = [&](int i) {
         row = row_of(S, Y.which_A[i], row);
         const int column = S.A_column[Y.which_A[i]];
         Value entry = on.on_A(row, column);
         if (beside)
             entry += beside->on_A(row, column);
-        sum += entry * entry;
-    }
-    for (int i = 0; i < Y.moving_P; i++) {
+        return entry * entry;
+    };
+    sum = fold(0, Y.moving_A, sum, on_A, add);
+    const auto on_P = [&](int i) {
         const int row = S.P_row[Y.which_P[i]], column = S.P_column[Y.which_P[i]];
         Value entry = on.on_P(row, column);
         if (beside)
             entry += beside->on_P(row, column);
-        sum += entry * entry;
-    }
-    return sum;
+        return entry * entry;
+    };
+    return fold(0, Y.moving_P, sum, on_P, add);
 }
 
 // The gradient on the parameters, (entries).
 CVXFOLD_LONG void pull_back(const Shape &S, const Layout &Y, const DataGradient &g, Pack *parameters) {
     clear(parameters, Y.entries);
-    for (int i = 0; i < Y.moving_q; i++)
-        add_transposed(Y.q, Y.which_q[i], -g.p[Y.which_q[i]], parameters);
-    for (int i = 0; i < Y.moving_b; i++)
-        add_transposed(Y.b, Y.which_b[i], g.v[Y.which_b[i]], parameters);
-    for (int i = 0, row = 0; i < Y.moving_A; i++) {
-        const int e = Y.which_A[i];
-        row = row_of(S, e, row);
-        add_transposed(Y.A, e, g.on_A(row, S.A_column[e]), parameters);
-    }
-    for (int i = 0; i < Y.moving_P; i++) {
-        const int e = Y.which_P[i];
-        add_transposed(Y.P, e, g.on_P(S.P_row[e], S.P_column[e]), parameters);
-    }
+    one_by_one([&] {
+        for (int i = 0; i < Y.moving_q; i++)
+            add_transposed(Y.q, Y.which_q[i], -g.p[Y.which_q[i]], parameters);
+        for (int i = 0; i < Y.moving_b; i++)
+            add_transposed(Y.b, Y.which_b[i], g.v[Y.which_b[i]], parameters);
+        for (int i = 0, row = 0; i < Y.moving_A; i++) {
+            const int e = Y.which_A[i];
+            row = row_of(S, e, row);
+            add_transposed(Y.A, e, g.on_A(row, S.A_column[e]), parameters);
+        }
+        for (int i = 0; i < Y.moving_P; i++) {
+            const int e = Y.which_P[i];
+            add_transposed(Y.P, e, g.on_P(S.P_row[e], S.P_column[e]), parameters);
+        }
+    });
 }
 
 } // namespace cvxfold

@@ -62,6 +62,13 @@ inline void newton_direction(const Shape &S, Workspace &w, Value delta) {
 
 // Whether an orthant's row of a lane of `mask` has changed sides since w.lambda.
 inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
+    if constexpr (GROUP > 1) {
+        const Value changes = sum_of(S.zero, S.separable(), [&](int j) {
+            const Value side = select(w.u[j] > 0.0, splat(1), Value{});
+            return select(side != w.lambda[j], splat(1), Value{});
+        });
+        return any(mask & (changes > 0.0));
+    }
     for (int j = S.zero; j < S.separable(); j++)
         if (any(mask & (select(w.u[j] > 0.0, splat(1), Value{}) != w.lambda[j])))
             return true;

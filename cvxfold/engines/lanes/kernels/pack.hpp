@@ -4,6 +4,13 @@
 // the answer of an instance depends neither on its neighbours nor on its place in the batch.
 #pragma once
 
+// Where threads share the work on memory, it changes behind a thread's back.
+#if defined(CVXFOLD_STRIDE) && CVXFOLD_STRIDE < 32
+#define CVXFOLD_RESTRICT
+#else
+#define CVXFOLD_RESTRICT __restrict
+#endif
+
 #ifdef CVXFOLD_STRIDE
 #include "strided.hpp"
 #else
@@ -17,7 +24,15 @@
 namespace cvxfold {
 
 // Instances that the operations of a pack serve, and instances whose numbers lie side by side.
-constexpr int W = CVXFOLD_WIDTH, LANES = W, AHEAD = 1;
+constexpr int W = CVXFOLD_WIDTH, LANES = W;
+
+constexpr int AHEAD = 1, GROUP = 1; // for strided.hpp's sake
+
+inline int number_in_group() { return 0; }
+
+inline void together() {}
+
+inline double of_partner(double value, int) { return value; }
 static_assert(W >= 2 && (W & (W - 1)) == 0, "a pack holds a power of two of numbers");
 
 typedef double Pack __attribute__((vector_size(W * 8)));

@@ -8,8 +8,18 @@ namespace cvxfold {
 
 // out = A x, (m).
 inline void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack *out) {
-    for (int row = 0; row < S.m; row++)
-        out[row] = sum_of(S.A_start[row], S.A_start[row + 1], [&](int e) { return A[e] * x[S.A_column[e]]; });
+    const auto term = [&](int e) { return A[e] * x[S.A_column[e]]; };
+    if constexpr (GROUP > 1) { // a row for each
+        fill(out, S.m, [&](int row) {
+            Value sum{};
+            for (int e = S.A_start[row]; e < S.A_start[row + 1]; e++)
+                sum += term(e);
+            return sum;
+        });
+    } else {
+        for (int row = 0; row < S.m; row++)
+            out[row] = sum_of(S.A_start[row], S.A_start[row + 1], term);
+    }
 }
 
 // out += A'y, (n).
@@ -23,26 +33,17 @@ inline void add_A_transposed(const Shape &S, const Pack *A, const Pack *y, Pack 
 
 // out[i] += term(e, j) for each entry (i, j) of the whole of P, of which e is stored.
 template <typename F> inline void add_over_P(const Shape &S, Pack *out, F term) {
-    in_runs(0, S.nnz_P, [&](int first, auto run) {
-        Value on_row[run.value], on_column[run.value];
-        const int32_t *row = S.P_row + first, *column = S.P_column + first;
-        bool diagonal = true;
-        for (int k = 0; k < run.value; k++) {
-            on_row[k] = term(first + k, column[k]);
-            on_column[k] = term(first + k, row[k]);
-            diagonal &= row[k] == column[k];
-        }
-        if (diagonal) {
-            for (int k = 0; k < run.value; k++)
-                on_row[k] += out[row[k]];
-            for (int k = 0; k < run.value; k++)
-                out[row[k]] = on_row[k];
-        } else {
-            for (int k = 0; k < run.value; k++) {
-                out[row[k]] += on_row[k];
-                if (row[k] != column[k])
-                    out[column[k]] += on_column[k];
-            }
+    if (S.diagonal_P) {
+        change_at(out, S.P_row, 0, S.nnz_P, [&](int e, Value sum) { return sum + term(e, S.P_row[e]); });
+        return;
+    }
+    one_by_one([&] {
+        for (int e = 0; e < S.nnz_P; e++) {
+            const int row = S.P_row[e], column = S.P_column[e];
+            const Value on_row = term(e, column), on_column = term(e, row);
+            out[row] += on_row;
+            if (row != column)
+                out[column] += on_column;
         }
     });
 }

@@ -69,7 +69,8 @@ struct Shape {
     int32_t panels;         // neighbouring columns of L that are factored together
     const Panel *panel;
     const Panel::Update *update;
-    bool apart; // instances are factored one by one, with vectors of rows: L has long runs of neighbours
+    bool diagonal_P; // whether P is, each entry once
+    bool apart;      // instances are factored one by one, with vectors of rows: L has long runs of neighbours
 
     int32_t separable() const { return zero + nonnegative; }
     bool curved() const { return second_order + semidefinite + exponential + power > 0; }

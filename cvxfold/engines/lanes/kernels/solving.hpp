@@ -56,9 +56,9 @@ template <typename TimeLeft> struct Solving {
                 Value value;
                 for (int lane = 0; lane < W; lane++)
                     value[lane] = from[lane][e];
-                sum += 0.0 * value; // zero, or NaN from then on
                 return value;
             });
+            sum += sum_of(0, Y.parameter_sizes[k], [&](int e) { return 0.0 * to[e]; }); // zero, or NaN
             to += Y.parameter_sizes[k];
         }
         return sum == 0.0;
@@ -272,18 +272,17 @@ template <typename TimeLeft> struct Solving {
         for (int k = 0; k < Y.outputs; k++) {
             const int count = Y.output_sizes[k];
             double *to = call.outputs[k] + static_cast<size_t>(instance) * count;
-            for (int e = 0; e < count; e++)
-                to[e] = w.own[*index++][lane] * *scale++;
+            each(count, [&](int e) { to[e] = w.own[index[e]][lane] * scale[e]; });
+            index += count;
+            scale += count;
         }
         if (call.ends) {
             double *to = call.ends + static_cast<size_t>(instance) * (2 * S.N + S.m + 1);
-            for (int e = 0; e < S.N + S.m; e++)
-                *to++ = w.own[e][lane];
-            for (int i = 0; i < S.n; i++)
-                *to++ = w.columns[i][lane];
-            for (int j = 0; j < S.m; j++)
-                *to++ = w.rows[j][lane];
-            *to = progress.age[lane];
+            double *D = to + S.N + S.m, *E = D + S.n;
+            each(S.N + S.m, [&](int e) { to[e] = w.own[e][lane]; });
+            each(S.n, [&](int i) { D[i] = w.columns[i][lane]; });
+            each(S.m, [&](int j) { E[j] = w.rows[j][lane]; });
+            E[S.m] = progress.age[lane];
         }
         using F = ForwardFigure;
         double *f = call.figures + static_cast<size_t>(instance) * F::COUNT;

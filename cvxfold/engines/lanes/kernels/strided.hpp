@@ -7,13 +7,44 @@
 
 #include "standard.hpp"
 
-#ifndef CVXFOLD_AHEAD
-#define CVXFOLD_AHEAD 8
-#endif
-
 namespace cvxfold {
 
-constexpr int W = 1, LANES = CVXFOLD_STRIDE, AHEAD = CVXFOLD_AHEAD;
+constexpr int WARP = 32; // threads
+
+constexpr int W = 1, LANES = CVXFOLD_STRIDE;
+
+// Threads that work on one instance together. All of them run through everything; loops over memory
+// (loops.hpp) they share. Thread t of a warp is number t / LANES of instance t % LANES.
+#ifdef __CUDACC_RTC__
+constexpr int GROUP = WARP / LANES, AHEAD = GROUP > 1 ? 4 : 8;
+
+inline int number_in_group() { return GROUP > 1 ? threadIdx.x / LANES : 0; }
+
+inline unsigned group_mask() {
+    unsigned mask = 0;
+    for (int k = 0; k < GROUP; k++)
+        mask |= 1u << (k * LANES);
+    return mask << (threadIdx.x % LANES);
+}
+
+// What one has written, the others see from here on.
+inline void together() {
+    if (GROUP > 1)
+        __syncwarp(group_mask());
+}
+
+inline double of_partner(double value, int distance) {
+    return __shfl_xor_sync(group_mask(), value, distance * LANES);
+}
+#else
+constexpr int GROUP = 1, AHEAD = LANES < WARP ? 4 : 8; // elsewhere a thread alone does the same
+
+inline int number_in_group() { return 0; }
+
+inline void together() {}
+
+inline double of_partner(double value, int) { return value; }
+#endif
 
 struct Value;
 
