@@ -13,8 +13,8 @@ from cvxfold.studies.bench.families.family import Family
 from cvxfold.studies.bench.peers import Evaluate
 from cvxfold.studies.measure import timed
 
-_CPU = torch.device("cpu")
 _STRIDE = 7_919  # between the seeds of two rounds
+_DISTINCT = 4_096  # instances that are drawn; more are these again
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,33 @@ def one_pass(evaluate: Evaluate, values: Sequence[Tensor], weights: Sequence[Ten
     """Solve, and differentiate Σ ⟨weight, output⟩ with respect to all parameters.
 
     Args:
-        evaluate: the layer. values: of its parameters ``(B, *shape)``. weights: like its outputs.
+        evaluate: the layer. values: of its parameters ``(B, *shape)``. weights: like its outputs, and on
+            the same device, which is idle before and after each pass.
         **call: the layer's keyword arguments.
     """
-    leaves = [value.clone().requires_grad_() for value in values]
-    outputs, forward = timed(lambda: list(evaluate(*leaves, **call)), _CPU)
+    leaves, device = [value.clone().requires_grad_() for value in values], weights[0].device
+    outputs, forward = timed(lambda: list(evaluate(*leaves, **call)), device)
     loss = torch.stack([(w * out).sum() for w, out in zip(weights, outputs, strict=True)]).sum()
-    gradients, backward = timed(lambda: torch.autograd.grad(loss, leaves, materialize_grads=True), _CPU)
+    gradients, backward = timed(lambda: torch.autograd.grad(loss, leaves, materialize_grads=True), device)
     return Pass([out.detach() for out in outputs], list(gradients), forward, backward)
 
 
 def drawn(family: Family, size: int, batch: int, seed: int, turn: int) -> list[Tensor]:
-    """Values of the parameters for one round: others in each, the same for all peers."""
-    return family.sample(size, batch, torch.Generator().manual_seed((seed + _STRIDE * turn) % 2**63))
+    """Values of the parameters for one round: others in each, the same for all peers; on the CPU.
+
+    Beyond 4,096 instances they are those again.
+    """
+    generator = torch.Generator().manual_seed((seed + _STRIDE * turn) % 2**63)
+    values = family.sample(size, min(batch, _DISTINCT), generator)
+    return (
+        values
+        if batch <= _DISTINCT
+        else [value.repeat_interleave(-(-batch // _DISTINCT), 0)[:batch] for value in values]
+    )
 
 
 def weights_of(family: Family, size: int, batch: int, seed: int) -> list[Tensor]:
-    """Standard normal weights of the loss, like the outputs."""
+    """Standard normal weights of the loss, like the outputs; on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [variable.shape for variable in family.state(size).variables]
     return [torch.randn(batch, *shape, dtype=torch.float64, generator=generator) for shape in shapes]
@@ -66,6 +76,8 @@ def weights_of(family: Family, size: int, batch: int, seed: int) -> list[Tensor]
 def forget() -> None:
     """Give memory that nobody uses back to the system, so that what is taken next can be seen."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     try:
         CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
