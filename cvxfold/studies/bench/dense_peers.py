@@ -54,13 +54,13 @@ class Qpax:
     """qpax: an interior-point method in JAX, compiled and vectorized over the batch, in float64.
 
     Its gradient is that of the program with complementarity relaxed to ``kappa``, whose default (1e-3)
-    would make all gradients wrong.
+    would make all gradients wrong. At version 0.1.4 the gradient in G is wrong whatever that is.
     """
 
     name: str = "qpax"
     warm: bool = False
     by_sample: bool = False
-    kappa: float = 1e-9
+    kappa: float = 1e-11
 
     @property
     def missing(self) -> str | None:

@@ -109,7 +109,7 @@ def _line(cell: BenchCell, one: Measurement) -> list[str]:
     if fastest is not None and one.peer == fastest.peer:
         remarks.append("fastest correct peer")
     if one.host_error is not None:
-        remarks.append(f"gradient {_e(one.host_error)} from the CPU's")
+        remarks.append(f"{_e(one.host_error)} from CPU's")
     if one.note:
         remarks.append(escape(one.note))
     ours = cell.of(OURS)
