@@ -13,7 +13,7 @@ _TINY_SIZE, _TINY, _TINY_OTHERS = 4, 8, (2,)  # for machines without a GPU, wher
 
 
 @dataclass(frozen=True)
-class Step:
+class Part:
     """One part of the run.
 
     Args:
@@ -30,7 +30,7 @@ class Step:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def plan(device: str, tiny: bool) -> list[Step]:
+def plan(device: str, tiny: bool) -> list[Part]:
     """All parts.
 
     Args:
@@ -40,21 +40,21 @@ def plan(device: str, tiny: bool) -> list[Step]:
     size, main, others = (_TINY_SIZE, _TINY, _TINY_OTHERS) if tiny else (None, MAIN, OTHERS)
     first, then = (FIRST[:1], ()) if tiny else (FIRST, THEN)
     peers = PEERS[:1] if tiny else PEERS
-    steps = [Step("facts", "machine", 90, arguments={"device": device})]
+    steps = [Part("facts", "machine", 90, arguments={"device": device})]
     if not tiny:
-        steps.append(Step("tests", "tests", 90, 10))
+        steps.append(Part("tests", "tests", 90, 10))
 
-    def waits(family: str, batch: int) -> Step:
+    def waits(family: str, batch: int) -> Part:
         given = {"family": family, "size": size, "batch": batch, "device": device}
-        return Step("waits", f"waits {family} {batch}", 45, 5, given)
+        return Part("waits", f"waits {family} {batch}", 45, 5, given)
 
-    def cell(family: str, batch: int, everybody: bool) -> Step:
+    def cell(family: str, batch: int, everybody: bool) -> Part:
         given = {"family": family, "size": size, "batch": batch, "device": device}
         given |= {"peers": peers if everybody else (), "profile": everybody, "time_limit": 4.0}
-        return Step("cell", f"bench {family} {batch}", 60 if everybody else 30, 5, given)
+        return Part("cell", f"bench {family} {batch}", 60 if everybody else 30, 5, given)
 
     steps += [waits(family, main) for family in first[:1]]
-    steps.append(Step("floors", "floors", 30, arguments={"device": device}))
+    steps.append(Part("floors", "floors", 30, arguments={"device": device}))
     steps += [cell(family, main, True) for family in first]
     steps += [waits(family, main) for family in first[1:]]
     steps += [cell(family, main, True) for family in then]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cvxfold.studies.gpu_check.plan import Step, plan
+from cvxfold.studies.gpu_check.plan import Part, plan
 from cvxfold.studies.gpu_check.tests import cuda_tests
 from cvxfold.studies.gpu_check.worker import serve
 
@@ -23,7 +23,7 @@ class _Worker:
         self._process: Any = None
         self._pipe: Any = None
 
-    def ask(self, step: Step, limit: float) -> tuple[str, Any]:
+    def ask(self, step: Part, limit: float) -> tuple[str, Any]:
         """How it ended: ``"done"``, ``"failed"``, ``"timed out"`` or ``"died"``, and the result or a text."""
         if self._process is None or not self._process.is_alive():
             self._begin()
@@ -57,7 +57,7 @@ class _Worker:
 
 
 def check(
-    device: str, seconds: float, folder: Path, tiny: bool = False, steps: list[Step] | None = None
+    device: str, seconds: float, folder: Path, tiny: bool = False, steps: list[Part] | None = None
 ) -> dict[str, Any]:
     """Do what there is time for.
 
@@ -97,7 +97,7 @@ def check(
     return found
 
 
-def _done(step: Step, limit: float, worker: _Worker, folder: Path) -> tuple[str, Any]:
+def _done(step: Part, limit: float, worker: _Worker, folder: Path) -> tuple[str, Any]:
     if limit < step.needs:
         return "no time", ""
     if step.kind == "tests":

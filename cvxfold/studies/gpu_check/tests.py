@@ -9,9 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import cvxfold
-
-_ROOT = Path(cvxfold.__file__).parent.parent
+_ROOT = Path(__file__).parents[3]
 _MARK = re.compile(r"\bcuda\b", re.IGNORECASE)
 _TAIL = 2_000
 

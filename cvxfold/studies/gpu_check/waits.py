@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import cvxfold
 from cvxfold.studies.bench.families.table import FAMILIES
 from cvxfold.studies.bench.passes import drawn, weights_of
 from cvxfold.studies.measure import timed
 from cvxfold.torch import CvxpyLayer
 
-_PACKAGE = Path(cvxfold.__file__).parent
+_PACKAGE = Path(__file__).parents[2]
 _HERE = Path(__file__)
 _LAUNCHES = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cuGraphLaunch")
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cuStreamSynchronize")
