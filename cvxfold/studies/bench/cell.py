@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.studies.bench.families.family import Family
-from cvxfold.studies.bench.passes import Pass, drawn, forget, one_pass, weights_of
+from cvxfold.studies.bench.passes import DISTINCT, Pass, drawn, forget, one_pass, tiled, weights_of
 from cvxfold.studies.bench.peers import Evaluate, Peer
 from cvxfold.studies.bench.result import BenchCell, Measurement
 from cvxfold.studies.bench.settings import BenchSettings
@@ -52,7 +52,8 @@ class _Contender:
 
     def given(self, tensors: Sequence[Tensor], count: int | None = None) -> list[Tensor]:
         """Its own part of values or weights, or the first few, where it works."""
-        return [tensor[: count or self.count].to(self.device) for tensor in tensors]
+        count = count or self.count
+        return [tiled(tensor[:count].to(self.device), count) for tensor in tensors]
 
 
 def measure_cell(
@@ -72,7 +73,7 @@ def measure_cell(
         with _guarded(one):
             _begin(one, family, size, weights, settings)
     for turn in range(settings.rounds):  # 2
-        values = drawn(family, size, batch, settings.seed, turn)
+        values = drawn(family, size, min(batch, DISTINCT), settings.seed, turn)
         start = turn % max(1, len(contenders))
         for one in [*contenders[start:], *contenders[:start]]:
             if one.evaluate is not None and not (one.passes and one.spent > settings.time_limit):
@@ -114,7 +115,8 @@ def _begin(
     if expected > settings.time_limit:
         one.note = f"skipped: about {expected:.0f} s a pass"
         return
-    values, weights = one.given(drawn(family, size, one.batch, settings.seed, _FIRST)), one.given(weights)
+    values = one.given(drawn(family, size, min(one.batch, DISTINCT), settings.seed, _FIRST))
+    weights = one.given(weights)
     forget()
     measured = measure(lambda: one_pass(layer, values, weights), one.device)
     one.peak_bytes = measured.peak_bytes
@@ -129,10 +131,13 @@ def _expected(
     weights: Sequence[Tensor],
     settings: BenchSettings,
 ) -> float:
-    """Seconds that a pass over the batch will take, from passes over a few instances, which also warm up."""
+    """Seconds that a pass over the batch will take, from passes over a few instances, which also warm up.
+
+    A GPU is taken to have room for all at once.
+    """
     batch, limit, expected = one.count, settings.time_limit, 0.0
     for few in sorted({min(few, batch) for few in _FEW}):
-        values, some = one.given(drawn(*of, few, settings.seed, _TRIAL)), one.given(weights, few)
+        values, some = one.given(drawn(*of, few, settings.seed, _TRIAL), few), one.given(weights, few)
         seconds = one_pass(layer, values, some).seconds
         one.spent += seconds
         if one.first is None:
@@ -140,7 +145,7 @@ def _expected(
         if seconds <= limit:  # else once more would not help
             seconds = one_pass(layer, values, some).seconds
             one.spent += seconds
-        expected = seconds * batch / few
+        expected = seconds if one.device.type == "cuda" else seconds * batch / few
         if expected <= limit or seconds > limit:
             break
     return expected

@@ -14,7 +14,10 @@ from cvxfold.studies.bench.peers import Evaluate
 from cvxfold.studies.measure import timed
 
 _STRIDE = 7_919  # between the seeds of two rounds
-_DISTINCT = 4_096  # instances that are drawn; more are these again
+
+
+DISTINCT = 4_096
+"""Instances that are drawn; larger batches are these again."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,13 @@ def drawn(family: Family, size: int, batch: int, seed: int, turn: int) -> list[T
     Beyond 4,096 instances they are those again.
     """
     generator = torch.Generator().manual_seed((seed + _STRIDE * turn) % 2**63)
-    values = family.sample(size, min(batch, _DISTINCT), generator)
-    return (
-        values
-        if batch <= _DISTINCT
-        else [value.repeat_interleave(-(-batch // _DISTINCT), 0)[:batch] for value in values]
-    )
+    return [tiled(value, batch) for value in family.sample(size, min(batch, DISTINCT), generator)]
+
+
+def tiled(tensor: Tensor, batch: int) -> Tensor:
+    """So many instances: the first ones, or all of them over and over."""
+    times = -(-batch // len(tensor))
+    return tensor[:batch] if times == 1 else tensor.repeat(times, *[1] * (tensor.ndim - 1))[:batch]
 
 
 def weights_of(family: Family, size: int, batch: int, seed: int) -> list[Tensor]:

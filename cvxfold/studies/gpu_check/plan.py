@@ -3,9 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from cvxfold.studies.bench.peers import OURS, THEIRS
+
 FIRST = ("portfolio", "mpc", "dense-qp")
 THEN = ("tv", "multi-label", "robust-portfolio", "transport")
-PEERS = ("cvxpylayers", "moreau", "qpth", "qpax")
+TOGETHER = (OURS, THEIRS)
+PEERS = ("qpth", "qpax", "moreau")
+"""Others, each in a part of its own, so that one that takes long or dies takes nobody along."""
 MAIN, OTHERS = 4_096, (65_536, 64, 16_384, 1_024, 1)
 """Instances of a batch: the one that everybody is measured on, and those for cvxfold alone."""
 
@@ -39,7 +43,7 @@ def plan(device: str, tiny: bool) -> list[Part]:
     """
     size, main, others = (_TINY_SIZE, _TINY, _TINY_OTHERS) if tiny else (None, MAIN, OTHERS)
     first, then = (FIRST[:1], ()) if tiny else (FIRST, THEN)
-    peers = PEERS[:1] if tiny else PEERS
+    peers = () if tiny else PEERS
     steps = [Part("facts", "machine", 90, arguments={"device": device})]
     if not tiny:
         steps.append(Part("tests", "tests", 90, 10))
@@ -48,17 +52,18 @@ def plan(device: str, tiny: bool) -> list[Part]:
         given = {"family": family, "size": size, "batch": batch, "device": device}
         return Part("waits", f"waits {family} {batch}", 45, 5, given)
 
-    def cell(family: str, batch: int, everybody: bool) -> Part:
-        given = {"family": family, "size": size, "batch": batch, "device": device}
-        given |= {"peers": peers if everybody else (), "profile": everybody, "time_limit": 4.0}
-        return Part("cell", f"bench {family} {batch}", 60 if everybody else 30, 5, given)
+    def cell(family: str, batch: int, *names: str, profile: bool = False) -> Part:
+        given = {"family": family, "size": size, "batch": batch, "device": device, "peers": names}
+        title = " ".join(("bench", family, str(batch), *(name for name in names if name not in TOGETHER)))
+        return Part("cell", title, 40, 5, given | {"profile": profile, "time_limit": 4.0})
 
     steps += [waits(family, main) for family in first[:1]]
     steps.append(Part("floors", "floors", 30, arguments={"device": device}))
-    steps += [cell(family, main, True) for family in first]
+    steps += [cell(family, main, *TOGETHER, profile=True) for family in first]
     steps += [waits(family, main) for family in first[1:]]
-    steps += [cell(family, main, True) for family in then]
-    steps += [cell(family, batch, False) for batch in others for family in first]
+    steps += [cell(family, main, *TOGETHER, profile=True) for family in then]
+    steps += [cell(family, main, name) for name in peers for family in first]
+    steps += [cell(family, batch, OURS) for batch in others for family in first]
     steps += [waits(family, main) for family in then]
-    steps += [cell(family, batch, False) for batch in others for family in then]
+    steps += [cell(family, batch, OURS) for batch in others for family in then]
     return steps

@@ -69,8 +69,8 @@ def check(
 
     Returns:
         what is in the file: ``device``, ``asked_seconds``, ``seconds`` and ``steps``, each with ``kind``,
-        ``name``, ``status`` (``done``, ``failed``, ``timed out``, ``died`` or ``no time``), ``seconds`` and
-        ``result``, or a text that says what went wrong.
+        ``name``, ``arguments``, ``status`` (``done``, ``failed``, ``timed out``, ``died`` or ``no time``),
+        ``seconds`` and ``result``, or a text that says what went wrong.
     """
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -85,6 +85,7 @@ def check(
                 {
                     "kind": step.kind,
                     "name": step.name,
+                    "arguments": step.arguments,
                     "status": status,
                     "seconds": round(time.monotonic() - begun, 2),
                     "result": result,
@@ -92,6 +93,7 @@ def check(
             )
             found["seconds"] = round(time.monotonic() - started, 1)
             _write(folder / "gpu_check.json", found)
+            print(f"{found['seconds']:7.1f} s  {step.name}: {status}", flush=True)
     finally:
         worker.end()
     return found

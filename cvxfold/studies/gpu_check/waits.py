@@ -18,7 +18,7 @@ from cvxfold.studies.measure import timed
 from cvxfold.torch import CvxpyLayer
 
 _PACKAGE = Path(__file__).parents[2]
-_HERE = Path(__file__)
+_HERE = Path(__file__).parent
 _LAUNCHES = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cuGraphLaunch")
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cuStreamSynchronize")
 _WAITS += ("cuCtxSynchronize", "cuEventSynchronize")
@@ -84,7 +84,7 @@ def _told(places: Counter[str], device: torch.device) -> Iterator[None]:
         return
 
     def note(message: Any, *_: Any, **__: Any) -> None:
-        if "synchroniz" in str(message):
+        if "called a synchronizing" in str(message):
             places[_place(sys._getframe())] += 1
 
     before = torch.cuda.get_sync_debug_mode()
@@ -99,10 +99,10 @@ def _told(places: Counter[str], device: torch.device) -> Iterator[None]:
 
 
 def _place(frame: FrameType | None) -> str:
-    """``file:line`` of the innermost frame of this package, this file aside."""
+    """``file:line`` of the innermost frame of this package, this folder aside."""
     while frame is not None:
         path = Path(frame.f_code.co_filename)
-        if path != _HERE and path.is_relative_to(_PACKAGE):
+        if path.is_relative_to(_PACKAGE) and not path.is_relative_to(_HERE):
             return f"{path.relative_to(_PACKAGE)}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"
@@ -111,10 +111,10 @@ def _place(frame: FrameType | None) -> str:
 def _profiled(function: Callable[[], None], device: torch.device) -> dict[str, Any]:
     """What PyTorch's profiler saw."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=activities, acc_events=True) as profiler:
-        timed(function, device)
     counts: Counter[str] = Counter()
     kernels: list[tuple[str, int, float]] = []
+    with profile(activities=activities) as profiler:
+        timed(function, device)
     for event in profiler.key_averages():
         counts[event.key] += event.count
         spent = float(getattr(event, "self_device_time_total", 0) or 0)

@@ -48,11 +48,11 @@ def cell(
     profile: bool,
     time_limit: float,
 ) -> dict[str, Any]:
-    """A cell of the benchmark, as a record.
+    """A cell of the benchmark, as a record; nothing but its name where no peer is installed or suits.
 
     Args:
         family, size, batch: of the problem (``None``: the family's own size). device: where the values are.
-        peers: to measure beside cvxfold, those that are installed.
+        peers: to measure.
         profile: whether to split cvxfold's own time.
         time_limit: seconds that each peer may spend.
     """
@@ -66,8 +66,9 @@ def cell(
     kind = FAMILIES[family]
     order = size or kind.size
     settings = BenchSettings(rounds=5, time_limit=time_limit, device=device, most_on_host=128)
-    everybody = [PEERS["cvxfold"], *(PEERS[name] for name in peers)]
-    here = [peer for peer in everybody if peer.missing is None]
+    here = [peer for name in peers if (peer := PEERS[name]).missing is None and peer.suits(kind)]
+    if not here:
+        return {"family": family, "size": order, "batch": batch, "measurements": []}
     found = measure_cell(kind, order, batch, here, settings)
     if profile:
         try:
