@@ -1,4 +1,4 @@
-"""The GPU check, on a CPU: the whole run, parts that hang or die, reports of tests, places of waits, wheels."""
+"""The GPU check, on a CPU: the whole run, parts that hang or die, reports, places of waits, wheels."""
 
 import json
 import warnings

@@ -50,12 +50,12 @@ def plan(device: str, tiny: bool) -> list[Part]:
 
     def waits(family: str, batch: int) -> Part:
         given = {"family": family, "size": size, "batch": batch, "device": device}
-        return Part("waits", f"waits {family} {batch}", 45, 5, given)
+        return Part("waits", f"waits {family} {batch}", 90, 5, given)
 
     def cell(family: str, batch: int, *names: str, profile: bool = False) -> Part:
         given = {"family": family, "size": size, "batch": batch, "device": device, "peers": names}
         title = " ".join(("bench", family, str(batch), *(name for name in names if name not in TOGETHER)))
-        return Part("cell", title, 40, 5, given | {"profile": profile, "time_limit": 4.0})
+        return Part("cell", title, 60, 5, given | {"profile": profile, "time_limit": 4.0})
 
     steps += [waits(family, main) for family in first[:1]]
     steps.append(Part("floors", "floors", 30, arguments={"device": device}))
