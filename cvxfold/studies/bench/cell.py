@@ -35,6 +35,7 @@ class _Contender:
     passes: list[Pass] = field(default_factory=list)
     spent: float = 0.0
     answer: Pass | None = None
+    engine: str | None = None
     note: str = ""
 
     @classmethod
@@ -155,7 +156,7 @@ def _turn(one: _Contender, values: Sequence[Tensor], weights: Sequence[Tensor], 
     assert one.evaluate is not None
     done = one_pass(one.evaluate, one.given(values), one.given(weights))
     if turn == 0:
-        one.answer = done
+        one.answer, one.engine = done, getattr(getattr(one.evaluate, "report", None), "engine", None)
     scale = one.batch / one.count
     one.passes.append(Pass([], [], done.forward * scale, done.backward * scale))
     one.spent += done.seconds
@@ -188,5 +189,6 @@ def _measured(one: _Contender, exact: CellTruth | str, host: CellTruth | None, r
         host_error=host_error,
         device=str(one.device),
         count=None if one.is_whole else one.count,
+        engine=one.engine,
         note=note,
     )

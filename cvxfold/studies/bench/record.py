@@ -45,6 +45,7 @@ def _measurement(one: Measurement, batch: int) -> dict[str, Any]:
         "peer": one.peer,
         "setup_seconds": one.setup,
         "device": one.device,
+        "engine": one.engine,
         "instances_measured": one.count or batch,
         "first_seconds": one.first,
         "forward_seconds": one.forward_seconds,

@@ -28,6 +28,7 @@ class Measurement:
             measured on another device.
         device: where the values were. count: instances that were measured, where the batch was too many for a
             peer on the host; its times are scaled to the batch.
+        engine: which of cvxfold's served.
         note: what else there is to say: why it was skipped, failed, or had fewer rounds.
     """
 
@@ -42,6 +43,7 @@ class Measurement:
     host_error: float | None = None
     device: str = "cpu"
     count: int | None = None
+    engine: str | None = None
     note: str = ""
 
     @property

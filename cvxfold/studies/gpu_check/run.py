@@ -3,11 +3,11 @@
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvxfold.studies.gpu_check.plan import Part, plan
+from cvxfold.studies.gpu_check.plan import Part
 from cvxfold.studies.gpu_check.tests import cuda_tests
 from cvxfold.studies.gpu_check.worker import serve
 
@@ -56,16 +56,13 @@ class _Worker:
         return process.exitcode
 
 
-def check(
-    device: str, seconds: float, folder: Path, tiny: bool = False, steps: list[Part] | None = None
-) -> dict[str, Any]:
+def check(device: str, seconds: float, folder: Path, parts: Sequence[Part]) -> dict[str, Any]:
     """Do what there is time for.
 
     Args:
         device: where the values are. seconds: for everything.
         folder: for ``gpu_check.json``, which is written after each part, and logs.
-        tiny: see :func:`cvxfold.studies.gpu_check.plan.plan`.
-        steps: in place of that plan.
+        parts: in the order of importance.
 
     Returns:
         what is in the file: ``device``, ``asked_seconds``, ``seconds`` and ``steps``, each with ``kind``,
@@ -77,7 +74,7 @@ def check(
     found: dict[str, Any] = {"device": device, "asked_seconds": seconds, "steps": []}
     worker = _Worker(folder / "worker.log")
     try:
-        for step in plan(device, tiny) if steps is None else steps:
+        for step in parts:
             left = seconds - (time.monotonic() - started) - _RESERVE
             begun = time.monotonic()
             status, result = _done(step, min(step.limit, left), worker, folder)

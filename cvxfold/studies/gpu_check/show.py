@@ -1,13 +1,13 @@
 """The run as a short text, for a console or a log of which only the end is kept."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cvxfold.studies.bench.families.table import FAMILIES
 from cvxfold.studies.bench.peers import OURS
 from cvxfold.studies.gpu_check.plan import FIRST, MAIN
 
-_MOST_FAILURES, _MOST_PLACES, _MOST_KERNELS = 8, 6, 3
+_MOST_FAILURES, _MOST_PLACES, _MOST_KERNELS = 8, 4, 3
 _LINE = 150
 
 
@@ -15,12 +15,14 @@ def text(found: dict[str, Any]) -> str:
     """Everything that matters in at most some hundred lines."""
     steps = found["steps"]
     lines = [f"GPU check on {found['device']}, {found.get('seconds')} s of {found['asked_seconds']:.0f} s"]
-    shown = {"facts": _facts, "tests": _tests, "floors": _floors, "waits": _waits}
-    for kind, show in shown.items():
-        for step in steps:
-            if step["kind"] == kind and step["status"] == "done":
-                lines += [line[:_LINE] for line in show(step)]
-    lines += _bench([step["result"] for step in steps if step["kind"] == "cell" and step["status"] == "done"])
+    done = [step for step in steps if step["status"] == "done"]
+
+    def shown(kind: str, show: Callable[[dict[str, Any]], Iterator[str]]) -> list[str]:
+        return [line[:_LINE] for step in done if step["kind"] == kind for line in show(step)]
+
+    lines += shown("waits", _waits)
+    lines += _bench([step["result"] for step in done if step["kind"] == "cell"])
+    lines += [*shown("facts", _facts), *shown("floors", _floors), *shown("tests", _tests)]
     lines += _not_done(steps)
     return "\n".join(lines)
 
@@ -71,7 +73,7 @@ def _waits(step: dict[str, Any]) -> Iterator[str]:
         if places:
             yield "    waits: " + ", ".join(f"{place} ×{count}" for place, count in places)
         for name, count, seconds in one["kernels"][:_MOST_KERNELS]:
-            yield f"    {1e3 * seconds:9.3f} ms ×{count:<5} {name}"
+            yield f"    {1e3 * seconds:9.3f} ms ×{count:<5} {name[:60]}"
 
 
 _HEADINGS = (
@@ -100,10 +102,10 @@ def _bench(cells: list[dict[str, Any]]) -> Iterator[str]:
                 f"{_ms(total)} {_short(one['instances_a_second']):>10} {_short(one['gradient_error']):>7} "
                 f"{_short(one['host_error']):>7} {_short(floor and 1e3 * floor):>7} "
                 f"{_short(total and base and total / base):>7}  "
-                + "; ".join(part for part in (wrong, str(one["note"])[:60]) if part)
+                + "; ".join(part for part in (wrong, one["engine"], str(one["note"])[:90]) if part)
             )
         stages = {name: s for name, s in (cell.get("profile") or {}).items() if not name.startswith("floor")}
-        if stages:
+        if stages and cell["family"] in FIRST:
             yield "    stages, ms: " + ", ".join(f"{name} {1e3 * s:.3g}" for name, s in stages.items())
 
 
