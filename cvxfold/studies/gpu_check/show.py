@@ -97,12 +97,13 @@ def _bench(cells: list[dict[str, Any]]) -> Iterator[str]:
             total, profile = one["total_seconds"], (cell.get("profile") or {}) if one["peer"] == OURS else {}
             floor = max((s for stage, s in profile.items() if stage.startswith("floor")), default=None)
             wrong = "wrong" if one["correct"] is False else ""
+            first = f"first call {one['first_seconds']:.1f} s" if (one["first_seconds"] or 0) > 1 else ""
             yield (
                 f"{name:<24}{cell['batch']:>7} {_ms(one['forward_seconds'])} {_ms(one['backward_seconds'])} "
                 f"{_ms(total)} {_short(one['instances_a_second']):>10} {_short(one['gradient_error']):>7} "
                 f"{_short(one['host_error']):>7} {_short(floor and 1e3 * floor):>7} "
                 f"{_short(total and base and total / base):>7}  "
-                + "; ".join(part for part in (wrong, one["engine"], str(one["note"])[:90]) if part)
+                + "; ".join(part for part in (wrong, one["engine"], first, str(one["note"])[:90]) if part)
             )
         stages = {name: s for name, s in (cell.get("profile") or {}).items() if not name.startswith("floor")}
         if stages and cell["family"] in FIRST:
