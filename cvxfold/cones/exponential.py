@@ -55,7 +55,7 @@ class Exponential:
 
     def interior(self, u: Tensor) -> Tensor:
         """(−1, 1, 1): e⁻¹ < 1 in K, and e⁻¹ < e in K*."""
-        return u.new_tensor([-1.0, 1.0, 1.0]).repeat(self.cones)
+        return torch.cat([u.new_full((1,), -1.0), u.new_ones(2)]).repeat(self.cones)
 
     def derivative(self, u: Tensor) -> FrameDerivative:
         """DΠ_K(u); on a boundary between branches, one of theirs."""

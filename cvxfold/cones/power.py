@@ -62,7 +62,7 @@ class Power:
 
     def interior(self, u: Tensor) -> Tensor:
         """(1, 1, 0)."""
-        return u.new_tensor([1.0, 1.0, 0.0]).repeat(len(self.alphas))
+        return torch.cat([u.new_ones(2), u.new_zeros(1)]).repeat(len(self.alphas))
 
     def derivative(self, u: Tensor) -> FrameDerivative:
         """DΠ_K(u); on a boundary between branches, one of theirs."""
@@ -154,7 +154,7 @@ class _Split:
 @lru_cache(maxsize=64)
 def _on(alphas: tuple[float, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # made under it it could not serve a backward pass later
-        return torch.tensor(alphas, dtype=torch.float64, device=device)
+        return torch.tensor(alphas, dtype=torch.float64, device="cpu").to(device)
 
 
 def _boundary(alpha: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

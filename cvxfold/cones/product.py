@@ -15,6 +15,8 @@ from cvxfold.cones.power import Power
 from cvxfold.cones.second_order import SecondOrder
 from cvxfold.cones.semidefinite import Semidefinite
 
+_HOST = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class ProductDerivative(Batched):
@@ -42,6 +44,7 @@ class ProductCone:
         self.dims = dims
         self.dim = dims.rows
         self.parts = tuple(_slices(_factors(dims)))
+        self._blocks: dict[torch.device, Tensor] = {}
 
     def project(self, u: Tensor) -> Tensor:
         """Π_K(u) for ``u`` of shape ``(B, m)``."""
@@ -70,12 +73,18 @@ class ProductCone:
             return u
         return torch.cat([cone.margin(u[:, rows]) for rows, cone in self.parts], dim=1)
 
-    def blocks(self) -> Tensor:
-        """For each row the number of the block it belongs to, ``(m,)``, on the CPU.
+    def blocks(self, device: torch.device = _HOST) -> Tensor:
+        """For each row the number of the block it belongs to, ``(m,)``; copied to a device once.
 
         Rows of one non-separable cone share a block; every other row is a block of its own. A positive
         diagonal scaling that is constant on blocks maps K onto itself.
         """
+        if device not in self._blocks:
+            with torch.inference_mode(False):  # made under it they could not serve a backward pass later
+                self._blocks[device] = self._numbers().to(device)
+        return self._blocks[device]
+
+    def _numbers(self) -> Tensor:
         separable = self.dims.separable
         sizes = torch.tensor(self.dims.blocks, dtype=torch.long, device="cpu")
         cones = separable + torch.arange(len(sizes), device="cpu")
@@ -120,8 +129,7 @@ def _slices(factors: Sequence[Cone]) -> list[tuple[slice, Cone]]:
 
 def largest_of_block(v: Tensor, cone: ProductCone) -> Tensor:
     """v ≥ 0 ``(B, m)`` with the largest entry of each row's block in its place."""
-    blocks = cone.blocks().to(v.device)
-    if not len(blocks) or len(cone.dims.blocks) == 0:
+    if not cone.dim or len(cone.dims.blocks) == 0:
         return v
-    found = v.new_zeros(len(v), int(blocks[-1]) + 1)
+    blocks, found = cone.blocks(v.device), torch.zeros_like(v)  # there are as many rows as blocks, or more
     return found.scatter_reduce(1, blocks.expand_as(v), v, "amax").index_select(1, blocks)

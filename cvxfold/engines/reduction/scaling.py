@@ -56,13 +56,13 @@ def equilibrate(P: Matrix, A: Matrix, blocks: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         P: n × n. A: m × n.
-        blocks: the number of the block that each row belongs to, ``(m,)``: rows of a block scale alike.
+        blocks: the number of the block that each row belongs to, ``(m,)``, on their device: rows of a block
+            scale alike.
     """
     P_squared, A_squared = Matrix(P.values.square()), Matrix(A.values.square())
     batch = max(P.values.shape[0], A.values.shape[0])
     columns = P.values.new_ones(batch, P.values.shape[-1])
     rows = A.values.new_ones(batch, A.values.shape[-2])
-    blocks = blocks.to(P.values.device)
     for _ in range(_SWEEPS):
         squared_columns, squared_rows = columns.square(), rows.square()
         by_column = P_squared.mv(squared_columns) + A_squared.rmv(squared_rows)
@@ -80,7 +80,6 @@ def _root(squared_norm: Tensor) -> Tensor:
 def _block_mean(norm: Tensor, blocks: Tensor) -> Tensor:
     if norm.shape[-1] == 0:
         return norm
-    count = int(blocks[-1]) + 1
-    total = norm.new_zeros(norm.shape[0], count).index_add_(1, blocks, norm)
-    size = norm.new_zeros(count).index_add_(0, blocks, torch.ones_like(blocks, dtype=norm.dtype))
+    total = torch.zeros_like(norm).index_add_(1, blocks, norm)  # there are as many rows as blocks, or more
+    size = norm.new_zeros(norm.shape[1]).index_add_(0, blocks, torch.ones_like(blocks, dtype=norm.dtype))
     return (total / size)[:, blocks]

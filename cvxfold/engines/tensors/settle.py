@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import places
 from cvxfold.engines.outcome import SOLVED, UNCONVERGED
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import ForwardSettings
@@ -32,8 +33,7 @@ def polish_and_retire(batch: Batch, stage: str) -> Tensor:
     """Retire the instances within tolerance, after Newton steps."""
     point, residual = batch.check(stage)
     solved = _solved(batch, point, residual)
-    if bool(solved.any()):
-        rows = solved.nonzero().squeeze(-1)
+    if len(rows := places(solved)):
         batch.u[rows] = finished_states(batch, rows)
         point = batch.point()
     return batch.retire(point, solved, SOLVED)
