@@ -23,7 +23,7 @@ pytestmark = [
 NAMES = ["portfolio", "portfolio_mu", "dense_qp20", "total_variation", "mpc", "robust_portfolio"]
 INNER = [  # what is done at every step
     (Splitting, "run"),
-    (_Steps, "_judged"),
+    (_Steps, "_judge"),
     (SplittingLinearization, "vjp"),
     (SplittingLinearization, "pull"),
     (SplittingLinearization, "push"),

@@ -16,7 +16,7 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, weighted
 from problems.families import minimize
 from problems.layers import family_of, layer_of
-from problems.marks import sliced
+from problems.marks import long, sliced
 from problems.pretend_device import DEVICE, PretendDevice
 
 F64 = torch.float64
@@ -75,7 +75,9 @@ def waits_of_a_call(layer: Any, values: Sequence[Tensor], device: PretendDevice)
     return found
 
 
-@pytest.mark.parametrize("name", [*CHEAP, "nearest_correlation", "transport"])
+@pytest.mark.parametrize(
+    "name", [*CHEAP, "nearest_correlation", "transport", pytest.param("multi_label", marks=long)]
+)
 def test_a_pass_waits_seldom(name: str, device: PretendDevice) -> None:
     """After the first call, which brings indices to the device."""
     layer, sample = transport() if name == "transport" else _of_family(name)

@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from cvxfold.batches.near import parted
+from cvxfold.batches.near import is_near, parted
 from cvxfold.deadline import Deadline
 from cvxfold.engines.outcome import SOLVED, UNCONVERGED
 from cvxfold.engines.reduction.scaling import Scaling
@@ -114,8 +114,12 @@ class Batch:
 
     def iterate(self, steps: int, rows: Tensor | None = None) -> bool:
         """Apply F to those at work, or to those at positions ``rows``; False where a limit forbids it."""
-        made = False
-        while steps and self._advance(some := self._affordable(steps), lambda F, u, k: F.run(u, k), rows):
+        made, rough = False, not is_near(self.u)  # who is done is measured by other projections
+
+        def run(F: Splitting, u: Tensor, k: int) -> Tensor:
+            return F.run(u, k, rough)
+
+        while steps and self._advance(some := self._affordable(steps), run, rows):
             steps, made = steps - some, True
         return made
 

@@ -53,10 +53,10 @@ class FactoredJacobian(Batched):
     ) -> "FactoredJacobian":
         """Build and factor H at the states ``u`` ``(B, m)``; D if it is known already.
 
-        Without a ``look`` instances whose H is singular to rounding are left unsettled.
+        Without a ``look`` D is a rough one, and instances whose H is singular to rounding are left unsettled.
         """
         program = splitting.program
-        D = D or program.cone.derivative(u)
+        D = D or program.cone.derivative(u, rough=not look)
         gram = splitting.equality_gram / DELTA + program.gram(program.A.values, D, _weight)
         H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
         return cls(splitting, D, Cholesky.factor(H, _SMALL * splitting.size, look))

@@ -11,7 +11,7 @@ from cvxfold.deadline import Deadline
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
-from cvxfold.engines.tensors.residuals import residuals
+from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
 from cvxfold.engines.tensors.splitting import Splitting
 
 _FLOOR = 1e-14  # nothing to gain below this relative residual
@@ -28,6 +28,7 @@ def newton_steps(
     settings: ForwardSettings,
     max_steps: int,
     deadline: Deadline,
+    rough: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Newton steps on g(u) = 0 for each instance, as long as they help.
 
@@ -44,11 +45,12 @@ def newton_steps(
         settings: tolerances.
         max_steps: at most.
         deadline: of the pass.
+        rough: whether projections may be so, far from the CPU: where what comes out is measured again.
 
     Returns:
         The best states ``(B, m)`` and the steps taken ``(B,)``.
     """
-    steps = _Steps(settings, max_steps, deadline)
+    steps = _Steps(settings, max_steps, deadline, rough)
     found, some_stuck = steps.run(splitting, scaling, u, careful=is_near(u))  # 1
     if some_stuck:
         rows = places(found.stuck)  # 2
@@ -106,6 +108,7 @@ class _Steps:
     settings: ForwardSettings
     max_steps: int
     deadline: Deadline
+    rough: bool
 
     def run(self, splitting: Splitting, scaling: Scaling, u: Tensor, careful: bool) -> tuple[_Progress, bool]:
         """Where the instances come to, and whether any is stuck.
@@ -118,7 +121,9 @@ class _Steps:
         whole, now = None, _Progress.at(u)
         index = torch.arange(len(u), device=u.device)
         for step in range(self.max_steps + 1):
-            g = self._judged(splitting, scaling, now, step)
+            point = splitting.evaluate(now.u, rough=self.rough and not careful)
+            self._judge(residuals(splitting.program, scaling, point.x, point.s, point.y), now, step)
+            g = point.g
             last = step == self.max_steps or self.deadline.passed
             if careful or last or step >= _FIRST_LOOK:
                 all_done, some_done, some_stuck = now.looked()
@@ -132,10 +137,8 @@ class _Steps:
             self._step(splitting, now, g, careful)
         return now.written_to(whole, index), some_stuck
 
-    def _judged(self, splitting: Splitting, scaling: Scaling, now: _Progress, step: int) -> Tensor:
-        """Note who has come nearer and who is done; returns g at their states, ``(b, m)``."""
-        point = splitting.evaluate(now.u)
-        residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
+    def _judge(self, residual: MeasuredResiduals, now: _Progress, step: int) -> None:
+        """Note who has come nearer and who is done."""
         error = residual.worst()
         better = error < now.least
         now.best = torch.where(better.unsqueeze(-1), now.u, now.best)
@@ -149,7 +152,6 @@ class _Steps:
         if step >= _PATIENCE:
             done |= ~good & ~halved & (error > now.least)
         now.done, now.previous = now.done | done, error
-        return point.g
 
     @staticmethod
     def _step(splitting: Splitting, now: _Progress, g: Tensor, careful: bool) -> None:

@@ -82,7 +82,8 @@ class Preparation:
     def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
         reduced = self._presolve.reduce(P_values, A_values)
-        columns, rows = equilibrate(reduced.P, reduced.A, self._cone.blocks(P_values.device))
+        blocks = self._cone.blocks(P_values.device) if self._cone.dims.blocks else None
+        columns, rows = equilibrate(reduced.P, reduced.A, blocks)
         return self._scaled(P_values, A_values, reduced, columns, rows)
 
     def on_tape(self, P_values: Tensor, A_values: Tensor, known: Prepared) -> Prepared:

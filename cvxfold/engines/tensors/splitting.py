@@ -107,18 +107,22 @@ class Splitting:
         falling = Matrix(self._M).mv(self._normal.solve(q)) - q
         return torch.where(self.rank_deficient.unsqueeze(-1), falling, 0.0)
 
-    def evaluate(self, u: Tensor) -> Iterate:
-        """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``."""
-        cone = self.program.cone
-        s = project(cone, u) if u.requires_grad else cone.project(u)
-        x = self.solve_normal(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
-        g = self.program.b - s - self.program.A.mv(x)
+    def evaluate(self, u: Tensor, rough: bool = False) -> Iterate:
+        """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``; ``rough`` as for a cone."""
+        s, x, g = self._split(u, rough)
         return Iterate(u, x, s, self.R * (s - u), g)
 
-    def run(self, u: Tensor, steps: int) -> Tensor:
-        """Apply F ``steps`` times to ``u`` ``(B, m)``."""
+    def _split(self, u: Tensor, rough: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """s, x and g of a state."""
+        cone = self.program.cone
+        s = project(cone, u) if u.requires_grad else cone.project(u, rough)
+        x = self.solve_normal(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
+        return s, x, self.program.b - s - self.program.A.mv(x)
+
+    def run(self, u: Tensor, steps: int, rough: bool = False) -> Tensor:
+        """Apply F ``steps`` times to ``u`` ``(B, m)``, by projections that are exact or ``rough``."""
         for _ in range(steps):
-            u = u + self.alpha * self.evaluate(u).g
+            u = u + self.alpha * self._split(u, rough)[2]
         return u
 
     def jacobian(self, D: ProductDerivative, v: Tensor) -> Tensor:
