@@ -16,7 +16,7 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, weighted
 from problems.families import minimize
 from problems.layers import family_of, layer_of
-from problems.marks import long, sliced
+from problems.marks import sliced
 from problems.pretend_device import DEVICE, PretendDevice
 
 F64 = torch.float64
@@ -26,6 +26,7 @@ OTHERS = [
     "quadratic_form", "linear_program_duals", "equality_qp", "no_rows", "mixture",
 ]  # fmt: skip
 QUICKLY = ["portfolio", "robust_portfolio", "nearest_correlation", "quadratic_form", "equality_qp", "no_rows"]
+COUNTED = ["portfolio", "dense_qp20", "robust_portfolio", "transport"]
 EIGENVALUES = "_linalg_eigh"  # whose errors PyTorch looks for before it returns
 LIMIT = 10
 
@@ -76,7 +77,8 @@ def waits_of_a_call(layer: Any, values: Sequence[Tensor], device: PretendDevice)
 
 
 @pytest.mark.parametrize(
-    "name", [*CHEAP, "nearest_correlation", "transport", pytest.param("multi_label", marks=long)]
+    "name",
+    sliced([*CHEAP, "nearest_correlation", "transport", "multi_label"], lambda name: name not in COUNTED),
 )
 def test_a_pass_waits_seldom(name: str, device: PretendDevice) -> None:
     """After the first call, which brings indices to the device."""
@@ -132,7 +134,9 @@ def off(layer: CvxpyLayer, device: PretendDevice) -> float:
     return max(float((found - exact).abs().max()) for found, exact in pairs)
 
 
-@pytest.mark.parametrize("name", [*METHODS, "unrolled"])
+@pytest.mark.parametrize(
+    "name", sliced([*METHODS, "unrolled"], lambda name: name.startswith("preconditioned"))
+)
 def test_every_method_differentiates_on_the_device(name: str, device: PretendDevice) -> None:
     backward: Any = Unrolled(60) if name == "unrolled" else name
     layer = box(backward=backward, on_unconverged="ignore")
@@ -153,7 +157,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", OPTIONS)
+@pytest.mark.parametrize(
+    "what", sliced(OPTIONS, lambda what: what in ("a table", "a time limit", "a penalty"))
+)
 def test_options_hold_on_the_device(what: str, device: PretendDevice) -> None:
     few = what == "unbounded iterations"  # which are no solution
     assert off(box(**OPTIONS[what]), device) < (1.0 if few else 1e-6)
