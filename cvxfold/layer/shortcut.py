@@ -187,7 +187,7 @@ class ShortCall:
         bars: Sequence[Tensor | None],
         wanted: Sequence[bool],
         returned: Returned,
-        felt: float,
+        felt: Tensor,
         settings: AdjointSettings,
     ) -> tuple[FoldedAdjoint, Diagnosis]:
         """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; their gradients go in place."""
