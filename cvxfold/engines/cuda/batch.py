@@ -1,7 +1,7 @@
 """Calls of the kernels' passes over batches on a CUDA device."""
 
 from collections.abc import Sequence
-from ctypes import addressof, byref
+from ctypes import byref
 from typing import Any, Protocol
 
 import numpy as np
@@ -132,7 +132,9 @@ class CudaBatch(CompiledBatch):
         x, y, s = (empty(batch, size, device=self.device) for size in (n, m, m))
         task = self._new_task([], [], [])
         task.x, task.y, task.s = (value.data_ptr() for value in (x, y, s))
-        task.backward = BackwardCall(batch, 0, passed.shared, 0, 0.0, 0.0, 0.0, 0, 0, None, passed.state.data_ptr())
+        task.backward = BackwardCall(
+            batch, 0, passed.shared, 0, 0.0, 0.0, 0.0, 0, 0, None, passed.state.data_ptr()
+        )
         self._run(task, passed, ("restore", "points"))
         return x, y, s
 

@@ -13,6 +13,7 @@ from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.protocol import SolveRequest
 from cvxfold.problem.structure import Canonical
 
+
 class LanesShortcut:
     """The lanes engine from a layer's parameters to its variables.
 

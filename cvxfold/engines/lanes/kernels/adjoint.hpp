@@ -67,12 +67,19 @@ inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, 
     add_A_transposed(S, w.A, w.y, a.upper);
     multiply_A(S, w.A, a.p, a.lower);
     into_frame(S, w.frame, a.lower, a.lower);
-    fill(a.upper, S.n, [&](int i) { return a.x_bar[i] - a.upper[i]; });
+    Value left{};
+    fill(a.upper, S.n, [&](int i) {
+        const Value rest = a.x_bar[i] - a.upper[i];
+        left = largest(left, abs(rest));
+        return rest;
+    });
     fill(a.lower, S.m, [&](int j) {
         Value rest = a.z_bar[j] - w.E[j] * a.lower[j] + w.lambda[j] / w.R[j] * a.zeta[j];
-        return select(w.lambda[j] < 1.0, rest, Value{});
+        rest = select(w.lambda[j] < 1.0, rest, Value{});
+        left = largest(left, abs(rest));
+        return rest;
     });
-    return largest(infinity_norm(a.upper, S.n), infinity_norm(a.lower, S.m)) / size;
+    return joined(left, Largest()) / size;
 }
 
 // The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms.
@@ -180,7 +187,7 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
     const auto terms_of = [&](int j) {
         return max(abs(w.u[j]), max(abs(w.primal[j] - w.s[j] + w.b[j]), abs(w.b[j])));
     };
-    Value state_size = fold(0, S.m, Value{}, terms_of, [](Value a, Value b) { return max(a, b); });
+    Value state_size = fold(0, S.m, Value{}, terms_of, Larger());
     state_size = select(state_size > 0.0, state_size, splat(1));
     add_rounding(S, w, terms);
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1

@@ -156,7 +156,7 @@ inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, co
             add(Y.b, Y.which_b[i], dy[Y.which_b[i]]);
     });
     add_A(at.x);
-    largest = joined(largest, [](Value a, Value b) { return max(a, b); });
+    largest = joined(largest, Larger());
     const Mask apart = infinity_norm(sums, Y.entries) > FELT * largest;
     clear(sums, Y.entries);
     add_A(at.p);

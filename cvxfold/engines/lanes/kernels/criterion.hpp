@@ -58,8 +58,7 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
         const Value y = abs(w.y[j]);
         rows[j] = fold(
             S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
-            [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); },
-            [](Value sum, Value term) { return sum + term; });
+            [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); }, Sum());
         change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
                   [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
     }

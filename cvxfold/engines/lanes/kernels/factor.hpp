@@ -261,7 +261,6 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
         });
         together();
     }
-    const auto add = [](Value a, Value b) { return a + b; };
     for (int j = S.N - 1; j >= 0; j--) {
         Value sum[C];
         for (int c = 0; c < C; c++)
@@ -278,7 +277,7 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
                     sum[c] -= entry[k] * from[k][c];
         });
         for (int c = 0; c < C; c++)
-            right[j * C + c] = joined(sum[c], add);
+            right[j * C + c] = joined(sum[c], Sum());
         together();
     }
 }

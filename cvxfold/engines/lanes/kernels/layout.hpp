@@ -66,9 +66,8 @@ inline int row_of(const Shape &S, int entry, int row) {
 CVXFOLD_LONG Value squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &on,
                                           const DataGradient *beside = nullptr) {
     int row = 0; // of A's entries, which come in its order
-    const auto add = [](Value sum, Value term) { return sum + term; };
     Value sum = sum_of(0, Y.moving_q, [&](int i) { return on.p[Y.which_q[i]] * on.p[Y.which_q[i]]; });
-    sum = fold(0, Y.moving_b, sum, [&](int i) { return on.v[Y.which_b[i]] * on.v[Y.which_b[i]]; }, add);
+    sum = fold(0, Y.moving_b, sum, [&](int i) { return on.v[Y.which_b[i]] * on.v[Y.which_b[i]]; }, Sum());
     const auto on_A = [&](int i) {
         row = row_of(S, Y.which_A[i], row);
         const int column = S.A_column[Y.which_A[i]];
@@ -77,7 +76,7 @@ CVXFOLD_LONG Value squared_norm_on_moving(const Shape &S, const Layout &Y, const
             entry += beside->on_A(row, column);
         return entry * entry;
     };
-    sum = fold(0, Y.moving_A, sum, on_A, add);
+    sum = fold(0, Y.moving_A, sum, on_A, Sum());
     const auto on_P = [&](int i) {
         const int row = S.P_row[Y.which_P[i]], column = S.P_column[Y.which_P[i]];
         Value entry = on.on_P(row, column);
@@ -85,7 +84,7 @@ CVXFOLD_LONG Value squared_norm_on_moving(const Shape &S, const Layout &Y, const
             entry += beside->on_P(row, column);
         return entry * entry;
     };
-    return fold(0, Y.moving_P, sum, on_P, add);
+    return fold(0, Y.moving_P, sum, on_P, Sum());
 }
 
 // The gradient on the parameters, (entries).

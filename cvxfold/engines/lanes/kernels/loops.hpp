@@ -73,6 +73,17 @@ template <typename F> inline void change_at(Pack *to, const int32_t *index, int 
     together();
 }
 
+// What joins two numbers.
+struct Sum {
+    Value operator()(Value a, Value b) const { return a + b; }
+};
+struct Larger {
+    Value operator()(Value a, Value b) const { return max(a, b); }
+};
+struct Largest { // NaN where one is
+    Value operator()(Value so_far, Value value) const { return largest(so_far, value); }
+};
+
 // The same number for all of a group: `own` of each, joined.
 template <typename Join> inline Value joined(Value own, Join join) {
     for (int distance = GROUP / 2; distance > 0; distance /= 2) {
@@ -99,12 +110,12 @@ template <typename F, typename Join> inline Value fold(int from, int until, Valu
 }
 
 template <typename F> inline Value sum_of(int from, int until, F f) {
-    return fold(from, until, Value{}, f, [](Value sum, Value term) { return sum + term; });
+    return fold(from, until, Value{}, f, Sum());
 }
 
 // The largest of f(i), NaN where one is.
 template <typename F> inline Value largest_of(int from, int until, F f) {
-    return fold(from, until, Value{}, f, [](Value so_far, Value value) { return largest(so_far, value); });
+    return fold(from, until, Value{}, f, Largest());
 }
 
 } // namespace cvxfold

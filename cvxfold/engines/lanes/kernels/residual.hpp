@@ -31,15 +31,24 @@ CVXFOLD_LONG Residual residual(const Shape &S, Workspace &w, Value rho) {
     clear(w.dual, S.n);
     add_A_transposed(S, w.A, w.y, w.dual);
     multiply_A(S, w.A, w.x, w.primal);
-    const auto larger = [](Value so_far, Value value) { return max(so_far, value); };
-    const Value dual_terms =
-        fold(0, S.n, splat(1), [&](int i) { return max(abs(w.Px[i]), abs(w.dual[i])); }, larger);
-    const Value primal_terms =
-        fold(0, S.m, splat(1), [&](int j) { return max(abs(w.primal[j]), abs(w.s[j])); }, larger);
-    fill(w.dual, S.n, [&](int i) { return w.dual[i] + (w.Px[i] + w.q[i]); });
-    fill(w.primal, S.m, [&](int j) { return w.primal[j] + (w.s[j] - w.b[j]); });
-    const Value dual = infinity_norm(w.dual, S.n), primal = infinity_norm(w.primal, S.m);
-    const Value dual_squares = squared_norm(w.dual, S.n), primal_squares = squared_norm(w.primal, S.m);
+    Value dual_terms = splat(1), primal_terms = splat(1), dual{}, primal{}, dual_squares{}, primal_squares{};
+    fill(w.dual, S.n, [&](int i) {
+        dual_terms = max(dual_terms, max(abs(w.Px[i]), abs(w.dual[i])));
+        const Value rest = w.dual[i] + (w.Px[i] + w.q[i]);
+        dual = largest(dual, abs(rest));
+        dual_squares += rest * rest;
+        return rest;
+    });
+    fill(w.primal, S.m, [&](int j) {
+        primal_terms = max(primal_terms, max(abs(w.primal[j]), abs(w.s[j])));
+        const Value rest = w.primal[j] + (w.s[j] - w.b[j]);
+        primal = largest(primal, abs(rest));
+        primal_squares += rest * rest;
+        return rest;
+    });
+    dual_terms = joined(dual_terms, Larger()), primal_terms = joined(primal_terms, Larger());
+    dual = joined(dual, Largest()), primal = joined(primal, Largest());
+    dual_squares = joined(dual_squares, Sum()), primal_squares = joined(primal_squares, Sum());
     Residual r;
     r.relative = largest(dual / dual_terms, primal / primal_terms);
     r.merit = sqrt(dual_squares + rho * rho * primal_squares);
