@@ -1,19 +1,15 @@
 """Peers for dense quadratic programs in matrices: batched interior-point methods, on any device."""
 
 import importlib.util
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from cvxfold.studies.bench.families.family import Family, QuadraticProgram, Stated
-
-Evaluate = Callable[..., Sequence[Tensor]]
-"""From parameter tensors to output tensors, differentiably; may take ``warm_start`` and ``samples``."""
+from cvxfold.studies.bench.families.family import Evaluate, Family, QuadraticProgram, Stated
+from cvxfold.studies.bench.jax_functions import by_jax, has_gpu, jax_package
 
 _Solve = Callable[[QuadraticProgram], Tensor]
 
@@ -72,9 +68,7 @@ class Qpax:
     @property
     def on_device(self) -> bool:
         """Whether JAX has a GPU here."""
-        if self.missing is not None:
-            return False
-        return _jax().default_backend() == "gpu"
+        return self.missing is None and has_gpu()
 
     def suits(self, family: Family) -> bool:
         """Those that come as matrices."""
@@ -85,43 +79,16 @@ class Qpax:
         forward, backward = _compiled_qpax(self.kappa)
 
         def solve(qp: QuadraticProgram) -> Tensor:
-            return _ByJax.apply(forward, backward, *_whole(qp))  # pyright: ignore[reportReturnType]
+            return by_jax(forward, backward, *_whole(qp))
 
         return _in_matrices(family, stated, solve)
-
-
-class _ByJax(torch.autograd.Function):
-    """JAX functions on PyTorch's autograd tape."""
-
-    @staticmethod
-    def forward(ctx: Any, forward: Any, backward: Any, *tensors: Tensor) -> Tensor:
-        arguments = [_to_jax(tensor) for tensor in tensors]
-        ctx.kept = backward, arguments
-        return torch.from_dlpack(forward(*arguments))
-
-    @staticmethod
-    def backward(ctx: Any, *loss: Tensor) -> Any:
-        backward, arguments = ctx.kept
-        found = backward(_to_jax(loss[0]), *arguments)
-        return None, None, *(torch.from_dlpack(one) for one in found)
-
-
-def _jax() -> Any:
-    """JAX, kept from taking most of a GPU's memory as it begins."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return importlib.import_module("jax")
-
-
-def _to_jax(tensor: Tensor) -> Any:
-    return _jax().dlpack.from_dlpack(tensor.detach().contiguous())
 
 
 @cache
 def _compiled_qpax(kappa: float) -> tuple[Any, Any]:
     """Solutions (B, n) of Q, p, A, b, G and h, and gradients of all from loss gradients and those."""
-    jax = _jax()
+    jax = jax_package()
     qpax: Any = importlib.import_module("qpax")
-    jax.config.update("jax_enable_x64", True)
 
     def one(Q: Any, p: Any, A: Any, b: Any, G: Any, h: Any) -> Any:
         return qpax.solve_qp_primal(Q, p, A, b, G, h, solver_tol=1e-10, target_kappa=kappa)

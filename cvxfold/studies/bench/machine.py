@@ -22,6 +22,7 @@ _PACKAGES = (
     "moreau",
     "moreau-cuda12",
     "moreau-cuda13",
+    "pinet-hcnn",
     "qpax",
     "qpth",
     "torch",

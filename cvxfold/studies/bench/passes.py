@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvxfold.studies.bench.families.family import Family
-from cvxfold.studies.bench.peers import Evaluate
+from cvxfold.studies.bench.families.family import Evaluate, Family
 from cvxfold.studies.measure import timed
 
 _STRIDE = 7_919  # between the seeds of two rounds

@@ -1,4 +1,4 @@
-"""Those who are measured: cvxfold, and cvxpylayers with its solvers; others are in dense_peers."""
+"""Those who are measured: cvxfold, and cvxpylayers with its solvers; others are beside this file."""
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
 
-from cvxfold.studies.bench.dense_peers import Evaluate, Qpax, Qpth
-from cvxfold.studies.bench.families.family import Family, Stated
+from cvxfold.studies.bench.dense_peers import Qpax, Qpth
+from cvxfold.studies.bench.families.family import Evaluate, Family, Stated
+from cvxfold.studies.bench.projection_peers import Pinet
 from cvxfold.torch import CvxpyLayer
 
 
@@ -186,6 +187,7 @@ PEERS: dict[str, Peer] = {
         Moreau("moreau-as-it-comes", as_it_comes=True),
         Qpth(),
         Qpax(),
+        Pinet(),
     )
 }
 """All by name."""

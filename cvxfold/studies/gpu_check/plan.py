@@ -8,7 +8,7 @@ from cvxfold.studies.bench.peers import OURS, THEIRS
 FIRST = ("portfolio", "mpc", "dense-qp")
 THEN = ("tv", "multi-label", "robust-portfolio", "transport")
 TOGETHER = (OURS, THEIRS)
-PEERS = ("qpth", "qpax", "moreau")
+PEERS = ("qpth", "qpax", "moreau", "pinet")
 """Others, each in a part of its own, so that one that takes long or dies takes nobody along."""
 MAIN, OTHERS = 4_096, (65_536, 64, 16_384, 1_024, 1)
 """Instances of a batch: the one that everybody is measured on, and those for cvxfold alone."""
@@ -62,7 +62,8 @@ def plan(device: str, tiny: bool) -> list[Part]:
     steps += [cell(family, main, *TOGETHER, profile=True) for family in first]
     steps += [waits(family, main) for family in first[1:]]
     steps += [cell(family, main, *TOGETHER, profile=True) for family in then]
-    steps += [cell(family, main, name) for name in peers for family in first]
+    steps += [cell(family, main, name) for name in peers for family in first if name != "pinet"]
+    steps += [cell("transport", main, name) for name in peers if name == "pinet"]
     steps += [cell(family, batch, OURS) for batch in others for family in first]
     steps += [waits(family, main) for family in then]
     steps += [cell(family, batch, OURS) for batch in others for family in then]

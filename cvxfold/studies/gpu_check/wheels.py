@@ -16,13 +16,15 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
-PEERS = ("qpth", "qpax", "moreau", "moreau-cuda13")
+PEERS = ("qpth", "qpax", "pinet-hcnn", "moreau", "moreau-cuda13")
 """Of the benchmark, the most useful first."""
 
 NOT_NEEDED = {"scs": ("scs/_scs_mkl*",), "moreau-cuda13": ("moreau_cuda/lib_moreau_jax_ffi*",)}
 """Large parts of wheels that nothing here calls, left out of the copies."""
 
-_ITS_NEEDS_ARE_NOT = frozenset({"qpth"})  # asks for an old numpy that it does not need
+_NEEDS = {"qpth": [], "pinet-hcnn": ["beartype", "equinox", "jax", "jaxtyping"]}
+"""What a package needs here, where it asks for more."""
+
 _FROM_SOURCE = frozenset({"qpth"})  # pure Python, of which the index has an ancient wheel alone
 _GLIBC = (39, 38, 35, 34, 31, 28, 27, 24, 17, 12, 5)  # pip takes each by its number
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -141,7 +143,7 @@ class Collection:
         path = next(folder.glob("*.whl"))
         without(path, NOT_NEEDED.get(name, ()))
         metadata = _metadata(path)
-        asked = [] if name in _ITS_NEEDS_ARE_NOT else metadata.get_all("Requires-Dist", [])
+        asked = _NEEDS.get(name, metadata.get_all("Requires-Dist", []))
         needs = [need for text in asked if _holds(need := _requirement(text), self.python)]
         return Wheel(name, str(metadata["Version"]), path, needs)
 
