@@ -7,9 +7,12 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import cvxfold
 from problems.pages import DOCS, TOP, links
 
+in_repository = pytest.mark.skipif(not (TOP / ".ci").exists(), reason="not in the archive of the sources")
 URL, REVISION = "https://host.example/owner/name", "v1"
 
 
@@ -32,6 +35,7 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert {project["version"], citation[1], bibtex[1]} == {cvxfold.__version__}
 
 
+@in_repository
 def test_no_link_of_the_readme_is_relative_in_a_release(tmp_path: Path) -> None:
     readme, project = tmp_path / "README.md", tmp_path / "pyproject.toml"
     for copy in (readme, project):
@@ -47,6 +51,7 @@ def test_no_link_of_the_readme_is_relative_in_a_release(tmp_path: Path) -> None:
     assert all(target.startswith(URL) for target in urls.values())
 
 
+@in_repository
 def test_links_to_headings_and_pictures() -> None:
     text = "[here](#x) ![picture](docs/a.png) [![badge](../../b.svg)](../../c) [far](https://d)"
     assert rewriter().absolute(text, URL, REVISION) == (
