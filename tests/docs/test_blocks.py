@@ -35,8 +35,9 @@ NUMBER = re.compile(r"-?(?:\b\d[\d,]*\.?\d*(?:e[+-]?\d+)?\b|\binf\b|\bnan\b)|(?<
 
 
 def words(text: str) -> str:
-    """Output without its numbers, its spaces and the engine's name."""
-    return re.sub(r"\s+", " ", re.sub(r"\b(lanes|tensors)\b", "engine", NUMBER.sub("#", text))).strip()
+    """Output without its numbers, its spaces, the lengths of lines and the engine's name."""
+    plain = re.sub(r"([━─])+", r"\1", NUMBER.sub("#", text))
+    return re.sub(r"\s+", " ", re.sub(r"\b(lanes|tensors)\b", "engine", plain)).strip()
 
 
 def numbers(text: str) -> list[float]:
