@@ -7,6 +7,7 @@ The blocks of a page share one namespace. A comment before a block says what is 
 ``<!-- varies -->`` is said of output whose numbers are times or roundings.
 """
 
+import gc
 import re
 import sys
 import types
@@ -99,6 +100,8 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for package in names(block.notes.get("needs")):
             pytest.importorskip(package)
         run(block, page, module.__dict__)
+    module.__dict__.clear()
+    gc.collect()  # pools that cvxpylayers leaves open would warn in another test
 
 
 def test_few_blocks_are_left_out() -> None:
