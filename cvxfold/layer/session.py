@@ -70,8 +70,8 @@ class Session:
         return self._shortcut
 
     @property
-    def report(self) -> Report | None:
-        """Of the last call of this thread, or of any where this one made none."""
+    def report(self) -> Report:
+        """Of the last call of this thread, or of any where this one made none; of no instance before."""
         return self._reports.last
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:

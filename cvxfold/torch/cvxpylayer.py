@@ -88,6 +88,8 @@ class CvxpyLayer(torch.nn.Module):
         >>> print(layer.report)
     """
 
+    __call__: Callable[..., tuple[Tensor, ...]]  # of torch.nn.Module, which says Any
+
     def __init__(
         self,
         problem: cp.Problem,
@@ -199,8 +201,8 @@ class CvxpyLayer(torch.nn.Module):
         return self._options
 
     @property
-    def report(self) -> Report | None:
-        """The record of the last call, also of one that raised an error; None before the first."""
+    def report(self) -> Report:
+        """The record of the last call, also of one that raised an error; of no instance before the first."""
         return self._session.report
 
     @cached_property
