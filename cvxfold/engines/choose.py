@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cvxfold.engines.cuda import toolkit
 from cvxfold.engines.external import ExternalSolver, available, named, why_no_rescue
 from cvxfold.engines.lanes import library
 from cvxfold.engines.lanes.engine import LanesEngine
@@ -19,6 +20,7 @@ __all__ = [
     "engine_for",
     "external_solver",
     "unroller_of",
+    "why_no_cuda_kernels",
     "why_no_rescue",
 ]
 
@@ -81,6 +83,11 @@ class CompiledPart:
     instruction_set: str | None
     width: int
     why_not: str | None
+
+
+def why_no_cuda_kernels() -> str | None:
+    """Why the kernels cannot be compiled for a CUDA device here; None where they can."""
+    return toolkit.why_not()
 
 
 def compiled() -> CompiledPart:

@@ -86,3 +86,8 @@ def _in_domain(wide: Tensor, spec: ParameterSpec, dtype: torch.dtype) -> bool:
     if spec.log:
         return bool((wide > 0).all())
     return bool(spec.declared.inside(wide, dtype).all())
+
+
+def version_of(value: Tensor) -> int | None:
+    """How often a tensor was changed; those made under ``torch.inference_mode`` do not tell."""
+    return None if value.is_inference() else value._version

@@ -27,7 +27,7 @@ from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
 from cvxfold.layer.backward import folded_again, refolded
 from cvxfold.layer.options import Options
-from cvxfold.layer.plain import PlainArguments
+from cvxfold.layer.plain import PlainArguments, version_of
 from cvxfold.layer.session import Session
 from cvxfold.methods import AdjointSettings, Auto
 from cvxfold.problem.gradients import DataGradients
@@ -93,7 +93,7 @@ class ShortCall:
             return None
         started, arguments = time.perf_counter(), self.arguments
         given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
-        self._given = [(value, _version(value)) for value in given]
+        self._given = [(value, version_of(value)) for value in given]
         try:
             self._passage = self._shortcut.solve(given, arguments.instances, self._request, start, keep)
         except MemoryError:
@@ -192,7 +192,7 @@ class ShortCall:
     ) -> tuple[FoldedAdjoint, Diagnosis]:
         """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; their gradients go in place."""
         session, arguments = self._parts.session, self.arguments
-        if any(_version(value) != version for value, version in self._given):
+        if any(version_of(value) != version for value, version in self._given):
             raise RuntimeError(
                 "one of the parameters needed for the gradient has been modified by an inplace operation "
                 "between the layer's forward and backward passes"
@@ -249,11 +249,6 @@ class ShortCall:
             relaxation=self.options.forward.relaxation,
             proximal=self.options.proximal,
         )
-
-
-def _version(value: Tensor) -> int | None:
-    """How often it was changed; tensors made under ``torch.inference_mode`` do not tell."""
-    return None if value.is_inference() else value._version
 
 
 def _forward_record(ended: Callable[[], Ended], seconds: float) -> ForwardRecord:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cvxfold import __version__
-from cvxfold.engines.choose import compiled, why_no_rescue
+from cvxfold.engines.choose import compiled, why_no_cuda_kernels, why_no_rescue
 
 _PACKAGES = ("torch", "cvxpy", "cvxpylayers", "diffcp", "scs", "clarabel")
 
@@ -41,6 +41,7 @@ def findings() -> dict[str, Any]:
         "why_no_rescue": why_no_rescue(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "why_no_cuda_kernels": why_no_cuda_kernels(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     }
 
@@ -57,6 +58,7 @@ def table(found: dict[str, Any]) -> Table:
         "rescue": found["why_no_rescue"] or "by Clarabel",
         "threads": found["threads"],
         "CUDA": found["cuda"] or "no",
+        "CUDA kernels": found["why_no_cuda_kernels"] or "by NVRTC",
         **{name: number or "not installed" for name, number in found["versions"].items()},
     }
     for name, value in rows.items():

@@ -1,4 +1,4 @@
-"""NVIDIA's compiler and driver, through ``cuda.bindings``: kernels compiled once, kept on disk, and launched."""
+"""NVIDIA's compiler at run time and its driver: kernels compiled once, kept on disk, and launched."""
 
 import hashlib
 import os
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from ctypes import Structure, addressof, c_void_p
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ _CACHE = "CVXFOLD_CACHE"
 
 @cache
 def why_not() -> str | None:
-    """One line that says why kernels cannot be compiled here; None where they can."""
+    """One line that says why kernels cannot be compiled and launched here; None where they can."""
     try:
-        from cuda.bindings import driver, nvrtc  # noqa: F401
-
-        nvrtc.nvrtcVersion()
+        _, compiler, _ = _bindings("nvrtc").nvrtcVersion()
+        version = _checked(_bindings("driver").cuDriverGetVersion()) // 1000
     except Exception as error:  # whatever a missing or broken toolkit raises
         return f"cuda.bindings with NVRTC do not serve ({type(error).__name__}): pip install 'cvxfold[cuda]'"
+    if version < compiler:
+        return f"the driver is of CUDA {version}, which does not load what NVRTC {compiler} makes"
     return None
 
 
@@ -39,19 +41,17 @@ def compiled(architecture: str, lanes: int, without: Sequence[str] = ()) -> byte
     """The kernels as a cubin, from the folder of those compiled before, or compiled now.
 
     Args:
-        architecture: such as "sm_90". lanes: instances of a warp. without: kinds of cones that will not be met, in capitals.
+        architecture: such as "sm_90". lanes: instances of a warp.
+        without: kinds of cones that will not be met, in capitals.
 
     Raises:
         RuntimeError: they do not compile; the message holds the compiler's.
     """
-    options = [
-        "-std=c++17", f"-arch={architecture}", f"-I{_HEADERS}", "-default-device", "-split-compile=0",
-        f"-DCVXFOLD_STRIDE={lanes}", *(f"-DCVXFOLD_WITHOUT_{kind}=1" for kind in without),
-    ]  # fmt: skip
+    options = _options(architecture, lanes, without)
     kept = _folder() / f"{_digest(options)}.cubin"
     if kept.exists():
         return kept.read_bytes()
-    made = _compile(options)
+    made = _compile(options, "CUBIN")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
@@ -60,6 +60,11 @@ def compiled(architecture: str, lanes: int, without: Sequence[str] = ()) -> byte
     except OSError:
         pass  # nothing can be kept there
     return made
+
+
+def intermediate(architecture: str, lanes: int, without: Sequence[str] = ()) -> bytes:
+    """The kernels as PTX, for an architecture such as "compute_90"; the rest as :func:`compiled`."""
+    return _compile(_options(architecture, lanes, without), "PTX")
 
 
 class Kernels:
@@ -71,8 +76,7 @@ class Kernels:
     """
 
     def __init__(self, device: torch.device, lanes: int, without: Sequence[str]) -> None:
-        from cuda.bindings import driver
-
+        driver = _bindings("driver")
         major, minor = torch.cuda.get_device_capability(device)
         self._device = device
         cubin = compiled(f"sm_{major}{minor}", lanes, without)
@@ -90,8 +94,7 @@ class Kernels:
 
     def launch(self, name: str, blocks: int, task: Structure) -> None:
         """Start a kernel on the current stream, one warp a block."""
-        from cuda.bindings import driver
-
+        driver = _bindings("driver")
         arguments = (c_void_p * 1)(addressof(task))
         with torch.cuda.device(self._device):
             stream = torch.cuda.current_stream().cuda_stream
@@ -108,18 +111,31 @@ def kernels_for(device: torch.device, lanes: int, without: tuple[str, ...]) -> K
     return Kernels(device, lanes, without)
 
 
-def _compile(options: Sequence[str]) -> bytes:
-    from cuda.bindings import nvrtc
+def _bindings(name: str) -> Any:
+    """A module of ``cuda.bindings``, which the extra ``cuda`` brings."""
+    return import_module(f"cuda.bindings.{name}")
 
+
+def _options(architecture: str, lanes: int, without: Sequence[str]) -> list[str]:
+    return [
+        "-std=c++17", f"-arch={architecture}", f"-I{_HEADERS}", "-default-device", "-split-compile=0",
+        f"-DCVXFOLD_STRIDE={lanes}", *(f"-DCVXFOLD_WITHOUT_{kind}=1" for kind in without),
+    ]  # fmt: skip
+
+
+def _compile(options: Sequence[str], kind: str) -> bytes:
+    """What NVRTC makes of the kernels, ``"CUBIN"`` or ``"PTX"``."""
+    nvrtc = _bindings("nvrtc")
     program = _checked(nvrtc.nvrtcCreateProgram(_KERNELS.read_bytes(), b"kernels.cu", 0, [], []))
     given = [option.encode() for option in options]
     (result,) = nvrtc.nvrtcCompileProgram(program, len(given), given)
     if result.value:
         log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
         nvrtc.nvrtcGetProgramLog(program, log)
-        raise RuntimeError(f"the kernels do not compile for {options[1]}: {log.decode()[:4000]}")
-    made = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
-    _checked(nvrtc.nvrtcGetCUBIN(program, made))
+        architecture = options[1].removeprefix("-arch=")
+        raise RuntimeError(f"the kernels do not compile for {architecture}: {log.decode()[:4000]}")
+    made = b" " * _checked(getattr(nvrtc, f"nvrtcGet{kind}Size")(program))
+    _checked(getattr(nvrtc, f"nvrtcGet{kind}")(program, made))
     nvrtc.nvrtcDestroyProgram(program)
     return made
 

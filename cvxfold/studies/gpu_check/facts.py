@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -87,7 +88,7 @@ def _nvidia_smi() -> str | None:
 def _nvrtc() -> str:
     """The version of NVRTC as the bindings see it, or why they do not."""
     try:
-        from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports]
+        nvrtc: Any = import_module("cuda.bindings.nvrtc")
     except ImportError as error:
         return str(error)
     try:

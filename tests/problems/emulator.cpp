@@ -1,5 +1,5 @@
-// The device's kernels on the CPU, thread after thread: what runs here is their very text.
-#define CVXFOLD_STRIDE 32
+// The device's kernels on the CPU, thread after thread: what runs here is their very text. One thread does the
+// work of a whole group.
 #define __global__
 #define __launch_bounds__(threads)
 #define __grid_constant__

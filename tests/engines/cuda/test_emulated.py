@@ -1,0 +1,125 @@
+"""The text of the CUDA kernels meets the references, on the CPU: loading, packing, both passes, all cones."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cvxpy as cp
+import pytest
+import torch
+
+from cvxfold.engines.cuda.by_device import Batches
+from cvxfold.engines.lanes import library
+from cvxfold.torch import CvxpyLayer
+from problems.cases import case, errors
+from problems.cone_families import CONE_FAMILIES
+from problems.emulated import EmulatedBatch, Emulator, compiler
+from problems.families import FAMILIES
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(compiler is None, reason="no C++ compiler"),
+    pytest.mark.skipif(
+        library.why_not() is not None, reason="no compiled part, which analyses the structure"
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=[32, 4])
+def emulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    return Emulator(request.param, tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.fixture(autouse=True)
+def emulated(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EmulatedBatch]]:
+    made: list[EmulatedBatch] = []
+
+    def on(self: Any, device: torch.device) -> EmulatedBatch:
+        made.append(EmulatedBatch(emulator, *self._made_from))
+        self.on = lambda device: made[-1]
+        return made[-1]
+
+    monkeypatch.setattr(Batches, "on", on)
+    yield made
+    assert made
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dense_qp20",
+        "portfolio",
+        "mpc",
+        "many_cones_duals",
+        "least_absolute",
+        "semidefinite_program",
+        "mixture",
+    ],
+)
+def test_solutions_and_gradients_meet_the_reference(name: str) -> None:
+    truth, family = case(name), (FAMILIES | CONE_FAMILIES)[name]()
+    layer = CvxpyLayer(family.problem, family.parameters, family.variables, engine="lanes")
+    params = [p.clone().requires_grad_() for p in truth.params]
+    outputs = layer(*params)
+    loss = torch.stack([(w * v).sum() for w, v in zip(truth.weights, outputs, strict=True)]).sum()
+    gradients = torch.autograd.grad(loss, params)
+    assert layer.report.engine == "lanes"
+    assert errors(list(outputs), truth.values).max() < 1e-9
+    assert errors(list(gradients), truth.gradients).max() < 1e-8
+
+
+def _scalar() -> CvxpyLayer:
+    """min ½(x − c)², x ≥ l, x ≤ u: the projection of c onto [l, u]; dx/dc = 1 inside."""
+    x, c, low, high = cp.Variable(), cp.Parameter(), cp.Parameter(), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(0.5 * cp.square(x - c)), [x >= low, x <= high])
+    return CvxpyLayer(problem, [c, low, high], [x], engine="lanes", on_unsolvable="nan")
+
+
+@pytest.mark.parametrize("batch", [1, 31, 33, 70])
+def test_any_number_of_instances_bad_ones_among_them(batch: int) -> None:
+    layer = _scalar()
+    c = torch.linspace(-3, 3, batch, dtype=torch.float64).add(0.01).requires_grad_()
+    low = -torch.ones(batch, dtype=torch.float64)
+    high = torch.ones(batch, dtype=torch.float64)
+    if batch > 30:
+        low[7], c.data[12] = 2.0, math.nan  # no point; no number
+    (x,) = layer(c, low, high)
+    good = torch.ones(batch, dtype=torch.bool)
+    if batch > 30:
+        good[[7, 12]] = False
+    torch.testing.assert_close(x[good], c[good].clamp(-1, 1), rtol=1e-10, atol=1e-10)
+    assert x[~good].isnan().all()
+    (gradient,) = torch.autograd.grad(x[good].sum(), c)
+    torch.testing.assert_close(gradient[good], (c[good].abs() < 1).double(), rtol=1e-9, atol=1e-9)
+
+
+def test_a_warm_start_ends_at_the_same_solutions() -> None:
+    layer = _scalar()
+    c = torch.linspace(-3, 3, 40, dtype=torch.float64)
+    one = torch.ones((), dtype=torch.float64)
+    for shift in (0.0, 0.1, -0.2):
+        (x,) = layer(c + shift, -one, one, warm_start=True)
+        torch.testing.assert_close(x, (c + shift).clamp(-1, 1), rtol=1e-10, atol=1e-10)
+
+
+def test_a_shared_matrix_is_shared_and_differentiated(tmp_path: Path) -> None:
+    """min ½‖x − c‖², Ax = b with one A for all: x = c − Aᵀ(AAᵀ)⁻¹(Ac − b), and dx/dc the projector."""
+    generator = torch.Generator().manual_seed(3)
+    A = torch.randn(2, 5, dtype=torch.float64, generator=generator)
+    b, c = (torch.randn(37, n, dtype=torch.float64, generator=generator) for n in (2, 5))
+    x, A_, b_, c_ = cp.Variable(5), cp.Parameter((2, 5)), cp.Parameter(2), cp.Parameter(5)
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - c_)), [A_ @ x == b_])
+    layer = CvxpyLayer(problem, [A_, b_, c_], [x], engine="lanes")
+    for given in (A, c):
+        given.requires_grad_()
+    expected = c - (torch.linalg.solve(A @ A.T, A @ c.T - b.T).T @ A)
+    (found,) = layer(A, b, c)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    weights = torch.randn(37, 5, dtype=torch.float64, generator=generator)
+    for mine, theirs in zip(
+        torch.autograd.grad((found * weights).sum(), [A, c]),
+        torch.autograd.grad((expected * weights).sum(), [A, c]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
