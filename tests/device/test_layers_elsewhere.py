@@ -172,6 +172,25 @@ def test_warm_starts_begin_on_the_device(device: PretendDevice) -> None:
         torch.testing.assert_close(got([x])[0], X, rtol=1e-9, atol=1e-9)
 
 
+def test_singular_matrices_are_found_without_a_look_of_their_own(device: PretendDevice) -> None:
+    """(x₁ + x₂ − c)² + a²(x₁ − x₂)², with x ≥ −1 or without: at a = 0 nothing sees x₁ − x₂.
+
+    So M is singular there or, beside bounds that are not active, H.
+    """
+    x, a, c = cp.Variable(2), cp.Parameter(), cp.Parameter()
+    cost = cp.square(x[0] + x[1] - c) + cp.square(a * (x[0] - x[1]))
+    c_values = torch.tensor([1.0, -0.5, 2.0, 0.7], dtype=F64)
+    params = put([torch.tensor([1.0, 0.0, 0.3, 0.0], dtype=F64), c_values])
+    for rows in ([], [x >= -1]):
+        layer = CvxpyLayer(minimize(cost, *rows), [a, c], [x], on_unconverged="ignore")
+        (found,) = layer(*params)
+        (of_sum,) = torch.autograd.grad(found.sum(), params[1])
+        torch.testing.assert_close(got([found.sum(-1)])[0], c_values, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(got([of_sum])[0], torch.ones(4, dtype=F64), rtol=1e-8, atol=1e-8)
+        assert layer.report is not None
+        assert all(str(status) == "solved" for status in layer.report.forward.status)
+
+
 def test_instances_without_a_solution_are_told_on_the_device(device: PretendDevice) -> None:
     layer = box(on_unsolvable="nan", on_unconverged="ignore")
     c = torch.tensor([[0.5, -0.5, 0.2], [1.0, 1.0, 1.0], [torch.nan, 0.0, 0.0]], dtype=F64)
