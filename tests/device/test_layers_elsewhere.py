@@ -264,3 +264,18 @@ def test_a_layer_serves_both_places(device: PretendDevice) -> None:
     for there in (False, True, False, True):
         (x,) = layer(*put([C, H])) if there else layer(C, H)
         torch.testing.assert_close(got([x])[0] if there else x, X, rtol=1e-9, atol=1e-9)
+
+
+def test_a_folded_iteration_stays_on_the_device(device: PretendDevice) -> None:
+    """x ← Π(x − ½(x − c)) on 0 ≤ x ≤ 1, whose fixed point is c, or the nearer bound."""
+
+    def update(x: Tensor, c: Tensor) -> Tensor:
+        return cvxfold.fold.projections.box(x - 0.5 * (x - c), 0.0, 1.0)
+
+    (c,) = put([torch.tensor([[0.3, -0.4, 2.0], [0.9, 0.1, 0.5]], dtype=F64)])
+    solve = cvxfold.fold(update, start=device.put(torch.full((2, 3), 0.5, dtype=F64)), batched=True)
+    x = solve(c)
+    x.sum().backward()
+    found, by_c = got([x, c.grad])
+    torch.testing.assert_close(found, device.get(c).clamp(0.0, 1.0), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(by_c, torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]], dtype=F64))
