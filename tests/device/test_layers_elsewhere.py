@@ -11,6 +11,7 @@ from torch import Tensor
 
 import cvxfold
 from cvxfold.fold import Unrolled
+from cvxfold.fold.projections import box as onto_box
 from cvxfold.methods import METHODS
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, weighted
@@ -270,7 +271,7 @@ def test_a_folded_iteration_stays_on_the_device(device: PretendDevice) -> None:
     """x ← Π(x − ½(x − c)) on 0 ≤ x ≤ 1, whose fixed point is c, or the nearer bound."""
 
     def update(x: Tensor, c: Tensor) -> Tensor:
-        return cvxfold.fold.projections.box(x - 0.5 * (x - c), 0.0, 1.0)
+        return onto_box(x - 0.5 * (x - c), 0.0, 1.0)
 
     (c,) = put([torch.tensor([[0.3, -0.4, 2.0], [0.9, 0.1, 0.5]], dtype=F64)])
     solve = cvxfold.fold(update, start=device.put(torch.full((2, 3), 0.5, dtype=F64)), batched=True)
