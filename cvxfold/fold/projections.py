@@ -134,6 +134,8 @@ def _radius(radius: Real, x: Tensor) -> Tensor:
 
 
 def _like(value: Real, x: Tensor) -> Tensor:
+    if isinstance(value, int | float):
+        return x.new_full((), value)  # without a copy to the device
     return torch.as_tensor(value, dtype=x.dtype, device=x.device)
 
 

@@ -75,9 +75,8 @@ class Attempt:
     @classmethod
     def ended(cls, w: Tensor, history: Tensor, method: str, left: Tensor) -> "Attempt":
         """One in which the instances ``left`` ``(b,)`` were still at work when iterations or time ran out."""
-        exhausted = torch.zeros(len(w), dtype=torch.bool, device=w.device)
-        exhausted[left] = True
-        return cls(w, history, method, exhausted)
+        nobody = torch.zeros(len(w), dtype=torch.bool, device=w.device)
+        return cls(w, history, method, nobody.index_fill_(0, left, True))
 
 
 class AdjointMethod(Protocol):

@@ -93,7 +93,7 @@ def _replaced(history: Tensor, rows: Tensor, by: Tensor) -> Tensor:
     """A history ``(K, B)`` with that of ``rows`` replaced by another, ``(k, len(rows))``."""
     found = history.new_full((max(len(history), len(by)), history.shape[1]), torch.nan)
     found[: len(history)] = history
-    found[:, rows] = torch.nan
+    found.index_fill_(1, rows, torch.nan)
     found[: len(by), rows] = by
     return compact(found)
 

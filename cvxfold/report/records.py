@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cvxfold.batches.near import fetched
+from cvxfold.batches.near import fetched, is_near
 from cvxfold.batches.records import ByIteration, on_host
 from cvxfold.engines.outcome import CODES, INVALID, Ended, Status, instances_that, is_absent
 from cvxfold.engines.protocol import Solution
@@ -80,9 +80,13 @@ class ForwardRecord:
         unknown = torch.full((len(codes),), torch.nan, dtype=torch.float64, device=codes.device)
         return cls(codes, none, none, unknown, unknown, unknown, unknown, unknown, no, seconds)
 
-    @cached_property
+    @property
     def here(self) -> "ForwardRecord":
         """The same on the CPU, copied at once when somebody looks."""
+        return self if is_near(self.codes) else self._copied
+
+    @cached_property
+    def _copied(self) -> "ForwardRecord":
         return on_host(self)
 
     @cached_property
@@ -97,7 +101,7 @@ class ForwardRecord:
     def invalidate(self, invalid: Tensor) -> None:
         """Make instances, ``(B,)``, invalid ones."""
         self.codes[invalid] = INVALID
-        for known in ("here", "codes_here"):
+        for known in ("_copied", "codes_here"):
             self.__dict__.pop(known, None)
 
     @property
@@ -184,9 +188,13 @@ class BackwardRecord:
         """With a history of ``longest`` rows."""
         return replace(self, history=padded(self.history, longest))
 
-    @cached_property
+    @property
     def here(self) -> "BackwardRecord":
         """The same on the CPU, copied at once when somebody looks."""
+        return self if is_near(self.codes) else self._copied
+
+    @cached_property
+    def _copied(self) -> "BackwardRecord":
         return on_host(self)
 
     @cached_property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import cvxfold
 from cvxfold.fold import Unrolled
+from cvxfold.fold.projections import box as onto_box
 from cvxfold.methods import METHODS
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, weighted
@@ -172,6 +173,25 @@ def test_warm_starts_begin_on_the_device(device: PretendDevice) -> None:
         torch.testing.assert_close(got([x])[0], X, rtol=1e-9, atol=1e-9)
 
 
+def test_singular_matrices_are_found_without_a_look_of_their_own(device: PretendDevice) -> None:
+    """(x₁ + x₂ − c)² + a²(x₁ − x₂)², with x ≥ −1 or without: at a = 0 nothing sees x₁ − x₂.
+
+    So M is singular there or, beside bounds that are not active, H.
+    """
+    x, a, c = cp.Variable(2), cp.Parameter(), cp.Parameter()
+    cost = cp.square(x[0] + x[1] - c) + cp.square(a * (x[0] - x[1]))
+    c_values = torch.tensor([1.0, -0.5, 2.0, 0.7], dtype=F64)
+    params = put([torch.tensor([1.0, 0.0, 0.3, 0.0], dtype=F64), c_values])
+    for rows in ([], [x >= -1]):
+        layer = CvxpyLayer(minimize(cost, *rows), [a, c], [x], on_unconverged="ignore")
+        (found,) = layer(*params)
+        (of_sum,) = torch.autograd.grad(found.sum(), params[1])
+        torch.testing.assert_close(got([found.sum(-1)])[0], c_values, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(got([of_sum])[0], torch.ones(4, dtype=F64), rtol=1e-8, atol=1e-8)
+        assert layer.report is not None
+        assert all(str(status) == "solved" for status in layer.report.forward.status)
+
+
 def test_instances_without_a_solution_are_told_on_the_device(device: PretendDevice) -> None:
     layer = box(on_unsolvable="nan", on_unconverged="ignore")
     c = torch.tensor([[0.5, -0.5, 0.2], [1.0, 1.0, 1.0], [torch.nan, 0.0, 0.0]], dtype=F64)
@@ -245,3 +265,18 @@ def test_a_layer_serves_both_places(device: PretendDevice) -> None:
     for there in (False, True, False, True):
         (x,) = layer(*put([C, H])) if there else layer(C, H)
         torch.testing.assert_close(got([x])[0] if there else x, X, rtol=1e-9, atol=1e-9)
+
+
+def test_a_folded_iteration_stays_on_the_device(device: PretendDevice) -> None:
+    """x ← Π(x − ½(x − c)) on 0 ≤ x ≤ 1, whose fixed point is c, or the nearer bound."""
+
+    def update(x: Tensor, c: Tensor) -> Tensor:
+        return onto_box(x - 0.5 * (x - c), 0.0, 1.0)
+
+    (c,) = put([torch.tensor([[0.3, -0.4, 2.0], [0.9, 0.1, 0.5]], dtype=F64)])
+    solve = cvxfold.fold(update, start=device.put(torch.full((2, 3), 0.5, dtype=F64)), batched=True)
+    x = solve(c)
+    x.sum().backward()
+    found, by_c = got([x, c.grad])
+    torch.testing.assert_close(found, device.get(c).clamp(0.0, 1.0), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(by_c, torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]], dtype=F64))

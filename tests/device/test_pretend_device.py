@@ -9,8 +9,8 @@ from torch import Tensor
 from problems.pretend_device import DEVICE, MixedDevicesError, PretendDevice
 
 
-def assigned(x: Tensor, mask: Tensor, values: Tensor) -> Tensor:
-    x[mask] = values
+def assigned(x: Tensor, index: Tensor, values: Tensor | float) -> Tensor:
+    x[index] = values
     return x
 
 
@@ -20,6 +20,8 @@ WAITS: dict[str, Callable[[Tensor], object]] = {
     "positions": lambda x: (x > 0).nonzero(),
     "a selection by a mask": lambda x: x[x > 0],
     "an assignment of many numbers by a mask": lambda x: assigned(x, x > 0, x.flatten().clone()),
+    "an assignment of a number by positions": lambda x: assigned(x, torch.arange(2, device=x.device), 0.0),
+    "the middle of what is known": lambda x: x.nanmedian(),
     "a list": lambda x: x.tolist(),
     "a copy to the host": lambda x: x.cpu(),
     "a copy from the host": lambda x: torch.ones(3).to(x.device),
@@ -35,7 +37,8 @@ WAITS: dict[str, Callable[[Tensor], object]] = {
 FREE: dict[str, Callable[[Tensor], object]] = {
     "arithmetic": lambda x: x @ x + 1.0,
     "a choice": lambda x: torch.where(x > 0, x, 0.0),
-    "a number by a mask": lambda x: assigned(x, x > 0, torch.tensor(0.0)),
+    "a number by a mask": lambda x: assigned(x, x > 0, 0.0),
+    "numbers by positions": lambda x: x.index_fill_(0, torch.arange(2, device=x.device), 0.0),
     "positions that are known": lambda x: x.index_select(0, torch.arange(2, device=x.device)),
     "an unchecked factorization": lambda x: torch.linalg.cholesky_ex(x),
     "a copy that nobody waits for": lambda x: x.to("cpu", non_blocking=True),

@@ -21,7 +21,7 @@ DEVICE = torch.device("meta")
 # What PyTorch's CUDA kernels wait for: a number, or a shape, that the host must know.
 _WAITS = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique", "_unique2", "unique_dim",
-    "unique_consecutive", "bincount", "repeat_interleave",
+    "unique_consecutive", "nanmedian", "bincount", "repeat_interleave",
 }  # fmt: skip
 # Factorizations that look at an error flag before they return; those that end in _ex do not.
 _CHECKED = {
@@ -148,7 +148,7 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], device: Pret
         moved = copies and (bool(here) if was_there and target is None else was_there != is_there)
         if moved and not kwargs.get("non_blocking", False):
             device.waits[f"{name} {'to' if is_there else 'from'} the device at {_place()}"] += 1
-        elif name in _WAITS or name in _CHECKED or _by_mask(name, args):
+        elif name in _WAITS or name in _CHECKED or _waits_for_index(name, args):
             device.waits[f"{name} at {_place()}"] += 1
         device.launches += launches
     if target is not None:
@@ -168,15 +168,16 @@ def _facts(func: Any) -> tuple[str, bool]:
     return name, not (func.is_view or name in _NO_LAUNCH)
 
 
-def _by_mask(name: str, args: Sequence[Any]) -> bool:
-    """Whether an index is a mask, so that the host must know how many entries it has.
+def _waits_for_index(name: str, args: Sequence[Any]) -> bool:
+    """Whether an index makes the host wait.
 
-    Where a number is assigned it need not.
+    A mask does, since the host must know how many entries it has, but not where a number is assigned. There
+    positions do: the number is copied to the device.
     """
     if name not in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
         return False
     masks = any(isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1])
-    return masks and (name in ("index", "_unsafe_index") or args[2].numel() != 1)
+    return masks if name in ("index", "_unsafe_index") else masks != (args[2].dim() == 0)
 
 
 def _held(value: Any, tensors: list[Tensor]) -> Any:

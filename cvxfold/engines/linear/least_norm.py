@@ -38,9 +38,8 @@ class LeastNorm:
     @property
     def deficient(self) -> Tensor:
         """Which instances are singular, ``(1|B,)``."""
-        found = torch.zeros_like(self.factor.shift, dtype=torch.bool)
-        found[self.singular] = True
-        return found
+        nobody = torch.zeros_like(self.factor.shift, dtype=torch.bool)
+        return nobody.index_fill_(0, self.singular, True)
 
     def solve(self, rhs: Tensor) -> Tensor:
         """S⁺ rhs for ``rhs`` ``(1|B, n)``; returns ``(B, n)``."""

@@ -13,6 +13,7 @@ displacement of F, and its parts to certificates.
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.engines.tensors.splitting import Splitting
 from cvxfold.methods.window import Window
 
@@ -28,6 +29,8 @@ def accelerated(splitting: Splitting, u: Tensor, applications: int, memory: int)
     """
     if not u.shape[1]:
         return u
+    if not is_near(u):
+        return _at_their_own_pace(splitting, u, applications, memory)
     window = Window.empty(u, min(memory, u.shape[1]))
     r, left = _residual(splitting, u), applications - 1
     while left > 0:
@@ -46,5 +49,20 @@ def accelerated(splitting: Splitting, u: Tensor, applications: int, memory: int)
     return u + r
 
 
-def _residual(splitting: Splitting, u: Tensor) -> Tensor:
-    return splitting.alpha * splitting.evaluate(u).g
+def _at_their_own_pace(splitting: Splitting, u: Tensor, applications: int, memory: int) -> Tensor:
+    """The same without a look: where an accelerated step is refused the next one is plain."""
+    window, r = Window.empty(u, min(memory, u.shape[1])), _residual(splitting, u, rough=True)
+    refused = torch.zeros(len(u), 1, dtype=torch.bool, device=u.device)
+    for _ in range(applications - 1):
+        start, target = window.minimize(u, r)
+        following = torch.where(refused, u + r, start + target)
+        image = _residual(splitting, following, rough=True)
+        refused = ~refused & ~(image.norm(dim=-1, keepdim=True) <= r.norm(dim=-1, keepdim=True))
+        following, image = torch.where(refused, u, following), torch.where(refused, r, image)
+        window.add(following - u, image - r)  # nothing, where it was refused
+        u, r = following, image
+    return u + r
+
+
+def _residual(splitting: Splitting, u: Tensor, rough: bool = False) -> Tensor:
+    return splitting.alpha * splitting.evaluate(u, rough).g

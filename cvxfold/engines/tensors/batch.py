@@ -138,16 +138,14 @@ class Batch:
     def _advance(
         self, steps: int, run: Callable[[Splitting, Tensor, int], Tensor], rows: Tensor | None = None
     ) -> bool:
-        """Let those at work, or those at ``rows``, have as many of the steps as the limits leave them.
-
-        Those at ``rows`` are some of them that have had the most.
-        """
+        """Let those at work, or those at ``rows``, have as many of the steps as the limits leave them."""
         if self.deadline.passed:
             return False
         begun = time.monotonic()
         if self.done + steps <= self.settings.max_iters:
             self._apply(steps, run, rows)
-            self.done += steps
+            exact = rows is not None and is_near(rows)  # elsewhere those that have had the most are meant
+            self.done = max(self.done, int(self.applied.amax())) if exact else self.done + steps
             self._pace = (time.monotonic() - begun) / steps
             return True
         rows = self.everyone() if rows is None else rows
@@ -181,7 +179,10 @@ class Batch:
         if not len(rows):
             return keep
         self.store(point, rows)
-        self.settled.status[self.index[rows]] = status[rows] if isinstance(status, Tensor) else status
+        if isinstance(status, Tensor):
+            self.settled.status[self.index[rows]] = status[rows]
+        else:
+            self.settled.status.index_fill_(0, self.index[rows], status)
         self.index, self.u = self.index[keep], self.u[keep]
         self.applied, self.reached = self.applied[keep], self.reached[keep]
         if len(keep):
@@ -192,7 +193,7 @@ class Batch:
         """Note the points of the instances at positions ``rows``."""
         index, penalty = self.index[rows], self.splitting.penalty
         self.settled.s[index], self.settled.y[index] = point.s[rows], point.y[rows]
-        self.settled.penalty[index] = penalty if penalty.shape[0] == 1 else penalty[rows]
+        self.settled.penalty[index] = penalty.expand(len(self.u))[rows]
 
     def move_penalty(self, penalty: Tensor) -> None:
         """Other penalties ``(1|b,)`` for those at work, which belong to them alone."""

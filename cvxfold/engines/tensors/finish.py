@@ -42,7 +42,7 @@ def finish_by_rescue(batch: Batch, rescue: Rescue) -> None:
     if not batch.may_go_on:
         return
     start = rescue(batch.index, batch.deadline)
-    batch.settled.rescued[batch.index] = True
+    batch.settled.rescued.index_fill_(0, batch.index, True)
     dx, dy = directions(batch, start)
     left = certify(batch, dx, dy)
     if not len(left):

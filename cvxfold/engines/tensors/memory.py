@@ -45,8 +45,10 @@ class Memory:
             early: instances that were solved before the costly stages, ``(B,)``. late: the share of the rest.
         """
         known, kept = batch.whole.penalty, splitting.penalty
-        middle = torch.where(early, batch.settled.penalty, torch.nan).log().nanmedian().exp()
-        numbers = torch.stack([middle, known[0], kept.amin(), kept.amax()])
+        ordered = torch.where(early, batch.settled.penalty, torch.nan).log().sort().values  # NaN comes last
+        place = (early.sum() - 1).clamp_min(0) // 2
+        middle = ordered.gather(0, place.unsqueeze(0)).exp()
+        numbers = torch.cat([middle, known[:1], kept.amin(0, keepdim=True), kept.amax(0, keepdim=True)])
         return cls(splitting, late, batch.settings.penalty, len(known) == 1, Later(numbers))
 
     @cached_property

@@ -126,7 +126,8 @@ def multipliers(
     for step in range(max_steps + 1):
         now = _point(splitting.program, state)
         residual = residuals(splitting.program, scaling, state.x, now.s, now.y)
-        out.s[index], out.y[index], out.steps[index] = now.s, now.y, step
+        out.s[index], out.y[index] = now.s, now.y
+        out.steps.index_fill_(0, index, step)
         out.dx[index], out.dy[index] = state.x - state.centre, now.y - state.y
         worst = residual.worst()
         going = (worst > tolerance) & state.is_hopeful(worst)

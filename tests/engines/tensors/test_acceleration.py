@@ -7,13 +7,15 @@ import pytest
 import torch
 
 import cvxfold
+from cvxfold.engines.tensors import acceleration
 from cvxfold.engines.tensors.acceleration import accelerated
 from cvxfold.engines.tensors.splitting import Splitting
 from cvxfold.layer.request import CallRequest
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, make_layer
 from problems.families import minimize
-from problems.marks import sliced
+from problems.marks import long, sliced
+from problems.pretend_device import PretendDevice
 
 F64 = torch.float64
 
@@ -48,14 +50,38 @@ def _operator(name: str) -> Splitting:
     return layer.session.engine.linearize(solution).splitting
 
 
+@long
+def test_far_from_the_cpu_it_is_as_good_and_does_not_wait(monkeypatch: Any) -> None:
+    known, taken = case("least_absolute"), []
+    with PretendDevice() as device:
+        waits, inner = [], acceleration._at_their_own_pace
+
+        def watched(*args: Any) -> torch.Tensor:
+            before = device.waited
+            found = inner(*args)
+            waits.append(device.waited - before)
+            return found
+
+        monkeypatch.setattr(acceleration, "_at_their_own_pace", watched)
+        for params in (known.params, [device.put(value) for value in known.params]):
+            layer = make_layer(known, refine=False, engine="tensors", on_unconverged="ignore")
+            found = layer(*params)
+            taken.append(int(layer.report.forward.iterations.sum()))
+            assert all(status is cvxfold.Status.SOLVED for status in layer.report.forward.status)
+    assert (errors([device.get(value) for value in found], known.values) < 1e-4).all()
+    assert taken[1] < 1.5 * taken[0]
+    assert waits
+    assert not any(waits)
+
+
 @pytest.mark.parametrize("applications", [1, 2, 3, 17, 50])
 def test_applications_are_counted(applications: int, monkeypatch: Any) -> None:
     splitting = _operator("linear_program")
     calls, evaluate = [0], Splitting.evaluate
 
-    def counted(self: Splitting, u: torch.Tensor) -> Any:
+    def counted(self: Splitting, *args: Any) -> Any:
         calls[0] += 1
-        return evaluate(self, u)
+        return evaluate(self, *args)
 
     monkeypatch.setattr(Splitting, "evaluate", counted)
     accelerated(splitting, torch.zeros_like(splitting.program.b), applications, 8)
