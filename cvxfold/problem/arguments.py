@@ -56,30 +56,16 @@ def prepare(
         ParameterTypeError: something else than a dense tensor or array, or a number; or complex numbers where
             the parameter is real, or real ones where it is imaginary.
     """
-    if len(values) != len(specs):
-        listed = len(values) == 1 and isinstance(values[0], list | tuple)
-        raise ValueError(
-            "A tensor must be provided for each CVXPY parameter; "
-            f"received {len(values)} tensors, expected {len(specs)} "
-            f"({', '.join(spec.name for spec in specs)})"
-            + ("; give them one by one, layer(*tensors), not in a list" if listed else "")
-        )
+    check_count(values, specs)
     names = [name_of(number, spec) for number, spec in enumerate(specs)]
     dtype, device = _of_outputs(values)
     values = [_as_tensor(*each, device) for each in zip(names, values, specs, strict=True)]
-    sizes = [_batch_size(*each) for each in zip(names, values, specs, strict=True)]
-    batches = {size for size in sizes if size is not None}
-    if len(batches) > 1:
-        listed = ", ".join(
-            f"{name}: {size}" for name, size in zip(names, sizes, strict=True) if size is not None
-        )
-        raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
+    sizes, count = batch_sizes([tuple(value.shape) for value in values], specs)
     _check_devices(names, values)
     tensors = [
         _real_numbers(value if size is not None else value.unsqueeze(0), spec)
         for value, size, spec in zip(values, sizes, specs, strict=True)
     ]
-    count = batches.pop() if batches else None
     dtypes = [_real_dtype(value.dtype, torch.float64) for value in values]
     valid = _valid(tensors, specs, dtypes)
     invalid = None
@@ -100,6 +86,38 @@ def prepare(
         and bool(spec.declared.uneven(_numbers(value, spec), of).any())
     ]
     return Arguments(tensors, count, dtype, device, invalid, uneven)
+
+
+def check_count(values: Sequence[Any], specs: Sequence[ParameterSpec]) -> None:
+    """Raise a ValueError unless there is one value for each parameter."""
+    if len(values) == len(specs):
+        return
+    listed = len(values) == 1 and isinstance(values[0], list | tuple)
+    raise ValueError(
+        "A tensor must be provided for each CVXPY parameter; "
+        f"received {len(values)} tensors, expected {len(specs)} "
+        f"({', '.join(spec.name for spec in specs)})"
+        + ("; give them one by one, layer(*tensors), not in a list" if listed else "")
+    )
+
+
+def batch_sizes(
+    shapes: Sequence[tuple[int, ...]], specs: Sequence[ParameterSpec]
+) -> tuple[list[int | None], int | None]:
+    """The size of each value's batch dimension, None where it has none, and that of the call.
+
+    Raises:
+        ValueError: a shape is not the parameter's, with or without a batch dimension, or sizes differ.
+    """
+    names = [name_of(number, spec) for number, spec in enumerate(specs)]
+    sizes = [_batch_size(*each) for each in zip(names, shapes, specs, strict=True)]
+    batches = {size for size in sizes if size is not None}
+    if len(batches) > 1:
+        listed = ", ".join(
+            f"{name}: {size}" for name, size in zip(names, sizes, strict=True) if size is not None
+        )
+        raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
+    return sizes, batches.pop() if batches else None
 
 
 def name_of(number: int, spec: ParameterSpec) -> str:
@@ -159,9 +177,9 @@ def _numbers(tensor: Tensor, spec: ParameterSpec) -> Tensor:
     return tensor if spec.field == "real" else torch.view_as_complex(tensor)
 
 
-def _batch_size(name: str, value: Tensor, spec: ParameterSpec) -> int | None:
-    """The size of the value's batch dimension, or None where it has none."""
-    shape, given = spec.shape, tuple(value.shape)
+def _batch_size(name: str, given: tuple[int, ...], spec: ParameterSpec) -> int | None:
+    """The size of the batch dimension of a value of shape ``given``, or None where it has none."""
+    shape = spec.shape
     if given == shape:
         return None
     if len(given) == len(shape) + 1 and given[1:] == shape:

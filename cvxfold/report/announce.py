@@ -21,6 +21,11 @@ class Reports:
         """Of the last call of this thread, or of any where this one made none."""
         return self._last.get()
 
+    @property
+    def latest(self) -> Report | None:
+        """Of the last call of any thread."""
+        return self._last.latest()
+
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Call ``callback`` with the report after each pass, until the function returned is called.
 
