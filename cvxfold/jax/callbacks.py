@@ -7,6 +7,7 @@ counted row by row over all of them.
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cvxfold.layer.recall import Passes
+from cvxfold.layer.said import product
 from cvxfold.layer.solved import Solved
 
 Array = NDArray[Any]
@@ -62,11 +64,11 @@ class HostCall:
             return self._nothing(lead, leaves_state)
         found, state = self.passes.solve(self._flat(parameters, lead), batch, leaves_state)
         outputs = [
-            self._array(value, dtype).reshape(*lead, *shape)
+            self._array(value, dtype).reshape((*lead, *shape))
             for value, dtype, shape in zip(found, self.dtypes[1], self.shapes[1], strict=True)
         ]
         if state is not None:
-            outputs.append(state.numpy().view(np.uint32).reshape(*lead, self.state_width))
+            outputs.append(state.numpy().view(np.uint32).reshape((*lead, self.state_width)))
         return outputs
 
     @torch.no_grad()
@@ -90,7 +92,8 @@ class HostCall:
         if axes.is_empty:
             return self._zeros(leads)
         rows: list[list[Tensor | None]] = []
-        with self.passes.recall.lock:
+        rows_of_jacobian = product() if axes.repeats > 1 else nullcontext()
+        with self.passes.recall.lock, rows_of_jacobian:
             solved = self._again(parameters, state, axes)
             given = [axes.split(bar, shape) for bar, shape in zip(bars, shapes, strict=True)]
             for k in range(axes.repeats):
@@ -238,7 +241,7 @@ class _Axes:
         count = len(self.lead)
         inner = [1 if value.shape[1] == 1 else self.lead[axis] for axis in self.inner]
         outer = [self.lead[axis] for axis in self.outer]
-        value = value.reshape(*outer, *inner, *shape)
+        value = value.reshape((*outer, *inner, *shape))
         order = np.argsort([*self.outer, *self.inner])
         value = value.transpose([*order, *range(count, value.ndim)])
         sums = tuple(axis for axis in range(count) if lead[axis] == 1 < value.shape[axis])

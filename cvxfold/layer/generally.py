@@ -95,11 +95,12 @@ class SolvedGenerally:
                 value if dot is None else self._dual(value, dot, spec)
                 for value, dot, spec in zip(self.given, dots, self._specs, strict=True)
             ]
-            values = ProgramValues(*(_tangent_of(value) for value in self._values(leaves)))
-        dx, dy = moved(self.layer.session, self.answer, values)  # 2
+            duals = [forward_ad.unpack_dual(value) for value in self._values(leaves)]
+        values, tangents = (ProgramValues(*part) for part in zip(*map(_both, duals), strict=True))
+        dx, dy = moved(self.layer.session, self.answer, values, tangents)  # 2
         with forward_ad.dual_level():  # 3
             x, y = forward_ad.make_dual(self.answer.x, dx), forward_ad.make_dual(self.answer.y, dy)
-            return [_tangent_of(variable) for variable in self._handed_out(x, y)]
+            return [_both(forward_ad.unpack_dual(value))[1] for value in self._handed_out(x, y)]
 
     @property
     def _specs(self) -> Sequence[ParameterSpec]:
@@ -139,6 +140,7 @@ def gradients_of(
     return list(torch.autograd.grad(outs, inputs, given, allow_unused=True))
 
 
-def _tangent_of(dual: Tensor) -> Tensor:
-    primal, tangent = forward_ad.unpack_dual(dual)
-    return torch.zeros_like(primal) if tangent is None else tangent
+def _both(dual: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+    """A dual number's two parts, zeros where there is no tangent."""
+    primal, tangent = dual
+    return primal, torch.zeros_like(primal) if tangent is None else tangent
