@@ -128,14 +128,20 @@ class SolvedGenerally:
 def gradients_of(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], bars: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """Of the inputs, None where there is none, from those of the outputs, None for zero."""
+    """Of the inputs, None where there is none, from those of the outputs, None for zero.
+
+    Raises:
+        RuntimeError: nothing was recorded, as inside of an operator.
+    """
     pairs = [
         (output, bar.to(output.dtype))
         for output, bar in zip(outputs, bars, strict=True)
         if bar is not None and output.requires_grad
     ]
-    if not pairs or not inputs:
+    if not inputs or all(bar is None for bar in bars):
         return [None] * len(inputs)
+    if not pairs:
+        raise RuntimeError("expected outputs that depend on their inputs, got constants")
     outs, given = zip(*pairs, strict=True)
     return list(torch.autograd.grad(outs, inputs, given, allow_unused=True))
 

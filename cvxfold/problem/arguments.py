@@ -58,7 +58,7 @@ def prepare(
     """
     check_count(values, specs)
     names = [name_of(number, spec) for number, spec in enumerate(specs)]
-    dtype, device = _of_outputs(values)
+    dtype, device = dtype_of_outputs(values), device_of(values)
     values = [_as_tensor(*each, device) for each in zip(names, values, specs, strict=True)]
     sizes, count = batch_sizes([tuple(value.shape) for value in values], specs)
     _check_devices(names, values)
@@ -111,13 +111,13 @@ def batch_sizes(
     """
     names = [name_of(number, spec) for number, spec in enumerate(specs)]
     sizes = [_batch_size(*each) for each in zip(names, shapes, specs, strict=True)]
-    batches = {size for size in sizes if size is not None}
-    if len(batches) > 1:
+    batches = [size for size in sizes if size is not None]
+    if any(size != batches[0] for size in batches):  # not as a set: in graphs they may be symbols
         listed = ", ".join(
             f"{name}: {size}" for name, size in zip(names, sizes, strict=True) if size is not None
         )
         raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
-    return sizes, batches.pop() if batches else None
+    return sizes, batches[0] if batches else None
 
 
 def name_of(number: int, spec: ParameterSpec) -> str:
@@ -125,15 +125,19 @@ def name_of(number: int, spec: ParameterSpec) -> str:
     return f"parameter {number} ({spec.name})"
 
 
-def _of_outputs(values: Sequence[Any]) -> tuple[torch.dtype, torch.device]:
-    """The dtype, of real numbers, and device that tensors ask for; arrays have a say where there are none."""
+def dtype_of_outputs(values: Sequence[Any]) -> torch.dtype:
+    """The dtype, of real numbers, that tensors ask for; arrays have a say where there are none."""
     tensors = [value for value in values if isinstance(value, Tensor)]
-    device = tensors[0].device if tensors else torch.device("cpu")
     dtypes = [torch.as_tensor(value).dtype for value in values if _is_array(value)]
     dtypes = [value.dtype for value in tensors] or dtypes
     default = torch.get_default_dtype()
     kinds = (_real_dtype(dtype, default) for dtype in dtypes)
-    return (reduce(torch.promote_types, kinds) if dtypes else default if values else torch.float64), device
+    return reduce(torch.promote_types, kinds) if dtypes else default if values else torch.float64
+
+
+def device_of(values: Sequence[Any]) -> torch.device:
+    """That of the first tensor."""
+    return next((value.device for value in values if isinstance(value, Tensor)), torch.device("cpu"))
 
 
 def _real_dtype(dtype: torch.dtype, of_integers: torch.dtype) -> torch.dtype:
@@ -180,7 +184,7 @@ def _numbers(tensor: Tensor, spec: ParameterSpec) -> Tensor:
 def _batch_size(name: str, given: tuple[int, ...], spec: ParameterSpec) -> int | None:
     """The size of the batch dimension of a value of shape ``given``, or None where it has none."""
     shape = spec.shape
-    if given == shape:
+    if len(given) == len(shape) and given == shape:  # tuples compare entries before lengths
         return None
     if len(given) == len(shape) + 1 and given[1:] == shape:
         return given[0]

@@ -22,6 +22,7 @@ from cvxfold.layer.solver_args import updated
 from cvxfold.layer.unrolling import solve_unrolled
 from cvxfold.methods.unrolled import Unrolled
 from cvxfold.problem.recover import handed_out
+from cvxfold.torch.numbers import numbered
 from cvxfold.upstream.context import BUFFERS, upstream_buffer, upstream_context
 
 
@@ -80,8 +81,8 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
         BaseLayer.__init__(
             self, problem, parameters, variables, solver, gp, verbose, canon_backend, solver_args, **options
         )
+        self._number = numbered(self)
 
-    @uncompiled
     def forward(
         self,
         *params: Tensor,
@@ -113,6 +114,26 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
             SolverError: instances without a solution; the message names them.
             ConvergenceError: with ``on_unconverged="raise"``.
         """
+        plain = solver_args is None and samples is None and not warm_start
+        if plain and torch.compiler.is_compiling() and self._can_be_in_graphs(params):
+            from cvxfold.torch.operators import in_graph  # who compiles nothing does not wait for these
+
+            return in_graph(self._number, params)
+        return self._called(params, solver_args, warm_start, samples)
+
+    def _can_be_in_graphs(self, params: Sequence[Any]) -> bool:
+        folds = not isinstance(self._options.backward, Unrolled)
+        return folds and all(isinstance(value, Tensor) for value in params)
+
+    @uncompiled
+    def _called(
+        self,
+        params: Sequence[Tensor],
+        solver_args: Mapping[str, Any] | None,
+        warm_start: bool,
+        samples: Samples | None,
+    ) -> tuple[Tensor, ...]:
+        """The call, outside of graphs."""
         begun, options = time.perf_counter(), updated(self._options, solver_args, self._session.said)
         warm = self._session.starts.asked(warm_start, samples)
         found: Passage | None = None
@@ -168,6 +189,11 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Without cvxpylayers' context, whose problem is not copied."""
         return {name: value for name, value in self.__dict__.items() if name != "ctx"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is another layer in graphs."""
+        super().__setstate__(state)
+        self._number = numbered(self)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **named: Any
