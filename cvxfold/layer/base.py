@@ -9,6 +9,7 @@ import cvxpy as cp
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import dual_numbers, lasting
 from cvxfold.layer.options import LayerOptions, Options, PluginOptions
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.said import Said
@@ -128,7 +129,11 @@ class BaseLayer:
 
     def short_call(self, params: Sequence[Tensor], options: Options) -> ShortCall | None:
         """The call by the engine's shortcut, where there is one and all is plain."""
-        if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
+        if (
+            not is_plain(options)
+            or dual_numbers()
+            or (shortcut := self._session.shortcut(self._canonical)) is None
+        ):
             return None
         arguments = PlainArguments.of(params, self._canonical.parameters)
         return None if arguments is None else ShortCall(self._parts, shortcut, options, arguments)
@@ -148,7 +153,7 @@ class BaseLayer:
         without_logarithms = replace(
             self._canonical, parameters=tuple(replace(spec, log=False) for spec in self._canonical.parameters)
         )
-        with torch.inference_mode(False):
+        with lasting():
             parametrize = Parametrization(without_logarithms, torch.device("cpu"))
             bounds = [limits(spec, torch.device("cpu")) for spec in self._canonical.outputs]
         return LayerParts(self._session, self._canonical.outputs, bounds, parametrize)
@@ -156,7 +161,7 @@ class BaseLayer:
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""
         if device not in self._maps:
-            with torch.inference_mode(False):  # made under it they could not serve a backward pass later
+            with lasting():
                 recoveries = [Recovery(spec, device) for spec in self._canonical.outputs]
                 self._maps[device] = (Parametrization(self._canonical, device), recoveries)
         return self._maps[device]

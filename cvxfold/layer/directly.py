@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_legacy_mapped
-from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
+from cvxfold.layer.autograd import NO_SECOND_DERIVATIVE, NOT_BATCHED
 from cvxfold.layer.shortcut import ShortCall
 from cvxfold.problem.recover import finished
 
@@ -36,10 +36,6 @@ class _Directly(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             return None, *_Once.apply(ctx.call, wanted, *bars)
         return None, *_as_given(ctx.call, bars, wanted)
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_FORWARD_MODE)
 
 
 class _Once(torch.autograd.Function):
