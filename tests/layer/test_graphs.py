@@ -14,6 +14,7 @@ from cvxfold.layer import recall
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
 from problems.marks import long, sliced
+from problems.pages import run_page
 from problems.small_layer import Model, data, make_layer
 
 pytestmark = pytest.mark.usefixtures("engine", "afresh")
@@ -197,3 +198,7 @@ def test_second_derivatives_are_refused() -> None:
     )
     with pytest.raises(NotImplementedError, match="double backward"):
         torch.autograd.grad(gradient.sum(), b)
+
+
+def test_the_page() -> None:
+    run_page("compile.md")
