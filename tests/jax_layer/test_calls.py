@@ -11,11 +11,12 @@ import pytest
 import cvxfold
 from problems.cases import said
 from problems.jax_layers import close, data, double, jax, regression
+from problems.marks import long, sliced
 
 __all__ = ["double"]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", sliced([False, True], lambda compiled: not compiled))
 def test_single_precision_without_x64(compiled: bool) -> None:
     """Results are those of double precision to a rounding: the state between the passes loses nothing."""
     layer, twin = regression()
@@ -136,6 +137,7 @@ def test_instances_without_a_solution() -> None:
     assert np.isnan(found[0])
 
 
+@long
 @pytest.mark.usefixtures("double")
 def test_a_method_of_ones_own_and_another_solver() -> None:
     A, b = data()

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from problems.jax_layers import double
+from problems.marks import long
 from problems.pages import run_page
 
 __all__ = ["double"]
-pytestmark = pytest.mark.usefixtures("double")
+pytestmark = [pytest.mark.usefixtures("double"), long]
 
 
 def test_the_page() -> None:

@@ -12,7 +12,7 @@ import torch
 from cvxfold.layer import recall
 from problems.families import mpc
 from problems.jax_layers import close, data, double, jax, jax_layer_of, regression, tensors
-from problems.marks import sliced
+from problems.marks import long, sliced
 
 __all__ = ["double"]
 pytestmark = pytest.mark.usefixtures("double")
@@ -32,7 +32,7 @@ def counted(layer: Any) -> Iterator[list[str]]:
     end()
 
 
-@pytest.mark.parametrize("engine", ["lanes", "tensors"])
+@pytest.mark.parametrize("engine", sliced(["auto", "tensors"], lambda name: name == "tensors"))
 def test_jit_of_vmap_of_grad(engine: str) -> None:
     (layer, twin), (A, b) = regression(engine=engine), data()
     At, bt = tensors(A, b)
@@ -76,6 +76,7 @@ def test_nested_maps() -> None:
     close(gradients[1], np.array([sum(pairs[i][j][1] for i in range(3)) for j in range(3)]))
 
 
+@long
 def test_a_map_over_a_batched_call() -> None:
     layer, _ = regression()
     A, b = data()
@@ -197,9 +198,14 @@ def test_what_takes_more_than_the_limit_is_solved_again(monkeypatch: pytest.Monk
 def test_second_derivatives_are_refused() -> None:
     layer, _ = regression()
     A, b = data()
-    for twice in (jax.hessian, lambda f: jax.grad(lambda b: jax.grad(f)(b).sum())):
-        with pytest.raises(NotImplementedError, match="double backward"):
-            twice(lambda b: cube(layer)(A[0], b))(b[0])
+
+    def slope(b: Any) -> Any:
+        return jax.grad(lambda b: cube(layer)(A[0], b))(b).sum()
+
+    with pytest.raises(NotImplementedError, match="double backward"):
+        jax.grad(slope)(b[0])
+    with pytest.raises(NotImplementedError, match="double backward"):
+        jax.jvp(slope, (b[0],), (b[0],))
 
 
 def test_products_with_the_jacobian_and_its_transpose() -> None:
@@ -215,6 +221,7 @@ def test_products_with_the_jacobian_and_its_transpose() -> None:
     close(push(jax.numpy.arange(6.0))[0], jacobian @ np.arange(6.0))
 
 
+@long
 def test_complex_numbers() -> None:
     """Projection onto the disc, p / max(1, |p|), with JAX's own gradient of it."""
     z, p = cp.Variable(3, complex=True), cp.Parameter(3, complex=True)
