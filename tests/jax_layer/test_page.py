@@ -8,7 +8,7 @@ import pytest
 
 from problems.jax_layers import double
 from problems.marks import long
-from problems.pages import run_page
+from problems.whole_page import run_page
 
 __all__ = ["double"]
 pytestmark = [pytest.mark.usefixtures("double"), long]

@@ -14,8 +14,8 @@ from cvxfold.layer import recall
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
 from problems.marks import long, sliced
-from problems.pages import run_page
 from problems.small_layer import Model, data, make_layer
+from problems.whole_page import run_page
 
 pytestmark = pytest.mark.usefixtures("engine", "afresh")
 BACKENDS = sliced(["eager", "aot_eager", "inductor"], lambda backend: backend != "aot_eager")
