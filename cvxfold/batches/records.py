@@ -1,10 +1,12 @@
 """Records with an entry for each instance of a batch: picking instances, putting batches together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from torch import Tensor
+
+from cvxfold.batches.near import fetched, is_near
 
 T = TypeVar("T")
 
@@ -52,6 +54,38 @@ def overwritten(whole: T, rows: Tensor, part: T) -> T:
     for one in fields(whole):  # pyright: ignore[reportArgumentType]
         changed[one.name] = getattr(whole, one.name).index_copy(0, rows, getattr(part, one.name))
     return replace(whole, **changed)  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
+
+
+def on_host(record: T) -> T:
+    """A dataclass with all its tensors on the CPU, after one wait; itself where they are there already.
+
+    Dataclasses in it are gone through as well.
+    """
+    tensors = list(_tensors(record))
+    if not tensors or all(is_near(one) for one in tensors):
+        return record
+    return _exchanged(record, dict(zip(map(id, tensors), fetched(*tensors), strict=True)))
+
+
+def _tensors(record: Any) -> Iterator[Tensor]:
+    for one in fields(record):
+        value = getattr(record, one.name)
+        if isinstance(value, Tensor):
+            yield value
+        elif is_dataclass(value):
+            yield from _tensors(value)
+
+
+def _exchanged(record: Any, others: Mapping[int, Tensor]) -> Any:
+    """A dataclass with others in the place of its tensors, by their identities."""
+    changed = {}
+    for one in fields(record):
+        value = getattr(record, one.name)
+        if isinstance(value, Tensor):
+            changed[one.name] = others[id(value)]
+        elif is_dataclass(value):
+            changed[one.name] = _exchanged(value, others)
+    return replace(record, **changed)
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,7 @@ def bench(
             min=0, metavar="STEPS", help="Measure a training instead, with and without a warm start."
         ),
     ] = 0,
+    device: _Device = "cpu",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where to save all numbers.", show_default="none")
     ] = None,
@@ -250,17 +251,16 @@ def bench(
 
     Prints set-up, forward and backward times (medians), memory, and the errors of solutions and gradients
     against an independent reference; wrong answers are shown as wrong and do not count as competitors. Peers
-    that are not installed are skipped: pip install 'cvxfold[bench]'. Everything takes up to half an hour;
-    choose a family, a batch or a peer for less. Ctrl-C shows what was measured until then.
+    that are not installed are skipped: pip install 'cvxfold[bench]'; those that cannot use a GPU are measured
+    on the CPU. Everything takes up to half an hour: choose a family, a batch or a peer for less, or Ctrl-C.
     """
     from cvxfold.cli.commands.bench import run
     from cvxfold.cli.commands.request import UsageError
     from cvxfold.studies.bench.settings import BenchSettings
 
-    names, others = tuple(family or ()), tuple(peer or ())
     settings = BenchSettings(
-        names,
-        others,
+        tuple(family or ()),
+        tuple(peer or ()),
         tuple(size or ()),
         tuple(batch or ()),
         rounds,
@@ -269,6 +269,7 @@ def bench(
         time_limit,
         profile,
         training,
+        device,
     )
     try:
         run(settings, json_file, plot)

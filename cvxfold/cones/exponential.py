@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.cones.frame import FrameDerivative, frame_derivative, frame_second_derivative
 from cvxfold.cones.margin import lowest
 from cvxfold.cones.root import bracketed_newton
@@ -47,19 +48,19 @@ class Exponential:
         """Rows of the product."""
         return 3 * self.cones
 
-    def project(self, u: Tensor) -> Tensor:
-        """The projection of ``u`` ``(B, 3·cones)``, accurate to rounding."""
-        split = self._split(u)
+    def project(self, u: Tensor, rough: bool = False) -> Tensor:
+        """The projection of ``u`` ``(B, 3·cones)``, accurate to rounding unless ``rough``."""
+        split = self._split(u, rough)
         s = torch.where(split.flat.unsqueeze(-1), split.flat_eigenvalues() * split.u, split.p)
         return (split.size * s).reshape(u.shape).to(u.dtype)
 
     def interior(self, u: Tensor) -> Tensor:
         """(−1, 1, 1): e⁻¹ < 1 in K, and e⁻¹ < e in K*."""
-        return u.new_tensor([-1.0, 1.0, 1.0]).repeat(self.cones)
+        return torch.cat([u.new_full((1,), -1.0), u.new_ones(2)]).repeat(self.cones)
 
-    def derivative(self, u: Tensor) -> FrameDerivative:
+    def derivative(self, u: Tensor, rough: bool = False) -> FrameDerivative:
         """DΠ_K(u); on a boundary between branches, one of theirs."""
-        split = self._split(u)
+        split = self._split(u, rough)
         on_w, on_v = split.bends()
         return frame_derivative(
             split.v, split.w, on_w / (on_w + on_v), split.flat, split.flat_eigenvalues(), u.dtype
@@ -79,14 +80,14 @@ class Exponential:
         between = torch.minimum(lengths, torch.hypot(r.clamp_min(0), s.clamp_min(0)))
         nearest = torch.where(split.face, octant, between)
         flat = split.inside | split.polar
-        if bool(flat.any()):  # a search that is worth a look
+        if not is_near(flat) or bool(flat.any()):  # a search that is worth a look where that costs nothing
             nearest = torch.where(flat, _to_boundary(split.u, split.inside, split.polar), nearest)
         nearest = (split.size.squeeze(-1) * nearest).unsqueeze(-1)
         nearest = torch.where(split.u.isfinite().all(-1, keepdim=True), nearest, torch.nan)
         return nearest.expand_as(split.u).reshape(u.shape).to(u.dtype)
 
-    def _split(self, u: Tensor) -> "_Split":
-        return _Split.of(u.reshape(len(u), self.cones, 3).double())
+    def _split(self, u: Tensor, rough: bool = False) -> "_Split":
+        return _Split.of(u.reshape(len(u), self.cones, 3).double(), rough)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class _Split:
         return diagonal.to(self.u.dtype)
 
     @classmethod
-    def of(cls, u: Tensor) -> "_Split":
+    def of(cls, u: Tensor, rough: bool) -> "_Split":
         size = u.abs().amax(-1, keepdim=True)
         u = u / torch.where(size > 0, size, torch.ones_like(size))
         r, s, t = u.unbind(-1)
@@ -162,13 +163,13 @@ class _Split:
         one = torch.ones_like(r)
         # Elsewhere any point that is between.
         safe = torch.where(between, r, one), torch.where(between, s, one), torch.where(between, t, 0 * one)
-        rho = _root(*safe)
+        rho = _root(*safe, rough)
         p, v, w, on_v, on_w = _boundary(rho, *safe)
         p = torch.where(u.isfinite(), p, u)
         return cls(size, u, inside, polar, face, rho, p, v, w, on_v, on_w)
 
 
-def _root(r: Tensor, s: Tensor, t: Tensor) -> Tensor:
+def _root(r: Tensor, s: Tensor, t: Tensor, rough: bool) -> Tensor:
     """ρ for points between K and K°.
 
     Newton's method on the logarithms of both sides of y e^ρ + t⁻ = μ + t⁺, which are almost linear in ρ
@@ -194,7 +195,8 @@ def _root(r: Tensor, s: Tensor, t: Tensor) -> Tensor:
     end = end.clamp(-_FARTHEST, _FARTHEST)
     start = torch.minimum(torch.maximum(torch.full_like(r, 0.5), low + 0.3), high - 0.3)
     start = torch.where(end.isnan(), start, 0.5)
-    return torch.where(end.isnan(), bracketed_newton(balance, start, low, high, ~end.isnan()), end)
+    found = bracketed_newton(balance, start, low, high, ~end.isnan(), rough)
+    return torch.where(end.isnan(), found, end)
 
 
 def _rays(rho: Tensor) -> tuple[Tensor, Tensor]:

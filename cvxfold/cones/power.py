@@ -27,6 +27,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.cones.frame import FrameDerivative, frame_derivative, frame_second_derivative
 from cvxfold.cones.margin import lowest
 from cvxfold.cones.root import bracketed_newton
@@ -53,20 +54,20 @@ class Power:
         """Rows of the product."""
         return 3 * len(self.alphas)
 
-    def project(self, u: Tensor) -> Tensor:
-        """The projection of ``u`` ``(B, 3·cones)``, accurate to rounding."""
-        split = self._split(u)
+    def project(self, u: Tensor, rough: bool = False) -> Tensor:
+        """The projection of ``u`` ``(B, 3·cones)``, accurate to rounding unless ``rough``."""
+        split = self._split(u, rough)
         flat = (split.inside | split.polar).unsqueeze(-1)
         s = torch.where(flat, split.inside.unsqueeze(-1) * split.u, split.p)
         return (split.size * s).reshape(u.shape).to(u.dtype)
 
     def interior(self, u: Tensor) -> Tensor:
         """(1, 1, 0)."""
-        return u.new_tensor([1.0, 1.0, 0.0]).repeat(len(self.alphas))
+        return torch.cat([u.new_ones(2), u.new_zeros(1)]).repeat(len(self.alphas))
 
-    def derivative(self, u: Tensor) -> FrameDerivative:
+    def derivative(self, u: Tensor, rough: bool = False) -> FrameDerivative:
         """DΠ_K(u); on a boundary between branches, one of theirs."""
-        split = self._split(u)
+        split = self._split(u, rough)
         diagonal = split.inside.unsqueeze(-1).expand_as(split.u)
         flat = split.inside | split.polar
         return frame_derivative(split.p, split.d, 1 / (1 + split.ratio), flat, diagonal, u.dtype)
@@ -83,14 +84,15 @@ class Power:
         one = torch.ones_like(alpha)
         on_x, on_y = torch.where(split.polar, one, alpha), torch.where(split.polar, one, 1 - alpha)
         flat = split.inside | split.polar
-        if bool(flat.any()):  # a search that is worth a look
+        if not is_near(flat) or bool(flat.any()):  # a search that is worth a look where that costs nothing
             nearest = torch.where(flat, _to_boundary(split.u, split.slack, alpha, on_x, on_y), nearest)
         nearest = (split.size.squeeze(-1) * nearest).unsqueeze(-1)
         nearest = torch.where(split.u.isfinite().all(-1, keepdim=True), nearest, torch.nan)
         return nearest.expand_as(split.u).reshape(u.shape).to(u.dtype)
 
-    def _split(self, u: Tensor) -> "_Split":
-        return _Split.of(u.reshape(len(u), len(self.alphas), 3).double(), _on(self.alphas, u.device))
+    def _split(self, u: Tensor, rough: bool = False) -> "_Split":
+        points = u.reshape(len(u), len(self.alphas), 3).double()
+        return _Split.of(points, _on(self.alphas, u.device), rough)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class _Split:
         return at_p / scale, at_d / scale, kappa / scale
 
     @classmethod
-    def of(cls, u: Tensor, alpha: Tensor) -> "_Split":
+    def of(cls, u: Tensor, alpha: Tensor, rough: bool) -> "_Split":
         size = u.abs().amax(-1, keepdim=True)
         u = u / torch.where(size > 0, size, torch.ones_like(size))
         a, b, c = u.unbind(-1)
@@ -145,7 +147,7 @@ class _Split:
         zero, one = torch.zeros_like(a), torch.ones_like(a)
         # Elsewhere any point that is between.
         safe_a, safe_b = torch.where(between, a, zero), torch.where(between, b, zero)
-        p, d, rest, ratio = _boundary(alpha, safe_a, safe_b, torch.where(between, length, one))
+        p, d, rest, ratio = _boundary(alpha, safe_a, safe_b, torch.where(between, length, one), rough)
         sign = torch.stack([one, one, torch.where(c < 0, -one, one)], dim=-1)
         p = torch.where(u.isfinite(), sign * p, u)
         return cls(size, u, inside, polar, slack, p, sign * d, rest, ratio)
@@ -154,10 +156,12 @@ class _Split:
 @lru_cache(maxsize=64)
 def _on(alphas: tuple[float, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # made under it it could not serve a backward pass later
-        return torch.tensor(alphas, dtype=torch.float64, device=device)
+        return torch.tensor(alphas, dtype=torch.float64, device="cpu").to(device)
 
 
-def _boundary(alpha: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _boundary(
+    alpha: Tensor, a: Tensor, b: Tensor, c: Tensor, rough: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """p, d over |c| − r, that length, and (1 − λ)/λ for points between K and K° with c > 0."""
     beta = 1 - alpha
 
@@ -174,7 +178,8 @@ def _boundary(alpha: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, T
         return r.log() - alpha * x.log() - beta * y.log(), rest / c - along_x - along_y
 
     ends = torch.full_like(a, _FARTHEST)
-    tau = bracketed_newton(balance, torch.zeros_like(a), -ends, ends, torch.zeros_like(a, dtype=torch.bool))
+    nowhere = torch.zeros_like(a, dtype=torch.bool)
+    tau = bracketed_newton(balance, torch.zeros_like(a), -ends, ends, nowhere, rough)
     x, y, r, rest = point(tau)
     p = torch.stack([x, y, r], dim=-1)
     d = torch.stack([-alpha * r / x, -beta * r / y, torch.ones_like(r)], dim=-1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,10 +11,12 @@ from cvxfold.batches.records import Batched
 from cvxfold.cones.base import Cone, Derivative, SpectralFunction
 from cvxfold.cones.dims import ConeDims
 from cvxfold.cones.exponential import Exponential
-from cvxfold.cones.orthant import Nonnegative, Zero
+from cvxfold.cones.orthant import DiagonalDerivative, Nonnegative, Zero
 from cvxfold.cones.power import Power
 from cvxfold.cones.second_order import SecondOrder
 from cvxfold.cones.semidefinite import Semidefinite
+
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,17 @@ class ProductDerivative(Batched):
         """f(D) v, block by block, for ``v`` of shape ``(B, m)`` or ``(B, m, k)``."""
         if not self.parts:
             return v
+        if self._diagonal is not None:
+            return self._diagonal.apply(f, v)
         return torch.cat([part.apply(f, v[:, rows]) for rows, part in self.parts], dim=1)
+
+    @cached_property
+    def _diagonal(self) -> DiagonalDerivative | None:
+        """All of it where all parts are diagonal."""
+        diagonals = [part.d for _, part in self.parts if isinstance(part, DiagonalDerivative)]
+        if len(diagonals) < len(self.parts):
+            return None
+        return DiagonalDerivative(diagonals[0] if len(diagonals) == 1 else torch.cat(diagonals, dim=1))
 
 
 class ProductCone:
@@ -42,20 +55,36 @@ class ProductCone:
         self.dims = dims
         self.dim = dims.rows
         self.parts = tuple(_slices(_factors(dims)))
+        self._blocks: dict[torch.device, Tensor] = {}
+        self._intervals: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-    def project(self, u: Tensor) -> Tensor:
-        """Π_K(u) for ``u`` of shape ``(B, m)``."""
+    def project(self, u: Tensor, rough: bool = False) -> Tensor:
+        """Π_K(u) for ``u`` of shape ``(B, m)``; ``rough``: on curved cones by a few steps, without a look."""
         if not self.parts:
             return u
-        return torch.cat([cone.project(u[:, rows]) for rows, cone in self.parts], dim=1)
+        if not self.dims.blocks and self.dims.zero:
+            return u.clamp(*self._interval(u))
+        return torch.cat([_projected(cone, u[:, rows], rough) for rows, cone in self.parts], dim=1)
+
+    def _interval(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What separable cones are: the least and the largest of each row, ``(m,)``; kept by device."""
+        key = (like.device, like.dtype)
+        if key not in self._intervals:
+            with torch.inference_mode(False):
+                low = torch.zeros(self.dim, dtype=like.dtype, device=like.device)
+                high = torch.full_like(low, torch.inf)
+                high[: self.dims.zero] = 0.0
+            self._intervals[key] = low, high
+        return self._intervals[key]
 
     def interior(self, u: Tensor) -> Tensor:
         """A vector inside both K and K*, ``(m,)``."""
         return torch.cat([cone.interior(u) for _, cone in self.parts]) if self.parts else u[0]
 
-    def derivative(self, u: Tensor) -> ProductDerivative:
-        """DΠ_K(u) for ``u`` of shape ``(B, m)``."""
-        return ProductDerivative(tuple((rows, cone.derivative(u[:, rows])) for rows, cone in self.parts))
+    def derivative(self, u: Tensor, rough: bool = False) -> ProductDerivative:
+        """DΠ_K(u) for ``u`` of shape ``(B, m)``; ``rough`` as for the projection."""
+        parts = ((rows, _differentiated(cone, u[:, rows], rough)) for rows, cone in self.parts)
+        return ProductDerivative(tuple(parts))
 
     def second_derivative(self, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """D²Π_K(u)[v, w], factor by factor; all ``(B, m)``."""
@@ -70,16 +99,30 @@ class ProductCone:
             return u
         return torch.cat([cone.margin(u[:, rows]) for rows, cone in self.parts], dim=1)
 
-    def blocks(self) -> Tensor:
-        """For each row the number of the block it belongs to, ``(m,)``, on the CPU.
+    def blocks(self, device: torch.device = _HOST) -> Tensor:
+        """For each row the number of the block it belongs to, ``(m,)``; copied to a device once.
 
         Rows of one non-separable cone share a block; every other row is a block of its own. A positive
         diagonal scaling that is constant on blocks maps K onto itself.
         """
+        if device not in self._blocks:
+            with torch.inference_mode(False):  # made under it they could not serve a backward pass later
+                self._blocks[device] = self._numbers().to(device)
+        return self._blocks[device]
+
+    def _numbers(self) -> Tensor:
         separable = self.dims.separable
         sizes = torch.tensor(self.dims.blocks, dtype=torch.long, device="cpu")
         cones = separable + torch.arange(len(sizes), device="cpu")
         return torch.cat([torch.arange(separable, device="cpu"), cones.repeat_interleave(sizes)])
+
+
+def _projected(cone: Cone, u: Tensor, rough: bool) -> Tensor:
+    return cone.project(u, rough) if isinstance(cone, Exponential | Power) else cone.project(u)
+
+
+def _differentiated(cone: Cone, u: Tensor, rough: bool) -> Derivative:
+    return cone.derivative(u, rough) if isinstance(cone, Exponential | Power) else cone.derivative(u)
 
 
 def _factors(dims: ConeDims) -> list[Cone]:
@@ -120,8 +163,7 @@ def _slices(factors: Sequence[Cone]) -> list[tuple[slice, Cone]]:
 
 def largest_of_block(v: Tensor, cone: ProductCone) -> Tensor:
     """v ≥ 0 ``(B, m)`` with the largest entry of each row's block in its place."""
-    blocks = cone.blocks().to(v.device)
-    if not len(blocks) or len(cone.dims.blocks) == 0:
+    if not cone.dim or len(cone.dims.blocks) == 0:
         return v
-    found = v.new_zeros(len(v), int(blocks[-1]) + 1)
+    blocks, found = cone.blocks(v.device), torch.zeros_like(v)  # there are as many rows as blocks, or more
     return found.scatter_reduce(1, blocks.expand_as(v), v, "amax").index_select(1, blocks)

@@ -5,8 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
+
 _MOST = 100
-_LOOKS = 4  # steps between looks at a device that is far away
+_ROUGHLY = 6  # steps after which all but a few of a thousand roots are known to rounding
+_FAR = 2  # steps between looks at a device that is far, after that many
 
 
 def bracketed_newton(
@@ -15,6 +18,7 @@ def bracketed_newton(
     low: Tensor,
     high: Tensor,
     done: Tensor,
+    rough: bool = False,
 ) -> Tensor:
     """Newton's method, kept inside a bracket that every value narrows.
 
@@ -27,17 +31,17 @@ def bracketed_newton(
         start: first guesses, inside.
         low, high: the interval on which each function is defined; may be infinite.
         done: where nothing is to be found.
+        rough: whether a few steps are enough, for all, without a look at how far they have come.
 
     Returns:
-        The roots, to rounding.
+        The roots, to rounding unless ``rough``.
     """
     eps = torch.finfo(start.dtype).eps
     # A root that is nearer to an end than this cannot be told from it.
     below = torch.where(low.isfinite(), low + 4 * eps * low.abs(), low)
     above = torch.where(high.isfinite(), high - 4 * eps * high.abs(), high)
-    near = start.device.type == "cpu"
-    x = start
-    for step in range(_MOST):
+    near, x = is_near(start), start
+    for step in range(1, 1 + (_ROUGHLY if rough else _MOST)):
         value, slope = function(x)
         negative = value < 0
         below, above = torch.where(negative, x, below), torch.where(negative, above, x)
@@ -51,7 +55,8 @@ def bracketed_newton(
         small = (new - x).abs() <= tolerance * (x.abs() + 1)
         x = torch.where(done, x, new)
         done = done | small
-        if (near or step % _LOOKS == _LOOKS - 1) and bool(done.all()):
+        look = near or (step >= _ROUGHLY and step % _FAR == 0 and not rough)
+        if look and bool(done.all()):
             break
     return x
 

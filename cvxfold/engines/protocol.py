@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
@@ -222,8 +223,8 @@ class Passage(Protocol):
 class Shortcut(Protocol):
     """From a layer's parameters to its variables, and gradients back, in one call each way."""
 
-    def serves(self, request: SolveRequest) -> bool:
-        """Whether it does what is asked."""
+    def serves(self, device: torch.device, request: SolveRequest) -> bool:
+        """Whether it does what is asked, for parameters on a device."""
         ...
 
     def solve(

@@ -142,8 +142,8 @@ class Folded(torch.nn.Module):
         return layout.tree(folded_at(backward))
 
     @property
-    def report(self) -> Report | None:
-        """The record of the last call; None before the first."""
+    def report(self) -> Report:
+        """The record of the last call; of no instance before the first."""
         return self._reports.last
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:

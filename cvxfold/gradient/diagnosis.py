@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import places, some
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.gradient.adjoint import Bars, FoldedAdjoint, bars_of, fold, on_moving
 from cvxfold.gradient.error import forward_error
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
     FELT,
+    NEGLIGIBLE,
     SAFETY,
     Screen,
     gradient_floor,
@@ -103,7 +105,7 @@ def diagnose(
     bars: Bars,
     adjoint: FoldedAdjoint,
     seen: Screen,
-    felt: float,
+    felt: Tensor,
     deadline: Deadline = NEVER,
 ) -> Diagnosis:
     """Examine every instance of a batch.
@@ -131,9 +133,11 @@ def diagnose(
     # Where the gradient is felt on a kink its sides are compared; elsewhere both may be active, and singular.
     aside = _ASIDE * far * on_kink * kinks.interior
     kinked = (on_kink & (adjoint.remainder.weight > FELT)).any(-1)
-    if len(rows := kinked.nonzero().squeeze(-1)):
+    some_felt, some_on_kink, some_inexact = some(kinked, on_kink, ~(seen.offset <= NEGLIGIBLE))
+    if some_felt:
+        rows = places(kinked)
         kinked[rows] = _sides_differ(phi.take(rows), aside[rows], bars_of(bars, rows), felt, settings)
-    if len(rows := (on_kink.any(-1) & ~kinked & ~singular).nonzero().squeeze(-1)):
+    if some_on_kink and len(rows := places(on_kink.any(-1) & ~kinked & ~singular)):
         active = phi.take(rows).moved(-aside[rows])
         kinked[rows] = null_direction(
             active, bars_of(bars, rows), doubt[rows], adjoint.take(rows), remainder=False
@@ -143,7 +147,9 @@ def diagnose(
         smallest=smallest,
         kinked=kinked,
         singular=singular | unseen,
-        forward_error=forward_error(phi, du, seen.offset, bars, adjoint, settings),
+        forward_error=forward_error(phi, du, seen.offset, bars, adjoint, settings)
+        if some_inexact
+        else seen.offset,
         adjoint_error=torch.maximum(seen.adjoint_error, lost),
         strength=seen.strength,
         gradient=seen.gradient,
@@ -152,7 +158,7 @@ def diagnose(
 
 
 def _sides_differ(
-    phi: ProgramLinearization, aside: Tensor, bars: Bars, felt: float, settings: AdjointSettings
+    phi: ProgramLinearization, aside: Tensor, bars: Bars, felt: Tensor, settings: AdjointSettings
 ) -> Tensor:
     """Whether the gradient changes with the side of the kinks, by what is ``felt``: u ± ``aside``; ``(b,)``.
 
@@ -162,7 +168,7 @@ def _sides_differ(
     floor = gradient_floor(phi, *bars).clamp_min(felt / SIDES_AGREE)
     sides = [_beside(phi, shift, bars, settings) for shift in (aside, -aside)]
     differ = _apart(sides, floor)
-    rows = differ.nonzero().squeeze(-1)
+    rows = places(differ)
     if len(rows):
         part, near, of_rows = phi.take(rows), 0.5 * aside[rows], bars_of(bars, rows)
         nearer = [_beside(part, shift, of_rows, settings) for shift in (near, -near)]

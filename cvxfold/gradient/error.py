@@ -10,6 +10,7 @@ computed as well, and the difference is the estimate. (What the adjoint system's
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import places
 from cvxfold.gradient.adjoint import Adjoint, Bars, bars_of, fold, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import NEGLIGIBLE, SAFETY, gradient_floor, ratio
@@ -37,7 +38,7 @@ def forward_error(
         settings: of the adjoint systems that are to be solved.
     """
     error = share.clone()
-    rows = (~(error <= NEGLIGIBLE)).nonzero().squeeze(-1)
+    rows = places(~(error <= NEGLIGIBLE))
     if len(rows):
         part, here = phi.take(rows), adjoint.take(rows)
         of_part = bars_of(bars, rows)

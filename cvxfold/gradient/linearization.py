@@ -7,6 +7,7 @@ own.
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from cvxfold.methods.linearization import Linearization
@@ -50,9 +51,8 @@ class Kinks:
         """The largest |vᵢ| of each entry's block in its place, ``(B, k)``."""
         if not len(self.blocks):
             return v
-        found = v.new_zeros(len(v), int(self.blocks[-1]) + 1)
         index = self.blocks.expand_as(v)
-        return found.scatter_reduce(1, index, v.abs(), "amax").gather(1, index)
+        return torch.zeros_like(v).scatter_reduce(1, index, v.abs(), "amax").gather(1, index)
 
 
 class ProgramLinearization(Linearization, Protocol):

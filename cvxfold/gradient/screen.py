@@ -65,8 +65,8 @@ class Screen(Batched):
     singular: Tensor | None = None
 
     @property
-    def felt(self) -> float:
-        """The norm of the least change of a gradient that is felt beside the others of the batch."""
+    def felt(self) -> Tensor:
+        """The norm of the least change of a gradient that is felt beside the others of the batch, ``()``."""
         return least_felt(self.gradient)
 
     @property
@@ -136,9 +136,9 @@ class _Sizes:
         return torch.where(self.clear(change), self.gradient, self.gradient.maximum(self.floor))
 
 
-def least_felt(gradient: Tensor) -> float:
-    """What is felt beside the largest of these norms of gradients, ``(B,)``."""
-    return FAINT * float(gradient.nan_to_num(0.0, 0.0).amax()) if len(gradient) else 0.0
+def least_felt(gradient: Tensor) -> Tensor:
+    """What is felt beside the largest of these norms of gradients, ``(B,)``; a number, ``()``."""
+    return FAINT * gradient.nan_to_num(0.0, 0.0).amax() if len(gradient) else gradient.new_zeros(())
 
 
 def reach(kinks: Kinks, du: Tensor) -> Tensor:

@@ -14,9 +14,12 @@ The null vector is found by inverse iteration with the approximate inverse and c
 J w.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near, places, some
 from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
@@ -49,30 +52,48 @@ def null_direction(
     """
     smallest = torch.full_like(doubt, torch.inf)
     singular = torch.zeros_like(doubt, dtype=torch.bool)
-    for w in inverse_iterates(phi):
-        found = _examine(phi, w, bars, doubt, adjoint)
-        smallest, singular = torch.minimum(smallest, found[0]), singular | found[1]
-    if remainder:
-        rows = (~(adjoint.residual <= UNSOLVED) & ~singular).nonzero().squeeze(-1)
-        if len(rows):
-            left = normalized(adjoint.remainder.r[rows])
-            found = _examine(phi.take(rows), left, bars_of(bars, rows), doubt[rows], adjoint.take(rows))
-            smallest[rows], singular[rows] = torch.minimum(smallest[rows], found[0]), found[1]
+    tried = [_Tried(w, *stretch(phi, w)) for w in inverse_iterates(phi)]
+    unsolved = ~(adjoint.residual <= UNSOLVED)
+    *promising, some_unsolved = some(*(one.promising for one in tried), unsolved)
+    for one, is_promising in zip(tried, promising, strict=True):
+        smallest = torch.minimum(smallest, one.length)
+        if is_promising:
+            found = _examine(phi, one, bars, doubt, adjoint)
+            smallest, singular = torch.minimum(smallest, found[0]), singular | found[1]
+    if remainder and some_unsolved and len(rows := places(unsolved & ~singular)):
+        part, left = phi.take(rows), normalized(adjoint.remainder.r[rows])
+        one = _Tried(left, *stretch(part, left))
+        found = _examine(part, one, bars_of(bars, rows), doubt[rows], adjoint.take(rows))
+        smallest[rows], singular[rows] = torch.minimum(smallest[rows], found[0]), found[1]
     return smallest, singular
 
 
+class _Tried(NamedTuple):
+    """A vector w ``(b, k)`` of length 1, J w and its length ``(b,)``."""
+
+    w: Tensor
+    Jw: Tensor
+    length: Tensor
+
+    @property
+    def promising(self) -> Tensor:
+        """Where it may lead to a null vector, ``(b,)``."""
+        return ~(self.length >= SUSPECT)
+
+
 def _examine(
-    phi: ProgramLinearization, w: Tensor, bars: Bars, doubt: Tensor, adjoint: Adjoint
+    phi: ProgramLinearization, tried: _Tried, bars: Bars, doubt: Tensor, adjoint: Adjoint
 ) -> tuple[Tensor, Tensor]:
     """‖J w‖ for w of length 1, ``(b,)``, and where w leads to a null vector that matters, ``(b,)``.
 
     w ← w − N J w leaves a null vector as it is, and of anything else only what N ≈ J⁻¹ is wrong about.
     """
-    Jw, smallest = stretch(phi, w)
+    w, Jw, smallest = tried
     singular = torch.zeros_like(smallest, dtype=torch.bool)
-    rows = (~(smallest >= SUSPECT)).nonzero().squeeze(-1)
+    rows = places(tried.promising)
     if not len(rows):
         return smallest, singular
+    smallest = smallest.clone()
     phi, w, Jw = phi.take(rows), w[rows], Jw[rows]
     purified = smallest[rows]
     for _ in range(_PURIFICATIONS):
@@ -101,10 +122,13 @@ def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars, adjoint: Adjoint)
     dx, dy = phi.direction(w, floor=FELT)
     moves, ties = _relative(dx) > FELT, _relative(dy) > FELT
     matters = (moves & (bars[0] != 0)).any(-1) | (ties & (bars[1] != 0)).any(-1)
-    rows = (ties[:, cones.zero :].any(-1) & ~matters).nonzero().squeeze(-1)
+    tied, dy = ties[:, cones.zero :].any(-1), torch.where(ties, dy, 0.0)
+    if not is_near(dy):
+        return matters | (tied & _multipliers_matter(phi, dy, bars, adjoint))
+    rows = places(tied & ~matters)
     if len(rows):
-        dy = torch.where(ties, dy, 0.0)[rows]
-        matters[rows] = _multipliers_matter(phi.take(rows), dy, bars_of(bars, rows), adjoint.take(rows))
+        of_rows = bars_of(bars, rows)
+        matters[rows] = _multipliers_matter(phi.take(rows), dy[rows], of_rows, adjoint.take(rows))
     return matters
 
 

@@ -128,6 +128,12 @@ OF_A_LAYER = Remedies(
 )
 
 
+def is_worth_a_word(codes: Tensor) -> bool:
+    """Whether there is something to be said of verdicts ``(B,)`` on the CPU."""
+    fine = (codes == _CONVERGED) | (codes == _APPROXIMATE) | (codes == NO_SOLUTION)
+    return not bool(fine.all())
+
+
 def complaints(
     codes: Tensor,
     method: str,
@@ -137,7 +143,7 @@ def complaints(
     tol: float,
     remedies: Remedies = OF_A_LAYER,
 ) -> list[Complaint]:
-    """What is to be said of a batch."""
+    """What is to be said of a batch, all on the CPU."""
     found: list[Complaint] = []
 
     def complain(code: int, text: str) -> None:

@@ -110,8 +110,8 @@ class CvxpyLayer(BaseLayer):
         return tuple(solve_p.bind(*arrays, call=call, leaves_state=False))
 
     @property
-    def report(self) -> Report | None:
-        """The record of the last call, also of one that raised an error; None before the first.
+    def report(self) -> Report:
+        """The record of the last call, also of one that raised an error; of no instance before the first.
 
         Of any thread: JAX calls back from threads of its own. Under ``jax.jit`` a call has been made once its
         results are ready (``jax.block_until_ready``).

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import fetched, places
 from cvxfold.batches.records import Piece, joined
 from cvxfold.engines.outcome import INVALID, is_absent
 from cvxfold.engines.protocol import Solution
@@ -30,6 +31,7 @@ class Answer:
         y: ``(B, m)``, likewise.
         codes: statuses, ``(B,)``.
         report: of the call; a backward pass adds its record.
+        kept: which instances of each piece can be differentiated, ``(b,)``, on the CPU.
         bars: the loss gradients on x and y of the last backward pass; None before the first.
     """
 
@@ -39,6 +41,7 @@ class Answer:
     y: Tensor
     codes: Tensor
     report: Report
+    kept: Sequence[Tensor]
     bars: tuple[Tensor, Tensor] | None = field(default=None, init=False)
 
     @classmethod
@@ -49,19 +52,24 @@ class Answer:
         batch, structure, like = request.batch, program.structure, program.values.q
         x, y = like.new_zeros(batch, structure.n), like.new_zeros(batch, structure.m)
         codes = torch.full((batch,), INVALID, device=like.device)
+        kept: list[Tensor] = []
+        record = ForwardRecord.blank(codes, seconds)
         for piece in pieces:
             rows, solution = piece.rows, piece.value
-            broken = is_broken(solution)
-            kept = ~(is_absent(solution.status) | broken)
-            keep = slice(None) if bool(kept.all()) else kept.nonzero().squeeze(-1)
-            x[rows[keep]], y[rows[keep]] = solution.x[keep], solution.y[keep]
+            absent = is_absent(solution.status)
+            sound = ~(absent | is_broken(solution))
+            blank = torch.where(absent, 0.0, torch.nan).to(like.dtype).unsqueeze(-1)
+            x[rows] = torch.where(sound.unsqueeze(-1), solution.x, blank)
+            y[rows] = torch.where(sound.unsqueeze(-1), solution.y, blank)
             codes[rows] = solution.status
-            broken = rows[broken & ~is_absent(solution.status)]
-            x[broken], y[broken] = torch.nan, torch.nan
+            kept.append(sound)
         records = [Piece(piece.rows, ForwardRecord.of(piece.value, seconds)) for piece in pieces]
-        record = joined(records, ForwardRecord.blank(codes, seconds), batch)
+        record = joined(records, record, batch)
+        codes_here, *kept_here = fetched(codes, *kept)
+        record.know(codes_here)
         engines = dict.fromkeys(piece.value.engine for piece in pieces)
-        return cls(request, pieces, x, y, codes, Report(record, ", ".join(engines) or "none"))
+        report = Report(record, ", ".join(engines) or "none")
+        return cls(request, pieces, x, y, codes, report, kept_here)
 
     @property
     def absent(self) -> Tensor:
@@ -72,11 +80,10 @@ class Answer:
     def differentiable(self) -> list[Piece[Solution]]:
         """The instances that can be differentiated; what the engine keeps of them serves every pass."""
         found = []
-        for piece in self.pieces:
-            kept = ~(is_absent(piece.value.status) | is_broken(piece.value))
+        for piece, kept in zip(self.pieces, self.kept, strict=True):
             if bool(kept.all()):
                 found.append(piece)
-            elif len(keep := kept.nonzero().squeeze(-1)):
+            elif len(keep := places(kept).to(piece.rows.device)):
                 found.append(Piece(piece.rows[keep], piece.value.take(keep)))
         return found
 

@@ -97,7 +97,7 @@ def examined(
 
 
 def refolded(
-    engine: Engine, solution: Solution, bars: Bars, felt: float, settings: AdjointSettings
+    engine: Engine, solution: Solution, bars: Bars, felt: Tensor, settings: AdjointSettings
 ) -> tuple[FoldedAdjoint, Diagnosis]:
     """Fold suspicious instances again, with all means, and examine them; ``felt`` as in a diagnosis."""
     phi = engine.linearize(solution)

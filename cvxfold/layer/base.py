@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Unpack
 
 import cvxpy as cp
@@ -71,6 +70,7 @@ class BaseLayer:
         self._session = Session(self._canonical.structure, self._canonical.moving, self._options.engine)
         self._session.said = said
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
+        self._parts: dict[torch.device, LayerParts] = {}
 
     def forget(self) -> None:
         """Forget the solutions that calls with ``warm_start=True`` start from, and so free their memory."""
@@ -109,8 +109,8 @@ class BaseLayer:
         return self._on(device)[1]
 
     @property
-    def report(self) -> Report | None:
-        """The record of the last call, also of one that raised an error; None before the first."""
+    def report(self) -> Report:
+        """The record of the last call, also of one that raised an error; of no instance before the first."""
         return self._session.report
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
@@ -136,7 +136,9 @@ class BaseLayer:
         ):
             return None
         arguments = PlainArguments.of(params, self._canonical.parameters)
-        return None if arguments is None else ShortCall(self._parts, shortcut, options, arguments)
+        if arguments is None:
+            return None
+        return ShortCall(self._parts_on(arguments.device), shortcut, options, arguments)
 
     def say_uneven(self, names: Sequence[str]) -> None:
         """Warn, once, that parameters of these names are not as symmetric as they are declared."""
@@ -147,15 +149,19 @@ class BaseLayer:
                 "triangle is read, and has the gradient, as in cvxpylayers",
             )
 
-    @cached_property
-    def _parts(self) -> LayerParts:
-        """What a call by the shortcut needs of the layer."""
+    def _parts_on(self, device: torch.device) -> LayerParts:
+        """What a call by the shortcut needs of the layer, made at its first use on a device."""
+        if device not in self._parts:
+            self._parts[device] = self._new_parts(device)
+        return self._parts[device]
+
+    def _new_parts(self, device: torch.device) -> LayerParts:
         without_logarithms = replace(
             self._canonical, parameters=tuple(replace(spec, log=False) for spec in self._canonical.parameters)
         )
         with lasting():
-            parametrize = Parametrization(without_logarithms, torch.device("cpu"))
-            bounds = [limits(spec, torch.device("cpu")) for spec in self._canonical.outputs]
+            parametrize = Parametrization(without_logarithms, device)
+            bounds = [limits(spec, device) for spec in self._canonical.outputs]
         return LayerParts(self._session, self._canonical.outputs, bounds, parametrize)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:

@@ -36,7 +36,7 @@ def judge_forward(report: Report, options: Options, said: Said) -> None:
             raise UnboundedError(f"instances {unbounded} are unbounded{_SPARE}", unbounded)
     missed = record.instances(Status.UNCONVERGED)
     if missed:
-        worst = float(record.residual[missed].nan_to_num(torch.inf).amax())
+        worst = float(record.here.residual[missed].nan_to_num(torch.inf).amax())
         text = (
             f"instances {missed} did not reach the tolerance {options.forward.eps:.1e} "
             f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol{_unrescued(options)}"

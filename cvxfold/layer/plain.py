@@ -17,7 +17,7 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, tor
 
 @dataclass(frozen=True)
 class PlainArguments:
-    """Tensors on the CPU, of the right shapes and in their declared sets.
+    """Tensors on one device, of the right shapes and in their declared sets.
 
     Args:
         tensors: as they were given, but for logarithms where the problem has those.
@@ -41,7 +41,9 @@ class PlainArguments:
         batched, tensors, dtype = [], list(values), None
         uneven: list[str] = []
         for k, (value, spec) in enumerate(zip(values, specs, strict=True)):
-            if not isinstance(value, Tensor) or not value.is_cpu or spec.field != "real":
+            if not isinstance(value, Tensor) or spec.field != "real":
+                return None
+            if value.device != values[0].device or value.device.type not in ("cpu", "cuda"):
                 return None
             kind = value.dtype
             if kind not in _FLOATS:
@@ -66,6 +68,11 @@ class PlainArguments:
                     uneven.append(name_of(k, spec))
                 tensors[k] = value.log() if spec.log else value
         return None if batch == 0 or dtype is None else cls(tensors, batched, batch, dtype, uneven)
+
+    @property
+    def device(self) -> torch.device:
+        """Of all tensors."""
+        return self.tensors[0].device
 
     @property
     def instances(self) -> int:

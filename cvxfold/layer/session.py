@@ -70,13 +70,13 @@ class Session:
         return self._shortcut
 
     @property
-    def report(self) -> Report | None:
-        """Of the last call of this thread, or of any where this one made none."""
+    def report(self) -> Report:
+        """Of the last call of this thread, or of any where this one made none; of no instance before."""
         return self._reports.last
 
     @property
-    def latest_report(self) -> Report | None:
-        """Of the last call of any thread."""
+    def latest_report(self) -> Report:
+        """Of the last call of any thread; of no instance before."""
         return self._reports.latest
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:

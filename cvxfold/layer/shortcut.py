@@ -87,7 +87,7 @@ class ShortCall:
 
         None where the shortcut does not serve, or memory is short: the general way has halves.
         """
-        if not self._shortcut.serves(self._request):
+        if not self._shortcut.serves(self.arguments.device, self._request):
             return None
         started, arguments = time.perf_counter(), self.arguments
         given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
@@ -195,7 +195,7 @@ class ShortCall:
         bars: Sequence[Tensor | None],
         wanted: Sequence[bool],
         returned: Returned,
-        felt: float,
+        felt: Tensor,
         settings: AdjointSettings,
     ) -> tuple[FoldedAdjoint, Diagnosis]:
         """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; their gradients go in place."""
@@ -216,7 +216,9 @@ class ShortCall:
         x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
         for bar, spec in zip(bars, self._parts.outputs, strict=True):
             if bar is not None:
-                index, factors = (torch.from_numpy(part.ravel()) for part in (spec.index, spec.factors))
+                index, factors = (
+                    torch.from_numpy(part.ravel()).to(bar.device) for part in (spec.index, spec.factors)
+                )
                 target = x_bar if spec.source == "primal" else y_bar
                 target.index_add_(1, index, bar[rows] * factors)
         again, part = refolded(session.engine, solution, (x_bar, y_bar), felt, settings)

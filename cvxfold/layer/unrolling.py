@@ -14,7 +14,6 @@ from torch import Tensor
 
 from cvxfold.batches.records import Piece, joined
 from cvxfold.compat.functorch import is_mapped
-from cvxfold.engines.outcome import INVALID
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.gradient.adjoint import fold
 from cvxfold.gradient.screen import screen
@@ -75,7 +74,7 @@ def solve_unrolled(
             warm = request.warm if request.invalid is None else None  # which would remember them
             answer = session.solve(values.detached(), replace(request, invalid=None, warm=warm))
         report, absent = answer.report, answer.absent | invalid
-        report.forward.codes[invalid] = INVALID
+        report.forward.invalidate(invalid)
         if not torch.is_grad_enabled() or not any(value.requires_grad for value in values):
             return answer.x, answer.y, absent  # the iterations would change nothing
         start = answer.whole
@@ -85,7 +84,7 @@ def solve_unrolled(
     x, y, solution = session.unroller.unroll(program, SolveRequest(options.forward), method, tape, start)
     if report is None:  # 3
         record = ForwardRecord.of(solution, time.perf_counter() - started)
-        record.codes[invalid] = INVALID
+        record.invalidate(invalid)
         report = Report(record, solution.engine)
         session.remember(report)
         try:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.problem.index import Index, SparseMap
 from cvxfold.problem.structure import Moving, Structure
 from cvxfold.problem.values import ProgramValues
@@ -84,6 +85,10 @@ def _product(values: Tensor, places: Tensor, v: Tensor, size: int) -> Tensor:
     rows, columns = places
     if not len(rows):
         return v.new_zeros(len(v), size)
+    if len(values) == 1 and not is_near(values):  # a sparse matrix would be sorted, and waited for
+        place = (rows * v.shape[1] + columns).unsqueeze(0)
+        dense = values.new_zeros(1, size * v.shape[1]).scatter_add(1, place, values)
+        return v @ dense.view(size, v.shape[1]).mT
     if len(values) == 1:
         matrix = torch.sparse_coo_tensor(
             places, values[0], (size, v.shape[1]), check_invariants=False, device=values.device

@@ -4,8 +4,15 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+import torch
+
 from cvxfold.report.per_thread import PerThread
+from cvxfold.report.records import ForwardRecord
 from cvxfold.report.report import Report
+
+
+def _of_no_instance() -> ForwardRecord:
+    return ForwardRecord.blank(torch.zeros(0, dtype=torch.long, device="cpu"), 0.0)
 
 
 class Reports:
@@ -17,14 +24,14 @@ class Reports:
         self._keys = count()
 
     @property
-    def last(self) -> Report | None:
-        """Of the last call of this thread, or of any where this one made none."""
-        return self._last.get()
+    def last(self) -> Report:
+        """Of the last call of this thread, or of any where this one made none; of no instance before."""
+        return self._last.get() or Report(_of_no_instance, "nobody yet")
 
     @property
-    def latest(self) -> Report | None:
-        """Of the last call of any thread."""
-        return self._last.latest()
+    def latest(self) -> Report:
+        """Of the last call of any thread; of no instance before."""
+        return self._last.latest() or Report(_of_no_instance, "nobody yet")
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Call ``callback`` with the report after each pass, until the function returned is called.

@@ -1,12 +1,15 @@
 """The records of one forward and of one backward pass, an entry for each instance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cvxfold.batches.records import ByIteration
-from cvxfold.engines.outcome import CODES, Ended, Status, instances_that, is_absent
+from cvxfold.batches.near import fetched
+from cvxfold.batches.records import ByIteration, on_host
+from cvxfold.engines.outcome import CODES, INVALID, Ended, Status, instances_that, is_absent
 from cvxfold.engines.protocol import Solution
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.gradient.verdict import (
@@ -17,6 +20,7 @@ from cvxfold.gradient.verdict import (
     Remedies,
     Verdict,
     complaints,
+    is_worth_a_word,
     judge,
 )
 from cvxfold.methods import AdjointSolution
@@ -76,10 +80,30 @@ class ForwardRecord:
         unknown = torch.full((len(codes),), torch.nan, dtype=torch.float64, device=codes.device)
         return cls(codes, none, none, unknown, unknown, unknown, unknown, unknown, no, seconds)
 
+    @cached_property
+    def here(self) -> "ForwardRecord":
+        """The same on the CPU, copied at once when somebody looks."""
+        return on_host(self)
+
+    @cached_property
+    def codes_here(self) -> Tensor:
+        """The statuses on the CPU."""
+        return fetched(self.codes)[0]
+
+    def know(self, codes: Tensor) -> None:
+        """Take note of the statuses, on the CPU, so that nobody need copy them."""
+        self.__dict__["codes_here"] = codes
+
+    def invalidate(self, invalid: Tensor) -> None:
+        """Make instances, ``(B,)``, invalid ones."""
+        self.codes[invalid] = INVALID
+        for known in ("here", "codes_here"):
+            self.__dict__.pop(known, None)
+
     @property
     def status(self) -> list[Status]:
         """How each instance ended."""
-        return [CODES[code] for code in self.codes.tolist()]
+        return [CODES[code] for code in self.codes_here.tolist()]
 
     @property
     def present(self) -> Tensor:
@@ -88,7 +112,7 @@ class ForwardRecord:
 
     def instances(self, status: Status) -> list[int]:
         """Indices of the instances that ended so."""
-        return instances_that(self.codes, status)
+        return instances_that(self.codes_here, status)
 
 
 @dataclass(frozen=True)
@@ -160,10 +184,25 @@ class BackwardRecord:
         """With a history of ``longest`` rows."""
         return replace(self, history=padded(self.history, longest))
 
+    @cached_property
+    def here(self) -> "BackwardRecord":
+        """The same on the CPU, copied at once when somebody looks."""
+        return on_host(self)
+
+    @cached_property
+    def _looked_at(self) -> Sequence[Tensor]:
+        """The verdicts and which gradients are flat, on the CPU."""
+        return fetched(self.codes, self.flat)
+
+    @property
+    def codes_here(self) -> Tensor:
+        """The verdicts on the CPU."""
+        return self._looked_at[0]
+
     @property
     def verdict(self) -> list[Verdict]:
         """How far each gradient can be trusted."""
-        return [VERDICTS[code] for code in self.codes.tolist()]
+        return [VERDICTS[code] for code in self.codes_here.tolist()]
 
     @property
     def degenerate(self) -> Tensor:
@@ -182,7 +221,8 @@ class BackwardRecord:
     @property
     def all_flat(self) -> bool:
         """Whether all gradients are so."""
-        return len(self.flat) > 0 and bool(self.flat.all())
+        flat = self._looked_at[1]
+        return len(flat) > 0 and bool(flat.all())
 
     @property
     def forward_error(self) -> Tensor:
@@ -200,6 +240,9 @@ class BackwardRecord:
 
     def complaints(self, remedies: Remedies = OF_A_LAYER) -> list[Complaint]:
         """A sentence for each kind of gradient that is not to be trusted, with the remedy."""
+        if not is_worth_a_word(self.codes_here):
+            return []
+        here = self.here
         return complaints(
-            self.codes, self.method, self.residual, self.rate, self.diagnosis, self.tol, remedies
+            here.codes, here.method, here.residual, here.rate, here.diagnosis, here.tol, remedies
         )

@@ -52,7 +52,7 @@ class Report:
 
     def __str__(self) -> str:
         """A table of a few lines: counts, and the median and the worst over the batch."""
-        forward, backward = self.forward, self.backward
+        forward, backward = self._here()
         figures, rescued = self._figures(forward).items(), int(forward.rescued.sum())
         also = f" ({rescued} rescued)" if rescued else ""
         lines = [
@@ -78,13 +78,18 @@ class Report:
             _row("error estimate", backward.error[known & ~backward.degenerate], "e"),
         ])  # fmt: skip
 
+    def _here(self) -> tuple[ForwardRecord, BackwardRecord | None]:
+        """Both records on the CPU."""
+        backward = self.backward
+        return self.forward.here, None if backward is None else backward.here
+
     def to_dict(self) -> dict[str, float]:
         """The same as one flat dictionary of numbers, as loggers take them (TensorBoard, W&B, MLflow).
 
         Keys are ``forward/…``, ``backward/…`` and ``verdict/…``; the last count instances. NaN stands where
         nothing is known.
         """
-        forward, backward = self.forward, self.backward
+        forward, backward = self._here()
         status = Counter(forward.status)
         flat: dict[str, float] = {f"forward/{kind}": float(status[kind]) for kind in Status}
         for name, values in self._figures(forward).items():

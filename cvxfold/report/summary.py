@@ -58,7 +58,7 @@ class Monitor:
 
     def note(self, report: Report) -> None:
         """Take a report in; called after each pass."""
-        backward = report.backward
+        backward = None if report.backward is None else report.backward.here
         passed = "forward" if backward is None else "backward"
         for kind, text in report.complaints.items():
             if kind.startswith(passed):

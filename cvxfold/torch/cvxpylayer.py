@@ -1,7 +1,7 @@
 """The layer, under the name that its module has in cvxpylayers too."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -64,6 +64,8 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
         >>> solution.sum().backward()
         >>> print(layer.report)
     """
+
+    __call__: Callable[..., tuple[Tensor, ...]]  # of torch.nn.Module, which says Any
 
     def __init__(
         self,

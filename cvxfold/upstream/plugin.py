@@ -18,6 +18,7 @@ from cvxfold.problem.canonical import as_it_was, maps_of
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.structure import IndexArray, Moving
 from cvxfold.problem.values import ProgramValues
+from cvxfold.report.announce import Reports
 from cvxfold.report.report import Report
 from cvxfold.upstream.jax_bridge import JaxBridge, to_jax, to_torch
 
@@ -126,9 +127,9 @@ class FoldedSolver(SolverInterface):
         self._last: Session | None = None
 
     @property
-    def report(self) -> Report | None:
-        """The record of the last call of any layer, also of one that raised an error."""
-        return self._last.report if self._last else None
+    def report(self) -> Report:
+        """The record of the last call of any layer, also of one that raised; of no instance before."""
+        return self._last.report if self._last else Reports().last
 
     def setup(self, ctx: Any) -> None:
         """Take a layer's structure (its constructor calls this).

@@ -54,6 +54,7 @@ def test_training() -> None:
     [
         (["--family", "none"], "--family"),
         (["--peer", "none"], "--peer"),
+        (["--device", "nowhere"], "--device"),
         (["--json", "/no/such/folder/x.json"], "--json"),
     ],
 )

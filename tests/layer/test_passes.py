@@ -30,8 +30,8 @@ def factored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made: list[Any] = []
     original = FactoredJacobian.at
 
-    def counted(*args: Any) -> FactoredJacobian:
-        factor = original(*args)
+    def counted(*args: Any, **named: Any) -> FactoredJacobian:
+        factor = original(*args, **named)
         made.append(weakref.ref(factor))
         return factor
 

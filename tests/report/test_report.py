@@ -6,6 +6,8 @@ import cvxpy as cp
 import pytest
 import torch
 
+import cvxfold
+from cvxfold.report.report import Report
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, evaluate, make_layer
 from problems.families import minimize
@@ -67,3 +69,18 @@ def test_gradient_that_does_not_exist_is_not_called_converged(bounded: bool) -> 
     assert (report.backward.residual > 1e-3).all()
     assert costs.grad is not None
     assert costs.grad.abs().max() < 1e3
+
+
+@pytest.mark.parametrize("kind", ["layer", "solver", "folded"])
+def test_before_the_first_call_a_report_tells_of_no_instance(kind: str) -> None:
+    """Code that logs, and type checkers, need no case of their own for it."""
+    solver, folded = cvxfold.FoldedSolver(), cvxfold.fold(lambda x: x / 2, start=torch.ones(2))
+    report: Report = {
+        "layer": lambda: make_layer(case("constant_qp", 1)).report,
+        "solver": lambda: solver.report,
+        "folded": lambda: folded.report,
+    }[kind]()
+    assert report.forward.status == []
+    assert report.backward is None
+    assert report.to_dict()["forward/solved"] == 0.0
+    assert "by nobody yet" in str(report)

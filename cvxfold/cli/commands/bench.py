@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cvxfold.cli.commands.request import UsageError, check_plot_path, progress_bar
+from cvxfold.cli.commands.request import UsageError, check_plot_path, device_named, progress_bar
 from cvxfold.studies.bench import record, show
 from cvxfold.studies.bench.families.table import families
 from cvxfold.studies.bench.peers import peers
@@ -25,6 +25,7 @@ def run(settings: BenchSettings, json_file: Path | None, plot: Path | None) -> N
         ModuleNotFoundError: matplotlib is missing; the message says how to get it.
     """
     _check(settings, json_file)
+    device_named(settings.device)
     check_plot_path(plot)
     with progress_bar() as progress:
         result = bench(settings, progress=progress)

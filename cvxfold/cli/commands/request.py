@@ -47,7 +47,7 @@ class Request:
             UsageError: naming the argument.
             ModuleNotFoundError: a plot needs matplotlib, which is missing; the message says how to get it.
         """
-        device, dtype = _device(self.device), _DTYPES.get(self.dtype)
+        device, dtype = device_named(self.device), _DTYPES.get(self.dtype)
         if dtype is None:
             raise UsageError(f"expected one of {', '.join(_DTYPES)}, got {self.dtype!r}", "--dtype")
         check_plot_path(self.plot)
@@ -79,7 +79,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield advance
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        UsageError: PyTorch does not know it, or it is not here.
+    """
     try:
         device = torch.device(name)
         torch.zeros(0, device=device)

@@ -1,7 +1,7 @@
 """The solvers by name, and a batch of instances solved in parallel."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,6 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import torch
-from torch import Tensor
 
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.external import through_cvxpy
@@ -81,18 +80,7 @@ class ExternalSolver:
             outcomes = list(pool.map(lambda one: self._before(deadline, one, arguments), problems))
         finally:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody waits for the rest
-        device = program.values.q.device
-
-        def stacked(vectors: Iterable[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.nan_to_num(np.stack(list(vectors)))).to(device, torch.float64)
-
-        return Start(
-            stacked(outcome.s for outcome in outcomes),
-            stacked(outcome.y for outcome in outcomes),
-            stacked(outcome.x for outcome in outcomes),
-            torch.tensor([CODES.index(outcome.status) for outcome in outcomes], device=device),
-            torch.tensor([outcome.iterations for outcome in outcomes], device=device),
-        )
+        return _started(outcomes, program.values.q.device)
 
     def sparing(self) -> "ExternalSolver":
         """The same, but that an instance at which the solver raises an error is unconverged."""
@@ -108,6 +96,17 @@ class ExternalSolver:
         if self.time_limit is not None:
             arguments = {**arguments, self.time_limit: min(left, arguments.get(self.time_limit, left))}
         return self.solve(instance, arguments)
+
+
+def _started(outcomes: Sequence[Outcome], device: torch.device) -> Start:
+    """Where the solver came to, brought to a device in one copy."""
+    ends = np.array([[CODES.index(outcome.status), outcome.iterations] for outcome in outcomes], dtype=float)
+    vectors = [np.stack([getattr(outcome, name) for outcome in outcomes]) for name in ("s", "y", "x")]
+    sizes = [vector.shape[1] for vector in (*vectors, ends)]
+    together = torch.from_numpy(np.nan_to_num(np.concatenate([*vectors, ends], axis=1)))
+    s, y, x, told = together.to(device, torch.float64).split(sizes, dim=1)
+    status, iterations = told.long().unbind(1)
+    return Start(s, y, x, status, iterations)
 
 
 def _spared(solve: Callable[[Instance, dict[str, Any]], Outcome], one: Instance, given: Any) -> Outcome:

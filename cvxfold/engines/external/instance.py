@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from cvxfold.batches.near import fetched
 from cvxfold.cones.dims import ConeDims
 from cvxfold.engines.outcome import Status
 from cvxfold.problem.program import Program
@@ -40,7 +41,7 @@ class Outcome:
 
 def instances(program: Program) -> Iterator[Instance]:
     """The instances of a batch, one after the other."""
-    P, q, A, b = (value.detach().cpu().numpy() for value in program.values)
+    P, q, A, b = (value.numpy() for value in fetched(*program.values.detached()))
     structure = program.structure
     n, m = structure.n, structure.m
     for i in range(program.batch):

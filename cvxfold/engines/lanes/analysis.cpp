@@ -63,6 +63,7 @@ Analysis::Analysis(const Description &given)
     S.panel = panels_.data();
     S.update = updates_.data();
     S.apart = best_apart();
+    S.diagonal_P = P_row_ == P_column_;
 }
 
 // K's entries in the order, by columns of the lower triangle, and where those of P, A and the diagonal are.

@@ -14,21 +14,10 @@ size_t Batch::workspace_size(bool shared) const {
 // Whatever prepares what is shared needs a workspace too.
 size_t Batch::common_size() const { return Common(analysis_.shape, nullptr).used + workspace_size(true); }
 
-size_t Batch::block_size(bool shared) const { return Block(analysis_.shape, shared, nullptr).used; }
-
-size_t Batch::head_size(bool shared) const {
-    const Shape &S = analysis_.shape;
-    const size_t numbers = shared ? S.nnz_P + S.nnz_A + S.N : 0;
-    return (numbers + W - 1) / W * W;
-}
-
 size_t Batch::state_size(int batch, bool shared) const {
+    const States states(analysis_.shape, shared);
     const size_t blocks = (batch + W - 1) / W;
-    return head_size(shared) + blocks * block_size(shared) * W;
-}
-
-Pack *Batch::block_at(double *state, int block, bool shared) const {
-    return reinterpret_cast<Pack *>(state + head_size(shared) + block * block_size(shared) * W);
+    return states.head + blocks * states.block * W;
 }
 
 std::unique_ptr<Common> Batch::common_of(const double *state, const MemoryPool::Lease &lease) const {
@@ -47,19 +36,16 @@ void Batch::points(int batch, bool shared, const double *state, double *x, doubl
     }
     Workplace place(S, layout_.entries, shared ? shared_workspaces_ : workspaces_, common.get());
     Workspace &w = place.w;
-    for (int block = 0; block * W < batch; block++) {
-        const Block kept(S, shared, block_at(const_cast<double *>(state), block, shared));
-        kept.restore(S, w);
-        set_penalty(S, w, *kept.rho);
-        reset(S, w.roots);
-        decompose(S, w, w.u);
-        for (int lane = 0; lane < W && block * W + lane < batch; lane++) {
-            const double size = (*kept.size)[lane];
+    const States states(S, shared);
+    for (int pack = 0; pack * W < batch; pack++) {
+        restore_points(S, w, Block(S, shared, states.at(const_cast<double *>(state), pack * W)));
+        const Pack *own = w.own;
+        for (int lane = 0; lane < W && pack * W + lane < batch; lane++) {
             for (int i = 0; i < S.n; i++)
-                *x++ = w.x[i][lane] * w.columns[i][lane] * size;
+                *x++ = own[i][lane];
             for (int j = 0; j < S.m; j++) {
-                *y++ = w.y[j][lane] * w.rows[j][lane] * size;
-                *s++ = w.s[j][lane] / w.rows[j][lane] * size;
+                *y++ = own[S.n + j][lane];
+                *s++ = own[S.N + j][lane];
             }
         }
     }

@@ -29,6 +29,9 @@ FEW = 2
 """Instances that a narrow pack holds, where most of a wide one would be empty."""
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Passed:
     """What a forward pass leaves.
@@ -61,14 +64,14 @@ class Begin:
     ends: Tensor | None
 
 
-def empty(*shape: int) -> Tensor:
-    """Memory for numbers, on the CPU whatever torch's default device.
+def empty(*shape: int, device: torch.device = CPU) -> Tensor:
+    """Memory for numbers, on the CPU unless asked otherwise, whatever torch's default device.
 
     Raises:
         MemoryError: there is none.
     """
     try:
-        return torch.empty(*shape, dtype=torch.float64, device="cpu")
+        return torch.empty(*shape, dtype=torch.float64, device=device)
     except RuntimeError as error:
         raise MemoryError(f"out of memory: {error}") from error
 
@@ -80,6 +83,8 @@ class CompiledBatch:
         pattern: of the structure. maps: the layout.
         order: of elimination.
     """
+
+    device = CPU
 
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
         self._maps, self._pattern, self._order = maps, pattern, order
@@ -129,13 +134,7 @@ class CompiledBatch:
         Raises:
             MemoryError: memory does not suffice.
         """
-        strides = [
-            size if value.numel() > size else 0
-            for value, size in zip(parameters, self._maps.sizes, strict=True)
-        ]
-        shared = batch > 1 and not any(
-            stride and reaches for stride, reaches in zip(strides, self._reach_matrices, strict=True)
-        )
+        strides, shared = self._varying(parameters, batch)
         analysis = self._analysis(narrow=batch <= FEW)
         size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
         state, figures = empty(size + 8), empty(batch, len(ForwardFigure))
@@ -157,6 +156,17 @@ class CompiledBatch:
             raise MemoryError("out of memory: the forward pass does not fit")
         return Passed(figures, aligned[:size], shared, unsolved, analysis.width)
 
+    def _varying(self, parameters: Sequence[Tensor], batch: int) -> tuple[list[int], bool]:
+        """From one instance to the next, numbers of each parameter; and whether the batch shares P and A."""
+        strides = [
+            size if value.numel() > size else 0
+            for value, size in zip(parameters, self._maps.sizes, strict=True)
+        ]
+        shared = batch > 1 and not any(
+            stride and reaches for stride, reaches in zip(strides, self._reach_matrices, strict=True)
+        )
+        return strides, shared
+
     def ends(self, batch: int) -> Tensor:
         """Memory for where a pass ends.
 
@@ -164,7 +174,7 @@ class CompiledBatch:
             MemoryError: there is none.
         """
         n, m = self._shape
-        return empty(batch, 2 * n + 3 * m + 1)
+        return empty(batch, 2 * n + 3 * m + 1, device=self.device)
 
     def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.

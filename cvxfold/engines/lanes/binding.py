@@ -1,7 +1,7 @@
 """The compiled module's C interface: its records and functions, as ctypes has them."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_bool, c_double, c_int, c_int32, c_int64, c_void_p
 from enum import IntEnum
 from functools import cache
 from typing import Any
@@ -53,6 +53,32 @@ class Description(Structure):
     _fields_ = [
         *_fields(c_int32, "n m zero nonnegative second_order semidefinite exponential power nnz_P nnz_A"),
         *_fields(c_void_p, "sizes orders alpha P_row P_column A_start A_column order"),
+    ]
+
+
+class Update(Structure):
+    """``cvxfold::Panel::Update``."""
+
+    _fields_ = [*_fields(c_int32, "column run count"), ("entry", c_int32 * 4), ("target", c_int32 * 4)]
+
+
+class Panel(Structure):
+    """``cvxfold::Panel``."""
+
+    _fields_ = _fields(c_int32, "first count begin end")
+
+
+class Shape(Structure):
+    """``cvxfold::Shape``."""
+
+    _fields_ = [
+        *_fields(c_int32, "n m N zero nonnegative second_order semidefinite exponential power"),
+        *_fields(c_int32, "nnz_P nnz_A nnz_K nnz_L frame roots"),
+        *_fields(c_void_p, "sizes orders alpha P_row P_column A_start A_column place K_start K_row"),
+        *_fields(c_void_p, "P_in_K A_in_K diagonal_in_K L_start L_row L_reach"),
+        *_fields(c_int32, "panels"),
+        *_fields(c_void_p, "panel update"),
+        *_fields(c_bool, "diagonal_P apart"),
     ]
 
 
@@ -125,6 +151,8 @@ def functions(narrow: bool = False) -> Any:
     module.cvxfold_free.argtypes = [c_void_p]
     module.cvxfold_counts.restype = None
     module.cvxfold_counts.argtypes = [c_void_p, POINTER(c_int64), POINTER(c_int64)]
+    module.cvxfold_shape.restype = None
+    module.cvxfold_shape.argtypes = [c_void_p, POINTER(Shape)]
     module.cvxfold_state_size.restype = c_int64
     module.cvxfold_state_size.argtypes = [c_void_p, c_int, c_int]
     module.cvxfold_bytes_at_work.restype = c_int64

@@ -1,4 +1,4 @@
-"""The lanes engine: compiled kernels over packs of instances, on the CPU."""
+"""The lanes engine: compiled kernels over packs of instances, on the CPU and on CUDA devices."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.records import overwritten
-from cvxfold.engines.lanes.batch import Begin, CompiledBatch, Passed
+from cvxfold.engines.cuda.by_device import Batches
+from cvxfold.engines.lanes.batch import CPU, Begin, Passed
 from cvxfold.engines.lanes.binding import KernelSettings
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
@@ -55,7 +56,7 @@ class LanesEngine:
     """Solves by the compiled kernels, and hands over to the tensor engine what they do not do.
 
     That is: what asks for the bare iteration (``refine=False`` and fewer than 25 iterations), a start from
-    another solver or a printed table; data that are not on the CPU; and instances that the kernels leave
+    another solver or a printed table; data on devices without kernels; and instances that the kernels leave
     unsolved.
 
     Args:
@@ -78,11 +79,12 @@ class LanesEngine:
         if isinstance(request.found, LanesPassage):
             passed, point = request.found.passed, request.found.points()
         else:
+            device = program.values.q.device
             structure, batch, like = program.structure, program.batch, program.values.q
             x, y, s = (like.new_empty(batch, size) for size in (structure.n, structure.m, structure.m))
             point = x, y, s
             given = [value.detach().contiguous() for value in program.values]
-            passed = self._compiled.forward(
+            passed = self._batches.on(device).forward(
                 given, batch, point, self.settings(request), Begin(_side_by_side(request.start), None)
             )  # 1
         solution = self._solution(program, request, passed, point)
@@ -99,7 +101,7 @@ class LanesEngine:
             return self.beside.differentiate(solution, x_bar, y_bar, settings)
         p, v = torch.empty_like(solution.x), torch.empty_like(solution.y)
         bars = [x_bar.contiguous(), y_bar.contiguous(), None]
-        figures, _ = self._compiled.backward(
+        figures, _ = self._batches.on(x_bar.device).backward(
             kept.passed, bars, [p, v], (settings.tol, SUSPECT, NEGLIGIBLE), raw=True
         )
         return Adjoint(p, v, system_of(figures, settings)), screen_of(figures)
@@ -111,15 +113,14 @@ class LanesEngine:
     def size(self, settings: ForwardSettings) -> tuple[int, int, int]:
         """Variables and rows, and bytes of an instance."""
         structure = self._entries.structure
-        return structure.n, structure.m, self._compiled.bytes_of(shared=False)
+        return structure.n, structure.m, self._batches.on(CPU).bytes_of(shared=False)
 
-    @staticmethod
-    def serves(device: torch.device, request: SolveRequest) -> bool:
+    def serves(self, device: torch.device, request: SolveRequest) -> bool:
         """Whether the kernels do what is asked."""
         settings = request.settings
         plain = not settings.bare and not settings.verbose
         claimed = request.start is not None and request.start.status is not None
-        return device.type == "cpu" and plain and not claimed
+        return plain and not claimed and self._batches.serve(device)
 
     @staticmethod
     def settings(request: SolveRequest) -> KernelSettings:
@@ -135,7 +136,7 @@ class LanesEngine:
     @cached_property
     def work(self) -> "Work":
         """What a factorization takes."""
-        entries, multiplications = self._compiled.counts
+        entries, multiplications = self._batches.on(CPU).counts
         size = self.pattern.n + self.pattern.m
         return Work(multiplications, entries / max(size * (size - 1) / 2, 1))
 
@@ -150,9 +151,9 @@ class LanesEngine:
         return self.pattern.order()
 
     @cached_property
-    def _compiled(self) -> CompiledBatch:
+    def _batches(self) -> Batches:
         moving = [index.array for index in self._entries.moving]
-        return CompiledBatch(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
+        return Batches(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
 
     def _solution(
         self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]

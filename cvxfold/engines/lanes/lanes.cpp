@@ -26,6 +26,11 @@ CVXFOLD_API void cvxfold_counts(const void *batch, int64_t *entries, int64_t *mu
     *multiplications = analysis.multiplications;
 }
 
+// The structure as kernels have it; its arrays live as long as the batch.
+CVXFOLD_API void cvxfold_shape(const void *batch, Shape *shape) {
+    *shape = static_cast<const Batch *>(batch)->analysis().shape;
+}
+
 CVXFOLD_API int64_t cvxfold_state_size(const void *batch, int instances, int shared) {
     return static_cast<int64_t>(static_cast<const Batch *>(batch)->state_size(instances, shared != 0));
 }

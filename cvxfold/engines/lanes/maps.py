@@ -5,7 +5,7 @@ it; and a layer's parameters in, its variables out, in one call.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,31 +127,36 @@ class Maps:
 
     def layout(self) -> Layout:
         """For the compiled module; it points to arrays that this object keeps."""
+        return self.laid_out(self._keep)
+
+    def laid_out(self, place: Callable[[np.ndarray], int]) -> Layout:
+        """A layout whose arrays are where ``place`` puts them; it returns their addresses."""
+
+        def ints(values: Any) -> int:
+            return place(np.ascontiguousarray(values, dtype=np.int32))
+
+        def doubles(values: Any) -> int:
+            return place(np.ascontiguousarray(values, dtype=np.float64))
+
         index = [output.index for output in self.outputs]
         scale = [output.scale for output in self.outputs]
         layout = Layout(entries=sum(self.sizes), parameters=len(self.sizes), outputs=len(self.outputs))
-        layout.parameter_sizes = self._ints(self.sizes)
-        layout.output_sizes = self._ints([len(each) for each in index])
-        layout.output_index = self._ints(np.concatenate([*index, []]))
-        layout.output_scale = self._doubles(np.concatenate([*scale, []]))
+        layout.parameter_sizes = ints(self.sizes)
+        layout.output_sizes = ints([len(each) for each in index])
+        layout.output_index = ints(np.concatenate([*index, []]))
+        layout.output_scale = doubles(np.concatenate([*scale, []]))
         for name, data in (("P", self.P), ("q", self.q), ("A", self.A), ("b", self.b)):
             rows = data.matrix
             setattr(layout, name, Map(
-                start=self._ints(rows.indptr), index=self._ints(rows.indices),
-                weight=self._doubles(rows.data), constant=self._doubles(data.constant),
+                start=ints(rows.indptr), index=ints(rows.indices),
+                weight=doubles(rows.data), constant=doubles(data.constant),
             ))  # fmt: skip
             which = np.flatnonzero(data.moving)
             setattr(layout, f"moving_{name}", len(which))
-            setattr(layout, f"which_{name}", self._ints(which))
+            setattr(layout, f"which_{name}", ints(which))
         rows = np.union1d(self.A_row[self.A.moving], np.flatnonzero(self.b.moving))
-        layout.moving_rows, layout.which_rows = len(rows), self._ints(rows)
+        layout.moving_rows, layout.which_rows = len(rows), ints(rows)
         return layout
-
-    def _ints(self, values: Any) -> int:
-        return self._keep(np.ascontiguousarray(values, dtype=np.int32))
-
-    def _doubles(self, values: Any) -> int:
-        return self._keep(np.ascontiguousarray(values, dtype=np.float64))
 
     def _keep(self, array: np.ndarray) -> int:
         self._kept.append(array)

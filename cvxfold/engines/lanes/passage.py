@@ -91,7 +91,8 @@ class LanesPassage:
         """Gradients of the parameters; see :class:`cvxfold.engines.protocol.Passage`."""
         batch = len(self.passed.figures)
         gradients = [
-            empty(batch, size) if wants else None for size, wants in zip(self.sizes, wanted, strict=True)
+            empty(batch, size, device=self.compiled.device) if wants else None
+            for size, wants in zip(self.sizes, wanted, strict=True)
         ]
         tolerances = settings.tol, SUSPECT, NEGLIGIBLE
         figures, doubtful = self.compiled.backward(self.passed, bars, gradients, tolerances)

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cvxfold.engines.lanes.batch import Begin, CompiledBatch, empty
+from cvxfold.engines.cuda.by_device import Batches
+from cvxfold.engines.lanes.batch import Begin, empty
 from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.protocol import SolveRequest
 from cvxfold.problem.structure import Canonical
-
-_CPU = torch.device("cpu")
 
 
 class LanesShortcut:
@@ -25,12 +24,12 @@ class LanesShortcut:
     def __init__(self, engine: LanesEngine, canonical: Canonical) -> None:
         self._engine = engine
         self._maps = Maps.of_parameters(engine.pattern, canonical)
-        self._compiled = CompiledBatch(engine.pattern, self._maps, engine.order)
+        self._batches = Batches(engine.pattern, self._maps, engine.order)
         self._sizes = [len(output.index) for output in self._maps.outputs]
 
-    def serves(self, request: SolveRequest) -> bool:
+    def serves(self, device: torch.device, request: SolveRequest) -> bool:
         """Whether the kernels do what is asked; they know no proximal term."""
-        return self._engine.serves(_CPU, request) and not request.proximal
+        return self._engine.serves(device, request) and self._batches.serve(device) and not request.proximal
 
     def solve(
         self,
@@ -41,8 +40,9 @@ class LanesShortcut:
         keep: bool = False,
     ) -> LanesPassage:
         """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
-        outputs = [empty(batch, size) for size in self._sizes]
+        compiled = self._batches.on(parameters[0].device)
+        outputs = [empty(batch, size, device=compiled.device) for size in self._sizes]
         settings = self._engine.settings(request)
-        begin = Begin(start, self._compiled.ends(batch) if keep else None)
-        passed = self._compiled.forward(parameters, batch, outputs, settings, begin)
-        return LanesPassage(self._compiled, passed, outputs, self._maps.sizes, begin.ends)
+        begin = Begin(start, compiled.ends(batch) if keep else None)
+        passed = compiled.forward(parameters, batch, outputs, settings, begin)
+        return LanesPassage(compiled, passed, outputs, self._maps.sizes, begin.ends)

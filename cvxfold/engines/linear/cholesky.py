@@ -20,19 +20,22 @@ class Cholesky(Batched):
 
     Args:
         lower: L, ``(1|B, n, n)``.
-        shift: σ, ``(1|B,)``.
+        shift: σ, ``(1|B,)``; NaN where it is unsettled.
+        shifted: whether any instance was seen to need σ > 0, of those that were factored together.
     """
 
     lower: SharedTensor
     shift: SharedTensor
+    shifted: bool = False
 
     @classmethod
-    def factor(cls, S: Tensor, scale: Tensor | None = None) -> "Cholesky":
+    def factor(cls, S: Tensor, scale: Tensor | None = None, look: bool = True) -> "Cholesky":
         """Factor ``S`` ``(1|B, n, n)``, adding a small multiple of I where that is needed.
 
         It is small beside the largest diagonal entry, or beside ``scale`` ``(1|B,)`` where that is larger.
 
-        An instance whose entries are not finite yields NaN, and leaves the others as they are.
+        An instance whose entries are not finite yields NaN, and leaves the others as they are. Without a
+        ``look`` at the device none gets a multiple of I: what needs one yields NaN, and is ``unsettled``.
         """
         lower, info = torch.linalg.cholesky_ex(S)
         shift = S.new_zeros(S.shape[0])
@@ -42,20 +45,24 @@ class Cholesky(Batched):
         pivots = lower.diagonal(dim1=-2, dim2=-1).square()
         tiny = 4 * S.shape[-1] * torch.finfo(S.dtype).eps
         singular = (info != 0) | (pivots < tiny * diagonal).any(-1)
-        sigma = _SHIFT
-        while bool(singular.any()) and sigma < 1.0:
+        if not look:
+            shift = torch.where(singular, torch.nan, shift)
+            return cls(torch.where(singular.view(-1, 1, 1), torch.nan, lower), shift)
+        sigma, some = _SHIFT, bool(singular.any())
+        shifted = some
+        while some and sigma < 1.0:
             shift = torch.where(singular, sigma * scale, shift)
-            shifted = S + torch.diag_embed(shift.unsqueeze(-1).expand_as(diagonal))
-            lower, info = torch.linalg.cholesky_ex(shifted)
+            moved = S + torch.diag_embed(shift.unsqueeze(-1).expand_as(diagonal))
+            lower, info = torch.linalg.cholesky_ex(moved)
             singular = info != 0
-            sigma *= 100.0
-        lower = torch.where(singular.view(-1, 1, 1), torch.nan, lower) if bool(singular.any()) else lower
-        return cls(lower, shift)
+            sigma, some = 100.0 * sigma, bool(singular.any())
+        lower = torch.where(singular.view(-1, 1, 1), torch.nan, lower) if some else lower
+        return cls(lower, shift, shifted)
 
     @property
-    def shifted(self) -> bool:
-        """Whether any instance needed σ > 0."""
-        return bool((self.shift > 0).any())
+    def unsettled(self) -> Tensor:
+        """Which instances need a σ > 0 that nobody has looked for, ``(1|B,)``."""
+        return self.shift.isnan()
 
     def solve(self, rhs: Tensor) -> Tensor:
         """(S + σI)⁻¹ rhs for ``rhs`` ``(1|B, n)``; returns ``(B, n)``."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import places
 from cvxfold.engines.linear.cholesky import Cholesky
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.linear.pseudoinverse import pseudoinverse
@@ -25,10 +26,13 @@ class LeastNorm:
     inverse: Matrix | None
 
     @classmethod
-    def of(cls, S: Tensor) -> "LeastNorm":
-        """Factor ``S`` ``(1|B, n, n)``."""
-        factor = Cholesky.factor(S)
-        singular = (factor.shift > 0).nonzero().squeeze(-1)
+    def of(cls, S: Tensor, look: bool = True) -> "LeastNorm":
+        """Factor ``S`` ``(1|B, n, n)``; without a ``look`` singular ones yield NaN, and are unsettled."""
+        factor = Cholesky.factor(S, look=look)
+        nobody = torch.zeros(0, dtype=torch.long, device=S.device)
+        if not factor.shifted:
+            return cls(factor, nobody, None)
+        singular = places(factor.shift > 0)
         return cls(factor, singular, pseudoinverse(S[singular]) if len(singular) else None)
 
     @property
@@ -56,6 +60,6 @@ class LeastNorm:
         place = torch.full_like(self.factor.shift, -1, dtype=torch.long)
         place[self.singular] = torch.arange(len(self.singular), device=place.device)
         kept = place[index]
-        singular = (kept >= 0).nonzero().squeeze(-1)
+        singular = places(kept >= 0)
         inverse = Matrix(self.inverse.values[kept[singular]]) if len(singular) else None
         return LeastNorm(factor, singular, inverse)

@@ -51,18 +51,18 @@ def data_size(q: Tensor, b: Tensor) -> Tensor:
     return torch.where(size > 0, size, torch.ones_like(size))
 
 
-def equilibrate(P: Matrix, A: Matrix, blocks: Tensor) -> tuple[Tensor, Tensor]:
+def equilibrate(P: Matrix, A: Matrix, blocks: Tensor | None) -> tuple[Tensor, Tensor]:
     """Ruiz's scaling of a batch of programs: the diagonals of D and E, shared where both P and A are.
 
     Args:
         P: n × n. A: m × n.
-        blocks: the number of the block that each row belongs to, ``(m,)``: rows of a block scale alike.
+        blocks: the number of the block that each row belongs to, ``(m,)``, on their device: rows of a block
+            scale alike. None where each row is one of its own.
     """
     P_squared, A_squared = Matrix(P.values.square()), Matrix(A.values.square())
     batch = max(P.values.shape[0], A.values.shape[0])
     columns = P.values.new_ones(batch, P.values.shape[-1])
     rows = A.values.new_ones(batch, A.values.shape[-2])
-    blocks = blocks.to(P.values.device)
     for _ in range(_SWEEPS):
         squared_columns, squared_rows = columns.square(), rows.square()
         by_column = P_squared.mv(squared_columns) + A_squared.rmv(squared_rows)
@@ -77,10 +77,9 @@ def _root(squared_norm: Tensor) -> Tensor:
     return torch.where(squared_norm > 0, squared_norm, torch.ones_like(squared_norm)) ** 0.25
 
 
-def _block_mean(norm: Tensor, blocks: Tensor) -> Tensor:
-    if norm.shape[-1] == 0:
+def _block_mean(norm: Tensor, blocks: Tensor | None) -> Tensor:
+    if blocks is None or norm.shape[-1] == 0:
         return norm
-    count = int(blocks[-1]) + 1
-    total = norm.new_zeros(norm.shape[0], count).index_add_(1, blocks, norm)
-    size = norm.new_zeros(count).index_add_(0, blocks, torch.ones_like(blocks, dtype=norm.dtype))
+    total = torch.zeros_like(norm).index_add_(1, blocks, norm)  # there are as many rows as blocks, or more
+    size = norm.new_zeros(norm.shape[1]).index_add_(0, blocks, torch.ones_like(blocks, dtype=norm.dtype))
     return (total / size)[:, blocks]

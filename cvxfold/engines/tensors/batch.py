@@ -8,8 +8,9 @@ from math import inf
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near, parted
 from cvxfold.deadline import Deadline
-from cvxfold.engines.outcome import UNCONVERGED
+from cvxfold.engines.outcome import SOLVED, UNCONVERGED
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.acceleration import accelerated
@@ -85,6 +86,7 @@ class Batch:
         self.reached = b.new_full((len(b),), torch.inf)
         self.log = IterationLog(enabled=settings.verbose)
         self._pace = inf  # seconds that an application of F takes; inf as long as nobody knows
+        self._together = True  # whether all have the penalties of the whole
 
     def __len__(self) -> int:
         """How many instances are at work."""
@@ -112,8 +114,12 @@ class Batch:
 
     def iterate(self, steps: int, rows: Tensor | None = None) -> bool:
         """Apply F to those at work, or to those at positions ``rows``; False where a limit forbids it."""
-        made = False
-        while steps and self._advance(some := self._affordable(steps), lambda F, u, k: F.run(u, k), rows):
+        made, rough = False, not is_near(self.u)  # who is done is measured by other projections
+
+        def run(F: Splitting, u: Tensor, k: int) -> Tensor:
+            return F.run(u, k, rough)
+
+        while steps and self._advance(some := self._affordable(steps), run, rows):
             steps, made = steps - some, True
         return made
 
@@ -132,27 +138,38 @@ class Batch:
     def _advance(
         self, steps: int, run: Callable[[Splitting, Tensor, int], Tensor], rows: Tensor | None = None
     ) -> bool:
-        """Let those at work, or those at ``rows``, have as many of the steps as the limits leave them."""
+        """Let those at work, or those at ``rows``, have as many of the steps as the limits leave them.
+
+        Those at ``rows`` are some of them that have had the most.
+        """
         if self.deadline.passed:
             return False
         begun = time.monotonic()
-        if rows is None and self.done + steps <= self.settings.max_iters:
-            self.u = run(self.splitting, self.u, steps)
+        if self.done + steps <= self.settings.max_iters:
+            self._apply(steps, run, rows)
             self.done += steps
-            self.applied += steps
-            self.settled.iterations[self.index] += steps
             self._pace = (time.monotonic() - begun) / steps
             return True
         rows = self.everyone() if rows is None else rows
         left = (self.settings.max_iters - self.applied[rows]).clamp_max(steps)
         for count in left[left > 0].unique().tolist():
-            some = rows[left == count]
-            self.u = self.u.index_copy(0, some, run(self.splitting.take(some), self.u[some], count))
-            self.applied[some] += count
-            self.settled.iterations[self.index[some]] += count
+            self._apply(count, run, rows[left == count])
         self.done = max(self.done, int(self.applied.amax()))
         self._pace = (time.monotonic() - begun) / steps
         return bool((left > 0).any())
+
+    def _apply(
+        self, steps: int, run: Callable[[Splitting, Tensor, int], Tensor], rows: Tensor | None
+    ) -> None:
+        """Let those at work, or those at ``rows``, have so many steps."""
+        if rows is None:
+            self.u = run(self.splitting, self.u, steps)
+            self.applied += steps
+            self.settled.iterations[self.index] += steps
+            return
+        self.u = self.u.index_copy(0, rows, run(self.splitting.take(rows), self.u[rows], steps))
+        self.applied[rows] += steps
+        self.settled.iterations[self.index[rows]] += steps
 
     def retire(self, point: Iterate, mask: Tensor, status: Tensor | int) -> Tensor:
         """Take out the instances ``mask`` ``(b,)`` with their ``status`` ``(b,)``, or one for all.
@@ -160,15 +177,15 @@ class Batch:
         Returns:
             Positions of those that remain.
         """
-        if not bool(mask.any()):
-            return self.everyone()
-        rows = mask.nonzero().squeeze(-1)
+        rows, keep = parted(mask)
+        if not len(rows):
+            return keep
         self.store(point, rows)
         self.settled.status[self.index[rows]] = status[rows] if isinstance(status, Tensor) else status
-        keep = (~mask).nonzero().squeeze(-1)
         self.index, self.u = self.index[keep], self.u[keep]
         self.applied, self.reached = self.applied[keep], self.reached[keep]
-        self.splitting, self.scaling = self.splitting.take(keep), self.scaling.take(keep)
+        if len(keep):
+            self.splitting, self.scaling = self.splitting.take(keep), self.scaling.take(keep)
         return keep
 
     def store(self, point: Iterate, rows: Tensor) -> None:
@@ -177,8 +194,27 @@ class Batch:
         self.settled.s[index], self.settled.y[index] = point.s[rows], point.y[rows]
         self.settled.penalty[index] = penalty if penalty.shape[0] == 1 else penalty[rows]
 
+    def move_penalty(self, penalty: Tensor) -> None:
+        """Other penalties ``(1|b,)`` for those at work, which belong to them alone."""
+        self.splitting, self._together = self.splitting.with_penalty(penalty), False
+
+    def move_together(self, penalty: Tensor, look: bool = True) -> None:
+        """Other penalties ``(1|b,)`` for all at work; for the whole batch while none is solved under another.
+
+        ``look``: as for a splitting.
+        """
+        self.splitting = self.splitting.with_penalty(penalty, look)
+        if len(self) == len(self.settled.status):
+            self.whole = self.splitting
+        elif len(penalty) == 1 and not bool((self.settled.status == SOLVED).any()):
+            self.whole = self.whole.with_penalty(penalty)
+        else:
+            self._together = False
+            return
+        self.settled.penalty = penalty.expand_as(self.settled.penalty).clone()
+
     def operator_of_all(self) -> Splitting:
         """F for the whole batch, under one penalty where no instance moved its own."""
         penalty = self.settled.penalty
-        moved = bool((penalty != self.whole.penalty).any())
+        moved = not self._together and bool((penalty != self.whole.penalty).any())
         return self.whole.with_penalty(penalty) if moved else self.whole

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import places
 from cvxfold.engines.outcome import INFEASIBLE, UNBOUNDED
 from cvxfold.engines.tensors.batch import Batch
 from cvxfold.engines.tensors.certificate_polish import polished_multiplier, polished_ray
@@ -34,7 +35,7 @@ def certify_polished(batch: Batch, dx: Tensor, dy: Tensor) -> Tensor:
         (recession(program, scaling, dx), dx, polished_ray),
         (infeasibility(program, scaling, dy), dy, polished_multiplier),
     ):
-        rows = (residual <= _PROMISING).nonzero().squeeze(-1)
+        rows = places(residual <= _PROMISING)
         if len(rows):
             direction[rows] = polished(program.take(rows), direction[rows], batch.deadline)
     return certify(batch, dx, dy)

@@ -57,7 +57,8 @@ def finish_by_rescue(batch: Batch, rescue: Rescue) -> None:
         _newton_from(batch, x[kept], s[kept], y[kept], natural_penalty)
         again = retire_exact(batch, "rescued")
         if len(again):
-            batch.u, batch.splitting = u[again], batch.splitting.with_penalty(penalty[again])
+            batch.u = u[again]
+            batch.move_penalty(penalty[again])
         kept = kept[again]
     if batch.may_go_on:
         certify_polished(batch, dx[left[kept]], dy[left[kept]])
@@ -72,7 +73,7 @@ def _newton_from(batch: Batch, x: Tensor, s: Tensor, y: Tensor, rule: PenaltyRul
     """
     point, before = batch.check("rescue")
     if batch.settings.penalty is None:
-        batch.splitting = batch.splitting.with_penalty(rule(batch.splitting.program, x, s, y))
+        batch.move_penalty(rule(batch.splitting.program, x, s, y))
     fallback = batch.splitting.state(point.s, point.y)
     batch.u = batch.splitting.state(s, y)
     _newton_unless_worse(batch, fallback, before.worst())

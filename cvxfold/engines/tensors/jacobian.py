@@ -48,13 +48,18 @@ class FactoredJacobian(Batched):
     factor: Cholesky
 
     @classmethod
-    def at(cls, splitting: Splitting, u: Tensor, D: ProductDerivative | None = None) -> "FactoredJacobian":
-        """Build and factor H at the states ``u`` ``(B, m)``; D if it is known already."""
+    def at(
+        cls, splitting: Splitting, u: Tensor, D: ProductDerivative | None = None, look: bool = True
+    ) -> "FactoredJacobian":
+        """Build and factor H at the states ``u`` ``(B, m)``; D if it is known already.
+
+        Without a ``look`` D is a rough one, and instances whose H is singular to rounding are left unsettled.
+        """
         program = splitting.program
-        D = D or program.cone.derivative(u)
+        D = D or program.cone.derivative(u, rough=not look)
         gram = splitting.equality_gram / DELTA + program.gram(program.A.values, D, _weight)
         H = program.P.values + splitting.penalty.view(-1, 1, 1) * gram
-        return cls(splitting, D, Cholesky.factor(H, _SMALL * splitting.size))
+        return cls(splitting, D, Cholesky.factor(H, _SMALL * splitting.size, look))
 
     def inverse(self, g: Tensor) -> Tensor:
         """The step du with J du ≈ g, ``(B, m)``."""

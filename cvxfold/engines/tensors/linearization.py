@@ -189,7 +189,7 @@ class SplittingLinearization:
             size.clamp_min(torch.finfo(u.dtype).tiny),
             largest_of_block(torch.maximum(rows, u.abs()), program.cone),
             program.cone.interior(u),
-            program.cone.blocks().to(u.device),
+            program.cone.blocks(u.device),
         )
 
     def moved(self, du: Tensor) -> "SplittingLinearization":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.cones import ProductCone
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.reduction.presolve import Presolve, Reduced
@@ -40,10 +41,13 @@ class Prepared:
 
     def fits(self, P_values: Tensor, A_values: Tensor, bare: bool) -> bool:
         """Whether it was made from these values, in this way."""
-        return bare == self.bare and all(
-            old.device == new.device and torch.equal(old, new)
-            for old, new in ((self.P_values, P_values), (self.A_values, A_values))
-        )
+        pairs = ((self.P_values, P_values), (self.A_values, A_values))
+        if bare != self.bare or any(old.device != new.device or old.shape != new.shape for old, new in pairs):
+            return False
+        others = [(old, new) for old, new in pairs if old is not new]  # constants are the same tensors
+        if is_near(P_values):
+            return all(torch.equal(old, new) for old, new in others)
+        return not others or bool(torch.stack([(old == new).all() for old, new in others]).all())
 
     def program(self, q: Tensor, b: Tensor, batch: int) -> tuple[ConeProgram, Scaling]:
         """The reduced, equilibrated program for q ``(1|B, n)`` and b ``(1|B, m)`` of the original one."""
@@ -78,7 +82,8 @@ class Preparation:
     def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
         reduced = self._presolve.reduce(P_values, A_values)
-        columns, rows = equilibrate(reduced.P, reduced.A, self._cone.blocks())
+        blocks = self._cone.blocks(P_values.device) if self._cone.dims.blocks else None
+        columns, rows = equilibrate(reduced.P, reduced.A, blocks)
         return self._scaled(P_values, A_values, reduced, columns, rows)
 
     def on_tape(self, P_values: Tensor, A_values: Tensor, known: Prepared) -> Prepared:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import places
 from cvxfold.engines.outcome import SOLVED, UNCONVERGED
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import ForwardSettings
@@ -32,20 +33,22 @@ def polish_and_retire(batch: Batch, stage: str) -> Tensor:
     """Retire the instances within tolerance, after Newton steps."""
     point, residual = batch.check(stage)
     solved = _solved(batch, point, residual)
-    if bool(solved.any()):
-        rows = solved.nonzero().squeeze(-1)
-        batch.u[rows] = finished_states(batch, rows)
+    if len(rows := places(solved)):
+        batch.u[rows] = finished_states(batch, rows, rough=False)
         point = batch.point()
     return batch.retire(point, solved, SOLVED)
 
 
-def finished_states(batch: Batch, rows: Tensor) -> Tensor:
-    """The states of the instances at positions ``rows`` after Newton steps, ``(len(rows), m')``."""
+def finished_states(batch: Batch, rows: Tensor, rough: bool = True) -> Tensor:
+    """The states of the instances at positions ``rows`` after Newton steps, ``(len(rows), m')``.
+
+    ``rough``: whether they will be measured again.
+    """
     splitting, scaling = batch.splitting, batch.scaling
     if len(rows) < len(batch):
         splitting, scaling = splitting.take(rows), scaling.take(rows)
     best, steps = newton_steps(
-        splitting, scaling, batch.u[rows], batch.settings, _NEWTON_STEPS, batch.deadline
+        splitting, scaling, batch.u[rows], batch.settings, _NEWTON_STEPS, batch.deadline, rough
     )
     batch.settled.newton_steps[batch.index[rows]] += steps
     return best

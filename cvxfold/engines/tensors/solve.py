@@ -6,6 +6,7 @@ from math import inf
 
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.outcome import INFEASIBLE, SOLVED, UNBOUNDED, Start
 from cvxfold.engines.reduction.scaling import Scaling
@@ -20,7 +21,7 @@ from cvxfold.engines.tensors.finish import (
     finish_by_newton,
     finish_by_rescue,
 )
-from cvxfold.engines.tensors.memory import Memory, first_operator, penalty_for_next_call
+from cvxfold.engines.tensors.memory import Memory, first_operator
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
 from cvxfold.engines.tensors.settle import give_up, number_tested, polish_and_retire, retire_solved
@@ -114,12 +115,13 @@ def solve(
     Returns:
         The points, a status for every instance, and the memory for the next call.
     """
-    batch = Batch(first_operator(program, settings, memory), scaling, settings, deadline)  # 1
+    claimed = start is not None and start.status is not None
+    look = claimed or is_near(program.q)
+    batch = Batch(first_operator(program, settings, memory, look), scaling, settings, deadline)  # 1
     if start is not None:
         batch.u = batch.splitting.state(*scaling.equilibrated(start.s, start.y))
         if start.status is None:
             batch.u = batch.u.nan_to_num()  # instances without a point
-    claimed = start is not None and start.status is not None
     plan = _Plan.of(settings.refine, claimed)
     if start is not None and claimed:
         _settle_claims(batch, start, plan.claims_are_final)
@@ -191,9 +193,8 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
     settled, splitting = batch.settled, batch.operator_of_all()
     point = splitting.evaluate(splitting.state(settled.s, settled.y))
     residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
-    penalty = penalty_for_next_call(batch, settled.status == SOLVED if early is None else early)
     kept = batch.whole if splitting.program.shared else splitting
-    memory = Memory(kept, penalty, late)
+    memory = Memory.of(batch, kept, settled.status == SOLVED if early is None else early, late)
     number = number_tested(splitting, scaling, point, residual, batch.settings)
     return Found(splitting, scaling, point, settled, residual, number, memory)
 

@@ -59,13 +59,17 @@ class Splitting:
         program: equilibrated.
         penalty: ρ, ``(1,)`` or ``(B,)``.
         relaxation: α in (0, 2).
+        look: whether to look for instances whose M is singular; otherwise these yield NaN, and are unsettled.
 
     Attributes:
+        looked: whether somebody has.
         equality_gram: AᵀA over the equality rows, ``(1|B, n, n)``: their weights never change.
     """
 
-    def __init__(self, program: ConeProgram, penalty: Tensor, relaxation: float = RELAXATION) -> None:
-        self.program = program
+    def __init__(
+        self, program: ConeProgram, penalty: Tensor, relaxation: float = RELAXATION, look: bool = True
+    ) -> None:
+        self.program, self.looked = program, look
         self.penalty = penalty
         self.alpha = relaxation
         self.R = penalty.unsqueeze(-1) * penalty_pattern(program)
@@ -75,7 +79,7 @@ class Splitting:
         weight = penalty.view(-1, 1, 1)
         gram = ZERO_CONE_PENALTY * self.equality_gram + rest.mT @ rest
         self._M = program.P.values + weight * gram
-        self._normal = LeastNorm.of(self._M)
+        self._normal = LeastNorm.of(self._M, look)
 
     @property
     def size(self) -> Tensor:
@@ -103,18 +107,22 @@ class Splitting:
         falling = Matrix(self._M).mv(self._normal.solve(q)) - q
         return torch.where(self.rank_deficient.unsqueeze(-1), falling, 0.0)
 
-    def evaluate(self, u: Tensor) -> Iterate:
-        """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``."""
-        cone = self.program.cone
-        s = project(cone, u) if u.requires_grad else cone.project(u)
-        x = self.solve_normal(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
-        g = self.program.b - s - self.program.A.mv(x)
+    def evaluate(self, u: Tensor, rough: bool = False) -> Iterate:
+        """The point (x, s, y) and the residual g of a state ``u`` ``(B, m)``; ``rough`` as for a cone."""
+        s, x, g = self._split(u, rough)
         return Iterate(u, x, s, self.R * (s - u), g)
 
-    def run(self, u: Tensor, steps: int) -> Tensor:
-        """Apply F ``steps`` times to ``u`` ``(B, m)``."""
+    def _split(self, u: Tensor, rough: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """s, x and g of a state."""
+        cone = self.program.cone
+        s = project(cone, u) if u.requires_grad else cone.project(u, rough)
+        x = self.solve_normal(self.program.A.rmv(self.R * (self.program.b - 2 * s + u)) - self.program.q)
+        return s, x, self.program.b - s - self.program.A.mv(x)
+
+    def run(self, u: Tensor, steps: int, rough: bool = False) -> Tensor:
+        """Apply F ``steps`` times to ``u`` ``(B, m)``, by projections that are exact or ``rough``."""
         for _ in range(steps):
-            u = u + self.alpha * self.evaluate(u).g
+            u = u + self.alpha * self._split(u, rough)[2]
         return u
 
     def jacobian(self, D: ProductDerivative, v: Tensor) -> Tensor:
@@ -133,9 +141,15 @@ class Splitting:
         """u = s − R⁻¹ y, the fixed point that a solution stands for under this penalty; ``(B, m)``."""
         return s - y / self.R
 
-    def with_penalty(self, penalty: Tensor) -> "Splitting":
+    def with_penalty(self, penalty: Tensor, look: bool = True) -> "Splitting":
         """The operator of the same program and relaxation under another penalty ``(1|B,)``."""
-        return Splitting(self.program, penalty, self.alpha)
+        return Splitting(self.program, penalty, self.alpha, look)
+
+    @property
+    def some_unsettled(self) -> Tensor:
+        """Whether M of any instance is singular and nobody has looked, ``()``."""
+        none = self.penalty.new_zeros((), dtype=torch.bool)
+        return none if self.looked else self._normal.factor.unsettled.any()
 
     def rebind(self, program: ConeProgram) -> "Splitting":
         """The operator of another program with the same P and A, without factoring again."""

@@ -18,7 +18,7 @@ from cvxfold.methods.unrolled import Unrolled
 def cold_operator(program: ConeProgram, settings: ForwardSettings) -> Splitting:
     """F as a cold start finds it: nothing is known of the instances but their data."""
     given = settings.penalty
-    penalty = first_penalty(program) if given is None else program.q.new_tensor([given])
+    penalty = first_penalty(program) if given is None else program.q.new_full((1,), given)
     return Splitting(program, penalty, settings.relaxation)
 
 

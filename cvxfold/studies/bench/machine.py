@@ -2,7 +2,6 @@
 
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+
+from cvxfold.studies.measure import timed
 
 _PACKAGES = (
     "cvxfold",
@@ -19,11 +20,17 @@ _PACKAGES = (
     "scs",
     "clarabel",
     "moreau",
+    "moreau-cuda12",
+    "moreau-cuda13",
+    "pinet-hcnn",
+    "qpax",
     "qpth",
     "torch",
     "numpy",
 )
-_COPIED, _ORDER, _REPEATS = 2**23, 768, 5  # numbers of a copy (64 MB), order of a product
+_REPEATS = 5
+_COPIED = {"cpu": 2**23, "cuda": 2**28}  # numbers of a copy (64 MB, 2 GB), which no cache holds
+_ORDER = {"cpu": 768, "cuda": 8192}  # of a product
 
 
 @dataclass(frozen=True)
@@ -39,18 +46,20 @@ class Rates:
     multiply_adds: float
 
 
-def rates() -> Rates:
-    """Measure, in about a tenth of a second, on as many threads as PyTorch uses."""
-    source, target = torch.ones(_COPIED, dtype=torch.float64), torch.empty(_COPIED, dtype=torch.float64)
-    matrix = torch.ones(_ORDER, _ORDER, dtype=torch.float64)
-    copy = _best(lambda: target.copy_(source))
-    product = _best(lambda: matrix @ matrix)
-    return Rates(2 * 8 * _COPIED / copy, _ORDER**3 / product)
+def rates(device: torch.device) -> Rates:
+    """Measure, in about a tenth of a second; a CPU on as many threads as PyTorch uses."""
+    count, order = (table.get(device.type, table["cpu"]) for table in (_COPIED, _ORDER))
+    source = torch.ones(count, dtype=torch.float64, device=device)
+    target, matrix = torch.empty_like(source), torch.randn(order, order, dtype=torch.float64, device=device)
+    copy = _best(lambda: target.copy_(source), device)
+    product = _best(lambda: matrix @ matrix, device)
+    return Rates(2 * 8 * count / copy, order**3 / product)
 
 
-def described(threads: int | None) -> dict[str, Any]:
-    """Processor, threads, versions."""
+def described(threads: int | None, device: torch.device) -> dict[str, Any]:
+    """Device, processor, threads, versions."""
     return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads or torch.get_num_threads(),
@@ -82,14 +91,9 @@ def limited(threads: int | None) -> Iterator[None]:
             os.sched_setaffinity(0, allowed)
 
 
-def _best(work: Callable[[], Any]) -> float:
+def _best(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds of the fastest of a few calls."""
-    seconds = []
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return min(timed(work, device)[1] for _ in range(_REPEATS))
 
 
 def _processor() -> str:

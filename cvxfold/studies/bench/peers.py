@@ -1,19 +1,17 @@
-"""Those who are measured: cvxfold, cvxpylayers with its solvers, and layers for quadratic programs."""
+"""Those who are measured: cvxfold, and cvxpylayers with its solvers; others are beside this file."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cvxpylayers.torch.cvxpylayer import CvxpyLayer as UpstreamLayer
-from torch import Tensor
 
-from cvxfold.studies.bench.families.family import Family, Stated
+from cvxfold.studies.bench.dense_peers import Qpax, Qpth
+from cvxfold.studies.bench.families.family import Evaluate, Family, Stated
+from cvxfold.studies.bench.projection_peers import Pinet
 from cvxfold.torch import CvxpyLayer
-
-Evaluate = Callable[..., Sequence[Tensor]]
-"""From parameter tensors to output tensors, differentiably; may take ``warm_start`` and ``samples``."""
 
 
 class Peer(Protocol):
@@ -39,6 +37,11 @@ class Peer(Protocol):
         """Whether its layers take ``samples`` too."""
         ...
 
+    @property
+    def on_device(self) -> bool:
+        """Whether its layers take values on a GPU and work there; others are given them on the CPU."""
+        ...
+
     def suits(self, family: Family) -> bool:
         """Whether it can solve problems of this family at all."""
         ...
@@ -56,6 +59,7 @@ class Cvxfold:
     missing: str | None = None
     warm: bool = True
     by_sample: bool = True
+    on_device: bool = True
 
     def suits(self, family: Family) -> bool:
         """All of them."""
@@ -79,6 +83,7 @@ class Diffcp:
     missing: str | None = None
     warm: bool = False
     by_sample: bool = False
+    on_device: bool = False
 
     def suits(self, family: Family) -> bool:
         """All of them."""
@@ -121,6 +126,11 @@ class Moreau:
             return "moreau is not installed: pip install 'cvxfold[bench]'"
         return None
 
+    @property
+    def on_device(self) -> bool:
+        """Whether its build for CUDA is installed: pip install 'moreau[cuda13]'."""
+        return importlib.util.find_spec("moreau_cuda") is not None
+
     def suits(self, family: Family) -> bool:
         """All of them."""
         return True
@@ -133,41 +143,6 @@ class Moreau:
             return _with_moreau(problem, parameters, variables, gp=stated.gp, solver_args=arguments)
         with _no_direct_cones():
             return _with_moreau(problem, parameters, variables, gp=stated.gp, solver_args=arguments)
-
-
-@dataclass(frozen=True)
-class Qpth:
-    """qpth (OptNet): a batched interior-point method for dense quadratic programs in matrices."""
-
-    name: str = "qpth"
-    warm: bool = False
-    by_sample: bool = False
-
-    @property
-    def missing(self) -> str | None:
-        """Whether it is installed."""
-        if importlib.util.find_spec("qpth") is None:
-            return "qpth is not installed: pip install --no-deps qpth"
-        return None
-
-    def suits(self, family: Family) -> bool:
-        """Those that come as matrices."""
-        return family.matrices is not None
-
-    def layer(self, family: Family, stated: Stated, threads: int | None) -> Evaluate:
-        """Set up the layer; the matrices are made from the parameters in each call."""
-        matrices = family.matrices
-        assert matrices is not None
-        module: Any = importlib.import_module("qpth.qp")
-        shapes = [variable.shape for variable in stated.variables]
-
-        def evaluate(*params: Tensor) -> list[Tensor]:
-            qp = matrices(*params)
-            solve = module.QPFunction(verbose=-1, check_Q_spd=False)
-            x = solve(qp.Q, qp.p, qp.G, qp.h, qp.A, qp.b)
-            return [x.reshape(-1, *shapes[0])]
-
-        return evaluate
 
 
 @contextmanager
@@ -211,6 +186,8 @@ PEERS: dict[str, Peer] = {
         Moreau("moreau-ipm", _TIGHT | {"solver": "ipm"}),
         Moreau("moreau-as-it-comes", as_it_comes=True),
         Qpth(),
+        Qpax(),
+        Pinet(),
     )
 }
 """All by name."""

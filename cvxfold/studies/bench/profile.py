@@ -5,9 +5,8 @@ that a layer does not pass, because an engine does several stages in one call, l
 around it.
 """
 
-import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -45,32 +44,31 @@ def profile(family: Family, size: int, batch: int, settings: BenchSettings) -> d
         lambda: CvxpyLayer(stated.problem, stated.parameters, stated.variables, gp=stated.gp),
         torch.device("cpu"),
     )
-    clock: dict[str, float] = defaultdict(float)
-    session = layer.session
-    _watch(layer, "program", clock)
-    _watch(session, "solve", clock)
-    _watch(session, "differentiate", clock)
-    _watch(session.engine, "solve", clock, "engine solve")
-    _watch(session.engine, "differentiate", clock, "engine differentiate")
+    clock, session = _Clock(torch.device(settings.device)), layer.session
+    clock.watch(layer, "program")
+    clock.watch(session, "solve")
+    clock.watch(session, "differentiate")
+    clock.watch(session.engine, "solve", "engine solve")
+    clock.watch(session.engine, "differentiate", "engine differentiate")
     shortcut = session.shortcut(layer._canonical)
     if shortcut is not None:
-        _watch_shortcut(shortcut, clock)
-    weights = weights_of(family, size, batch, settings.seed)
+        clock.watch_shortcut(shortcut)
+    weights = [weight.to(clock.device) for weight in weights_of(family, size, batch, settings.seed)]
     rows: list[dict[str, float]] = []
     spent, moved = 0.0, 0
     for turn in range(-1, settings.rounds):
-        values = drawn(family, size, batch, settings.seed, turn)
-        clock.clear()
+        values = [value.to(clock.device) for value in drawn(family, size, batch, settings.seed, turn)]
+        clock.seconds.clear()
         done = one_pass(layer, values, weights)
         if turn < 0:
             continue
-        rows.append(_stages(clock, done.forward, done.backward))
+        rows.append(_stages(clock.seconds, done.forward, done.backward))
         moved = 8 * (2 * sum(v.numel() for v in values) + 3 * sum(out.numel() for out in done.outputs))
         spent += done.seconds
         if spent > settings.time_limit:
             break
     found = {"set-up": setup, **{name: median(row[name] for row in rows) for name in rows[0]}}
-    return found | _floors(rates(), moved, batch * multiply_adds(layer._canonical.structure))
+    return found | _floors(rates(clock.device), moved, batch * multiply_adds(layer._canonical.structure))
 
 
 def multiply_adds(structure: Structure) -> int:
@@ -91,35 +89,38 @@ def multiply_adds(structure: Structure) -> int:
     return int((below * (below + 3) // 2).sum())
 
 
-def _watch(owner: Any, method: str, clock: dict[str, float], name: str | None = None) -> None:
-    """Add the time that a method of this object takes to the clock."""
-    original: Callable[..., Any] = getattr(owner, method)
+class _Clock:
+    """Seconds by stage, with the device idle before and after each."""
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            clock[name or method] += time.perf_counter() - started
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
 
-    object.__setattr__(owner, method, watched)  # a frozen record can be watched too
+    def watch(self, owner: Any, method: str, name: str | None = None) -> None:
+        """Add the time that a method of this object takes."""
+        original: Callable[..., Any] = getattr(owner, method)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            value, seconds = timed(lambda: original(*args, **kwargs), self.device)
+            self.seconds[name or method] += seconds
+            return value
+
+        object.__setattr__(owner, method, watched)  # a frozen record can be watched too
+
+    def watch_shortcut(self, shortcut: Any) -> None:
+        """The same of an engine's way from parameters to variables and back, which counts as the engine's."""
+        original = shortcut.solve
+
+        def solve(*args: Any, **kwargs: Any) -> Any:
+            passage, seconds = timed(lambda: original(*args, **kwargs), self.device)
+            self.seconds["engine solve"] += seconds
+            self.watch(passage, "differentiate", "engine differentiate")
+            return passage
+
+        shortcut.solve = solve
 
 
-def _watch_shortcut(shortcut: Any, clock: dict[str, float]) -> None:
-    """The same of an engine's way from parameters to variables and back, which counts as the engine's."""
-    original = shortcut.solve
-
-    def solve(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        passage = original(*args, **kwargs)
-        clock["engine solve"] += time.perf_counter() - started
-        _watch(passage, "differentiate", clock, "engine differentiate")
-        return passage
-
-    shortcut.solve = solve
-
-
-def _stages(clock: dict[str, float], forward: float, backward: float) -> dict[str, float]:
+def _stages(clock: Mapping[str, float], forward: float, backward: float) -> dict[str, float]:
     return {
         "checks and map": clock["program"],
         "engine: solve": clock["engine solve"],

@@ -16,14 +16,15 @@ def of(result: BenchResult) -> dict[str, Any]:
         "median_against_fastest": result.median_against_fastest,
         "median_against_any": result.median_against_any,
         "median_against_theirs": result.median_against_theirs,
-        "cells": [_cell(cell) for cell in result.cells],
+        "cells": [of_cell(cell) for cell in result.cells],
         "training": [
             asdict(row) | {"gain": row.gain, "gain_shuffled": row.gain_shuffled} for row in result.training
         ],
     }
 
 
-def _cell(cell: BenchCell) -> dict[str, Any]:
+def of_cell(cell: BenchCell) -> dict[str, Any]:
+    """One cell of it."""
     fastest = cell.fastest_correct
     return {
         "family": cell.family,
@@ -34,22 +35,27 @@ def _cell(cell: BenchCell) -> dict[str, Any]:
         "against_fastest": cell.against_fastest,
         "against_any": cell.against_any,
         "against_theirs": cell.against_theirs,
-        "measurements": [_measurement(one) for one in cell.measurements],
+        "measurements": [_measurement(one, cell.batch) for one in cell.measurements],
         "profile": cell.profile,
     }
 
 
-def _measurement(one: Measurement) -> dict[str, Any]:
+def _measurement(one: Measurement, batch: int) -> dict[str, Any]:
     return {
         "peer": one.peer,
         "setup_seconds": one.setup,
+        "device": one.device,
+        "engine": one.engine,
+        "instances_measured": one.count or batch,
         "first_seconds": one.first,
         "forward_seconds": one.forward_seconds,
         "backward_seconds": one.backward_seconds,
         "total_seconds": one.total_seconds,
+        "instances_a_second": batch / one.total_seconds if one.total_seconds else None,
         "peak_bytes": one.peak_bytes,
         "forward_error": _number(one.forward_error),
         "gradient_error": _number(one.gradient_error),
+        "host_error": _number(one.host_error),
         "correct": one.correct,
         "rounds": {"forward": list(one.forward), "backward": list(one.backward)},
         "note": one.note,

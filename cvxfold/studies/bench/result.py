@@ -24,6 +24,11 @@ class Measurement:
             memory; None where the system does not tell.
         forward_error: relative error of the outputs, the largest of the instances that were checked; None
             where none was. gradient_error: of the gradients of all parameters together.
+        host_error: that of the gradients against cvxfold on the CPU, for up to 64 instances; only of what was
+            measured on another device.
+        device: where the values were. count: instances that were measured, where the batch was too many for a
+            peer on the host; its times are scaled to the batch.
+        engine: which of cvxfold's served.
         note: what else there is to say: why it was skipped, failed, or had fewer rounds.
     """
 
@@ -35,6 +40,10 @@ class Measurement:
     peak_bytes: int | None = None
     forward_error: float | None = None
     gradient_error: float | None = None
+    host_error: float | None = None
+    device: str = "cpu"
+    count: int | None = None
+    engine: str | None = None
     note: str = ""
 
     @property

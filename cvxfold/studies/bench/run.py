@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 
+import torch
+
 from cvxfold.studies.bench.cell import measure_cell
 from cvxfold.studies.bench.families.family import Family
 from cvxfold.studies.bench.families.table import FAMILIES, families
@@ -43,7 +45,7 @@ def bench(
     training: list[Training] = []
     with warnings.catch_warnings(), limited(settings.threads), suppress(KeyboardInterrupt):
         warnings.simplefilter("ignore")
-        _warm_up(here, settings)
+        warm_up(here, settings)
         for done, (family, size, batch) in enumerate(places):
             tell(f"{family.name} {size}, batch {batch}", done, len(places))
             if settings.training:
@@ -54,18 +56,20 @@ def bench(
                 cell = replace(cell, profile=profile(family, size, batch, settings))
             cells.append(cell)
     tell("", len(places), len(places))
-    machine = described(settings.threads)
+    machine = described(settings.threads, torch.device(settings.device))
     return BenchResult(asdict(settings), machine, tuple(cells), skipped, tuple(training))
 
 
-def _warm_up(everybody: Sequence[Peer], settings: BenchSettings) -> None:
+def warm_up(everybody: Sequence[Peer], settings: BenchSettings) -> None:
     """Let everybody load what it loads once a process, which is nobody's set-up of a layer."""
     family, size = FAMILIES["portfolio"], 3
     weights = weights_of(family, size, 1, settings.seed)
     for peer in everybody:
         with suppress(Exception):  # if it matters, it comes again where it is reported
             layer = peer.layer(family, family.state(size), settings.threads)
-            one_pass(layer, drawn(family, size, 1, settings.seed, 0), weights)
+            values = drawn(family, size, 1, settings.seed, 0)
+            where = settings.device if peer.on_device else "cpu"
+            one_pass(layer, [v.to(where) for v in values], [w.to(where) for w in weights])
 
 
 def _places(family: Family, settings: BenchSettings) -> list[tuple[Family, int, int]]:

@@ -17,6 +17,9 @@ class BenchSettings:
             that would need more for one pass is skipped.
         profile: whether to split cvxfold's own time by stage.
         training: steps of a training with slowly changing values; 0 for none.
+        device: where the parameters are, as PyTorch names it. Peers that have no use for it are given the
+            same values on the CPU.
+        most_on_host: instances that such peers are given at most; their times are then scaled to the batch.
     """
 
     families: tuple[str, ...] = ()
@@ -29,3 +32,5 @@ class BenchSettings:
     time_limit: float = 20.0
     profile: bool = False
     training: int = 0
+    device: str = "cpu"
+    most_on_host: int = 256

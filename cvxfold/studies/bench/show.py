@@ -21,6 +21,7 @@ _HEADINGS = (
     "forward\nms",
     "backward\nms",
     "total\nms",
+    "instances\na second",
     "memory\nMB",
     "forward\nerror",
     "gradient\nerror",
@@ -107,6 +108,8 @@ def _line(cell: BenchCell, one: Measurement) -> list[str]:
     remarks = ["[red]wrong[/red]"] if wrong else []
     if fastest is not None and one.peer == fastest.peer:
         remarks.append("fastest correct peer")
+    if one.host_error is not None:
+        remarks.append(f"{_e(one.host_error)} from CPU's")
     if one.note:
         remarks.append(escape(one.note))
     ours = cell.of(OURS)
@@ -119,6 +122,7 @@ def _line(cell: BenchCell, one: Measurement) -> list[str]:
         _ms(one.forward_seconds),
         _ms(one.backward_seconds),
         _ms(one.total_seconds),
+        "-" if not one.total_seconds else f"{cell.batch / one.total_seconds:.3g}",
         megabytes,
         _limited(one.forward_error, FORWARD_LIMIT),
         _limited(one.gradient_error, GRADIENT_LIMIT),

@@ -66,7 +66,9 @@ def train(
         try:
             ways = 3 if peer.by_sample else 2
             layers = [peer.layer(family, family.state(size), settings.threads) for _ in range(ways)]
-            found.append(_steps(layers, Training(family.name, size, batch, peer.name), family, settings))
+            where = settings.device if peer.on_device else "cpu"
+            data = _DataSet(family, Training(family.name, size, batch, peer.name), settings, where)
+            found.append(_steps(layers, data, settings.time_limit))
         except Exception as error:
             text = " ".join(str(error).split())
             note = f"fails: {type(error).__name__}: {text[:120]}"
@@ -77,18 +79,19 @@ def train(
 class _DataSet:
     """Values of all samples, which drift, and batches of them."""
 
-    def __init__(self, family: Family, of: Training, settings: BenchSettings) -> None:
-        self._batch, self._steps = of.batch, max(1, settings.training)
-        count = BATCHES * of.batch
+    def __init__(self, family: Family, of: Training, settings: BenchSettings, device: str) -> None:
+        self.of, self.steps, self._device = of, settings.training, device
+        self._batch, count = of.batch, BATCHES * of.batch
+        self.weights = [w.to(device) for w in weights_of(family, of.size, of.batch, settings.seed)]
         self._start, self._end = (drawn(family, of.size, count, settings.seed, turn) for turn in (0, 1))
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._epoch: Iterator[Tensor] = iter(())
 
     def values(self, samples: Tensor, step: int) -> list[Tensor]:
         """Of some samples, in a step."""
-        way = DRIFT * step / self._steps
+        way = DRIFT * step / self.steps
         pairs = zip(self._start, self._end, strict=True)
-        return [(1 - way) * a[samples] + way * b[samples] for a, b in pairs]
+        return [((1 - way) * a[samples] + way * b[samples]).to(self._device) for a, b in pairs]
 
     @property
     def first(self) -> Tensor:
@@ -105,12 +108,12 @@ class _DataSet:
         return found
 
 
-def _steps(layers: Sequence[Evaluate], of: Training, family: Family, settings: BenchSettings) -> Training:
-    weights, data = weights_of(family, of.size, of.batch, settings.seed), _DataSet(family, of, settings)
+def _steps(layers: Sequence[Evaluate], data: _DataSet, time_limit: float) -> Training:
+    weights, of = data.weights, data.of
     cold, *others = layers
     seconds: list[list[float]] = [[] for _ in layers]
     difference, spent, done = 0.0, 0.0, 0
-    for step in range(-BATCHES, settings.training):
+    for step in range(-BATCHES, data.steps):
         ways: list[tuple[Evaluate, Tensor, dict[str, Any]]] = [(cold, data.first, {})]
         ways.append((others[0], data.first, {"warm_start": True}))
         if len(others) > 1:
@@ -125,7 +128,7 @@ def _steps(layers: Sequence[Evaluate], of: Training, family: Family, settings: B
         for record, one in zip(seconds, passes, strict=True):
             record.append(one.seconds)
             spent += one.seconds
-        if spent > settings.time_limit or done == settings.training:
+        if spent > time_limit or done == data.steps:
             difference = _difference(passes[0].outputs, passes[1].outputs)
             if len(others) > 1:
                 _, some, _ = ways[-1]

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor
 
 from cvxfold.studies.bench.families.family import Family
+from cvxfold.studies.bench.passes import one_pass
 from cvxfold.studies.reference import KktReference
+from cvxfold.torch import CvxpyLayer
 
 MOST_CHECKED = 3
 """Instances of a batch that are compared with the reference, spread over it."""
+
+MOST_COMPARED = 64
+"""Instances of a batch on a device that are compared with cvxfold on the CPU, likewise."""
 
 _LARGEST = 2_500  # variables and rows of the canonical form; the reference is dense
 
@@ -47,14 +52,14 @@ def truth(family: Family, size: int, values: Sequence[Tensor], weights: Sequence
 
     Args:
         family, size: of the problem.
-        values: of its parameters, each ``(B, *shape)``. weights: of the loss Σ ⟨weight, output⟩, likewise.
+        values: of its parameters, each ``(B, *shape)``, on the CPU.
+        weights: of the loss Σ ⟨weight, output⟩, likewise.
     """
     stated = family.state(size)
     reference = KktReference(stated.problem, stated.parameters, stated.variables, stated.gp)
     if reference.n + reference.m > _LARGEST:
         return f"too large to check ({reference.n} variables and {reference.m} rows in standard form)"
-    batch = len(values[0])
-    instances = sorted({round(i) for i in np.linspace(0, batch - 1, min(batch, MOST_CHECKED))})
+    instances = _spread(len(values[0]), MOST_CHECKED)
     try:
         answers = [
             reference.solve([value[i].numpy() for value in values], [weight[i].numpy() for weight in weights])
@@ -65,9 +70,32 @@ def truth(family: Family, size: int, values: Sequence[Tensor], weights: Sequence
     return CellTruth(instances, [one.values for one in answers], [one.gradients for one in answers])
 
 
+def on_host(family: Family, size: int, values: Sequence[Tensor], weights: Sequence[Tensor]) -> CellTruth:
+    """What cvxfold finds on the CPU, for more instances: no proof, but a check of what a device finds.
+
+    Args:
+        family, size, values, weights: as in :func:`truth`.
+    """
+    instances = _spread(len(values[0]), MOST_COMPARED)
+    stated = family.state(size)
+    layer = CvxpyLayer(stated.problem, stated.parameters, stated.variables, gp=stated.gp)
+    done = one_pass(layer, [value[instances] for value in values], [weight[instances] for weight in weights])
+    found, gradients = ([one.numpy() for one in tensors] for tensors in (done.outputs, done.gradients))
+    places = range(len(instances))
+    return CellTruth(
+        instances,
+        [[one[place] for one in found] for place in places],
+        [[one[place] for one in gradients] for place in places],
+    )
+
+
+def _spread(batch: int, most: int) -> list[int]:
+    return sorted({round(i) for i in np.linspace(0, batch - 1, min(batch, most))})
+
+
 def _error(found: Sequence[Tensor], instance: int, exact: Sequence[np.ndarray]) -> float:
     """NaN counts as infinitely wrong."""
-    ours = torch.cat([one[instance].detach().reshape(-1).double() for one in found]).numpy()
+    ours = torch.cat([one[instance].detach().reshape(-1).double().cpu() for one in found]).numpy()
     theirs = np.concatenate([one.ravel() for one in exact])
     error = float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-300))
     return error if np.isfinite(error) else float("inf")

@@ -91,8 +91,7 @@ class FoldedLayer:
         options: dict[str, Any] = {"on_unconverged": "ignore"} | dict(self.options)
         layer = CvxpyLayer(s.problem, s.parameters, s.variables, gp=s.gp, backward=self.method, **options)
         _pass(layer, question)
-        answer = _measured(layer, question, lambda: layer.report and layer.report.backward)
-        assert layer.report is not None
+        answer = _measured(layer, question, lambda: layer.report.backward)
         record = layer.report.backward
         if record is None:
             return answer

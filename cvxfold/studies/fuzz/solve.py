@@ -67,7 +67,6 @@ def answers(case: Case, time_limit: float | None = None) -> list[LayerAnswer]:
     (x,) = layer(*case.values)
     gradients = torch.autograd.grad(x, case.values, case.weights)
     report = layer.report
-    assert report is not None
     assert report.backward is not None
     estimate = getattr(report.backward, "error", None)
     out = []

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cvxfold import Status
+from cvxfold.batches.near import Later
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
 
@@ -93,7 +94,7 @@ def test_a_penalty_that_misleads_is_dropped(penalty: float) -> None:
     values = [0.1 + torch.rand(8, 2, generator=generator, dtype=F64)]
     first = cost(layer, values)
     engine = layer.session.engine
-    engine._memory = replace(engine._memory, penalty=penalty, late=0.0)
+    engine._memory = replace(engine._memory, numbers=Later(torch.full((4,), penalty)), late=0.0)
     assert cost(layer, values)[0] <= first[0] + 8 * 100
     assert cost(layer, values)[0] <= first[0] + 8 * 25
 

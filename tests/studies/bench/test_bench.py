@@ -13,6 +13,7 @@ from cvxfold.studies.bench import show
 from cvxfold.studies.bench.families.family import Family, Stated
 from cvxfold.studies.bench.families.table import FAMILIES
 from cvxfold.studies.bench.machine import limited, rates
+from cvxfold.studies.bench.passes import drawn
 from cvxfold.studies.bench.peers import PEERS, USUAL, Cvxfold, Peer, peers
 from cvxfold.studies.bench.plot import draw
 from cvxfold.studies.bench.profile import STAGES, multiply_adds
@@ -33,6 +34,7 @@ class FakePeer:
     missing: str | None = None
     warm: bool = False
     by_sample: bool = False
+    on_device: bool = True
     calls: list[tuple[int, ...]] = field(default_factory=list)
 
     def suits(self, family: Family) -> bool:
@@ -137,6 +139,39 @@ def test_the_time_limit() -> None:
     assert max(shape[0] for shape in peer.calls) < 64
 
 
+def test_another_device() -> None:
+    """``cpu:0`` is another name of the CPU, and so another device, to all who compare names."""
+    settings = replace(TINY, batches=(12,), device="cpu:0", most_on_host=4)
+    host, bent = FakePeer("host", lambda output: output, on_device=False), FakePeer("bent", bend_the_last)
+    (cell,) = bench(settings, [Cvxfold(), host, bent]).cells
+    ours, there, last = (cell.of(name) for name in ("cvxfold", "host", "bent"))
+    assert ours is not None
+    assert there is not None
+    assert last is not None
+    assert (ours.device, ours.count, there.device, there.count) == ("cpu:0", None, "cpu", 4)
+    assert there.note == "4 of 12 instances, times 3"
+    assert {shape[0] for shape in host.calls} <= {1, 4}
+    assert ours.correct is there.correct is True
+    assert (ours.host_error or 0) < 1e-9
+    assert there.host_error is None
+    assert last.correct  # since only the first four were compared with the reference
+    assert last.host_error == pytest.approx(1e-3, rel=1e-2)
+    assert "1e-03 from CPU's" in shown(bench(settings, [Cvxfold(), bent]))
+
+
+def bend_the_last(output: Tensor) -> Tensor:
+    """The last gradient is off by a thousandth."""
+    scale = torch.ones(len(output), 1, dtype=output.dtype)
+    scale[-1] = 1 + (1e-3 if len(output) > 8 else 0)
+    return output.detach() + scale * (output - output.detach())
+
+
+def test_large_batches_repeat() -> None:
+    (mean, _), (few, _) = (drawn(FAMILIES["portfolio"], 3, batch, 0, 0) for batch in (4100, 4096))
+    assert len(mean) == 4100
+    assert torch.equal(mean[4096:], few[:4])
+
+
 def test_profile() -> None:
     result = bench(replace(TINY, profile=True), [Cvxfold()])
     (cell,) = result.cells
@@ -154,7 +189,8 @@ def test_multiply_adds() -> None:
     stated = FAMILIES["dense-parameter"].state(30)
     layer = CvxpyLayer(stated.problem, stated.parameters, stated.variables)
     assert 30**3 / 6 <= multiply_adds(layer._canonical.structure) <= 60**3
-    assert rates().bandwidth > 0 < rates().multiply_adds
+    found = rates(torch.device("cpu"))
+    assert found.bandwidth > 0 < found.multiply_adds
 
 
 def test_training() -> None:

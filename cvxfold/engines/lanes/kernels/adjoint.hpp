@@ -26,14 +26,14 @@
 namespace cvxfold {
 
 struct Screened {
-    Pack residual, corrections; // relative; how many
-    Pack margin, on_kink;       // least distance of a cone to a kink over its terms; whether one is zero
-    Pack smallest, offset;      // bound of J's smallest singular value; the change of the gradient by du
-    Pack state_size;            // the largest of u, A x and b
-    Pack matters;               // whether what J makes small concerns the loss or what parameters move
-    Mask tied;                  // whether it concerns nothing but the latter
-    Pack error, strength;       // of the gradient, as cvxfold.gradient.screen has them
-    Pack gradient, flat;        // its norm; 1 where it is zero to rounding
+    Value residual, corrections; // relative; how many
+    Value margin, on_kink;       // least distance of a cone to a kink over its terms; whether one is zero
+    Value smallest, offset;      // bound of J's smallest singular value; the change of the gradient by du
+    Value state_size;            // the largest of u, A x and b
+    Value matters;               // whether what J makes small concerns the loss or what parameters move
+    Mask tied;                   // whether it concerns nothing but the latter
+    Value error, strength;       // of the gradient, as cvxfold.gradient.screen has them
+    Value gradient, flat;        // its norm; 1 where it is zero to rounding
 };
 
 const int CORRECTIONS = 12;
@@ -60,54 +60,53 @@ struct AdjointVectors {
 
 // upper = x_bar - P p - (E Q'A)'zeta and lower likewise, exactly; returns the larger relative to the
 // right-hand side.
-inline Pack adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Pack size) {
-    for (int j = 0; j < S.m; j++)
-        w.y[j] = w.E[j] * a.zeta[j];
+inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Value size) {
+    fill(w.y, S.m, [&](int j) { return w.E[j] * a.zeta[j]; });
     out_of_frame(S, w.frame, w.y, w.y); // v
     multiply_P(S, w.P, a.p, a.upper);
     add_A_transposed(S, w.A, w.y, a.upper);
     multiply_A(S, w.A, a.p, a.lower);
     into_frame(S, w.frame, a.lower, a.lower);
-    Pack left{};
-    for (int i = 0; i < S.n; i++) {
-        a.upper[i] = a.x_bar[i] - a.upper[i];
-        left = largest(left, abs(a.upper[i]));
-    }
-    for (int j = 0; j < S.m; j++) {
-        Pack rest = a.z_bar[j] - w.E[j] * a.lower[j] + w.lambda[j] / w.R[j] * a.zeta[j];
-        a.lower[j] = select(w.lambda[j] < 1.0, rest, Pack{});
-        left = largest(left, abs(a.lower[j]));
-    }
-    return left / size;
+    Value left{};
+    fill(a.upper, S.n, [&](int i) {
+        const Value rest = a.x_bar[i] - a.upper[i];
+        left = largest(left, abs(rest));
+        return rest;
+    });
+    fill(a.lower, S.m, [&](int j) {
+        Value rest = a.z_bar[j] - w.E[j] * a.lower[j] + w.lambda[j] / w.R[j] * a.zeta[j];
+        rest = select(w.lambda[j] < 1.0, rest, Value{});
+        left = largest(left, abs(rest));
+        return rest;
+    });
+    return joined(left, Largest()) / size;
 }
 
 // The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms.
-inline Pack stationarity(const Shape &S, const Workspace &w, const AdjointVectors &a) {
-    Pack left{}, given{}, by_P{}, by_A{};
+inline Value stationarity(const Shape &S, const Workspace &w, const AdjointVectors &a) {
+    Value left{}, given{}, by_P{}, by_A{};
     multiply_P(S, w.P, a.p, w.Px);
     for (int i = 0; i < S.n; i++) {
-        Pack unit = 1.0 / w.columns[i], t = a.upper[i] * unit, x_bar = a.x_bar[i] * unit, Pp = w.Px[i] * unit;
-        Pack Av = x_bar - Pp - t;
+        Value unit = 1.0 / w.columns[i], t = a.upper[i] * unit, x_bar = a.x_bar[i] * unit,
+              Pp = w.Px[i] * unit;
+        Value Av = x_bar - Pp - t;
         left += t * t;
         given += x_bar * x_bar;
         by_P += Pp * Pp;
         by_A += Av * Av;
     }
-    return sqrt(ratio(left, max(given, max(by_P, by_A)), Pack{}));
+    return sqrt(ratio(left, max(given, max(by_P, by_A)), Value{}));
 }
 
 // One solution with the factor for C columns: a correction, and what runs beside it.
 template <int C> inline void correct(const Shape &S, Workspace &w, AdjointVectors &a, Mask improving) {
     gather<C>(S, w.right, 0, a.upper, a.lower);
     solve<C>(S, w.newton, w.right);
-    for (int i = 0; i < S.n; i++) {
-        a.p_before[i] = a.p[i];
-        a.p[i] = select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]);
-    }
-    for (int j = 0; j < S.m; j++) {
-        a.zeta_before[j] = a.zeta[j];
-        a.zeta[j] = select(improving, a.zeta[j] + w.right[S.place[S.n + j] * C], a.zeta[j]);
-    }
+    fill(a.p_before, S.n, [&](int i) { return a.p[i]; });
+    fill(a.zeta_before, S.m, [&](int j) { return a.zeta[j]; });
+    fill(a.p, S.n, [&](int i) { return select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]); });
+    fill(a.zeta, S.m,
+         [&](int j) { return select(improving, a.zeta[j] + w.right[S.place[S.n + j] * C], a.zeta[j]); });
 }
 
 // The solution in column c, as (dx, z), (N).
@@ -116,11 +115,10 @@ template <int C> inline void take_column(const Shape &S, const Workspace &w, int
 }
 
 // A step of inverse iteration from a.state; returns 1/growth, an upper bound of J's smallest singular value.
-inline Pack next_state(const Shape &S, Workspace &w, AdjointVectors &a) {
+inline Value next_state(const Shape &S, Workspace &w, AdjointVectors &a) {
     state_of(S, w, a.null, a.state, w.scratch);
-    const Pack inverse = 1.0 / max(sqrt(squared_norm(w.scratch, S.m)), splat(1e-300));
-    for (int j = 0; j < S.m; j++)
-        a.state[j] = w.scratch[j] * inverse;
+    const Value inverse = 1.0 / max(sqrt(squared_norm(w.scratch, S.m)), splat(1e-300));
+    fill(a.state, S.m, [&](int j) { return w.scratch[j] * inverse; });
     return inverse;
 }
 
@@ -142,15 +140,13 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
         }
         Pack *null_part = w.scratch;
         take_column<3>(S, w, 2, null_part);
-        for (int i = 0; i < S.N; i++)
-            a.step[i] -= null_part[i];
+        fill(a.step, S.N, [&](int i) { return a.step[i] - null_part[i]; });
     } else if (S.m > 0 && number < LOOKS + PURIFICATIONS && any(~(seen.smallest >= SINGULAR))) {
         gather_null<2>(S, w, a.null, 1);
         correct<2>(S, w, a, improving);
         take_column<2>(S, w, 1, a.null);
-        const Pack inverse = 1.0 / max(sqrt(squared_norm(a.null, S.N)), splat(1e-300));
-        for (int i = 0; i < S.N; i++)
-            a.null[i] *= inverse;
+        const Value inverse = 1.0 / max(sqrt(squared_norm(a.null, S.N)), splat(1e-300));
+        fill(a.null, S.N, [&](int i) { return a.null[i] * inverse; });
         if (number == LOOKS + PURIFICATIONS - 1) {
             const Concern concern = matters(S, Y, w, a.null, a.x_bar, y_given);
             const Mask null = null_residual(S, w, a.null) <= NULL_EXACT, any_of = concern.seen | concern.ties;
@@ -164,9 +160,8 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
 
 // The largest of some numbers in all of their places.
 inline void spread_largest(Pack *numbers, int count) {
-    const Pack most = infinity_norm(numbers, count);
-    for (int i = 0; i < count; i++)
-        numbers[i] = most;
+    const Value most = infinity_norm(numbers, count);
+    fill(numbers, count, [&](int) { return most; });
 }
 
 // Adds to the residuals w.dual and w.primal what rounding may have left of their terms, or hidden.
@@ -178,58 +173,49 @@ inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
         terms[j] = max(rows[j], abs(w.u[j]));
     for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))
         spread_largest(terms + at, S.rows_of(cone));
-    for (int i = 0; i < S.n; i++)
-        w.dual[i] += ROUNDING * sign(i) * columns[i];
-    for (int j = 0; j < S.m; j++)
-        w.primal[j] += ROUNDING * sign(j) * rows[j];
+    fill(w.dual, S.n, [&](int i) { return w.dual[i] + (ROUNDING * sign(i) * columns[i]); });
+    fill(w.primal, S.m, [&](int j) { return w.primal[j] + (ROUNDING * sign(j) * rows[j]); });
 }
 
 // From w.u, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v. margin: (m), becomes
 // the distance of each row's cone from the nearest kink; terms: as `add_rounding` has them.
-inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                        const Progress &progress, const Pack *y_given, Pack *margin, Pack *terms) {
+CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                              const Progress &progress, const Pack *y_given, Pack *margin, Pack *terms) {
     Screened seen{};
     reset(S, w.roots);
     residual(S, w, progress.rho); // for the offset, while w.s and w.y are free
-    Pack state_size{};
-    for (int j = 0; j < S.m; j++)
-        state_size = max(state_size, max(abs(w.u[j]), max(abs(w.primal[j] - w.s[j] + w.b[j]), abs(w.b[j]))));
+    const auto terms_of = [&](int j) {
+        return max(abs(w.u[j]), max(abs(w.primal[j] - w.s[j] + w.b[j]), abs(w.b[j])));
+    };
+    Value state_size = fold(0, S.m, Value{}, terms_of, Larger());
     state_size = select(state_size > 0.0, state_size, splat(1));
     add_rounding(S, w, terms);
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1
-    factor_newton(S, w, Pack{});
+    factor_newton(S, w, Value{});
     into_frame(S, w.frame, y_given, a.z_bar);
-    Pack size = infinity_norm(a.x_bar, S.n), length{};
-    for (int j = 0; j < S.m; j++) {
-        a.z_bar[j] *= w.E[j];
-        size = max(size, abs(a.z_bar[j]));
-        a.zeta[j] = Pack{};
-        a.lower[j] = a.z_bar[j];
-        a.state[j] = splat(generic(j));
-        length += a.state[j] * a.state[j];
-    }
-    for (int j = 0; j < S.m; j++)
-        a.state[j] /= sqrt(length);
+    fill(a.z_bar, S.m, [&](int j) { return a.z_bar[j] * w.E[j]; });
+    clear(a.zeta, S.m);
+    fill(a.lower, S.m, [&](int j) { return a.z_bar[j]; });
+    fill(a.state, S.m, [&](int j) { return splat(generic(j)); });
+    Value size = max(infinity_norm(a.x_bar, S.n), infinity_norm(a.z_bar, S.m));
+    const Value length = squared_norm(a.state, S.m);
+    fill(a.state, S.m, [&](int j) { return a.state[j] / (sqrt(length)); });
     size = select(size > 0.0, size, splat(1));
-    for (int i = 0; i < S.n; i++) {
-        a.p[i] = Pack{};
-        a.upper[i] = a.x_bar[i];
-    }
+    clear(a.p, S.n);
+    fill(a.upper, S.n, [&](int i) { return a.x_bar[i]; });
     Mask improving = all(); // 2
-    Pack best = splat(1e300);
+    Value best = splat(1e300);
     seen.smallest = splat(1);
     for (int number = 0; number < CORRECTIONS; number++) {
         correct(S, Y, w, a, improving, number, y_given, seen);
-        Pack left = adjoint_remainder(S, w, a, size);
+        Value left = adjoint_remainder(S, w, a, size);
         Mask better = improving & (left < best);
         Mask worse = improving & ~better;
         if (any(worse)) {
-            for (int i = 0; i < S.n; i++)
-                a.p[i] = select(worse, a.p_before[i], a.p[i]);
-            for (int j = 0; j < S.m; j++)
-                a.zeta[j] = select(worse, a.zeta_before[j], a.zeta[j]);
+            fill(a.p, S.n, [&](int i) { return select(worse, a.p_before[i], a.p[i]); });
+            fill(a.zeta, S.m, [&](int j) { return select(worse, a.zeta_before[j], a.zeta[j]); });
         }
-        seen.corrections += select(improving, splat(1), Pack{});
+        seen.corrections += select(improving, splat(1), Value{});
         best = select(better, left, best);
         improving = better & (best > ADJOINT_EXACT);
         const bool looked = number + 1 >= LOOKS + (any(~(seen.smallest >= SINGULAR)) ? PURIFICATIONS : 0);
@@ -237,7 +223,7 @@ inline Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVe
             break;
     }
     adjoint_remainder(S, w, a, size); // of what was kept; leaves v in w.y
-    seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(__builtin_inf())); // 3
+    seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(infinite())); // 3
     seen.state_size = state_size;
     return seen;
 }

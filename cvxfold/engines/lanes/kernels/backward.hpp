@@ -17,25 +17,25 @@ const double SIDES_DIFFER = 1e-2;          // beyond this no smooth change could
 // The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
 // p| + |y_bar|), with M = P + A'R A: the gradient of the splitting's first step, M taken by its diagonal.
 // Uses w.dx, w.du, w.scratch.
-inline Pack gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w, const Pack *x_bar,
-                                   const Pack *y_bar, const DataGradient &at) {
+inline Value gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w, const Pack *x_bar,
+                                    const Pack *y_bar, const DataGradient &at) {
     Pack *diagonal = w.scratch, *p = w.dx, *v = w.du;
-    for (int i = 0; i < S.n; i++)
-        diagonal[i] = splat(SIGMA);
-    for (int e = 0; e < S.nnz_P; e++)
-        if (S.P_row[e] == S.P_column[e])
-            diagonal[S.P_row[e]] += w.P[e];
-    for (int j = 0; j < S.m; j++)
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
-            diagonal[S.A_column[e]] += w.R[j] * w.A[e] * w.A[e];
-    for (int i = 0; i < S.n; i++)
-        p[i] = x_bar[i] / diagonal[i];
+    fill(diagonal, S.n, [&](int) { return splat(SIGMA); });
+    one_by_one([&] {
+        for (int e = 0; e < S.nnz_P; e++)
+            if (S.P_row[e] == S.P_column[e])
+                diagonal[S.P_row[e]] += w.P[e];
+    });
+    for (int j = 0; j < S.m; j++) {
+        const Value R = w.R[j];
+        change_at(diagonal, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](int e, Value sum) { return sum + R * w.A[e] * w.A[e]; });
+    }
+    fill(p, S.n, [&](int i) { return x_bar[i] / diagonal[i]; });
     multiply_A(S, w.A, p, v);
-    for (int j = 0; j < S.m; j++)
-        v[j] = w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j];
-    for (int i = 0; i < S.n; i++)
-        p[i] *= w.columns[i];
-    const Pack all = squared_norm(p, S.n) + squared_norm(v, S.m);
+    fill(v, S.m, [&](int j) { return w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j]; });
+    fill(p, S.n, [&](int i) { return p[i] * w.columns[i]; });
+    const Value all = squared_norm(p, S.n) + squared_norm(v, S.m);
     return sqrt(max(squared_norm_on_moving(S, Y, {p, v, at.x, at.y}), FAINT * FAINT * all));
 }
 
@@ -43,8 +43,8 @@ inline Pack gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w
 inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *margin, double side) {
     const double exponential_inside[] = {-1, 1, 1}, power_inside[] = {1, 1, 0};
     auto move = [&](int j, double inside) {
-        const Pack step = side * ASIDE * inside * w.reach[j];
-        w.u[j] = u[j] + select(margin[j] <= w.reach[j], step, Pack{});
+        const Value step = side * ASIDE * inside * w.reach[j];
+        w.u[j] = u[j] + select(margin[j] <= w.reach[j], step, Value{});
     };
     for (int j = 0; j < S.separable(); j++)
         move(j, 1);
@@ -63,10 +63,8 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
 
 // p (n) and v (m), or steps of x and y, from equilibrated units.
 inline void into_own_units(const Shape &S, const Workspace &w, Pack *p, Pack *v) {
-    for (int i = 0; i < S.n; i++)
-        p[i] *= w.columns[i];
-    for (int j = 0; j < S.m; j++)
-        v[j] *= w.rows[j];
+    fill(p, S.n, [&](int i) { return p[i] * w.columns[i]; });
+    fill(v, S.m, [&](int j) { return v[j] * w.rows[j]; });
 }
 
 // An adjoint in the program's own units and its state, put aside in w.found while others are tried.
@@ -74,8 +72,7 @@ struct Kept {
     Pack *p, *v, *u;
 
     Kept(const Shape &S, Workspace &w, const AdjointVectors &a) : p(w.found), v(p + S.n), u(v + S.m) {
-        for (int i = 0; i < S.n; i++)
-            p[i] = a.p[i];
+        fill(p, S.n, [&](int i) { return a.p[i]; });
         for (int j = 0; j < S.m; j++) {
             v[j] = w.y[j];
             u[j] = w.u[j];
@@ -84,15 +81,12 @@ struct Kept {
 
     // Leaves in a.p and w.y how far they are from what is kept.
     void subtract(const Shape &S, Workspace &w, AdjointVectors &a) const {
-        for (int i = 0; i < S.n; i++)
-            a.p[i] -= p[i];
-        for (int j = 0; j < S.m; j++)
-            w.y[j] -= v[j];
+        fill(a.p, S.n, [&](int i) { return a.p[i] - p[i]; });
+        fill(w.y, S.m, [&](int j) { return w.y[j] - v[j]; });
     }
 
     void restore(const Shape &S, Workspace &w, AdjointVectors &a) const {
-        for (int i = 0; i < S.n; i++)
-            a.p[i] = p[i];
+        fill(a.p, S.n, [&](int i) { return p[i]; });
         for (int j = 0; j < S.m; j++) {
             w.y[j] = v[j];
             w.u[j] = u[j];
@@ -111,13 +105,13 @@ inline Screened adjoint_beside(const Shape &S, const Layout &Y, Workspace &w, Ad
 // Whether it matters on which side of the kinks within w.reach an instance is: NO, where both sides give the
 // same gradient on what parameters reach and on neither J is singular in a way that matters; YES, where the
 // gradients are far apart; else PERHAPS. The adjoint and the state are as before afterwards.
-inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                         const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
-                         Pack floor) {
+inline Value sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                          const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
+                          Value floor) {
     const Kept kept(S, w, a);
     Mask agree = all(), solved = all();
-    Pack farthest{};
-    Pack largest_norm = floor;
+    Value farthest{};
+    Value largest_norm = floor;
     for (double side : SIDES) {
         step_aside(S, w, kept.u, margin, side);
         const Screened seen = adjoint_beside(S, Y, w, a, progress, y_given);
@@ -125,7 +119,7 @@ inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         agree &= (seen.smallest >= SINGULAR) | (seen.matters == NO);
         largest_norm = max(largest_norm, sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y})));
         kept.subtract(S, w, a);
-        const Pack apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
+        const Value apart = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}));
         agree &= apart <= 0.5 * SIDES_AGREE * largest_norm;
         farthest = max(farthest, apart);
     }
@@ -138,69 +132,72 @@ inline Pack sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointV
 // that dy ties to each other apart, dy'(db - dA x) != 0, or, by more than a part of a gradient of norm
 // `size`, a gradient that takes y for its like, -dA'(dy p'). Uses w.turned, w.scratch, w.parameters.
 inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
-                               const DataGradient &at, Pack size) {
-    Pack *dy = w.turned, *sums = w.parameters, largest{};
+                               const DataGradient &at, Value size) {
+    Pack *dy = w.turned, *sums = w.parameters;
+    Value largest{};
     moved_multipliers(S, w, null, dy);
-    auto add = [&](const Map &map, int row, Pack term) {
+    auto add = [&](const Map &map, int row, Value term) {
         for (int e = map.start[row]; e < map.start[row + 1]; e++) {
             sums[map.index[e]] += map.weight[e] * term;
             largest = max(largest, abs(map.weight[e] * term));
         }
     };
     auto add_A = [&](const Pack *beside) {
-        for (int i = 0, row = 0; i < Y.moving_A; i++) {
-            row = row_of(S, Y.which_A[i], row);
-            add(Y.A, Y.which_A[i], -dy[row] * beside[S.A_column[Y.which_A[i]]]);
-        }
+        one_by_one([&] {
+            for (int i = 0, row = 0; i < Y.moving_A; i++) {
+                row = row_of(S, Y.which_A[i], row);
+                add(Y.A, Y.which_A[i], -dy[row] * beside[S.A_column[Y.which_A[i]]]);
+            }
+        });
     };
-    auto clear = [&] {
-        for (int e = 0; e < Y.entries; e++)
-            sums[e] = Pack{};
-    };
-    clear();
-    for (int i = 0; i < Y.moving_b; i++)
-        add(Y.b, Y.which_b[i], dy[Y.which_b[i]]);
+    clear(sums, Y.entries);
+    one_by_one([&] {
+        for (int i = 0; i < Y.moving_b; i++)
+            add(Y.b, Y.which_b[i], dy[Y.which_b[i]]);
+    });
     add_A(at.x);
+    largest = joined(largest, Larger());
     const Mask apart = infinity_norm(sums, Y.entries) > FELT * largest;
-    clear();
+    clear(sums, Y.entries);
     add_A(at.p);
-    const Pack unit = max(infinity_norm(dy, S.m), splat(2.3e-308));
-    const Pack change = sqrt(squared_norm(sums, Y.entries)) * (infinity_norm(at.y, S.m) / unit);
+    const Value unit = max(infinity_norm(dy, S.m), splat(2.3e-308));
+    const Value change = sqrt(squared_norm(sums, Y.entries)) * (infinity_norm(at.y, S.m) / unit);
     return apart | (change > SIDES_AGREE * size);
 }
 
 // The norm of the gradient's change on what parameters reach where the step w.step is
 // taken: as a diagnosis takes it (cvxfold.gradient.error), for where the projection turns too fast to say it
 // from here. Infinite where that cannot be told. The adjoint and the state are as before afterwards.
-inline Pack change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                           const Progress &progress, const Pack *y_given, DataGradient at) {
+inline Value change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                            const Progress &progress, const Pack *y_given, DataGradient at) {
     const Kept kept(S, w, a);
-    for (int j = 0; j < S.m; j++)
-        w.u[j] += w.step[S.N + j];
+    fill(w.u, S.m, [&](int j) { return w.u[j] + (w.step[S.N + j]); });
     const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
     kept.subtract(S, w, a);
     const DataGradient by_point{kept.p, kept.v, w.step, w.step + S.n};
-    const Pack change = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}, &by_point));
+    const Value change = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}, &by_point));
     kept.restore(S, w, a);
-    return select(there.residual <= SIDES_AGREE, change, splat(__builtin_inf()));
+    return select(there.residual <= SIDES_AGREE, change, splat(infinite()));
 }
 
 // From the terms of each row's cone in w.reach to the distance to a kink that cannot be told from zero, where
 // u may be off by `du`; and whether there is one.
 inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const Pack *du, Screened &seen) {
     Pack *off = w.scratch;
-    for (int j = 0; j < S.m; j++)
-        off[j] = abs(du[j]);
+    fill(off, S.m, [&](int j) { return abs(du[j]); });
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
         spread_largest(off + at, S.rows_of(cone));
-    seen.margin = splat(__builtin_inf());
+    seen.margin = splat(infinite());
     Mask on_kink = none();
+    const auto reach = [&](int j) {
+        const Value least = max(KINK * w.reach[j], LEAST_KINK * seen.state_size);
+        return max(least, min(10.0 * off[j], LARGEST_KINK * seen.state_size));
+    };
     for (int j = 0; j < S.m; j++) {
         seen.margin = min(seen.margin, margin[j] / max(w.reach[j], splat(1e-300)));
-        const Pack least = max(KINK * w.reach[j], LEAST_KINK * seen.state_size);
-        w.reach[j] = max(least, min(10.0 * off[j], LARGEST_KINK * seen.state_size));
-        on_kink |= margin[j] <= w.reach[j];
+        on_kink |= margin[j] <= reach(j);
     }
+    fill(w.reach, S.m, reach);
     seen.on_kink = select(on_kink, splat(PERHAPS), splat(NO));
 }
 
@@ -215,8 +212,7 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
          *dv = w.primal;
     const bool turns = S.curved() && S.m > 0;
     if (S.m > 0) {
-        for (int i = 0; i < S.n; i++)
-            dx[i] = a.step[i];
+        fill(dx, S.n, [&](int i) { return a.step[i]; });
         for (int j = 0; j < S.m; j++) {
             w.turned[j] = -w.primal[j];
             dy[j] = w.E[j] * a.step[S.n + j];
@@ -225,8 +221,7 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         find_kinks(S, w, margin, du, seen);
         out_of_frame(S, w.frame, dy, dy);
     } else {
-        for (int i = 0; i < S.n; i++)
-            dx[i] = Pack{};
+        clear(dx, S.n);
     }
     if (turns)
         turn_of_projection(S, w, a, du, y_given, rho);
@@ -234,45 +229,43 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     change_of_adjoint(S, w, a, nullptr, dp, dv);
     into_own_units(S, w, dp, dv);
     into_own_units(S, w, a.p, w.y);
-    const Pack change = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}));
-    for (int i = 0; i < S.n; i++)
-        a.upper[i] = dp[i] = Pack{};
-    for (int j = 0; j < S.m; j++)
-        a.lower[j] = dv[j] = Pack{};
+    const Value change = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}));
+    clear(a.upper, S.n);
+    clear(dp, S.n);
+    clear(a.lower, S.m);
+    clear(dv, S.m);
     if (turns) {
         change_of_adjoint(S, w, a, rho, dp, dv);
         into_own_units(S, w, dp, dv);
     }
     into_own_units(S, w, dx, dy);
-    for (int i = 0; i < S.n; i++)
-        dx[i] *= progress.size;
-    for (int j = 0; j < S.m; j++)
-        dy[j] *= progress.size;
+    fill(dx, S.n, [&](int i) { return dx[i] * progress.size; });
+    fill(dy, S.m, [&](int j) { return dy[j] * progress.size; });
     const DataGradient by_point{a.p, w.y, dx, dy};
-    const Pack share = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}, &by_point));
-    const Pack gradient = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, x, y}));
-    const Pack floor = FELT * gradient_of_first_step(S, Y, w, a.x_bar, y_given, {nullptr, nullptr, x, y});
+    const Value share = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}, &by_point));
+    const Value gradient = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, x, y}));
+    const Value floor = FELT * gradient_of_first_step(S, Y, w, a.x_bar, y_given, {nullptr, nullptr, x, y});
     // A gradient that cannot be told from zero has no digits of its own.
     const Mask clear = gradient > SAFETY * (change + share);
-    const Pack least = max(gradient, floor), size = select(clear, gradient, least);
+    const Value least = max(gradient, floor), size = select(clear, gradient, least);
     const Mask rounding = (change + share) * FELT <= CANCELS * floor;
     seen.gradient = gradient;
-    seen.flat = select(~clear & rounding & (floor > 0.0), splat(1), Pack{});
+    seen.flat = select(~clear & rounding & (floor > 0.0), splat(1), Value{});
     seen.error = select(change == 0.0, change, change / max(size, splat(2.3e-308)));
     seen.offset = select(share == 0.0, share, share / max(size, splat(2.3e-308)));
     const Mask fast = ~(seen.offset <= TURNS_FAST);
     if (turns && any(fast)) {
-        const Pack taken = change_by_step(S, Y, w, a, progress, y_given, {a.p, w.y, x, y});
+        const Value taken = change_by_step(S, Y, w, a, progress, y_given, {a.p, w.y, x, y});
         seen.offset = select(fast, taken / max(size, splat(2.3e-308)), seen.offset);
     }
-    seen.strength = select(size == 0.0, Pack{}, FELT * size / max(floor, splat(2.3e-308)));
+    seen.strength = select(size == 0.0, Value{}, FELT * size / max(floor, splat(2.3e-308)));
     const Mask tied = seen.tied & (seen.matters > NO);
     if (any(tied)) {
         const Mask matter = multipliers_matter(S, Y, w, a.null, {a.p, w.y, x, y}, least);
         seen.matters = select(tied & ~matter, splat(NO), seen.matters);
     }
     if (any(seen.on_kink > 0.0)) {
-        const Pack matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);
+        const Value matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);
         seen.on_kink = select(seen.on_kink > 0.0, matter, splat(NO));
     }
     return seen;

@@ -18,76 +18,63 @@ namespace cvxfold {
 inline void turn_of_projection(const Shape &S, Workspace &w, const AdjointVectors &a, const Pack *du,
                                const Pack *y_given, Pack *rho) {
     Pack *sum = w.turned, *beside = w.scratch;
-    for (int j = 0; j < S.m; j++)
-        beside[j] = w.u[j] + du[j] + ROUNDING * sign(j) * w.u[j];
+    fill(beside, S.m, [&](int j) { return w.u[j] + du[j] + ROUNDING * sign(j) * w.u[j]; });
     look(S, w.roots, beside, all(), w.lambda_beside, w.frame_beside, nullptr);
     multiply_A(S, w.A, a.p, sum);
-    for (int j = 0; j < S.m; j++)
-        sum[j] = w.y[j] + w.R[j] * (sum[j] - y_given[j]);
+    fill(sum, S.m, [&](int j) { return w.y[j] + w.R[j] * (sum[j] - y_given[j]); });
     into_frame(S, w.frame, sum, rho);
-    for (int j = 0; j < S.m; j++)
-        rho[j] *= -w.lambda[j];
+    fill(rho, S.m, [&](int j) { return rho[j] * (-w.lambda[j]); });
     into_frame(S, w.frame_beside, sum, sum);
-    for (int j = 0; j < S.m; j++)
-        sum[j] *= w.lambda_beside[j];
+    fill(sum, S.m, [&](int j) { return sum[j] * w.lambda_beside[j]; });
     out_of_frame(S, w.frame_beside, sum, sum);
     into_frame(S, w.frame, sum, sum);
-    for (int j = 0; j < S.m; j++)
-        rho[j] = select(finite(sum[j]), rho[j] + sum[j], Pack{});
-    for (int j = 0; j < S.separable(); j++)
-        rho[j] = Pack{}; // half-lines have no curvature, and kinks are looked at elsewhere
+    fill(rho, S.m, [&](int j) { return select(finite(sum[j]), rho[j] + sum[j], Value{}); });
+    clear(rho, S.separable()); // half-lines have no curvature, and kinks are looked at elsewhere
 }
 
 // What rounding may leave of the adjoint's system is added to a.upper and a.lower. Uses w.turned, w.scratch.
 inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
     Pack *columns = w.scratch;
-    for (int i = 0; i < S.n; i++)
-        columns[i] = abs(a.x_bar[i]);
-    for (int e = 0; e < S.nnz_P; e++) {
-        const int row = S.P_row[e], column = S.P_column[e];
-        columns[row] += abs(w.P[e] * a.p[column]);
-        if (row != column)
-            columns[column] += abs(w.P[e] * a.p[row]);
-    }
+    fill(columns, S.n, [&](int i) { return abs(a.x_bar[i]); });
+    add_over_P(S, columns, [&](int e, int j) { return abs(w.P[e] * a.p[j]); });
     for (int j = 0; j < S.m; j++) {
-        Pack sum{};
-        const Pack v = abs(w.y[j]);
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
-            sum += abs(w.A[e] * a.p[S.A_column[e]]);
-            columns[S.A_column[e]] += abs(w.A[e]) * v;
-        }
-        w.turned[j] = sum;
+        const Value v = abs(w.y[j]);
+        const int first = S.A_start[j], end = S.A_start[j + 1];
+        w.turned[j] = sum_of(first, end, [&](int e) { return abs(w.A[e] * a.p[S.A_column[e]]); });
+        change_at(columns, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(w.A[e]) * v; });
     }
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
         spread_largest(w.turned + at, S.rows_of(cone));
-    for (int i = 0; i < S.n; i++)
-        a.upper[i] += ROUNDING * sign(i) * columns[i];
-    for (int j = 0; j < S.m; j++) {
-        const Pack terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);
-        a.lower[j] += select(w.lambda[j] < 1.0, ROUNDING * sign(j) * terms, Pack{});
-    }
+    fill(a.upper, S.n, [&](int i) { return a.upper[i] + (ROUNDING * sign(i) * columns[i]); });
+    fill(a.lower, S.m, [&](int j) {
+        const Value terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);
+        return a.lower[j] + select(w.lambda[j] < 1.0, ROUNDING * sign(j) * terms, Value{});
+    });
 }
 
 // dp (n) and dv (m) by a.upper, a.lower and rho, (m), null for zero. Uses w.turned, w.right.
 inline void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors &a, const Pack *rho, Pack *dp,
                               Pack *dv) {
     if (rho) {
-        for (int j = 0; j < S.m; j++)
-            w.turned[j] = select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Pack{});
+        fill(w.turned, S.m, [&](int j) {
+            return select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});
+        });
         out_of_frame(S, w.frame, w.turned, w.turned);
         add_A_transposed(S, w.A, w.turned, a.upper);
-        for (int j = 0; j < S.m; j++)
-            a.lower[j] += select(w.lambda[j] > 0.5, Pack{}, rho[j] / (max(w.E[j], splat(0.5)) * w.R[j]));
+        fill(a.lower, S.m, [&](int j) {
+            return a.lower[j] +
+                   (select(w.lambda[j] > 0.5, Value{}, rho[j] / (max(w.E[j], splat(0.5)) * w.R[j])));
+        });
     }
     gather<1>(S, w.right, 0, a.upper, a.lower);
     solve<1>(S, w.newton, w.right);
-    for (int i = 0; i < S.n; i++)
-        dp[i] = w.right[S.place[i]];
-    for (int j = 0; j < S.m; j++) {
-        dv[j] = w.E[j] * w.right[S.place[S.n + j]];
+    fill(dp, S.n, [&](int i) { return w.right[S.place[i]]; });
+    fill(dv, S.m, [&](int j) {
+        Value change = w.E[j] * w.right[S.place[S.n + j]];
         if (rho)
-            dv[j] -= select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Pack{});
-    }
+            change -= select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});
+        return change;
+    });
     out_of_frame(S, w.frame, dv, dv);
 }
 

@@ -51,30 +51,26 @@ inline void reset(const Shape &S, Pack *roots) {
     for (int c = 0; c < S.exponential + S.power; c++)
         roots[c] = splat(0.5);
     each_semidefinite(S, 0, roots + S.exponential + S.power, [](int order, int, Pack *U) {
-        for (int i = 0; i < order * order; i++)
-            U[i] = splat(i % (order + 1) == 0 ? 1 : 0);
+        fill(U, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
     });
 }
 
 // s = Pi_K(u), (m).
-inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask keep) {
-    for (int i = 0; i < S.zero; i++)
-        s[i] = Pack{};
-    for (int i = S.zero; i < S.separable(); i++)
-        s[i] = select(u[i] <= 0.0, Pack{}, u[i]);
+CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask keep) {
+    clear(s, S.zero);
+    fill(s + S.zero, S.nonnegative,
+         [&](int i) { return select(u[S.zero + i] <= 0.0, Value{}, u[S.zero + i]); });
     int at = S.separable();
     for (int c = 0; c < S.second_order; at += S.sizes[c++])
         second_order::project(S.sizes[c], u + at, s + at);
     Pack *known = roots + S.exponential + S.power, *fresh = known + eigenvector_packs(S);
     at = each_semidefinite(S, at, known, [&](int order, int row, Pack *U) {
-        for (int i = 0; i < order * order; i++)
-            fresh[i] = U[i];
+        fill(fresh, order * order, [&](int i) { return U[i]; });
         semidefinite::project(order, u + row, fresh, s + row, fresh + order * order);
-        for (int i = 0; i < order * order; i++)
-            U[i] = select(keep, fresh[i], U[i]);
+        fill(U, order * order, [&](int i) { return select(keep, fresh[i], U[i]); });
     });
     for (int c = 0; c < S.exponential + S.power; c++, at += 3) {
-        Pack root = roots[c];
+        Value root = roots[c];
         if (c < S.exponential)
             exponential::look(u[at], u[at + 1], u[at + 2], root, s + at, nullptr, false);
         else
@@ -85,23 +81,21 @@ inline void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask ke
 }
 
 inline void keep_frame(const Frame3 &look, Mask mask, Pack *lambda, Pack *frame) {
-    for (int i = 0; i < 3; i++)
-        lambda[i] = select(mask, look.lambda[i], lambda[i]);
-    for (int i = 0; i < FRAME3; i++)
-        frame[i] = select(mask, look.axes[i], frame[i]);
+    fill(lambda, 3, [&](int i) { return select(mask, look.lambda[i], lambda[i]); });
+    fill(frame, FRAME3, [&](int i) { return select(mask, look.axes[i], frame[i]); });
 }
 
 // lambda (m) and the frames (S.frame) at u, where `mask` is; `margin` (m), where not null, becomes the
 // distance of each row's cone from the nearest point without a derivative, infinite for equalities.
-inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *lambda, Pack *frame,
-                 Pack *margin) {
-    for (int i = 0; i < S.separable(); i++) {
-        Pack active = i >= S.zero ? select(u[i] > 0.0, splat(1), Pack{}) : Pack{};
-        lambda[i] = select(mask, active, lambda[i]);
-        if (margin)
-            margin[i] = i >= S.zero ? abs(u[i]) : splat(__builtin_inf());
-    }
-    const auto set_margin = [&](int row, int size, Pack nearest) {
+CVXFOLD_LONG void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *lambda, Pack *frame,
+                       Pack *margin) {
+    fill(lambda, S.separable(), [&](int i) {
+        Value active = i >= S.zero ? select(u[i] > 0.0, splat(1), Value{}) : Value{};
+        return select(mask, active, lambda[i]);
+    });
+    if (margin)
+        fill(margin, S.separable(), [&](int i) { return i >= S.zero ? abs(u[i]) : splat(infinite()); });
+    const auto set_margin = [&](int row, int size, Value nearest) {
         for (int i = 0; margin && i < size; i++)
             margin[row + i] = nearest;
     };
@@ -114,10 +108,9 @@ inline void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pack *la
     }
     Pack *known = roots + S.exponential + S.power, *fresh = known + eigenvector_packs(S);
     at = each_semidefinite(S, at, known, [&](int order, int row, Pack *U) {
-        for (int i = 0; i < order * order; i++)
-            fresh[i] = U[i];
+        fill(fresh, order * order, [&](int i) { return U[i]; });
         Pack *scratch = fresh + order * order;
-        const Pack nearest = semidefinite::look(order, u + row, fresh, mask, lambda + row, scratch);
+        const Value nearest = semidefinite::look(order, u + row, fresh, mask, lambda + row, scratch);
         set_margin(row, semidefinite::rows(order), nearest);
         for (int i = 0; i < order * order; i++, frame++) {
             *frame = select(mask, fresh[i], *frame);

@@ -31,16 +31,18 @@ const double UNSAID = 1e-5;                    // of the largest terms, where no
 const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
 
 // What is left of |value| beyond what rounding may leave; NaN stays.
-inline Pack beyond(Pack value, Pack floor) { return select(abs(value) <= floor, Pack{}, abs(value) - floor); }
+inline Value beyond(Value value, Value floor) {
+    return select(abs(value) <= floor, Value{}, abs(value) - floor);
+}
 
 // rest/scale; zero where there is no rest, whatever the scale.
-inline Pack over(Pack rest, Pack scale) {
-    return select(rest == 0.0, Pack{}, rest / max(scale, splat(2.3e-308)));
+inline Value over(Value rest, Value scale) {
+    return select(rest == 0.0, Value{}, rest / max(scale, splat(2.3e-308)));
 }
 
 // The largest entries of the data and of x.
 struct Sizes {
-    Pack P, A, q, b, x;
+    Value P, A, q, b, x;
 
     Sizes(const Shape &S, const Workspace &w)
         : P(infinity_norm(w.P, S.nnz_P)), A(infinity_norm(w.A, S.nnz_A)), q(infinity_norm(w.q, S.n)),
@@ -48,57 +50,53 @@ struct Sizes {
 };
 
 // |A||x| + |s| + |b| into `rows` (m) and |P||x| + |A|'|y| + |q| into `columns` (n), at w.Px = P x.
-inline void add_up_terms(const Shape &S, const Workspace &w, const Sizes &of, Pack *rows, Pack *columns) {
-    for (int i = 0; i < S.n; i++)
-        columns[i] = abs(w.q[i]);
-    for (int e = 0; e < S.nnz_P; e++) {
-        const int row = S.P_row[e], column = S.P_column[e];
-        columns[row] += abs(w.P[e] * w.x[column]);
-        if (row != column)
-            columns[column] += abs(w.P[e] * w.x[row]);
-    }
+CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &of, Pack *rows,
+                               Pack *columns) {
+    fill(columns, S.n, [&](int i) { return abs(w.q[i]); });
+    add_over_P(S, columns, [&](int e, int j) { return abs(w.P[e] * w.x[j]); });
     for (int j = 0; j < S.m; j++) {
-        Pack sum = abs(w.s[j]) + abs(w.b[j]);
-        const Pack y = abs(w.y[j]);
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
-            sum += abs(w.A[e] * w.x[S.A_column[e]]);
-            columns[S.A_column[e]] += abs(w.A[e]) * y;
-        }
-        rows[j] = sum;
+        const Value y = abs(w.y[j]);
+        rows[j] = fold(
+            S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
+            [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); }, Sum());
+        change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
     }
     const Mask both = (of.q > 0.0) & (of.P > 0.0);
-    const Pack natural_x = select(both, min(of.b, of.q / max(of.P, splat(2.3e-308))), of.b);
-    const Pack unit = FLOOR * of.P * max(natural_x, of.x);
-    const Pack unit_row = FLOOR * of.A * max(select(both, natural_x, Pack{}), of.x);
-    const Pack row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of.A * of.x));
-    const Pack column = max(unit, UNSAID * infinity_norm(columns, S.n));
-    for (int j = 0; j < S.m; j++)
-        rows[j] = select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]);
-    for (int i = 0; i < S.n; i++)
-        columns[i] = select(w.q[i] == 0.0, max(columns[i], select(w.Px[i] == 0.0, column, unit)), columns[i]);
+    const Value natural_x = select(both, min(of.b, of.q / max(of.P, splat(2.3e-308))), of.b);
+    const Value unit = FLOOR * of.P * max(natural_x, of.x);
+    const Value unit_row = FLOOR * of.A * max(select(both, natural_x, Value{}), of.x);
+    const Value row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of.A * of.x));
+    const Value column = max(unit, UNSAID * infinity_norm(columns, S.n));
+    fill(rows, S.m,
+         [&](int j) { return select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]); });
+    fill(columns, S.n, [&](int i) {
+        return select(w.q[i] == 0.0, max(columns[i], select(w.Px[i] == 0.0, column, unit)), columns[i]);
+    });
 }
 
 // The number that is held against the tolerance `eps`, at what `residual` and `measure` found. Uses w.du,
 // w.dx.
-inline Pack tested(const Shape &S, Workspace &w, const Measured &m, Pack size, double eps) {
+CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value size, double eps) {
     Pack *rows = w.du, *columns = w.dx;
     const Sizes of(S, w);
     add_up_terms(S, w, of, rows, columns);
-    const Pack y = infinity_norm(w.y, S.m), known = max(of.q, of.P * of.b);
-    const Pack natural = select(known > 0.0, known, select(of.b > 0.0, of.b, splat(1)));
-    const Pack primal = infinity_norm(rows, S.m), u = infinity_norm(w.u, S.m);
+    const Value y = infinity_norm(w.y, S.m), known = max(of.q, of.P * of.b);
+    const Value natural = select(known > 0.0, known, select(of.b > 0.0, of.b, splat(1)));
+    const Value primal = infinity_norm(rows, S.m), u = infinity_norm(w.u, S.m);
     const double room = eps < NEAR_ROUNDING ? eps / NEAR_ROUNDING : 1;
-    Pack noise{};
+    Value noise{};
     for (int j = 0; j < S.m; j++)
         noise = max(noise, NOISE * w.R[j] * abs(w.u[j]));
-    const Pack dual = max(natural, infinity_norm(columns, S.n)), little = room * min(noise, LITTLE * natural);
-    const Pack primal_floor = room * (FLOOR * primal + STATE_FLOOR * u);
-    const Pack dual_floor = room * FLOOR * dual + little;
-    const Pack gap_floor = room * GAP_FLOOR * (y * primal + of.x * dual) + little * (primal + of.x);
-    Pack largest_primal{}, largest_dual{}, most{};
+    const Value dual = max(natural, infinity_norm(columns, S.n)),
+                little = room * min(noise, LITTLE * natural);
+    const Value primal_floor = room * (FLOOR * primal + STATE_FLOOR * u);
+    const Value dual_floor = room * FLOOR * dual + little;
+    const Value gap_floor = room * GAP_FLOOR * (y * primal + of.x * dual) + little * (primal + of.x);
+    Value largest_primal{}, largest_dual{}, most{};
     for (int i = 0; i < S.n; i++) { // 2
         largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
-        const Pack rest = beyond(w.dual[i], min(dual_floor, EXCUSED * columns[i]));
+        const Value rest = beyond(w.dual[i], min(dual_floor, EXCUSED * columns[i]));
         most = largest(most, BY_ROW * over(rest, columns[i]));
     }
     for (int j = 0; j < S.m; j++)
@@ -107,11 +105,11 @@ inline Pack tested(const Shape &S, Workspace &w, const Measured &m, Pack size, d
         most =
             largest(most, BY_ROW * over(beyond(w.primal[j], min(primal_floor, EXCUSED * rows[j])), rows[j]));
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
-        const Pack left = infinity_norm(w.primal + at, S.rows_of(cone));
+        const Value left = infinity_norm(w.primal + at, S.rows_of(cone));
         most = largest(most,
                        BY_ROW * over(beyond(left, primal_floor), infinity_norm(rows + at, S.rows_of(cone))));
     }
-    const Pack objective = size * size * natural * max(of.b, of.x);
+    const Value objective = size * size * natural * max(of.b, of.x);
     most = largest(most, over(largest_primal, m.primal_terms)); // 1
     most = largest(most, over(largest_dual, max(m.dual_terms, size * natural)));
     return largest(most, over(beyond(m.gap, size * size * gap_floor), m.gap_terms + objective));

@@ -7,14 +7,14 @@ namespace cvxfold {
 
 // e^x for |x| <= 708; smaller and larger x count as the ends. NaN stays.
 // x = k log 2 + r with |r| <= log(2)/2, and a Taylor polynomial of degree 13 in r.
-inline Pack exp(Pack x) {
+inline Value exp(Value x) {
     const double high = 6.93147180369123816490e-01, low = 1.90821492927058770002e-10;
     const double rounder = 6755399441055744.0; // 1.5 * 2^52: adding it rounds to an integer in the last bits
     x = select(x > splat(708), splat(708), select(x < splat(-708), splat(-708), x));
-    Pack shifted = x * 1.4426950408889634074 + rounder;
+    Value shifted = x * 1.4426950408889634074 + rounder;
     Mask k = (Mask)shifted - (Mask)splat(rounder);
-    Pack whole = shifted - rounder;
-    Pack r = (x - whole * high) - whole * low;
+    Value whole = shifted - rounder;
+    Value r = (x - whole * high) - whole * low;
     const double terms[] = {2.08767569878681e-09,
                             2.505210838544172e-08,
                             2.755731922398589e-07,
@@ -28,40 +28,40 @@ inline Pack exp(Pack x) {
                             0.5,
                             1.0,
                             1.0};
-    Pack p = splat(1.6059043836821613e-10);
+    Value p = splat(1.6059043836821613e-10);
     for (double term : terms)
         p = p * r + term;
-    Pack power = (Pack)((k + 1023) << 52);
+    Value power = (Value)((k + 1023) << 52);
     return select(x == x, p * power, x);
 }
 
 // log x for positive, normal x.
 // x = 2^k m with m near 1, and log m = 2 atanh(f), f = (m - 1)/(m + 1).
-inline Pack log(Pack x) {
+inline Value log(Value x) {
     const double high = 6.93147180369123816490e-01, low = 1.90821492927058770002e-10;
     Mask bits = (Mask)x;
     Mask exponent = (bits >> 52) - 1023;
-    Pack m = (Pack)((bits & 0x000fffffffffffffLL) | 0x3ff0000000000000LL);
+    Value m = (Value)((bits & 0x000fffffffffffffLL) | 0x3ff0000000000000LL);
     Mask big = m > splat(1.4142135623730951);
     m = select(big, 0.5 * m, m);
     exponent = exponent - big; // a mask is -1
-    Pack k = __builtin_convertvector(exponent, Pack);
-    Pack f = (m - 1.0) / (m + 1.0), square = f * f;
-    Pack series = splat(1.0 / 23);
+    Value k = numbers_of(exponent);
+    Value f = (m - 1.0) / (m + 1.0), square = f * f;
+    Value series = splat(1.0 / 23);
     for (int odd = 21; odd >= 3; odd -= 2)
         series = series * square + 1.0 / odd;
     return k * high + (2.0 * f + (2.0 * f * (square * series) + k * low));
 }
 
 // log(e^a + e^b); a or b may be -infinity.
-inline Pack log_of_sum(Pack a, Pack b) {
-    Pack top = max(a, b), gap = min(a, b) - top; // NaN where both are -infinity, which does not occur
+inline Value log_of_sum(Value a, Value b) {
+    Value top = max(a, b), gap = min(a, b) - top; // NaN where both are -infinity, which does not occur
     return top + log(1.0 + exp(gap));
 }
 
-inline Pack log_or_minus_infinity(Pack x) {
+inline Value log_or_minus_infinity(Value x) {
     Mask positive = x > splat(2.3e-308);
-    return select(positive, log(select(positive, x, splat(1))), splat(-__builtin_inf()));
+    return select(positive, log(select(positive, x, splat(1))), splat(-infinite()));
 }
 
 } // namespace cvxfold

@@ -12,9 +12,9 @@ const double OLD = 16; // passes that D and E serve before they are made anew
 const double LARGEST_SCALE = 1e4;
 
 // 1/sqrt(norm) for a squared norm, kept so that `scale` stays within its limits.
-inline Pack toward_one(Pack squared_norm, Pack scale) {
-    Pack step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
-    Pack next = min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
+inline Value toward_one(Value squared_norm, Value scale) {
+    Value step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
+    Value next = min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
     return next / scale;
 }
 
@@ -23,7 +23,7 @@ inline void mean_over_cones(const Shape &S, Pack *squares) {
     int at = S.separable();
     for (int c = 0; at < S.m; c++) {
         const int size = S.rows_of(c);
-        Pack mean{};
+        Value mean{};
         for (int i = 0; i < size; i++)
             mean += squares[at + i];
         mean /= splat(size);
@@ -35,68 +35,52 @@ inline void mean_over_cones(const Shape &S, Pack *squares) {
 
 // P <- D P D and A <- E A D.
 inline void scale_matrices(const Shape &S, Workspace &w, const Pack *D, const Pack *E) {
-    for (int e = 0; e < S.nnz_P; e++)
-        w.P[e] *= D[S.P_row[e]] * D[S.P_column[e]];
-    for (int j = 0; j < S.m; j++)
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
-            w.A[e] *= E[j] * D[S.A_column[e]];
+    fill(w.P, S.nnz_P, [&](int e) { return w.P[e] * (D[S.P_row[e]] * D[S.P_column[e]]); });
+    for (int j = 0; j < S.m; j++) {
+        const int first = S.A_start[j];
+        const Value scale = E[j];
+        fill(w.A + first, S.A_start[j + 1] - first,
+             [&](int e) { return w.A[first + e] * (scale * D[S.A_column[first + e]]); });
+    }
 }
 
 // P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` are left with the D and E
 // that are there, those of similar data. (More sweeps from there, time and again, would lead to extremes.)
-inline void equilibrate(const Shape &S, Workspace &w, Mask known) {
+CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
-    for (int i = 0; i < S.n; i++)
-        w.columns[i] = select(known, w.columns[i], splat(1));
-    for (int j = 0; j < S.m; j++)
-        w.rows[j] = select(known, w.rows[j], splat(1));
+    fill(w.columns, S.n, [&](int i) { return select(known, w.columns[i], splat(1)); });
+    fill(w.rows, S.m, [&](int j) { return select(known, w.rows[j], splat(1)); });
     if (any(known))
         scale_matrices(S, w, w.columns, w.rows);
     const Mask open = ~known;
     for (int sweep = 0; sweep < SWEEPS && any(open); sweep++) {
-        for (int i = 0; i < S.n; i++)
-            by_column[i] = Pack{};
-        for (int e = 0; e < S.nnz_P; e++) {
-            Pack square = w.P[e] * w.P[e];
-            by_column[S.P_row[e]] += square;
-            if (S.P_row[e] != S.P_column[e])
-                by_column[S.P_column[e]] += square;
-        }
+        clear(by_column, S.n);
+        add_over_P(S, by_column, [&](int e, int) { return w.P[e] * w.P[e]; });
         for (int j = 0; j < S.m; j++) {
-            Pack sum{};
-            for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++) {
-                Pack square = w.A[e] * w.A[e];
-                sum += square;
-                by_column[S.A_column[e]] += square;
-            }
-            by_row[j] = sum;
+            const int first = S.A_start[j], end = S.A_start[j + 1];
+            by_row[j] = sum_of(first, end, [&](int e) { return w.A[e] * w.A[e]; });
+            change_at(by_column, S.A_column, first, end,
+                      [&](int e, Value sum) { return sum + w.A[e] * w.A[e]; });
         }
         mean_over_cones(S, by_row);
-        for (int i = 0; i < S.n; i++) {
-            by_column[i] = select(open, toward_one(by_column[i], w.columns[i]), splat(1));
-            w.columns[i] *= by_column[i];
-        }
-        for (int j = 0; j < S.m; j++) {
-            by_row[j] = select(open, toward_one(by_row[j], w.rows[j]), splat(1));
-            w.rows[j] *= by_row[j];
-        }
+        fill(by_column, S.n,
+             [&](int i) { return select(open, toward_one(by_column[i], w.columns[i]), splat(1)); });
+        fill(w.columns, S.n, [&](int i) { return w.columns[i] * by_column[i]; });
+        fill(by_row, S.m, [&](int j) { return select(open, toward_one(by_row[j], w.rows[j]), splat(1)); });
+        fill(w.rows, S.m, [&](int j) { return w.rows[j] * by_row[j]; });
         scale_matrices(S, w, by_column, by_row);
     }
 }
 
 // q <- D q/size, b <- E b/size; returns size, the largest entry of D q and E b, 1 where both are zero.
-inline Pack scale_vectors(const Shape &S, Workspace &w) {
-    for (int i = 0; i < S.n; i++)
-        w.q[i] *= w.columns[i];
-    for (int j = 0; j < S.m; j++)
-        w.b[j] *= w.rows[j];
-    Pack size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
+inline Value scale_vectors(const Shape &S, Workspace &w) {
+    fill(w.q, S.n, [&](int i) { return w.q[i] * w.columns[i]; });
+    fill(w.b, S.m, [&](int j) { return w.b[j] * w.rows[j]; });
+    Value size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
     size = select(size == 0.0, splat(1), size);
-    Pack inverse = 1.0 / size;
-    for (int i = 0; i < S.n; i++)
-        w.q[i] *= inverse;
-    for (int j = 0; j < S.m; j++)
-        w.b[j] *= inverse;
+    Value inverse = 1.0 / size;
+    fill(w.q, S.n, [&](int i) { return w.q[i] * inverse; });
+    fill(w.b, S.m, [&](int j) { return w.b[j] * inverse; });
     return size;
 }
 

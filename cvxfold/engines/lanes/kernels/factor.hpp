@@ -2,7 +2,7 @@
 // (Vanderbei, "Symmetric quasidefinite matrices", 1995), and solutions with it.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 #include "shape.hpp"
 
 #if defined(__clang__)
@@ -14,6 +14,20 @@
 #endif
 
 namespace cvxfold {
+
+const int HALF_AHEAD = AHEAD > 1 ? AHEAD / 2 : 1; // rows of a panel, of which several columns are read
+
+// Whether numbers are so far away that some are read before any is written.
+template <typename Number> constexpr bool FAR = AHEAD > 1 && sizeof(Number) == sizeof(Pack);
+
+template <typename Number> struct AloneOf {
+    typedef Number type;
+};
+template <> struct AloneOf<Pack> {
+    typedef Value type;
+};
+// A number by itself, out of memory.
+template <typename Number> using Alone = typename AloneOf<Number>::type;
 
 template <typename Number> struct FactorOf {
     Number *L, *D, *inverse_D;
@@ -41,13 +55,38 @@ inline void each_row(const Shape &S, int first, int from, int length, Change cha
     }
 }
 
+// The rows of a panel from `from` on, some of them read before any is written.
+template <int RUN, int COUNT, typename Number>
+inline void update_rows(const int32_t *rows, int from, int length, const Number *const *column,
+                        const Alone<Number> (*factor)[COUNT], Number *const *to) {
+    in_runs(from, length, [&](int first, auto run) {
+        constexpr int SOME = run.value < HALF_AHEAD ? run.value : HALF_AHEAD;
+        for (int part = first; part < first + run.value * GROUP; part += SOME * GROUP) {
+            Value sum[SOME][COUNT], entry[SOME][RUN];
+            for (int i = 0; i < SOME; i++) {
+                for (int k = 0; k < RUN; k++)
+                    entry[i][k] = column[k][part + i * GROUP];
+                for (int c = 0; c < COUNT; c++)
+                    sum[i][c] = to[c][rows[part + i * GROUP]];
+            }
+            for (int i = 0; i < SOME; i++)
+                for (int c = 0; c < COUNT; c++) {
+                    for (int k = 0; k < RUN; k++)
+                        sum[i][c] -= entry[i][k] * factor[k][c];
+                    to[c][rows[part + i * GROUP]] = sum[i][c];
+                }
+        }
+    });
+    together();
+}
+
 // What some earlier columns of one pattern do to a panel: RUN columns, COUNT of the panel's columns. Each
 // entry of L is loaded once for COUNT targets, each target once for RUN columns.
 template <int RUN, int COUNT, typename Number>
 inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<Number> &f,
-                         Number *__restrict target) {
+                         Number *CVXFOLD_RESTRICT target) {
     const Number *column[RUN];
-    Number factor[RUN][COUNT];
+    Alone<Number> factor[RUN][COUNT];
     Number *to[COUNT];
     const int32_t *rows = S.L_row + u.entry[0];
     const int length = S.L_start[u.column + 1] - u.entry[0];
@@ -58,19 +97,25 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
     }
     for (int c = 0; c < COUNT; c++)
         to[c] = target + static_cast<size_t>(u.target[c]) * S.N;
-    for (int i = 0; i < COUNT; i++) // the panel's own rows: a triangle
-        for (int c = 0; c <= i; c++) {
-            Number sum = to[c][rows[i]];
-            for (int k = 0; k < RUN; k++)
-                sum -= column[k][i] * factor[k][c];
-            to[c][rows[i]] = sum;
-        }
+    one_by_one([&] {
+        for (int i = 0; i < COUNT; i++) // the panel's own rows: a triangle
+            for (int c = 0; c <= i; c++) {
+                Alone<Number> sum = to[c][rows[i]];
+                for (int k = 0; k < RUN; k++)
+                    sum -= column[k][i] * factor[k][c];
+                to[c][rows[i]] = sum;
+            }
+    });
+    if constexpr (FAR<Number>) {
+        update_rows<RUN, COUNT>(rows, COUNT, length, column, factor, to);
+        return;
+    }
     each_row<Number>(S, u.entry[0], COUNT, length, [&](int i, int row) {
-        Number entry[RUN];
+        Alone<Number> entry[RUN];
         for (int k = 0; k < RUN; k++)
             entry[k] = column[k][i];
         for (int c = 0; c < COUNT; c++) {
-            Number sum = to[c][row];
+            Alone<Number> sum = to[c][row];
             for (int k = 0; k < RUN; k++)
                 sum -= entry[k] * factor[k][c];
             to[c][row] = sum;
@@ -80,7 +125,7 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
 
 template <int RUN, typename Number>
 inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<Number> &f,
-                         Number *__restrict target) {
+                         Number *CVXFOLD_RESTRICT target) {
     switch (u.count) {
     case 1:
         return update_panel<RUN, 1>(S, u, f, target);
@@ -93,20 +138,31 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
     }
 }
 
+// to[index[p]] = from[p] for `first` <= p < `end`.
+template <typename Number>
+inline void copy_to(Number *CVXFOLD_RESTRICT to, const int32_t *index, int first, int end,
+                    const Number *CVXFOLD_RESTRICT from) {
+    if constexpr (FAR<Number>)
+        change_at(to, index, first, end, [&](int p, Value) { return from[p]; });
+    else
+        for (int p = first; p < end; p++)
+            to[index[p]] = from[p];
+}
+
 // Panel by panel from the left; a panel is up to four neighbouring columns of one pattern.
 //
 // 1. K's columns. 2. What earlier columns do to them. 3. What the panel's columns do to each other, and L.
 //
 // Args: K: (nnz_K). target: (PANEL N), zero before and after.
 template <typename Number>
-inline void factorize_panels(const Shape &S, const Number *__restrict K, FactorOf<Number> f,
-                             Number *__restrict target) {
+CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRICT K, FactorOf<Number> f,
+                                   Number *CVXFOLD_RESTRICT target) {
     for (int panel = 0; panel < S.panels; panel++) {
         const Panel &P = S.panel[panel];
         const int end = P.first + P.count;
         for (int j = P.first; j < end; j++) // 1
-            for (int p = S.K_start[j]; p < S.K_start[j + 1]; p++)
-                target[static_cast<size_t>(j - P.first) * S.N + S.K_row[p]] = K[p];
+            copy_to(target + static_cast<size_t>(j - P.first) * S.N, S.K_row, S.K_start[j], S.K_start[j + 1],
+                    K);
         for (int u = P.begin; u < P.end; u++) { // 2
             const Panel::Update &update = S.update[u];
             if (update.run == 4)
@@ -119,20 +175,30 @@ inline void factorize_panels(const Shape &S, const Number *__restrict K, FactorO
         for (int j = P.first; j < end; j++) { // 3
             Number *own = target + static_cast<size_t>(j - P.first) * S.N;
             const int first = S.L_start[j], length = S.L_start[j + 1] - first;
-            const Number pivot = own[j], inverse = 1.0 / pivot;
+            const Alone<Number> pivot = own[j], inverse = 1.0 / pivot;
             Number *L = f.L + first;
+            together();
             f.D[j] = pivot;
             f.inverse_D[j] = inverse;
             own[j] = Number{};
-            each_row<Number>(S, first, 0, length, [&](int i, int row) {
-                L[i] = own[row] * inverse;
-                own[row] = Number{};
-            });
+            if constexpr (FAR<Number>) {
+                fill(L, length, [&](int i) { return own[S.L_row[first + i]] * inverse; });
+                change_at(own, S.L_row, first, first + length, [](int, Value) { return Value{}; });
+            } else {
+                each_row<Number>(S, first, 0, length, [&](int i, int row) {
+                    L[i] = own[row] * inverse;
+                    own[row] = Number{};
+                });
+            }
             for (int c = j + 1; c < end; c++) { // row c is entry c - j - 1 of this column
                 Number *other = target + static_cast<size_t>(c - P.first) * S.N;
-                const Number factor = L[c - j - 1] * pivot;
-                each_row<Number>(S, first, c - j - 1, length,
-                                 [&](int i, int row) { other[row] -= L[i] * factor; });
+                const Alone<Number> factor = L[c - j - 1] * pivot;
+                if constexpr (FAR<Number>)
+                    change_at(other, S.L_row + first, c - j - 1, length,
+                              [&](int i, Value old) { return old - L[i] * factor; });
+                else
+                    each_row<Number>(S, first, c - j - 1, length,
+                                     [&](int i, int row) { other[row] -= L[i] * factor; });
             }
         }
     }
@@ -141,11 +207,12 @@ inline void factorize_panels(const Shape &S, const Number *__restrict K, FactorO
 // Doubles that `factorize_apart` needs.
 inline size_t apart_size(const Shape &S) {
     const size_t N = S.N;
-    return S.apart ? S.nnz_K + S.nnz_L + (2 + PANEL) * N : 0;
+    return W > 1 && S.apart ? S.nnz_K + S.nnz_L + (2 + PANEL) * N : 0;
 }
 
 // Lane by lane, with the same bits. scratch: doubles (apart_size), zero at its end before and after.
-inline void factorize_apart(const Shape &S, const Pack *__restrict K, Factor f, double *__restrict scratch) {
+inline void factorize_apart(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Factor f,
+                            double *CVXFOLD_RESTRICT scratch) {
     double *own_K = scratch, *L = own_K + S.nnz_K, *D = L + S.nnz_L, *inverse_D = D + S.N;
     for (int lane = 0; lane < W; lane++) {
         bool same = lane > 0; // as the lane before: a pack that is not full holds its last instance again
@@ -166,37 +233,52 @@ inline void factorize_apart(const Shape &S, const Pack *__restrict K, Factor f, 
 }
 
 // Args: K: (nnz_K). target: (PANEL N), zero before and after, and behind it what `factorize_apart` needs.
-inline void factorize(const Shape &S, const Pack *__restrict K, Factor f, Pack *__restrict target) {
-    if (S.apart)
+inline void factorize(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Factor f,
+                      Pack *CVXFOLD_RESTRICT target) {
+    if (W > 1 && S.apart)
         factorize_apart(S, K, f, reinterpret_cast<double *>(target + static_cast<size_t>(PANEL) * S.N));
     else
         factorize_panels<Pack>(S, K, f, target);
 }
 
 // C right-hand sides at once, in place, in the elimination order: right[i * C + c].
-template <int C> inline void solve(const Shape &S, Factor f, Pack *__restrict right) {
-    const Pack *__restrict L = f.L;
+template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD_RESTRICT right) {
+    const Pack *CVXFOLD_RESTRICT L = f.L;
+    const int32_t *CVXFOLD_RESTRICT rows = S.L_row, *CVXFOLD_RESTRICT starts = S.L_start;
+    together();
     for (int j = 0; j < S.N; j++) {
-        Pack known[C];
+        Value known[C];
         for (int c = 0; c < C; c++)
             known[c] = right[j * C + c];
-        for (int p = S.L_start[j]; p < S.L_start[j + 1]; p++) {
-            Pack *to = right + S.L_row[p] * C;
-            for (int c = 0; c < C; c++)
-                to[c] -= L[p] * known[c];
-        }
+        in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
+            Value next[run.value][C];
+            for (int k = 0; k < run.value; k++)
+                for (int c = 0; c < C; c++)
+                    next[k][c] = right[rows[first + k * GROUP] * C + c] - L[first + k * GROUP] * known[c];
+            for (int k = 0; k < run.value; k++)
+                for (int c = 0; c < C; c++)
+                    right[rows[first + k * GROUP] * C + c] = next[k][c];
+        });
+        together();
     }
     for (int j = S.N - 1; j >= 0; j--) {
-        Pack sum[C];
+        Value sum[C];
         for (int c = 0; c < C; c++)
-            sum[c] = right[j * C + c] * f.inverse_D[j];
-        for (int p = S.L_start[j]; p < S.L_start[j + 1]; p++) {
-            const Pack *from = right + S.L_row[p] * C;
-            for (int c = 0; c < C; c++)
-                sum[c] -= L[p] * from[c];
-        }
+            sum[c] = number_in_group() == 0 ? right[j * C + c] * f.inverse_D[j] : Value{};
+        in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
+            Value entry[run.value], from[run.value][C];
+            for (int k = 0; k < run.value; k++) {
+                entry[k] = L[first + k * GROUP];
+                for (int c = 0; c < C; c++)
+                    from[k][c] = right[rows[first + k * GROUP] * C + c];
+            }
+            for (int k = 0; k < run.value; k++)
+                for (int c = 0; c < C; c++)
+                    sum[c] -= entry[k] * from[k][c];
+        });
         for (int c = 0; c < C; c++)
-            right[j * C + c] = sum[c];
+            right[j * C + c] = joined(sum[c], Sum());
+        together();
     }
 }
 

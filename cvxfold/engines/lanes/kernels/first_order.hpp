@@ -37,50 +37,49 @@ class Anderson {
     void drop(Mask mask) {
         for (int k = 0; k < MEMORY; k++)
             for (int j = 0; j < m_; j++) {
-                DF_[k][j] = select(mask, Pack{}, DF_[k][j]);
-                DG_[k][j] = select(mask, Pack{}, DG_[k][j]);
+                DF_[k][j] = select(mask, Value{}, DF_[k][j]);
+                DG_[k][j] = select(mask, Value{}, DG_[k][j]);
             }
         for (auto &row : gram_)
-            for (Pack &entry : row)
-                entry = select(mask, Pack{}, entry);
-        held_ = select(mask, Pack{}, held_);
+            for (Value &entry : row)
+                entry = select(mask, Value{}, entry);
+        held_ = select(mask, Value{}, held_);
         last_ = select(mask, splat(1e300), last_);
     }
 
     // From `before` and u = F(before) to the next u, for the lanes of `mask`; the others keep theirs.
     void advance(const Pack *before, Pack *u, Mask mask) {
-        Pack squares{};
+        Value squares{};
         for (int j = 0; j < m_; j++) // 1
             squares += (u[j] - before[j]) * (u[j] - before[j]);
-        const Pack norm = sqrt(squares);
+        const Value norm = sqrt(squares);
         const Mask back = mask & (norm > last_), on = mask & ~back; // 3
         if (any(back)) {
-            for (int j = 0; j < m_; j++)
-                u[j] = select(back, g_[j], u[j]);
+            fill(u, m_, [&](int j) { return select(back, g_[j], u[j]); });
             drop(back);
         }
         last_ = select(back, splat(1e300), norm);
         const int newest = at_++ % MEMORY;
         const Mask has = held_ > 0.0;
         for (int j = 0; j < m_; j++) {
-            const Pack f = u[j] - before[j];
-            DF_[newest][j] = select(has, f - f_[j], Pack{});
-            DG_[newest][j] = select(has, u[j] - g_[j], Pack{});
+            const Value f = u[j] - before[j];
+            DF_[newest][j] = select(has, f - f_[j], Value{});
+            DG_[newest][j] = select(has, u[j] - g_[j], Value{});
             f_[j] = select(on, f, f_[j]);
             g_[j] = select(on, u[j], g_[j]);
         }
-        held_ += select(on, splat(1), Pack{});
-        Pack right[MEMORY], trace{};
+        held_ += select(on, splat(1), Value{});
+        Value right[MEMORY], trace{};
         for (int k = 0; k < MEMORY; k++) {
             gram_[newest][k] = gram_[k][newest] = product(DF_[newest], DF_[k]);
             right[k] = product(DF_[k], f_);
         }
         for (int k = 0; k < MEMORY; k++)
             trace += gram_[k][k];
-        Pack gamma[MEMORY];
+        Value gamma[MEMORY];
         least_squares(RIDGE * trace + splat(1e-300), right, gamma);
         for (int j = 0; j < m_; j++) { // 2
-            Pack next = u[j];
+            Value next = u[j];
             for (int k = 0; k < MEMORY; k++)
                 next -= gamma[k] * DG_[k][j];
             u[j] = select(on, next, u[j]);
@@ -88,19 +87,19 @@ class Anderson {
     }
 
   private:
-    Pack product(const Pack *a, const Pack *b) const {
-        Pack sum{};
+    Value product(const Pack *a, const Pack *b) const {
+        Value sum{};
         for (int j = 0; j < m_; j++)
             sum += a[j] * b[j];
         return sum;
     }
 
     // (gram + ridge I) gamma = right, by Cholesky's factor.
-    void least_squares(Pack ridge, Pack *right, Pack *gamma) const {
-        Pack L[MEMORY][MEMORY];
+    void least_squares(Value ridge, Value *right, Value *gamma) const {
+        Value L[MEMORY][MEMORY];
         for (int j = 0; j < MEMORY; j++)
             for (int i = j; i < MEMORY; i++) {
-                Pack sum = gram_[i][j] + (i == j ? ridge : Pack{});
+                Value sum = gram_[i][j] + (i == j ? ridge : Value{});
                 for (int k = 0; k < j; k++)
                     sum -= L[i][k] * L[j][k];
                 L[i][j] = i == j ? sqrt(max(sum, ridge)) : sum / L[j][j];
@@ -120,15 +119,15 @@ class Anderson {
 
     int m_, at_ = 0;
     Pack *f_, *g_, *DF_[MEMORY], *DG_[MEMORY];
-    Pack last_, held_, gram_[MEMORY][MEMORY];
+    Value last_, held_, gram_[MEMORY][MEMORY];
 };
 
 // Up to `checks` stretches of iterations for the lanes of `mask`; returns those that reach the tolerances.
 // The penalty moves only where the factor is the pack's own.
 template <typename IsSolved, typename Certify, typename TimeLeft>
-inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                        Mask warm, int checks, bool own_factor, IsSolved is_solved, Certify certify,
-                        TimeLeft time_left) {
+CVXFOLD_LONG Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
+                              Mask warm, int checks, bool own_factor, IsSolved is_solved, Certify certify,
+                              TimeLeft time_left) {
     Anderson anderson(S, w);
     Mask done = none();
     if (any(warm)) {
@@ -143,23 +142,20 @@ inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progres
         Mask at_work = mask & ~done;
         const bool plain = !O.accelerated || (check > PLAIN_AFTER && check % 2 == 0);
         for (int step = 0; step < stretch && time_left(); step++) {
-            for (int j = 0; j < S.m; j++)
-                w.du[j] = w.u[j];
-            for (int i = 0; i < S.n; i++)
-                w.x_kept[i] = w.x[i];
+            fill(w.du, S.m, [&](int j) { return w.u[j]; });
+            fill(w.x_kept, S.n, [&](int i) { return w.x[i]; });
             iterate(S, w, w.splitting, O.relaxation, at_work, 1, time_left);
             if (!plain && step + 1 < stretch)
                 anderson.advance(w.du, w.u, at_work);
         }
         total += stretch;
-        progress.iterations += select(at_work, splat(stretch), Pack{});
+        progress.iterations += select(at_work, splat(stretch), Value{});
         for (int j = 0; j < S.m; j++) {
             w.u_kept[j] = w.du[j];
             w.lambda[j] = w.u[j];
         }
         iterate(S, w, w.splitting, O.relaxation, at_work, 1, [] { return true; }); // for x(u)
-        for (int j = 0; j < S.m; j++)
-            w.u[j] = w.lambda[j];
+        fill(w.u, S.m, [&](int j) { return w.lambda[j]; });
         residual(S, w, progress.rho); // 4
         const Mask reached = at_work & is_solved();
         done |= reached;
@@ -171,7 +167,7 @@ inline Mask first_order(const Shape &S, const Settings &O, Workspace &w, Progres
             const Mask moved = rebalance(S, w, at_work, progress.rho);
             if (any(moved)) {
                 factor_splitting(S, w, w.splitting);
-                progress.factorizations += select(moved, splat(1), Pack{});
+                progress.factorizations += select(moved, splat(1), Value{});
                 anderson.drop(moved);
             }
         }

@@ -27,21 +27,21 @@ const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishe
 
 // What is known of the instances of a pack when it is done.
 struct Ended {
-    Pack status, certificate;
+    Value status, certificate;
     Residual residual;
     Measured measured;
-    Pack tested; // against the tolerance
+    Value tested; // against the tolerance
 };
 
 inline double tolerance(const Settings &O) { return O.eps_abs > O.eps_rel ? O.eps_abs : O.eps_rel; }
 
 // What is held against the tolerance, at what `residual` and `measure` found: in SCS's definitions where
 // nothing is to be refined.
-inline Pack number_tested(const Shape &S, const Settings &O, Workspace &w, const Measured &m, Pack size) {
+inline Value number_tested(const Shape &S, const Settings &O, Workspace &w, const Measured &m, Value size) {
     const double eps = tolerance(O);
     if (O.refine)
         return tested(S, w, m, size, eps);
-    Pack most = eps * m.primal / (O.eps_abs + O.eps_rel * m.primal_terms);
+    Value most = eps * m.primal / (O.eps_abs + O.eps_rel * m.primal_terms);
     most = largest(most, eps * m.dual / (O.eps_abs + O.eps_rel * m.dual_terms));
     return largest(most, eps * m.gap / (O.eps_abs + O.eps_rel * m.gap_terms));
 }
@@ -51,24 +51,22 @@ inline Mask is_solved(const Shape &S, const Settings &O, Workspace &w, const Pro
     return number_tested(S, O, w, measure(S, w, progress.size), progress.size) <= tolerance(O);
 }
 
-inline Progress at_first(Pack rho, Pack size) {
-    return {rho, size, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}, Pack{}};
+inline Progress at_first(Value rho, Value size) {
+    return {rho, size, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}};
 }
 
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
 template <typename TimeLeft>
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
                        Mask warm, bool splitting_is_factored, TimeLeft time_left) {
-    for (int i = 0; i < S.n; i++)
-        w.x[i] = select(warm, w.x[i], Pack{});
-    for (int j = 0; j < S.m; j++)
-        w.u[j] = select(warm, w.u[j], Pack{});
+    fill(w.x, S.n, [&](int i) { return select(warm, w.x[i], Value{}); });
+    fill(w.u, S.m, [&](int j) { return select(warm, w.u[j], Value{}); });
     reset(S, w.roots);
     const Mask cold = mask & ~warm, iterated = O.refine ? cold : mask;
     if (any(iterated) && time_left()) {
         if (!splitting_is_factored) {
             factor_splitting(S, w, w.splitting);
-            progress.factorizations += select(iterated, splat(1), Pack{});
+            progress.factorizations += select(iterated, splat(1), Value{});
         }
         if (!O.refine)
             return first_order(
@@ -76,7 +74,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
                 [&] { return is_solved(S, O, w, progress); }, [](Mask) { return none(); }, time_left);
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
         const int made = iterate(S, w, w.splitting, O.relaxation, cold, count, time_left);
-        progress.iterations += select(cold, splat(made), Pack{});
+        progress.iterations += select(cold, splat(made), Value{});
     }
     return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left);
 }
@@ -84,14 +82,11 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
 // Tests the last step of F from (x_kept, u_kept) as a certificate.
 inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask mask, Ended &ended) {
     decompose(S, w, w.u_kept);
-    for (int j = 0; j < S.m; j++)
-        w.du[j] = w.y[j];
+    fill(w.du, S.m, [&](int j) { return w.y[j]; });
     decompose(S, w, w.u);
-    for (int j = 0; j < S.m; j++)
-        w.du[j] = w.y[j] - w.du[j];
-    for (int i = 0; i < S.n; i++)
-        w.dx[i] = w.x[i] - w.x_kept[i];
-    Pack infeasible = infeasibility(S, w, w.du), unbounded = unboundedness(S, w, w.dx);
+    fill(w.du, S.m, [&](int j) { return w.y[j] - w.du[j]; });
+    fill(w.dx, S.n, [&](int i) { return w.x[i] - w.x_kept[i]; });
+    Value infeasible = infeasibility(S, w, w.du), unbounded = unboundedness(S, w, w.dx);
     Mask no_point = mask & (infeasible <= O.eps_infeasible);
     Mask no_bound = mask & ~no_point & (unbounded <= O.eps_infeasible);
     ended.status = select(no_point, splat(INFEASIBLE), select(no_bound, splat(UNBOUNDED), ended.status));
@@ -103,7 +98,7 @@ template <typename TimeLeft>
 inline Mask second_pass_by_F(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
                              Ended &ended, TimeLeft time_left) {
     factor_splitting(S, w, w.splitting);
-    progress.factorizations += select(mask, splat(1), Pack{});
+    progress.factorizations += select(mask, splat(1), Value{});
     Settings rest = O;
     rest.max_iters = (O.max_iters < MOST_BY_F ? O.max_iters : MOST_BY_F) - FIRST_CHECKS * BETWEEN_CHECKS;
     const auto certify = [&](Mask open) {
@@ -126,7 +121,7 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
     Mask open = mask & ~done;
     if (any(open) && interior_serves(S) && time_left()) {
         interior_point(S, w, progress, open, time_left);
-        progress.regularization = select(open, Pack{}, progress.regularization);
+        progress.regularization = select(open, Value{}, progress.regularization);
         done |= newton(S, w, progress, open, NEWTON_STEPS, time_left);
         open &= ~done;
     }
@@ -135,39 +130,32 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         if (!time_left())
             break;
         if (round == ROUND) { // Newton's method may have gone astray
-            for (int i = 0; i < S.n; i++)
-                w.x[i] = select(open, Pack{}, w.x[i]);
-            for (int j = 0; j < S.m; j++)
-                w.u[j] = select(open, Pack{}, w.u[j]);
+            fill(w.x, S.n, [&](int i) { return select(open, Value{}, w.x[i]); });
+            fill(w.u, S.m, [&](int j) { return select(open, Value{}, w.u[j]); });
         } else if (!O.penalty_is_fixed) {
             rebalance(S, w, open, progress.rho);
         }
         factor_splitting(S, w, w.splitting);
-        progress.factorizations += select(open, splat(1), Pack{});
+        progress.factorizations += select(open, splat(1), Value{});
         int made = iterate(S, w, w.splitting, O.relaxation, open, round - 1, time_left);
-        for (int i = 0; i < S.n; i++)
-            w.x_kept[i] = w.x[i];
-        for (int j = 0; j < S.m; j++)
-            w.u_kept[j] = w.u[j];
+        fill(w.x_kept, S.n, [&](int i) { return w.x[i]; });
+        fill(w.u_kept, S.m, [&](int j) { return w.u[j]; });
         made += iterate(S, w, w.splitting, O.relaxation, open, 1, time_left);
         total += round;
-        progress.iterations += select(open, splat(made), Pack{});
+        progress.iterations += select(open, splat(made), Value{});
         if (!time_left())
             break;
         certify_step(S, O, w, open, ended);
         open &= ended.status == splat(UNCONVERGED);
-        for (int i = 0; i < S.n; i++)
-            w.x_kept[i] = w.x[i];
-        for (int j = 0; j < S.m; j++)
-            w.u_kept[j] = w.u[j];
-        progress.regularization = select(open, Pack{}, progress.regularization);
+        fill(w.x_kept, S.n, [&](int i) { return w.x[i]; });
+        fill(w.u_kept, S.m, [&](int j) { return w.u[j]; });
+        progress.regularization = select(open, Value{}, progress.regularization);
         Mask now = newton(S, w, progress, open, NEWTON_STEPS, time_left);
         done |= now;
         open &= ~now;
         for (int i = 0; i < S.n; i++) // F goes on from its own point
             w.x[i] = select(open, w.x_kept[i], w.x[i]);
-        for (int j = 0; j < S.m; j++)
-            w.u[j] = select(open, w.u_kept[j], w.u[j]);
+        fill(w.u, S.m, [&](int j) { return select(open, w.u_kept[j], w.u[j]); });
     }
     return done;
 }
@@ -178,7 +166,7 @@ inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progres
     ended.measured = measure(S, w, progress.size);
     ended.tested = number_tested(S, O, w, ended.measured, progress.size);
     Mask proven = ended.status >= splat(INFEASIBLE);
-    Pack reached = select(ended.tested <= tolerance(O), splat(SOLVED), splat(UNCONVERGED));
+    Value reached = select(ended.tested <= tolerance(O), splat(SOLVED), splat(UNCONVERGED));
     ended.status = select(proven, ended.status, reached);
 }
 

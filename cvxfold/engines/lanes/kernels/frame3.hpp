@@ -4,29 +4,29 @@
 // 1, d with 0 and p x d with a lambda that the curvature of the cone's boundary decides.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 
 namespace cvxfold {
 
 struct Frame3 {
     Pack projection[3];
-    Pack lambda[3];
-    Pack axes[9]; // three rows, orthonormal
-    Pack margin;  // at most the distance to the nearest point without a derivative, and of its order
+    Value lambda[3];
+    Value axes[9]; // three rows, orthonormal
+    Value margin;  // at most the distance to the nearest point without a derivative, and of its order
 };
 
 // Axes along p, p x d and d, eigenvalues 1, curved and 0; where `flat`, the standard basis and `diagonal`.
-inline void set_frame(Frame3 &frame, const Pack p[3], const Pack d[3], Pack curved, Mask flat,
-                      const Pack diagonal[3]) {
-    Pack one = splat(1), zero{};
-    Pack p_inverse = 1.0 / sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2]);
-    Pack d_inverse = 1.0 / sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
-    Pack v[3], w[3];
+inline void set_frame(Frame3 &frame, const Value p[3], const Value d[3], Value curved, Mask flat,
+                      const Value diagonal[3]) {
+    Value one = splat(1), zero{};
+    Value p_inverse = 1.0 / sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2]);
+    Value d_inverse = 1.0 / sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
+    Value v[3], w[3];
     for (int i = 0; i < 3; i++) {
         v[i] = p[i] * p_inverse;
         w[i] = d[i] * d_inverse;
     }
-    const Pack axes[9] = {
+    const Value axes[9] = {
         v[0], v[1], v[2], v[1] * w[2] - v[2] * w[1], v[2] * w[0] - v[0] * w[2], v[0] * w[1] - v[1] * w[0],
         w[0], w[1], w[2]};
     for (int i = 0; i < 9; i++)

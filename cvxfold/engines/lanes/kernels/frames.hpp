@@ -11,8 +11,7 @@ inline Pack *frame_scratch(const Shape &S, Pack *frame) { return frame + S.frame
 // out = Q'a (inward) or Q a, (m), on the rows of curved cones; the others are copied. May work in place.
 template <bool inward> inline void turn_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) {
     Pack *scratch = frame_scratch(S, frame);
-    for (int i = 0; i < S.separable(); i++)
-        out[i] = a[i];
+    fill(out, S.separable(), [&](int i) { return a[i]; });
     int at = S.separable();
     for (int c = 0; c < S.second_order; c++) {
         if (inward)
@@ -27,7 +26,7 @@ template <bool inward> inline void turn_frame(const Shape &S, Pack *frame, const
         frame += order * order;
     });
     for (; at < S.m; at += 3, frame += FRAME3) {
-        const Pack a0 = a[at], a1 = a[at + 1], a2 = a[at + 2];
+        const Value a0 = a[at], a1 = a[at + 1], a2 = a[at + 2];
         const int across = inward ? 3 : 1, along = inward ? 1 : 3;
         for (int i = 0; i < 3; i++) {
             const Pack *row = frame + across * i;
@@ -50,8 +49,7 @@ inline void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, 
     Pack *scratch = frame_scratch(S, frame);
     const auto each_column = [&](int row, int size, auto rotate) {
         for (int e = 0; e < S.A_start[row + 1] - S.A_start[row]; e++) {
-            for (int i = 0; i < size; i++)
-                column[i] = A[S.A_start[row + i] + e];
+            fill(column, size, [&](int i) { return A[S.A_start[row + i] + e]; });
             rotate();
             for (int i = 0; i < size; i++)
                 rotated[S.A_start[row + i] + e] = column[i];
@@ -72,7 +70,7 @@ inline void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, 
     for (; at < S.m; at += 3, frame += FRAME3) {
         const int e0 = S.A_start[at], e1 = S.A_start[at + 1], e2 = S.A_start[at + 2];
         for (int e = 0; e < e1 - e0; e++) {
-            const Pack a0 = A[e0 + e], a1 = A[e1 + e], a2 = A[e2 + e];
+            const Value a0 = A[e0 + e], a1 = A[e1 + e], a2 = A[e2 + e];
             for (int i = 0; i < 3; i++) {
                 const Pack *axis = frame + 3 * i;
                 rotated[S.A_start[at + i] + e] = axis[0] * a0 + axis[1] * a1 + axis[2] * a2;

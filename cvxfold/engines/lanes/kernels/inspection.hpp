@@ -18,10 +18,8 @@ const double NO = 0, PERHAPS = 1, YES = 2;
 
 // The right-hand side of J du = r into column c. Uses w.turned and `upper` (n).
 template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
-    for (int j = 0; j < S.m; j++)
-        w.turned[j] = w.R[j] * r[j];
-    for (int i = 0; i < S.n; i++)
-        upper[i] = Pack{};
+    fill(w.turned, S.m, [&](int j) { return w.R[j] * r[j]; });
+    clear(upper, S.n);
     add_A_transposed(S, w.A, w.turned, upper);
     for (int i = 0; i < S.n; i++)
         w.right[S.place[i] * C + c] = -upper[i];
@@ -50,37 +48,35 @@ template <int C> inline void gather_null(const Shape &S, Workspace &w, const Pac
 // du (m) of a solution (dx, z), (N); r: (m), null for zero.
 inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const Pack *r, Pack *du) {
     multiply_A(S, w.A, solution, du);
-    for (int j = 0; j < S.m; j++)
-        du[j] = (r ? r[j] : Pack{}) - du[j];
+    fill(du, S.m, [&](int j) { return (r ? Value(r[j]) : Value{}) - du[j]; });
     into_frame(S, w.frame, du, du);
-    for (int j = 0; j < S.m; j++) {
-        Pack by_multiplier = -solution[S.n + j] / (w.R[j] * max(w.E[j], splat(0.5)));
-        du[j] = select(w.lambda[j] <= 0.5, by_multiplier, du[j] / (w.lambda[j] + DELTA));
-    }
+    fill(du, S.m, [&](int j) {
+        Value by_multiplier = -solution[S.n + j] / (w.R[j] * max(w.E[j], splat(0.5)));
+        return select(w.lambda[j] <= 0.5, by_multiplier, du[j] / (w.lambda[j] + DELTA));
+    });
     out_of_frame(S, w.frame, du, du);
 }
 
 // A vector without a preferred direction, the same at every call.
 inline double generic(int j) {
     const double place = j + 1;
-    return __builtin_cos(1.7 * place * place + place);
+    return cosine(1.7 * place * place + place);
 }
 
 // 1 or -1, without a pattern.
 inline double sign(int j) { return generic(j) < 0 ? -1 : 1; }
 
 // |K v| for a v = (dx, z), (N), of length 1, K without regularization. Uses w.turned, w.dx, w.du.
-inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
+inline Value null_residual(const Shape &S, Workspace &w, const Pack *v) {
     Pack *dy = w.turned, *upper = w.dx, *lower = w.du, squares{};
-    for (int j = 0; j < S.m; j++)
-        dy[j] = w.E[j] * v[S.n + j];
+    fill(dy, S.m, [&](int j) { return w.E[j] * v[S.n + j]; });
     out_of_frame(S, w.frame, dy, dy);
     multiply_P(S, w.P, v, upper);
     add_A_transposed(S, w.A, dy, upper);
     multiply_A(S, w.A, v, lower);
     into_frame(S, w.frame, lower, lower);
     for (int j = 0; j < S.m; j++) {
-        const Pack rest = w.E[j] * lower[j] - w.lambda[j] / w.R[j] * v[S.n + j];
+        const Value rest = w.E[j] * lower[j] - w.lambda[j] / w.R[j] * v[S.n + j];
         squares += rest * rest;
     }
     return sqrt(squares + squared_norm(upper, S.n));
@@ -88,15 +84,13 @@ inline Pack null_residual(const Shape &S, Workspace &w, const Pack *v) {
 
 // Leaves in dy (m) how a null vector (dx, z), (N), moves the multipliers, in own units; returns the length,
 // in equilibrated ones, below which a part of it is none. Uses w.scratch.
-inline Pack moved_multipliers(const Shape &S, Workspace &w, const Pack *null, Pack *dy) {
+inline Value moved_multipliers(const Shape &S, Workspace &w, const Pack *null, Pack *dy) {
     Pack *du = w.scratch;
     state_of(S, w, null, nullptr, du);
-    const Pack length = FELT * sqrt(squared_norm(du, S.m));
-    for (int j = 0; j < S.m; j++)
-        dy[j] = w.E[j] * null[S.n + j];
+    const Value length = FELT * sqrt(squared_norm(du, S.m));
+    fill(dy, S.m, [&](int j) { return w.E[j] * null[S.n + j]; });
     out_of_frame(S, w.frame, dy, dy);
-    for (int j = 0; j < S.m; j++)
-        dy[j] = select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Pack{});
+    fill(dy, S.m, [&](int j) { return select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Value{}); });
     return length;
 }
 
@@ -110,7 +104,7 @@ struct Concern {
 inline Concern matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null, const Pack *x_bar,
                        const Pack *y_given) {
     Pack *dy = w.turned, x_largest{};
-    const Pack length = moved_multipliers(S, w, null, dy), y_largest = infinity_norm(dy, S.m);
+    const Value length = moved_multipliers(S, w, null, dy), y_largest = infinity_norm(dy, S.m);
     for (int i = 0; i < S.n; i++)
         x_largest = max(x_largest, abs(null[i] * w.columns[i]));
     Mask seen = none(), inequality = none(), moved = none();

@@ -62,8 +62,7 @@ template <typename Visit> inline void each_matrix(const Shape &S, const Point &p
 
 // G, l and the frames. Equalities have G = DELTA.
 inline void scale(const Shape &S, Workspace &w, Point &p) {
-    for (int j = 0; j < S.zero; j++)
-        p.G[j] = splat(DELTA);
+    fill(p.G, S.zero, [&](int) { return splat(DELTA); });
     for (int j = S.zero; j < S.separable(); j++) {
         p.G[j] = p.s[j] / p.y[j];
         p.l[j] = sqrt(p.s[j] * p.y[j]);
@@ -80,9 +79,9 @@ inline void scale(const Shape &S, Workspace &w, Point &p) {
 }
 
 // d = W (l \ e): e = -l o l, and for the corrector -l o l - (W^-1 ds) o (W dy) + centre 1.
-inline void complementarity(const Shape &S, Workspace &w, Point &p, bool corrector, Pack centre) {
+inline void complementarity(const Shape &S, Workspace &w, Point &p, bool corrector, Value centre) {
     for (int j = S.zero; j < S.separable(); j++) {
-        Pack e = -p.s[j] * p.y[j];
+        Value e = -p.s[j] * p.y[j];
         if (corrector)
             e += centre - p.ds[j] * p.dy[j];
         p.d[j] = e / p.y[j];
@@ -107,8 +106,7 @@ inline void complementarity(const Shape &S, Workspace &w, Point &p, bool correct
 // From d: dx into w.dx, dy and ds = d - W^2 dy.
 inline void step(const Shape &S, Workspace &w, Point &p) {
     const int matrices = semidefinite_rows_begin(S);
-    for (int j = 0; j < S.m; j++)
-        p.work[j] = -w.primal[j] - (j < S.zero || j >= matrices ? Pack{} : p.d[j]);
+    fill(p.work, S.m, [&](int j) { return -w.primal[j] - (j < S.zero || j >= matrices ? Value{} : p.d[j]); });
     into_frame(S, w.frame, p.work, p.work);
     for (int j = matrices; j < S.m; j++)
         p.work[j] -= p.d[j];
@@ -118,8 +116,7 @@ inline void step(const Shape &S, Workspace &w, Point &p) {
         w.right[S.place[S.n + j]] = p.work[j];
     solve<1>(S, w.newton, w.right);
     scatter<1>(S, w.right, 0, w.dx, p.dy);
-    for (int j = 0; j < S.m; j++)
-        p.work[j] = p.G[j] * p.dy[j];
+    fill(p.work, S.m, [&](int j) { return p.G[j] * p.dy[j]; });
     for (int j = matrices; j < S.m; j++) {
         p.b[j] = p.dy[j];
         p.a[j] = p.d[j] - p.dy[j];
@@ -134,8 +131,8 @@ inline void step(const Shape &S, Workspace &w, Point &p) {
     });
 }
 
-inline Pack longest(const Shape &S, Workspace &w, const Point &p) {
-    Pack length = splat(1 / SHORT_OF_BOUNDARY);
+inline Value longest(const Shape &S, Workspace &w, const Point &p) {
+    Value length = splat(1 / SHORT_OF_BOUNDARY);
     for (int j = S.zero; j < S.separable(); j++) {
         length = select(p.ds[j] < 0.0, min(length, -p.s[j] / p.ds[j]), length);
         length = select(p.dy[j] < 0.0, min(length, -p.y[j] / p.dy[j]), length);
@@ -154,7 +151,7 @@ inline Pack longest(const Shape &S, Workspace &w, const Point &p) {
 
 // Moves v, where it is not well inside of the cone, by a multiple of the cone's unit.
 inline void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
-    Pack inside = splat(1e300);
+    Value inside = splat(1e300);
     for (int j = S.zero; j < S.separable(); j++)
         inside = min(inside, v[j]);
     Pack *rest = each_second_order(S, w.frame, [&](int size, int at, Pack *) {
@@ -164,7 +161,7 @@ inline void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
     each_matrix(S, p, rest, [&](int order, int at, Pack *M, Pack *) {
         inside = min(inside, scaling_semidefinite::depth(order, v + at, M, scratch));
     });
-    const Pack by = select(inside > 1e-3, Pack{}, 0.1 - inside);
+    const Value by = select(inside > 1e-3, Value{}, 0.1 - inside);
     for (int j = S.zero; j < S.separable(); j++)
         v[j] += by;
     each_second_order(S, w.frame, [&](int, int at, Pack *) { v[at] += by; });
@@ -181,8 +178,7 @@ inline void factor(const Shape &S, Workspace &w, const Point &p) {
 
 // s and y that minimize |s|^2/2 and |y|^2/2 with the residuals zero, moved into the cones.
 inline void begin(const Shape &S, Workspace &w, Point &p) {
-    for (int j = 0; j < S.m; j++)
-        p.G[j] = j < S.zero ? splat(DELTA) : splat(1);
+    fill(p.G, S.m, [&](int j) { return j < S.zero ? splat(DELTA) : splat(1); });
     assemble(S, w, splat(SIGMA), nullptr, w.A, p.G);
     factorize(S, w.K, w.newton, w.target);
     for (int i = 0; i < S.n; i++)
@@ -191,10 +187,9 @@ inline void begin(const Shape &S, Workspace &w, Point &p) {
         w.right[S.place[S.n + j]] = w.b[j];
     solve<1>(S, w.newton, w.right);
     scatter<1>(S, w.right, 0, p.x, p.y);
-    for (int j = 0; j < S.m; j++)
-        p.s[j] = j < S.zero ? Pack{} : -p.y[j];
-    for (Pack *v : {p.s, p.y})
-        move_inside(S, w, p, v);
+    fill(p.s, S.m, [&](int j) { return j < S.zero ? Value{} : -p.y[j]; });
+    move_inside(S, w, p, p.s);
+    move_inside(S, w, p, p.y);
 }
 
 inline double degree(const Shape &S) {
@@ -212,55 +207,52 @@ inline bool interior_serves(const Shape &S) { return S.exponential + S.power == 
 // Puts w.x and w.u of the lanes of `mask` to where the method comes to; never worse off, as Newton's method
 // follows.
 template <typename TimeLeft>
-inline void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask, TimeLeft time_left) {
+CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask,
+                                 TimeLeft time_left) {
     using namespace interior;
     Point p(S, w);
     const double degree = interior::degree(S);
     begin(S, w, p);
-    progress.factorizations += select(mask, splat(1), Pack{});
+    progress.factorizations += select(mask, splat(1), Value{});
     Mask running = mask;
     for (int iteration = 0; iteration < MOST && time_left(); iteration++) {
         multiply_P(S, w.P, p.x, w.Px); // 1
-        for (int i = 0; i < S.n; i++)
-            w.dual[i] = w.Px[i] + w.q[i];
+        fill(w.dual, S.n, [&](int i) { return w.Px[i] + w.q[i]; });
         add_A_transposed(S, w.A, p.y, w.dual);
         multiply_A(S, w.A, p.x, w.primal);
-        Pack mu{};
+        Value mu{};
         for (int j = 0; j < S.m; j++) {
             w.primal[j] += p.s[j] - w.b[j];
             mu += p.s[j] * p.y[j];
         }
         mu /= splat(degree);
-        Pack left = largest(infinity_norm(w.dual, S.n), infinity_norm(w.primal, S.m));
+        Value left = largest(infinity_norm(w.dual, S.n), infinity_norm(w.primal, S.m));
         running &= ((left > ENOUGH) | (mu > ENOUGH)) & finite(left + mu);
         if (!any(running))
             break;
         scale(S, w, p); // 2
         factor(S, w, p);
-        progress.factorizations += select(running, splat(1), Pack{});
-        progress.newton_steps += select(running, splat(1), Pack{});
-        complementarity(S, w, p, false, Pack{}); // 3
+        progress.factorizations += select(running, splat(1), Value{});
+        progress.newton_steps += select(running, splat(1), Value{});
+        complementarity(S, w, p, false, Value{}); // 3
         step(S, w, p);
-        Pack length = min(longest(S, w, p), splat(1)), ahead{};
+        Value length = min(longest(S, w, p), splat(1)), ahead{};
         for (int j = S.zero; j < S.m; j++)
             ahead += (p.s[j] + length * p.ds[j]) * (p.y[j] + length * p.dy[j]);
-        Pack rest = max(ahead / (degree * max(mu, splat(1e-300))), Pack{});
-        Pack centring = min(rest * rest * rest, splat(1));
+        Value rest = max(ahead / (degree * max(mu, splat(1e-300))), Value{});
+        Value centring = min(rest * rest * rest, splat(1));
         complementarity(S, w, p, true, centring * mu); // 4
         step(S, w, p);
         length = min(SHORT_OF_BOUNDARY * longest(S, w, p), splat(1)); // 5
-        for (int i = 0; i < S.n; i++)
-            p.x[i] = select(running, p.x[i] + length * w.dx[i], p.x[i]);
+        fill(p.x, S.n, [&](int i) { return select(running, p.x[i] + length * w.dx[i], p.x[i]); });
         for (int j = 0; j < S.m; j++) {
             p.y[j] = select(running, p.y[j] + length * p.dy[j], p.y[j]);
             if (j >= S.zero)
                 p.s[j] = select(running, p.s[j] + length * p.ds[j], p.s[j]);
         }
     }
-    for (int i = 0; i < S.n; i++)
-        w.x[i] = select(mask, p.x[i], w.x[i]);
-    for (int j = 0; j < S.m; j++)
-        w.u[j] = select(mask, p.s[j] - p.y[j] / w.R[j], w.u[j]);
+    fill(w.x, S.n, [&](int i) { return select(mask, p.x[i], w.x[i]); });
+    fill(w.u, S.m, [&](int j) { return select(mask, p.s[j] - p.y[j] / w.R[j], w.u[j]); });
 }
 
 } // namespace cvxfold

@@ -16,61 +16,62 @@ namespace cvxfold {
 const double SIGMA = 1e-7, DELTA = 1e-8;
 
 // Args: E: (m), null for ones. curved_A: the entries of A on the rows of curved cones. G: (m).
-inline void assemble(const Shape &S, Workspace &w, Pack sigma, const Pack *E, const Pack *curved_A,
-                     const Pack *G) {
-    for (int i = 0; i < S.n; i++)
-        w.K[S.diagonal_in_K[i]] = sigma;
-    for (int e = 0; e < S.nnz_P; e++) {
-        if (S.P_row[e] == S.P_column[e])
-            w.K[S.P_in_K[e]] += w.P[e];
-        else
-            w.K[S.P_in_K[e]] = w.P[e];
-    }
+CVXFOLD_LONG void assemble(const Shape &S, Workspace &w, Value sigma, const Pack *E, const Pack *curved_A,
+                           const Pack *G) {
+    change_at(w.K, S.diagonal_in_K, 0, S.n, [&](int, Value) { return sigma; });
+    change_at(w.K, S.P_in_K, 0, S.nnz_P, [&](int e, Value diagonal) {
+        return S.P_row[e] == S.P_column[e] ? diagonal + w.P[e] : Value(w.P[e]);
+    });
     for (int j = 0; j < S.m; j++) {
         const Pack *A = j < S.separable() ? w.A : curved_A;
-        const Pack factor = E ? E[j] : splat(1);
-        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
-            w.K[S.A_in_K[e]] = factor * A[e];
-        w.K[S.diagonal_in_K[S.n + j]] = -G[j];
+        const Value factor = E ? Value(E[j]) : splat(1);
+        change_at(w.K, S.A_in_K, S.A_start[j], S.A_start[j + 1], [&](int e, Value) { return factor * A[e]; });
     }
+    change_at(w.K, S.diagonal_in_K + S.n, 0, S.m, [&](int j, Value) { return -G[j]; });
 }
 
 inline void factor_splitting(const Shape &S, Workspace &w, Factor factor) {
     Pack *G = w.scratch;
-    for (int j = 0; j < S.m; j++)
-        G[j] = 1.0 / w.R[j];
+    fill(G, S.m, [&](int j) { return 1.0 / w.R[j]; });
     assemble(S, w, splat(SIGMA), nullptr, w.A, G);
     factorize(S, w.K, factor, w.target);
 }
 
 // At w.lambda and w.frame; sets w.E and w.rotated_A.
-inline void factor_newton(const Shape &S, Workspace &w, Pack regularization) {
-    Pack sigma = max(regularization, splat(SIGMA)), delta = max(regularization, splat(DELTA));
+inline void factor_newton(const Shape &S, Workspace &w, Value regularization) {
+    Value sigma = max(regularization, splat(SIGMA)), delta = max(regularization, splat(DELTA));
     Pack *G = w.scratch, *column = w.scratch + S.N;
-    for (int j = 0; j < S.m; j++) {
-        w.E[j] = sqrt(max(1.0 - w.lambda[j], Pack{}));
-        G[j] = (w.lambda[j] + delta) / w.R[j];
-    }
+    fill(w.E, S.m, [&](int j) { return sqrt(max(1.0 - w.lambda[j], Value{})); });
+    fill(G, S.m, [&](int j) { return (w.lambda[j] + delta) / w.R[j]; });
     if (S.curved())
         rotate_A(S, w.frame, w.A, w.rotated_A, column);
     assemble(S, w, sigma, w.E, w.rotated_A, G);
     factorize(S, w.K, w.newton, w.target);
 }
 
+// f(i) for i < count into column c of `right`, at place[i].
+template <int C, typename F> inline void put(const int32_t *place, Pack *right, int c, int count, F f) {
+    together();
+    in_runs(0, count, [&](int first, auto run) {
+        Value value[run.value];
+        for (int k = 0; k < run.value; k++)
+            value[k] = f(first + k * GROUP);
+        for (int k = 0; k < run.value; k++)
+            right[place[first + k * GROUP] * C + c] = value[k];
+    });
+    together();
+}
+
 // Column c of `right`, (N C) in the elimination order, from parts (n) and (m).
 template <int C>
 inline void gather(const Shape &S, Pack *right, int c, const Pack *upper, const Pack *lower) {
-    for (int i = 0; i < S.n; i++)
-        right[S.place[i] * C + c] = upper[i];
-    for (int j = 0; j < S.m; j++)
-        right[S.place[S.n + j] * C + c] = lower[j];
+    put<C>(S.place, right, c, S.n, [&](int i) { return upper[i]; });
+    put<C>(S.place + S.n, right, c, S.m, [&](int j) { return lower[j]; });
 }
 
 template <int C> inline void scatter(const Shape &S, const Pack *right, int c, Pack *upper, Pack *lower) {
-    for (int i = 0; i < S.n; i++)
-        upper[i] = right[S.place[i] * C + c];
-    for (int j = 0; j < S.m; j++)
-        lower[j] = right[S.place[S.n + j] * C + c];
+    fill(upper, S.n, [&](int i) { return right[S.place[i] * C + c]; });
+    fill(lower, S.m, [&](int j) { return right[S.place[S.n + j] * C + c]; });
 }
 
 } // namespace cvxfold

@@ -24,10 +24,10 @@
 namespace cvxfold {
 
 struct Progress {
-    Pack rho, size, regularization;
-    Pack iterations, newton_steps, factorizations;
-    Pack stuck; // 1 where Newton's method made no way
-    Pack age;   // passes that D and E have served
+    Value rho, size, regularization;
+    Value iterations, newton_steps, factorizations;
+    Value stuck; // 1 where Newton's method made no way
+    Value age;   // passes that D and E have served
 };
 
 // Relative residuals: rounding, where rounding may begin, and where a step that does not help is the last
@@ -43,41 +43,45 @@ const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, 
 const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
 
 // The step from w.dual and w.primal into w.dx and w.du.
-inline void newton_direction(const Shape &S, Workspace &w, Pack delta) {
+inline void newton_direction(const Shape &S, Workspace &w, Value delta) {
     into_frame(S, w.frame, w.primal, w.turned);
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i]] = -w.dual[i];
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j]] = -w.E[j] * w.turned[j];
+    change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return -w.dual[i]; });
+    change_at(w.right, S.place + S.n, 0, S.m, [&](int j, Value) { return -w.E[j] * w.turned[j]; });
     solve<1>(S, w.newton, w.right);
-    for (int i = 0; i < S.n; i++)
-        w.dx[i] = w.right[S.place[i]];
+    fill(w.dx, S.n, [&](int i) { return w.right[S.place[i]]; });
     multiply_A(S, w.A, w.dx, w.du);
     into_frame(S, w.frame, w.du, w.du);
-    for (int j = 0; j < S.m; j++) {
-        Pack z = w.right[S.place[S.n + j]];
-        Pack by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
-        Pack by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
-        w.du[j] = select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
-    }
+    fill(w.du, S.m, [&](int j) {
+        Value z = w.right[S.place[S.n + j]];
+        Value by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
+        Value by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
+        return select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
+    });
     out_of_frame(S, w.frame, w.du, w.du);
 }
 
 // Whether an orthant's row of a lane of `mask` has changed sides since w.lambda.
 inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
+    if constexpr (GROUP > 1) {
+        const Value changes = sum_of(S.zero, S.separable(), [&](int j) {
+            const Value side = select(w.u[j] > 0.0, splat(1), Value{});
+            return select(side != w.lambda[j], splat(1), Value{});
+        });
+        return any(mask & (changes > 0.0));
+    }
     for (int j = S.zero; j < S.separable(); j++)
-        if (any(mask & (select(w.u[j] > 0.0, splat(1), Pack{}) != w.lambda[j])))
+        if (any(mask & (select(w.u[j] > 0.0, splat(1), Value{}) != w.lambda[j])))
             return true;
     return false;
 }
 
 // Up to `most` steps for the lanes of `mask`, or as many as there is time for; returns those that are done.
 template <typename TimeLeft>
-inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
-                   TimeLeft time_left) {
+CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
+                         TimeLeft time_left) {
     Residual now = residual(S, w, progress.rho);
-    const Pack merit_at_first = now.merit;
-    Pack poor{}, resting{}, fell = splat(1);
+    const Value merit_at_first = now.merit;
+    Value poor{}, resting{}, fell = splat(1);
     Mask done = mask & (now.relative < EXACT), at_work = mask & ~done & finite(now.merit);
     Mask look_at = at_work, raised = none();
     bool first = true;
@@ -86,23 +90,19 @@ inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, 
         if (first || any(raised) || (S.curved() ? any(look_at) : orthant_changed(S, w, at_work))) {
             look(S, w.roots, w.u, look_at, w.lambda, w.frame, nullptr);
             factor_newton(S, w, progress.regularization);
-            progress.factorizations += select(at_work, splat(1), Pack{});
+            progress.factorizations += select(at_work, splat(1), Value{});
             first = false;
         }
-        progress.newton_steps += select(at_work, splat(1), Pack{});
+        progress.newton_steps += select(at_work, splat(1), Value{});
         newton_direction(S, w, max(progress.regularization, splat(DELTA))); // 2
-        for (int i = 0; i < S.n; i++)
-            w.x_before[i] = w.x[i];
-        for (int j = 0; j < S.m; j++)
-            w.u_before[j] = w.u[j];
-        Pack length = splat(1), taken{}; // 3
+        fill(w.x_before, S.n, [&](int i) { return w.x[i]; });
+        fill(w.u_before, S.m, [&](int j) { return w.u[j]; });
+        Value length = splat(1), taken{}; // 3
         Mask seeking = at_work, stalled = none();
         Residual next = now;
         for (int attempt = 0; attempt < LENGTHS; attempt++) {
-            for (int i = 0; i < S.n; i++)
-                w.x[i] = select(seeking, w.x_before[i] + length * w.dx[i], w.x[i]);
-            for (int j = 0; j < S.m; j++)
-                w.u[j] = select(seeking, w.u_before[j] + length * w.du[j], w.u[j]);
+            fill(w.x, S.n, [&](int i) { return select(seeking, w.x_before[i] + length * w.dx[i], w.x[i]); });
+            fill(w.u, S.m, [&](int j) { return select(seeking, w.u_before[j] + length * w.du[j], w.u[j]); });
             next = residual(S, w, progress.rho);
             Mask lower = (next.merit < now.merit * 0.9999) | (next.relative < EXACT);
             taken = select(seeking & lower, length, taken);
@@ -116,22 +116,20 @@ inline Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, 
         }
         Mask back = seeking | stalled;
         if (any(back)) {
-            for (int i = 0; i < S.n; i++)
-                w.x[i] = select(back, w.x_before[i], w.x[i]);
-            for (int j = 0; j < S.m; j++)
-                w.u[j] = select(back, w.u_before[j], w.u[j]);
+            fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
+            fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
             next = residual(S, w, progress.rho);
         }
         fell = select(at_work, next.merit / max(now.merit, splat(1e-300)), fell);
-        Pack old = progress.regularization; // 4
-        Pack grown = max(old * RAISE, splat(FIRST_REGULARIZATION));
-        Pack less = select(old > SMALLEST, old * LOWER, Pack{});
-        Pack regularization = select(at_work, select(seeking, grown, less), old);
+        Value old = progress.regularization; // 4
+        Value grown = max(old * RAISE, splat(FIRST_REGULARIZATION));
+        Value less = select(old > SMALLEST, old * LOWER, Value{});
+        Value regularization = select(at_work, select(seeking, grown, less), old);
         raised = regularization != old;
         progress.regularization = regularization;
-        poor += select(at_work & (taken < POOR), splat(1), Pack{}); // 5
+        poor += select(at_work & (taken < POOR), splat(1), Value{}); // 5
         Mask rounding = (next.relative < NEARLY_EXACT) & (stalled | (fell > 0.5));
-        resting = select(rounding, resting + 1.0, Pack{});
+        resting = select(rounding, resting + 1.0, Value{});
         rounding &= (resting >= (double)PATIENCE) | (next.relative < AT_ROUNDING);
         Mask finished = at_work & ((next.relative < EXACT) | rounding);
         done |= finished;

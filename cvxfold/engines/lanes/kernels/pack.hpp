@@ -4,8 +4,18 @@
 // the answer of an instance depends neither on its neighbours nor on its place in the batch.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+// Where threads share the work on memory, it changes behind a thread's back.
+#if defined(CVXFOLD_STRIDE) && CVXFOLD_STRIDE < 32
+#define CVXFOLD_RESTRICT
+#else
+#define CVXFOLD_RESTRICT __restrict
+#endif
+
+#ifdef CVXFOLD_STRIDE
+#include "strided.hpp"
+#else
+
+#include "standard.hpp"
 
 #ifndef CVXFOLD_WIDTH
 #define CVXFOLD_WIDTH 8
@@ -13,17 +23,25 @@
 
 namespace cvxfold {
 
-constexpr int W = CVXFOLD_WIDTH;
+// Instances that the operations of a pack serve, and instances whose numbers lie side by side.
+constexpr int W = CVXFOLD_WIDTH, LANES = W;
+
+constexpr int AHEAD = 1, GROUP = 1; // for strided.hpp's sake
+
+inline int number_in_group() { return 0; }
+
+inline void together() {}
+
+inline double of_partner(double value, int) { return value; }
 static_assert(W >= 2 && (W & (W - 1)) == 0, "a pack holds a power of two of numbers");
 
 typedef double Pack __attribute__((vector_size(W * 8)));
+typedef Pack Value; // what stands by itself, in records and as an answer
 typedef int64_t Mask __attribute__((vector_size(W * 8)));
 
 inline Pack splat(double value) { return Pack{} + value; }
 
 inline Pack select(Mask where, Pack yes, Pack no) { return where ? yes : no; }
-
-inline Mask none() { return Mask{}; }
 
 inline Mask all() { return ~Mask{}; }
 
@@ -34,38 +52,40 @@ inline bool any(Mask mask) {
     return found != 0;
 }
 
-// The mask of the first `count` lanes.
-inline Mask first_lanes(int count) {
-    Mask mask{};
-    for (int lane = 0; lane < W; lane++)
-        mask[lane] = lane < count ? -1 : 0;
-    return mask;
-}
+inline Pack numbers_of(Mask whole) { return __builtin_convertvector(whole, Pack); }
 
-inline Pack max(Pack a, Pack b) { return a > b ? a : b; }
+} // namespace cvxfold
 
-inline Pack min(Pack a, Pack b) { return a < b ? a : b; }
+#endif
+
+namespace cvxfold {
+
+inline Mask none() { return Mask{}; }
+
+inline Value max(Value a, Value b) { return select(a > b, a, b); }
+
+inline Value min(Value a, Value b) { return select(a < b, a, b); }
 
 // Like max, but NaN in `value` stays: what was not a number must be seen at the end.
-inline Pack largest(Pack so_far, Pack value) {
-    return ((value > so_far) | (value != value)) ? value : so_far;
+inline Value largest(Value so_far, Value value) {
+    return select((value > so_far) | (value != value), value, so_far);
 }
 
-inline Pack abs(Pack a) { return (Pack)((Mask)a & INT64_MAX); }
+inline Value abs(Value a) { return (Value)((Mask)a & 0x7fffffffffffffffLL); }
 
-inline Pack sqrt(Pack a) {
-    Pack root;
+inline Value sqrt(Value a) {
+    Value root;
     for (int lane = 0; lane < W; lane++)
-        root[lane] = __builtin_sqrt(a[lane]);
+        root[lane] = square_root(a[lane]);
     return root;
 }
 
 // a / b, and `otherwise` where b is zero.
-inline Pack ratio(Pack a, Pack b, Pack otherwise) {
+inline Value ratio(Value a, Value b, Value otherwise) {
     Mask zero = b == 0.0;
     return select(zero, otherwise, a / select(zero, splat(1), b));
 }
 
-inline Mask finite(Pack a) { return abs(a) <= splat(1.7976931348623157e308); }
+inline Mask finite(Value a) { return abs(a) <= splat(1.7976931348623157e308); }
 
 } // namespace cvxfold

@@ -27,18 +27,18 @@ const double INNER = 0.7;     // distance of (1, 1, 0) to the boundaries of K an
 
 struct Branch {
     Mask inside, polar;
-    Pack slack;
+    Value slack;
 };
 
-inline Pack power_of(Pack x, double exponent) {
+inline Value power_of(Value x, double exponent) {
     Mask positive = x > splat(2.3e-308);
-    return select(positive, exp(exponent * log(select(positive, x, splat(1)))), Pack{});
+    return select(positive, exp(exponent * log(select(positive, x, splat(1)))), Value{});
 }
 
-inline Branch branch(double alpha, Pack a, Pack b, Pack c) {
-    Pack zero{}, length = abs(c);
-    Pack mean = power_of(max(a, zero), alpha) * power_of(max(b, zero), 1 - alpha);
-    Pack polar_mean =
+inline Branch branch(double alpha, Value a, Value b, Value c) {
+    Value zero{}, length = abs(c);
+    Value mean = power_of(max(a, zero), alpha) * power_of(max(b, zero), 1 - alpha);
+    Value polar_mean =
         power_of(max(-a, zero) / alpha, alpha) * power_of(max(-b, zero) / (1 - alpha), 1 - alpha);
     Branch branch;
     branch.polar = (a <= zero) & (b <= zero) & (polar_mean >= length);
@@ -48,17 +48,17 @@ inline Branch branch(double alpha, Pack a, Pack b, Pack c) {
 }
 
 // The positive root of x^2 - a x = k, without cancellation.
-inline Pack positive_root(Pack a, Pack k) {
-    Pack root = sqrt(a * a + 4.0 * k);
+inline Value positive_root(Value a, Value k) {
+    Value root = sqrt(a * a + 4.0 * k);
     return select(a >= 0.0, 0.5 * (a + root), 2.0 * k / (root - a));
 }
 
 struct Point {
-    Pack x, y, r, rest;
+    Value x, y, r, rest;
 };
 
-inline Point point_at(double alpha, Pack a, Pack b, Pack c, Pack tau) {
-    Pack small = exp(-abs(tau)), near = 1.0 / (1.0 + small), far = small * near;
+inline Point point_at(double alpha, Value a, Value b, Value c, Value tau) {
+    Value small = exp(-abs(tau)), near = 1.0 / (1.0 + small), far = small * near;
     Mask positive = tau >= 0.0;
     Point p;
     p.r = c * select(positive, near, far);
@@ -70,10 +70,10 @@ inline Point point_at(double alpha, Pack a, Pack b, Pack c, Pack tau) {
 
 // At most the distance of a point of K or its polar to the boundary: u -+ h (1, 1, 0) is tried for two
 // lengths h.
-inline Pack inner_margin(double alpha, const Branch &b, Pack x, Pack y, Pack z) {
-    Pack margin{}, bound = min(max(b.slack, Pack{}), splat(1));
+inline Value inner_margin(double alpha, const Branch &b, Value x, Value y, Value z) {
+    Value margin{}, bound = min(max(b.slack, Value{}), splat(1));
     for (double part : PARTS) {
-        Pack h = part * bound, sign = select(b.polar, -h, h);
+        Value h = part * bound, sign = select(b.polar, -h, h);
         Branch moved = branch(alpha, x - sign, y - sign, z);
         Mask holds = (b.inside & moved.inside) | (b.polar & moved.polar);
         margin = select(holds, max(margin, INNER * h), margin);
@@ -82,54 +82,54 @@ inline Pack inner_margin(double alpha, const Branch &b, Pack x, Pack y, Pack z) 
 }
 
 // The projection, and the frame too where `frame` is not null. `root` is a guess of tau and becomes tau.
-inline void look(double alpha, Pack a, Pack b, Pack c, Pack &root, Pack projection[3], Frame3 *frame,
-                 bool with_margin) {
+CVXFOLD_LONG void look(double alpha, Value a, Value b, Value c, Value &root, Pack projection[3],
+                       Frame3 *frame, bool with_margin) {
     const double beta = 1 - alpha;
-    Pack one = splat(1), zero{};
-    Pack size = max(max(abs(a), abs(b)), abs(c));
-    Pack inverse = 1.0 / select(size > zero, size, one);
+    Value one = splat(1), zero{};
+    Value size = max(max(abs(a), abs(b)), abs(c));
+    Value inverse = 1.0 / select(size > zero, size, one);
     a *= inverse;
     b *= inverse;
     c *= inverse;
     Mask valid = finite(a) & finite(b) & finite(c);
     Branch where = branch(alpha, a, b, c);
     Mask flat = where.inside | where.polar | ~valid;
-    Pack a_ = select(flat, zero, a), b_ = select(flat, zero, b),
-         length = select(flat, one, max(abs(c), splat(NOTHING)));
-    Pack tau{};
+    Value a_ = select(flat, zero, a), b_ = select(flat, zero, b),
+          length = select(flat, one, max(abs(c), splat(NOTHING)));
+    Value tau{};
     if (any(~flat)) {
-        auto balance = [&](Pack tau, Pack &value, Pack &slope) {
+        auto balance = [&](Value tau, Value &value, Value &slope) {
             Point p = point_at(alpha, a_, b_, length, tau);
             // x^2 - a x = alpha r (c - r) and dr/dtau = r (c - r)/c give the logarithmic slopes of x and y.
-            Pack change = p.r * p.rest * (p.rest - p.r) / length;
+            Value change = p.r * p.rest * (p.rest - p.r) / length;
             value = log(p.r) - alpha * log(p.x) - beta * log(p.y);
             slope = p.rest / length - alpha * alpha * change / (p.x * (2.0 * p.x - a_)) -
                     beta * beta * change / (p.y * (2.0 * p.y - b_));
         };
-        Pack end = splat(FARTHEST);
+        Value end = splat(FARTHEST);
         tau = bracketed_newton(balance, select(abs(root) < end, root, zero), -end, end, flat);
         root = select(flat, root, tau);
     }
     Point at = point_at(alpha, a_, b_, length, tau);
-    Pack sign = select(c < zero, -one, one);
-    Pack p[3] = {at.x, at.y, sign * at.r};
-    Pack d[3] = {-alpha * at.r / at.x, -beta * at.r / at.y, sign};
-    Pack in_K = select(where.inside, one, zero);
-    const Pack u[3] = {a, b, c};
-    for (int i = 0; i < 3; i++)
-        projection[i] = select(valid, size * select(flat, in_K * u[i], p[i]), u[i] * size);
+    Value sign = select(c < zero, -one, one);
+    Value p[3] = {at.x, at.y, sign * at.r};
+    Value d[3] = {-alpha * at.r / at.x, -beta * at.r / at.y, sign};
+    Value in_K = select(where.inside, one, zero);
+    const Value u[3] = {a, b, c};
+    fill(projection, 3,
+         [&](int i) { return select(valid, size * select(flat, in_K * u[i], p[i]), u[i] * size); });
     if (!frame)
         return;
     // lambda with S and the rest divided by x^2 y^2, so that nothing underflows.
-    Pack dd = d[0] * d[0] + d[1] * d[1] + 1.0;
-    Pack bends = alpha * beta * (at.r / at.x) * (at.rest / at.y) *
-                 (at.x / at.y + at.y / at.x + (at.r / at.x) * (at.r / at.y));
-    const Pack diagonal[3] = {in_K, in_K, in_K};
+    Value dd = d[0] * d[0] + d[1] * d[1] + 1.0;
+    Value bends = alpha * beta * (at.r / at.x) * (at.rest / at.y) *
+                  (at.x / at.y + at.y / at.x + (at.r / at.x) * (at.r / at.y));
+    const Value diagonal[3] = {in_K, in_K, in_K};
     set_frame(*frame, p, d, 1.0 / (1.0 + bends / dd), flat, diagonal);
     if (!with_margin)
         return;
-    Pack pp = at.x * at.x + at.y * at.y + at.r * at.r;
-    Pack nearest = min(sqrt(pp), at.rest * sqrt(dd));
+    Value pp = at.x * at.x + at.y * at.y + at.r * at.r;
+    Value nearest = min(sqrt(pp), at.rest * sqrt(dd));
     if (any(flat))
         nearest = select(flat, inner_margin(alpha, where, a, b, c), nearest);
     frame->margin = size * nearest;

@@ -8,45 +8,47 @@
 namespace cvxfold {
 
 struct Residual {
-    Pack relative; // the larger of both residuals, each over the largest of its terms and the data
-    Pack merit;    // |(Px + q + A'y, rho (Ax + s - b))|, what Newton's line search lowers
+    Value relative; // the larger of both residuals, each over the largest of its terms and the data
+    Value merit;    // |(Px + q + A'y, rho (Ax + s - b))|, what Newton's line search lowers
 };
 
 const double EQUALITY_PENALTY = 10; // times rho on the zero cone
 
-inline void set_penalty(const Shape &S, Workspace &w, Pack rho) {
-    for (int j = 0; j < S.m; j++)
-        w.R[j] = j < S.zero ? rho * EQUALITY_PENALTY : rho;
+inline void set_penalty(const Shape &S, Workspace &w, Value rho) {
+    fill(w.R, S.m, [&](int j) { return j < S.zero ? rho * EQUALITY_PENALTY : rho; });
 }
 
 // s = Pi_K(u) and y = R (s - u) (Moreau's decomposition).
 inline void decompose(const Shape &S, Workspace &w, const Pack *u) {
     project(S, w.roots, u, w.s, none());
-    for (int j = 0; j < S.m; j++)
-        w.y[j] = w.R[j] * (w.s[j] - u[j]);
+    fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - u[j]); });
 }
 
 // At x = w.x and u = w.u; leaves s, y, both residuals and Px in w.
-inline Residual residual(const Shape &S, Workspace &w, Pack rho) {
+CVXFOLD_LONG Residual residual(const Shape &S, Workspace &w, Value rho) {
     decompose(S, w, w.u);
     multiply_P(S, w.P, w.x, w.Px);
-    for (int i = 0; i < S.n; i++)
-        w.dual[i] = Pack{};
+    clear(w.dual, S.n);
     add_A_transposed(S, w.A, w.y, w.dual);
     multiply_A(S, w.A, w.x, w.primal);
-    Pack dual_terms = splat(1), primal_terms = splat(1), dual{}, primal{}, dual_squares{}, primal_squares{};
-    for (int i = 0; i < S.n; i++) {
+    Value dual_terms = splat(1), primal_terms = splat(1), dual{}, primal{}, dual_squares{}, primal_squares{};
+    fill(w.dual, S.n, [&](int i) {
         dual_terms = max(dual_terms, max(abs(w.Px[i]), abs(w.dual[i])));
-        w.dual[i] += w.Px[i] + w.q[i];
-        dual = largest(dual, abs(w.dual[i]));
-        dual_squares += w.dual[i] * w.dual[i];
-    }
-    for (int j = 0; j < S.m; j++) {
+        const Value rest = w.dual[i] + (w.Px[i] + w.q[i]);
+        dual = largest(dual, abs(rest));
+        dual_squares += rest * rest;
+        return rest;
+    });
+    fill(w.primal, S.m, [&](int j) {
         primal_terms = max(primal_terms, max(abs(w.primal[j]), abs(w.s[j])));
-        w.primal[j] += w.s[j] - w.b[j];
-        primal = largest(primal, abs(w.primal[j]));
-        primal_squares += w.primal[j] * w.primal[j];
-    }
+        const Value rest = w.primal[j] + (w.s[j] - w.b[j]);
+        primal = largest(primal, abs(rest));
+        primal_squares += rest * rest;
+        return rest;
+    });
+    dual_terms = joined(dual_terms, Larger()), primal_terms = joined(primal_terms, Larger());
+    dual = joined(dual, Largest()), primal = joined(primal, Largest());
+    dual_squares = joined(dual_squares, Sum()), primal_squares = joined(primal_squares, Sum());
     Residual r;
     r.relative = largest(dual / dual_terms, primal / primal_terms);
     r.merit = sqrt(dual_squares + rho * rho * primal_squares);
@@ -56,23 +58,23 @@ inline Residual residual(const Shape &S, Workspace &w, Pack rho) {
 // In SCS's definitions and the program's own units (O'Donoghue, "Operator splitting for a homogeneous
 // embedding of the linear complementarity problem", 2021, section 4).
 struct Measured {
-    Pack primal, dual, gap;                   // |Ax + s - b|, |Px + q + A'y|, |x'Px + q'x + b'y|
-    Pack primal_terms, dual_terms, gap_terms; // what each is measured against
+    Value primal, dual, gap;                   // |Ax + s - b|, |Px + q + A'y|, |x'Px + q'x + b'y|
+    Value primal_terms, dual_terms, gap_terms; // what each is measured against
 };
 
 // At x, s, y, Px, dual and primal as `residual` left them.
-inline Measured measure(const Shape &S, const Workspace &w, Pack size) {
+inline Measured measure(const Shape &S, const Workspace &w, Value size) {
     Measured out{};
-    Pack quadratic{}, linear{}, support{};
+    Value quadratic{}, linear{}, support{};
     for (int i = 0; i < S.n; i++) {
-        Pack unit = size / w.columns[i], Aty = w.dual[i] - w.Px[i] - w.q[i];
+        Value unit = size / w.columns[i], Aty = w.dual[i] - w.Px[i] - w.q[i];
         out.dual = largest(out.dual, abs(w.dual[i]) * unit);
         out.dual_terms = largest(out.dual_terms, max(abs(w.Px[i]), max(abs(Aty), abs(w.q[i]))) * unit);
         quadratic += w.x[i] * w.Px[i];
         linear += w.x[i] * w.q[i];
     }
     for (int j = 0; j < S.m; j++) {
-        Pack unit = size / w.rows[j], Ax = w.primal[j] - w.s[j] + w.b[j];
+        Value unit = size / w.rows[j], Ax = w.primal[j] - w.s[j] + w.b[j];
         out.primal = largest(out.primal, abs(w.primal[j]) * unit);
         out.primal_terms = largest(out.primal_terms, max(abs(Ax), max(abs(w.s[j]), abs(w.b[j]))) * unit);
         support += w.b[j] * w.y[j];

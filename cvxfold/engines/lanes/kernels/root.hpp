@@ -13,22 +13,22 @@ namespace cvxfold {
 // Args: function: value and slope at a pack of points, by reference. start: inside. low, high: the interval,
 // may be infinite. done: lanes with nothing to find.
 template <typename Function>
-inline Pack bracketed_newton(Function function, Pack start, Pack low, Pack high, Mask done) {
+inline Value bracketed_newton(Function function, Value start, Value low, Value high, Mask done) {
     const double eps = 2.220446049250313e-16;
-    Pack below = select(finite(low), low + 4 * eps * abs(low), low);
-    Pack above = select(finite(high), high - 4 * eps * abs(high), high);
-    Pack x = start;
+    Value below = select(finite(low), low + 4 * eps * abs(low), low);
+    Value above = select(finite(high), high - 4 * eps * abs(high), high);
+    Value x = start;
     for (int step = 0; step < 100 && any(~done); step++) {
-        Pack value, slope;
+        Value value, slope;
         function(x, value, slope);
         Mask negative = value < 0.0;
         below = select(negative, x, below);
         above = select(negative, above, x);
-        Pack move = value / slope, next = x - move;
+        Value move = value / slope, next = x - move;
         Mask outside = ~((next >= below) & (next <= above));
         if (any(outside & ~done)) {
-            Pack end = select(move > 0.0, low, high), gap = end - x;
-            Pack inner = end - gap * exp(-abs(move / gap));
+            Value end = select(move > 0.0, low, high), gap = end - x;
+            Value inner = end - gap * exp(-abs(move / gap));
             inner = select(inner < below, below, select(inner > above, above, inner));
             inner = select(finite(inner), inner, 0.5 * (below + above));
             next = select(outside, select(finite(inner), inner, x), next);
@@ -36,7 +36,7 @@ inline Pack bracketed_newton(Function function, Pack start, Pack low, Pack high,
         // Where the value, a logarithm, is this small the error that Newton's step leaves is about its
         // square.
         Mask quadratic = (abs(value) <= 0.1 * 1.49e-8) & ~outside;
-        Pack tolerance = select(quadratic, splat(1e-6), splat(8 * eps));
+        Value tolerance = select(quadratic, splat(1e-6), splat(8 * eps));
         Mask small = abs(next - x) <= tolerance * (abs(x) + 1.0);
         x = select(done, x, next);
         done |= small;

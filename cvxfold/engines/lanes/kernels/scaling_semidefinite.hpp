@@ -24,11 +24,11 @@ inline Mask cholesky(int order, Pack *X) {
             for (int i = j; i < order; i++)
                 X[i * order + j] -= X[i * order + k] * X[j * order + k];
         positive &= X[j * order + j] > 0.0;
-        const Pack root = sqrt(max(X[j * order + j], splat(1e-300))), inverse = 1.0 / root;
+        const Value root = sqrt(max(X[j * order + j], splat(1e-300))), inverse = 1.0 / root;
         X[j * order + j] = root;
         for (int i = j + 1; i < order; i++) {
             X[i * order + j] *= inverse;
-            X[j * order + i] = Pack{};
+            X[j * order + i] = Value{};
         }
     }
     return positive;
@@ -42,21 +42,19 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
     cholesky(order, L);
     semidefinite::unpack(order, y, Y);
     semidefinite::turn(order, L, true, Y, half, product);
-    for (int i = 0; i < size; i++)
-        M[i] = splat(i % (order + 1) == 0 ? 1 : 0);
+    fill(M, size, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
     semidefinite::rotate_to_diagonal(order, product, M);
-    for (int j = 0; j < order; j++)
-        l[j] = sqrt(max(product[j * order + j], splat(1e-300)));
+    fill(l, order, [&](int j) { return sqrt(max(product[j * order + j], splat(1e-300))); });
     for (int i = 0; i < order; i++)
         for (int j = 0; j < order; j++) {
-            Pack sum{};
+            Value sum{};
             for (int k = 0; k <= i; k++)
                 sum += L[i * order + k] * M[k * order + j];
             R[i * order + j] = sum / sqrt(l[j]);
         }
     for (int j = 0; j < order; j++) // M = L^-T V diag(l)^1/2
         for (int i = order - 1; i >= 0; i--) {
-            Pack sum = M[i * order + j] * sqrt(l[j]);
+            Value sum = M[i * order + j] * sqrt(l[j]);
             for (int k = i + 1; k < order; k++)
                 sum -= L[k * order + i] * M[k * order + j];
             M[i * order + j] = sum / L[i * order + i];
@@ -67,7 +65,7 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
 inline void predict(int order, const Pack *l, Pack *x) {
     for (int j = 0; j < order; j++)
         for (int i = j; i < order; i++)
-            *x++ = i == j ? -l[j] : Pack{};
+            *x++ = i == j ? -l[j] : Value{};
 }
 
 // x = l \ (centre 1 - l o l - a o b), with a o b = (a b + b a)/2. scratch: (2 order^2).
@@ -75,41 +73,41 @@ struct Corrector {
     const Pack *l, *a, *b;
     Pack *scratch;
 
-    void operator()(int order, Pack centre, Pack *x) const {
+    void operator()(int order, Value centre, Pack *x) const {
         Pack *A = scratch, *B = scratch + order * order;
         semidefinite::unpack(order, a, A);
         semidefinite::unpack(order, b, B);
         for (int j = 0; j < order; j++)
             for (int i = j; i < order; i++) {
-                Pack sum{};
+                Value sum{};
                 for (int k = 0; k < order; k++)
                     sum += A[i * order + k] * B[j * order + k] + B[i * order + k] * A[j * order + k];
-                const Pack e = (i == j ? centre - l[j] * l[j] : Pack{}) - 0.5 * sum;
+                const Value e = (i == j ? centre - l[j] * l[j] : Value{}) - 0.5 * sum;
                 *x++ = (i == j ? 1.0 : semidefinite::ROOT_TWO) * 2.0 * e / (l[i] + l[j]);
             }
     }
 };
 
 // A t <= most for which diag(l) + t a stays in the cone, nearly the largest. scratch: (2 order^2).
-inline Pack to_boundary(int order, const Pack *l, const Pack *a, Pack most, Pack *scratch) {
+inline Value to_boundary(int order, const Pack *l, const Pack *a, Value most, Pack *scratch) {
     Pack *D = scratch, *X = scratch + order * order;
     semidefinite::unpack(order, a, D);
-    const auto inside = [&](Pack t) {
+    const auto inside = [&](Value t) {
         for (int i = 0; i < order; i++)
             for (int j = 0; j <= i; j++)
-                X[i * order + j] = t * D[i * order + j] + (i == j ? l[i] : Pack{});
+                X[i * order + j] = t * D[i * order + j] + (i == j ? Value(l[i]) : Value{});
         return cholesky(order, X);
     };
-    Pack t = most;
+    Value t = most;
     Mask seeking = ~inside(t), shortened = seeking;
     for (int trial = 0; trial < TRIALS && any(seeking); trial++) {
         t = select(seeking, t * SHRINK, t);
         seeking &= ~inside(t);
     }
-    t = select(seeking, Pack{}, t);
-    Pack outside = t / SHRINK;
+    t = select(seeking, Value{}, t);
+    Value outside = t / SHRINK;
     for (int step = 0; step < BISECTIONS && any(shortened); step++) {
-        const Pack middle = 0.5 * (t + outside);
+        const Value middle = 0.5 * (t + outside);
         const Mask in = inside(middle);
         t = select(shortened & in, middle, t);
         outside = select(shortened & ~in, middle, outside);
@@ -118,19 +116,18 @@ inline Pack to_boundary(int order, const Pack *l, const Pack *a, Pack most, Pack
 }
 
 // The least eigenvalue of a triangle. U: (order^2), becomes its eigenvectors. scratch: as `eigen` needs it.
-inline Pack depth(int order, const Pack *v, Pack *U, Pack *scratch) {
+inline Value depth(int order, const Pack *v, Pack *U, Pack *scratch) {
     Pack *w = scratch + 3 * order * order;
-    for (int i = 0; i < order * order; i++)
-        U[i] = splat(i % (order + 1) == 0 ? 1 : 0);
+    fill(U, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
     semidefinite::eigen(order, v, U, w, scratch);
-    Pack least = w[0];
+    Value least = w[0];
     for (int i = 1; i < order; i++)
         least = min(least, w[i]);
     return least;
 }
 
 // Adds to the diagonal of a triangle.
-inline void shift(int order, Pack *v, Pack by) {
+inline void shift(int order, Pack *v, Value by) {
     for (int j = 0; j < order; v += order - j++)
         *v += by;
 }

@@ -6,7 +6,7 @@
 // along z/|z|, D is diagonal. Frame: [sign, 2/h'h, h (d - 1)].
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 
 namespace cvxfold {
 
@@ -17,28 +17,28 @@ const double ROOT_HALF = 0.70710678118654752440;
 inline int frame_size(int size) { return size + 1; }
 
 inline void project(int size, const Pack *u, Pack *s) {
-    Pack one = splat(1), zero{}, t = u[0], squares{};
+    Value one = splat(1), zero{}, t = u[0], squares{};
     for (int i = 1; i < size; i++)
         squares += u[i] * u[i];
-    Pack norm = sqrt(squares);
+    Value norm = sqrt(squares);
     Mask inside = norm <= t, polar = norm <= -t;
     inside &= ~polar; // the origin is in both; D = 0 there
-    Pack curved = 0.5 * (1.0 + t / select(norm > zero, norm, one));
-    Pack factor = select(inside, one, select(polar, zero, curved));
+    Value curved = 0.5 * (1.0 + t / select(norm > zero, norm, one));
+    Value factor = select(inside, one, select(polar, zero, curved));
     s[0] = select(inside, t, select(polar, zero, 0.5 * (t + norm)));
     for (int i = 1; i < size; i++)
         s[i] = factor * u[i];
 }
 
 // The reflection for the direction z/|z|; e_1 where z = 0. Written where `mask` is.
-inline void reflect(int size, const Pack *z, Pack norm, Mask mask, Pack *frame) {
-    Pack one = splat(1), zero{};
+inline void reflect(int size, const Pack *z, Value norm, Mask mask, Pack *frame) {
+    Value one = splat(1), zero{};
     if (size == 1)
         return;
     Mask has = norm > zero;
-    Pack inverse = 1.0 / select(has, norm, one);
-    Pack first = select(has, z[0] * inverse, one);
-    Pack sign = select(first >= zero, one, -one);
+    Value inverse = 1.0 / select(has, norm, one);
+    Value first = select(has, z[0] * inverse, one);
+    Value sign = select(first >= zero, one, -one);
     frame[0] = select(mask, -sign, frame[0]);
     frame[1] = select(mask, 1.0 / (1.0 + abs(first)), frame[1]);
     frame[2] = select(mask, first + sign, frame[2]);
@@ -48,18 +48,18 @@ inline void reflect(int size, const Pack *z, Pack norm, Mask mask, Pack *frame) 
 
 // Eigenvalues and frame of D at u where `mask` is; returns the distance to the nearest point without a
 // derivative.
-inline Pack look(int size, const Pack *u, Mask mask, Pack *lambda, Pack *frame) {
-    Pack one = splat(1), zero{}, t = u[0], squares{};
+inline Value look(int size, const Pack *u, Mask mask, Pack *lambda, Pack *frame) {
+    Value one = splat(1), zero{}, t = u[0], squares{};
     for (int i = 1; i < size; i++)
         squares += u[i] * u[i];
-    Pack norm = sqrt(squares);
+    Value norm = sqrt(squares);
     Mask inside = norm <= t, polar = norm <= -t;
     inside &= ~polar;
     Mask boundary = ~(inside | polar);
-    Pack flat = select(inside, one, zero);
+    Value flat = select(inside, one, zero);
     lambda[0] = select(mask, select(boundary, one, flat), lambda[0]);
     if (size > 1) {
-        Pack curved = select(boundary, 0.5 * (1.0 + t / select(norm > zero, norm, one)), flat);
+        Value curved = select(boundary, 0.5 * (1.0 + t / select(norm > zero, norm, one)), flat);
         lambda[1] = select(mask, flat, lambda[1]);
         for (int i = 2; i < size; i++)
             lambda[i] = select(mask, curved, lambda[i]);
@@ -76,11 +76,11 @@ inline void into_frame(int size, const Pack *frame, const Pack *a, Pack *out) {
         return;
     }
     const Pack *h = frame + 2;
-    Pack along{};
+    Value along{};
     for (int i = 1; i < size; i++)
         along += h[i - 1] * a[i];
     along *= frame[1];
-    Pack first = frame[0] * (a[1] - along * h[0]), zeroth = a[0];
+    Value first = frame[0] * (a[1] - along * h[0]), zeroth = a[0];
     for (int i = 2; i < size; i++)
         out[i] = a[i] - along * h[i - 1];
     out[0] = ROOT_HALF * (zeroth + first);
@@ -94,8 +94,8 @@ inline void out_of_frame(int size, const Pack *frame, const Pack *a, Pack *out) 
         return;
     }
     const Pack *h = frame + 2;
-    Pack zeroth = ROOT_HALF * (a[0] + a[1]), first = frame[0] * (ROOT_HALF * (a[0] - a[1]));
-    Pack along = h[0] * first;
+    Value zeroth = ROOT_HALF * (a[0] + a[1]), first = frame[0] * (ROOT_HALF * (a[0] - a[1]));
+    Value along = h[0] * first;
     for (int i = 2; i < size; i++)
         along += h[i - 1] * a[i];
     along *= frame[1];

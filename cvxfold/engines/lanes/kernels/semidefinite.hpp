@@ -8,7 +8,7 @@
 // matrix.
 #pragma once
 
-#include "pack.hpp"
+#include "loops.hpp"
 
 namespace cvxfold {
 
@@ -53,20 +53,17 @@ inline bool is_zero(int size, const Pack *row) {
 // sums without them have the same bits.
 inline void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *half, Pack *Y) {
     const auto u = [&](int i, int j) { return transposed ? U[i * order + j] : U[j * order + i]; };
-    for (int i = 0; i < order * order; i++)
-        Y[i] = Pack{};
+    clear(Y, order * order);
     for (int k = 0; k < order; k++) {
         const Pack *row = X + k * order;
         if (is_zero(order, row))
             continue;
-        for (int j = 0; j < order; j++)
-            half[j] = Pack{};
+        clear(half, order);
         for (int l = 0; l < order; l++)
             if (any(row[l] != 0.0))
-                for (int j = 0; j < order; j++)
-                    half[j] += row[l] * u(l, j);
+                fill(half, order, [&](int j) { return half[j] + (row[l] * u(l, j)); });
         for (int i = 0; i < order; i++) {
-            const Pack factor = u(k, i);
+            const Value factor = u(k, i);
             for (int j = i; j < order; j++)
                 Y[i * order + j] += factor * half[j];
         }
@@ -78,12 +75,12 @@ inline void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack 
 
 // Diagonalizes X in place by rotations, which U (order, order) takes from the right.
 inline void rotate_to_diagonal(int order, Pack *X, Pack *U) {
-    Pack norm{};
+    Value norm{};
     for (int i = 0; i < order * order; i++)
         norm += X[i] * X[i];
-    const Pack tiny = EXACT * sqrt(norm);
+    const Value tiny = EXACT * sqrt(norm);
     for (int sweep = 0; sweep < MOST_SWEEPS; sweep++) {
-        Pack off{};
+        Value off{};
         for (int p = 0; p < order; p++)
             for (int q = p + 1; q < order; q++)
                 off = max(off, abs(X[p * order + q]));
@@ -92,25 +89,25 @@ inline void rotate_to_diagonal(int order, Pack *X, Pack *U) {
             return;
         for (int p = 0; p < order; p++)
             for (int q = p + 1; q < order; q++) {
-                const Pack apq = X[p * order + q];
+                const Value apq = X[p * order + q];
                 const Mask turns = at_work & (abs(apq) > tiny);
                 if (!any(turns))
                     continue;
-                const Pack theta =
+                const Value theta =
                     (X[q * order + q] - X[p * order + p]) / (2.0 * select(turns, apq, splat(1)));
-                const Pack root = sqrt(theta * theta + 1.0), magnitude = 1.0 / (abs(theta) + root);
-                const Pack t = select(turns, select(theta >= 0.0, magnitude, -magnitude), Pack{});
-                const Pack c = 1.0 / sqrt(t * t + 1.0), s = t * c;
+                const Value root = sqrt(theta * theta + 1.0), magnitude = 1.0 / (abs(theta) + root);
+                const Value t = select(turns, select(theta >= 0.0, magnitude, -magnitude), Value{});
+                const Value c = 1.0 / sqrt(t * t + 1.0), s = t * c;
                 X[p * order + p] -= t * apq;
                 X[q * order + q] += t * apq;
-                X[p * order + q] = X[q * order + p] = select(turns, Pack{}, apq);
+                X[p * order + q] = X[q * order + p] = select(turns, Value{}, apq);
                 for (int k = 0; k < order; k++) {
                     if (k != p && k != q) {
-                        const Pack kp = X[k * order + p], kq = X[k * order + q];
+                        const Value kp = X[k * order + p], kq = X[k * order + q];
                         X[k * order + p] = X[p * order + k] = c * kp - s * kq;
                         X[k * order + q] = X[q * order + k] = s * kp + c * kq;
                     }
-                    const Pack up = U[k * order + p], uq = U[k * order + q];
+                    const Value up = U[k * order + p], uq = U[k * order + q];
                     U[k * order + p] = c * up - s * uq;
                     U[k * order + q] = s * up + c * uq;
                 }
@@ -124,21 +121,19 @@ inline void eigen(int order, const Pack *triangle, Pack *U, Pack *w, Pack *scrat
     unpack(order, triangle, X);
     turn(order, U, true, X, half, Y);
     rotate_to_diagonal(order, Y, U);
-    for (int i = 0; i < order; i++)
-        w[i] = Y[i * order + i];
+    fill(w, order, [&](int i) { return Y[i * order + i]; });
 }
 
 // s = Pi_K(u), from and to scaled triangles. U as in `eigen`.
-inline void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scratch) {
+CVXFOLD_LONG void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scratch) {
     Pack *w = scratch + 3 * order * order, *X = scratch, *half = X + order * order, *Y = half + order * order;
     eigen(order, u, U, w, scratch);
-    Pack least = w[0];
+    Value least = w[0];
     for (int i = 0; i < order; i++) {
         least = min(least, w[i]);
-        w[i] = select(w[i] <= 0.0, Pack{}, w[i]);
+        w[i] = select(w[i] <= 0.0, Value{}, w[i]);
     }
-    for (int i = 0; i < order * order; i++)
-        X[i] = Pack{};
+    clear(X, order * order);
     for (int i = 0; i < order; i++)
         X[i * order + i] = w[i];
     turn(order, U, false, X, half, Y);
@@ -148,18 +143,18 @@ inline void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scratch) {
 }
 
 // Eigenvalues of the derivative, as a triangle, where `mask` is; returns the distance to the nearest kink.
-inline Pack look(int order, const Pack *u, Pack *U, Mask mask, Pack *lambda, Pack *scratch) {
+CVXFOLD_LONG Value look(int order, const Pack *u, Pack *U, Mask mask, Pack *lambda, Pack *scratch) {
     Pack *w = scratch + 3 * order * order;
     eigen(order, u, U, w, scratch);
-    Pack nearest = abs(w[0]);
+    Value nearest = abs(w[0]);
     for (int j = 0; j < order; j++) {
         nearest = min(nearest, abs(w[j]));
         for (int i = j; i < order; i++) {
-            const Pack high = max(w[i], w[j]), low = min(w[i], w[j]), one = splat(1);
+            const Value high = max(w[i], w[j]), low = min(w[i], w[j]), one = splat(1);
             const Mask mixed = (high > 0.0) & (low <= 0.0);
-            const Pack part = high / select(mixed, high - low, one);
-            const Pack entry = select(mixed, part, select(low > 0.0, one, Pack{}));
-            *lambda = select(mask, i == j ? select(w[i] > 0.0, one, Pack{}) : entry, *lambda);
+            const Value part = high / select(mixed, high - low, one);
+            const Value entry = select(mixed, part, select(low > 0.0, one, Value{}));
+            *lambda = select(mask, i == j ? select(w[i] > 0.0, one, Value{}) : entry, *lambda);
             lambda++;
         }
     }

@@ -1,7 +1,7 @@
 // What a forward pass is asked for.
 #pragma once
 
-#include <cstdint>
+#include "standard.hpp"
 
 namespace cvxfold {
 

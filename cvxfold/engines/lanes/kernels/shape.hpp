@@ -1,9 +1,31 @@
 // What all instances of a layer share: sizes, cones, and where everything stands.
 #pragma once
 
-#include <cstdint>
+#include "standard.hpp"
 
 namespace cvxfold {
+
+// A count of cones, which a compiler may be told to be zero: CVXFOLD_WITHOUT_… is 1.
+#define CVXFOLD_COUNT(kind, name) CVXFOLD_COUNT_OF(CVXFOLD_WITHOUT_##kind, name)
+#define CVXFOLD_COUNT_OF(without, name) CVXFOLD_COUNT_IF(without, name)
+#define CVXFOLD_COUNT_IF(without, name) CVXFOLD_COUNT_##without(name)
+#define CVXFOLD_COUNT_0(name) int32_t name
+#define CVXFOLD_COUNT_1(name)                                                                                \
+    static constexpr int32_t name = 0;                                                                       \
+    int32_t no_##name
+
+#ifndef CVXFOLD_WITHOUT_SECOND_ORDER
+#define CVXFOLD_WITHOUT_SECOND_ORDER 0
+#endif
+#ifndef CVXFOLD_WITHOUT_SEMIDEFINITE
+#define CVXFOLD_WITHOUT_SEMIDEFINITE 0
+#endif
+#ifndef CVXFOLD_WITHOUT_EXPONENTIAL
+#define CVXFOLD_WITHOUT_EXPONENTIAL 0
+#endif
+#ifndef CVXFOLD_WITHOUT_POWER
+#define CVXFOLD_WITHOUT_POWER 0
+#endif
 
 const int PANEL = 4; // columns of a panel, and of a run, at most
 
@@ -26,9 +48,12 @@ struct Panel {
 // A is stored by rows; the rows of a cone that is no orthant share one pattern. P is stored by its upper
 // triangle. K = [P A'; A -G] is stored by the columns of its lower triangle in the elimination order.
 struct Shape {
-    int32_t n, m, N;                                        // variables, rows, n + m
-    int32_t zero, nonnegative;                              // rows
-    int32_t second_order, semidefinite, exponential, power; // cones
+    int32_t n, m, N;                           // variables, rows, n + m
+    int32_t zero, nonnegative;                 // rows
+    CVXFOLD_COUNT(SECOND_ORDER, second_order); // cones
+    CVXFOLD_COUNT(SEMIDEFINITE, semidefinite);
+    CVXFOLD_COUNT(EXPONENTIAL, exponential);
+    CVXFOLD_COUNT(POWER, power);
     int32_t nnz_P, nnz_A, nnz_K, nnz_L;
     int32_t frame, roots;  // packs that the frames of all cones take; and what finding them begins with
     const int32_t *sizes;  // of each second-order cone
@@ -44,7 +69,8 @@ struct Shape {
     int32_t panels;         // neighbouring columns of L that are factored together
     const Panel *panel;
     const Panel::Update *update;
-    bool apart; // instances are factored one by one, with vectors of rows: L has long runs of neighbours
+    bool diagonal_P; // whether P is, each entry once
+    bool apart;      // instances are factored one by one, with vectors of rows: L has long runs of neighbours
 
     int32_t separable() const { return zero + nonnegative; }
     bool curved() const { return second_order + semidefinite + exponential + power > 0; }

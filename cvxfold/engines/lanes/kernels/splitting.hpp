@@ -15,22 +15,20 @@ namespace cvxfold {
 
 // `count` applications of F to the lanes of `mask`, or as many as there is time for; returns how many.
 template <typename TimeLeft>
-inline int iterate(const Shape &S, Workspace &w, Factor factor, double alpha, Mask mask, int count,
-                   TimeLeft time_left) {
+CVXFOLD_LONG int iterate(const Shape &S, Workspace &w, Factor factor, double alpha, Mask mask, int count,
+                         TimeLeft time_left) {
     int step = 0;
     for (; step < count && time_left(); step++) {
         project(S, w.roots, w.u, w.s, mask);
-        for (int i = 0; i < S.n; i++)
-            w.right[S.place[i]] = SIGMA * w.x[i] - w.q[i];
-        for (int j = 0; j < S.m; j++)
-            w.right[S.place[S.n + j]] = w.b[j] - 2.0 * w.s[j] + w.u[j];
+        change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return SIGMA * w.x[i] - w.q[i]; });
+        change_at(w.right, S.place + S.n, 0, S.m,
+                  [&](int j, Value) { return w.b[j] - 2.0 * w.s[j] + w.u[j]; });
         solve<1>(S, factor, w.right);
-        for (int i = 0; i < S.n; i++)
-            w.x[i] = select(mask, w.right[S.place[i]], w.x[i]);
-        for (int j = 0; j < S.m; j++) {
-            Pack g = w.s[j] - w.u[j] - w.right[S.place[S.n + j]] / w.R[j]; // b - s - A x
-            w.u[j] = select(mask, w.u[j] + alpha * g, w.u[j]);
-        }
+        fill(w.x, S.n, [&](int i) { return select(mask, w.right[S.place[i]], w.x[i]); });
+        fill(w.u, S.m, [&](int j) {
+            Value g = w.s[j] - w.u[j] - w.right[S.place[S.n + j]] / w.R[j]; // b - s - A x
+            return select(mask, w.u[j] + alpha * g, w.u[j]);
+        });
     }
     return step;
 }
@@ -38,21 +36,21 @@ inline int iterate(const Shape &S, Workspace &w, Factor factor, double alpha, Ma
 const double LARGEST_MOVE = 1e2, LARGEST_PENALTY = 1e5;
 
 // Moves rho toward the balance of both residuals, keeping s and y; returns the lanes where it moved.
-inline Mask rebalance(const Shape &S, Workspace &w, Mask mask, Pack &rho) {
+inline Mask rebalance(const Shape &S, Workspace &w, Mask mask, Value &rho) {
     residual(S, w, rho);
-    Pack primal_terms = splat(1e-12), dual_terms = splat(1e-12);
+    Value primal_terms = splat(1e-12), dual_terms = splat(1e-12);
     for (int j = 0; j < S.m; j++)
         primal_terms = max(primal_terms, max(abs(w.s[j]), abs(w.b[j])));
     for (int i = 0; i < S.n; i++)
         dual_terms = max(dual_terms, max(abs(w.Px[i]), abs(w.q[i])));
-    Pack primal = infinity_norm(w.primal, S.m) / primal_terms, dual = infinity_norm(w.dual, S.n) / dual_terms;
-    Pack move = sqrt(max(primal, splat(1e-14)) / max(dual, splat(1e-14)));
+    Value primal = infinity_norm(w.primal, S.m) / primal_terms,
+          dual = infinity_norm(w.dual, S.n) / dual_terms;
+    Value move = sqrt(max(primal, splat(1e-14)) / max(dual, splat(1e-14)));
     move = min(max(move, splat(1 / LARGEST_MOVE)), splat(LARGEST_MOVE));
     Mask moves = mask & ((move > 2.5) | (move < 0.4));
-    Pack next = min(max(rho * move, splat(1 / LARGEST_PENALTY)), splat(LARGEST_PENALTY));
+    Value next = min(max(rho * move, splat(1 / LARGEST_PENALTY)), splat(LARGEST_PENALTY));
     next = select(moves, next, rho);
-    for (int j = 0; j < S.m; j++)
-        w.u[j] = select(moves, w.s[j] - (w.s[j] - w.u[j]) * (rho / next), w.u[j]);
+    fill(w.u, S.m, [&](int j) { return select(moves, w.s[j] - (w.s[j] - w.u[j]) * (rho / next), w.u[j]); });
     rho = next;
     set_penalty(S, w, rho);
     return moves;

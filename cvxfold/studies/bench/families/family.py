@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
+import numpy as np
 import torch
 from torch import Generator, Tensor
+
+Evaluate = Callable[..., Sequence[Tensor]]
+"""From parameter tensors to output tensors, differentiably; may take ``warm_start`` and ``samples``."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,20 @@ class QuadraticProgram:
 
 
 @dataclass(frozen=True)
+class Polytope:
+    """x with Ax = b and x ≥ lower, as arrays.
+
+    Args:
+        point: what is projected on it, (B, n) from the parameters' tensors, differentiably.
+    """
+
+    A: np.ndarray
+    b: np.ndarray
+    lower: np.ndarray
+    point: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
 class Family:
     """A family of problems.
 
@@ -49,6 +67,8 @@ class Family:
             Solutions are unique and have a derivative, with probability one.
         matrices: the same problem as a quadratic program in its first variable, from the parameters'
             tensors, differentiably; None where it is not one or where nobody needs it.
+        projection: the same problem as the projection of a point onto a polytope, row by row; None where it
+            is not one.
     """
 
     name: str
@@ -59,6 +79,7 @@ class Family:
     sample: Callable[[int, int, Generator], list[Tensor]]
     batches: tuple[int, ...] = (1, 64)
     matrices: Callable[..., QuadraticProgram] | None = None
+    projection: Callable[[Stated], Polytope] | None = None
 
 
 def minimize(cost: Any, *constraints: Any) -> cp.Problem:

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from cvxfold.studies.bench.families.family import (
     Family,
+    Polytope,
     QuadraticProgram,
     Stated,
     minimize,
@@ -91,14 +92,28 @@ def _mpc_values(horizon: int, batch: int, generator: Generator) -> list[Tensor]:
     return [0.5 * normal(generator, batch, _STATES), 1.5 * torch.sin(steps * rate + phase)]
 
 
-def _transport(n: int) -> Stated:
-    rng = np.random.default_rng(13)  # of the marginals, the same for all
+def _marginals(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same for all."""
+    rng = np.random.default_rng(13)
     supply, demand = rng.uniform(0.5, 1.5, n), rng.uniform(0.5, 1.5, n)
+    return supply / supply.sum(), demand / demand.sum()
+
+
+def _transport(n: int) -> Stated:
+    supply, demand = _marginals(n)
     X, C = cp.Variable((n, n)), cp.Parameter((n, n))
     cost = cp.sum(cp.multiply(C, X)) + 0.5 * cp.sum_squares(X)
-    rows = cp.sum(X, axis=1) == supply / supply.sum()
-    columns = cp.sum(X, axis=0) == demand / demand.sum()
+    rows = cp.sum(X, axis=1) == supply
+    columns = cp.sum(X, axis=0) == demand
     return Stated(minimize(cost, rows, columns, X >= 0), [C], [X])
+
+
+def _transport_projection(stated: Stated) -> Polytope:
+    """Of −C, since ⟨C, X⟩ + ½‖X‖² = ½‖X + C‖² − ½‖C‖²."""
+    n = stated.variables[0].shape[0]
+    eye, ones = np.eye(n), np.ones((1, n))
+    A = np.vstack([np.kron(eye, ones), np.kron(ones, eye)])
+    return Polytope(A, np.concatenate(_marginals(n)), np.zeros(n * n), lambda C: -C.flatten(1))
 
 
 def _transport_values(n: int, batch: int, generator: Generator) -> list[Tensor]:
@@ -159,7 +174,15 @@ QUADRATIC = (
     ),
     Family("tv", "total variation denoising", "samples", 100, _total_variation, _total_variation_values),
     Family("mpc", "model predictive control, 6 states, 3 inputs", "steps", 10, _mpc, _mpc_values),
-    Family("transport", "transport with a quadratic cost, n × n", "places", 8, _transport, _transport_values),
+    Family(
+        "transport",
+        "transport with a quadratic cost, n × n",
+        "places",
+        8,
+        _transport,
+        _transport_values,
+        projection=_transport_projection,
+    ),
     Family("lasso", "sparse regression, as many observations", "features", 40, _lasso, _lasso_values),
     Family(
         "dense-parameter",

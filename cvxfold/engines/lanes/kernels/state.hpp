@@ -2,9 +2,7 @@
 // pass.
 #pragma once
 
-#include <algorithm>
-
-#include "kernels/newton.hpp"
+#include "newton.hpp"
 
 namespace cvxfold {
 
@@ -34,12 +32,17 @@ struct Common {
 
     // The numbers themselves, one after the other, but for the factor.
     template <typename Visit> void each(const Shape &S, Visit visit) const {
-        const std::pair<Pack *, int> parts[] = {{P, S.nnz_P}, {A, S.nnz_A}, {columns, S.n}, {rows, S.m}};
-        for (const auto &part : parts)
-            for (int i = 0; i < part.second; i++)
-                visit(part.first[i]);
+        Pack *const parts[] = {P, A, columns, rows};
+        const int counts[] = {S.nnz_P, S.nnz_A, S.n, S.m};
+        for (int part = 0; part < 4; part++)
+            for (int i = 0; i < counts[part]; i++)
+                visit(parts[part][i]);
     }
 };
+
+inline void copy(Pack *to, const Pack *from, int count) {
+    fill(to, count, [&](int i) { return from[i]; });
+}
 
 // One lane of some packs into a lane of others.
 inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, int count) {
@@ -63,17 +66,18 @@ struct Block {
         b = c.take(S.m);
         x = c.take(S.n);
         u = c.take(S.m);
-        for (Pack **one : {&rho, &size, &regularization, &iterations, &newton_steps, &factorizations, &stuck})
-            *one = c.take(1);
+        Pack **const numbers[] = {&rho,          &size,           &regularization, &iterations,
+                                  &newton_steps, &factorizations, &stuck};
+        for (Pack **number : numbers)
+            *number = c.take(1);
         used = c.used();
     }
 
     Progress progress() const {
-        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck, Pack{}};
+        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck, Value{}};
     }
 
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {
-        const auto copy = [](Pack *to, const Pack *from, int count) { std::copy(from, from + count, to); };
         if (P) {
             copy(P, w.P, S.nnz_P);
             copy(A, w.A, S.nnz_A);
@@ -105,17 +109,16 @@ struct Block {
         copy_lane(b, to, w.b, from, S.m);
         copy_lane(x, to, w.x, from, S.n);
         copy_lane(u, to, w.u, from, S.m);
-        copy_lane(rho, to, &progress.rho, from, 1);
-        copy_lane(size, to, &progress.size, from, 1);
-        copy_lane(regularization, to, &progress.regularization, from, 1);
-        copy_lane(iterations, to, &progress.iterations, from, 1);
-        copy_lane(newton_steps, to, &progress.newton_steps, from, 1);
-        copy_lane(factorizations, to, &progress.factorizations, from, 1);
-        copy_lane(stuck, to, &progress.stuck, from, 1);
+        (*rho)[to] = progress.rho[from];
+        (*size)[to] = progress.size[from];
+        (*regularization)[to] = progress.regularization[from];
+        (*iterations)[to] = progress.iterations[from];
+        (*newton_steps)[to] = progress.newton_steps[from];
+        (*factorizations)[to] = progress.factorizations[from];
+        (*stuck)[to] = progress.stuck[from];
     }
 
     void restore(const Shape &S, Workspace &w) const {
-        const auto copy = [](Pack *to, const Pack *from, int count) { std::copy(from, from + count, to); };
         if (P) {
             w.P = P;
             w.A = A;
@@ -126,6 +129,23 @@ struct Block {
         copy(w.b, b, S.m);
         copy(w.x, x, S.n);
         copy(w.u, u, S.m);
+    }
+};
+
+// A state: a head of numbers that the batch shares, then a block for each LANES instances.
+struct States {
+    size_t head, block; // in doubles, a multiple of LANES; in packs
+
+    States(const Shape &S, bool shared) {
+        const size_t numbers = shared ? S.nnz_P + S.nnz_A + S.N : 0;
+        head = (numbers + LANES - 1) / LANES * LANES;
+        block = Block(S, shared, nullptr).used;
+    }
+
+    // Of `instance`, and those whose numbers a pack holds together with its.
+    Pack *at(double *state, int instance) const {
+        const size_t before = head + static_cast<size_t>(instance / LANES) * block * LANES;
+        return reinterpret_cast<Pack *>(state + before + instance % LANES / W * W);
     }
 };
 

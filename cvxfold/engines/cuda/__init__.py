@@ -1,0 +1,1 @@
+"""The lanes engine's kernels on CUDA devices, compiled at run time."""

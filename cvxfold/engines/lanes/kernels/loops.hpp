@@ -1,0 +1,121 @@
+// Loops over packs in memory, that say what does not depend on what.
+//
+// A compiler cannot know that arrays are different, so it would finish each step's store before the next
+// step's loads. Where memory is far away, as on a GPU, that wait is most of the time: there AHEAD steps are
+// read before any of them is written. The numbers are the same.
+#pragma once
+
+#include "pack.hpp"
+
+namespace cvxfold {
+
+template <int N> struct Constant {
+    static constexpr int value = N;
+};
+
+// Calls step(first, run) for this thread's steps of `from` <= i < `to`: those at first + k GROUP for each k
+// of a run, whose length is a constant: AHEAD, then 1.
+template <typename Step> inline void in_runs(int from, int to, Step step) {
+    int i = from + number_in_group();
+    if constexpr (AHEAD > 1)
+        for (; i + (AHEAD - 1) * GROUP < to; i += AHEAD * GROUP)
+            step(i, Constant<AHEAD>());
+    for (; i < to; i += GROUP)
+        step(i, Constant<1>());
+}
+
+// Calls step(i) for 0 <= i < count, for what is written elsewhere than in packs.
+template <typename Step> inline void each(int count, Step step) {
+    together();
+    for (int i = number_in_group(); i < count; i += GROUP)
+        step(i);
+    together();
+}
+
+// What only one of a group does, as it goes step by step.
+template <typename Work> inline void one_by_one(Work work) {
+    together();
+    if (number_in_group() == 0)
+        work();
+    together();
+}
+
+// out[i] = f(i) for i < count. f(i) may read out[i], but nothing else that is written here.
+template <typename F> inline void fill(Pack *out, int count, F f) {
+    together();
+    in_runs(0, count, [&](int first, auto run) {
+        Value value[run.value];
+        for (int k = 0; k < run.value; k++)
+            value[k] = f(first + k * GROUP);
+        for (int k = 0; k < run.value; k++)
+            out[first + k * GROUP] = value[k];
+    });
+    together();
+}
+
+inline void clear(Pack *out, int count) {
+    fill(out, count, [](int) { return Value{}; });
+}
+
+// to[index[e]] = f(e, to[index[e]]) for `from` <= e < `until`, whose places are all different.
+template <typename F> inline void change_at(Pack *to, const int32_t *index, int from, int until, F f) {
+    together();
+    in_runs(from, until, [&](int first, auto run) {
+        Value value[run.value];
+        int place[run.value];
+        for (int k = 0; k < run.value; k++)
+            place[k] = index[first + k * GROUP];
+        for (int k = 0; k < run.value; k++)
+            value[k] = f(first + k * GROUP, to[place[k]]);
+        for (int k = 0; k < run.value; k++)
+            to[place[k]] = value[k];
+    });
+    together();
+}
+
+// What joins two numbers.
+struct Sum {
+    Value operator()(Value a, Value b) const { return a + b; }
+};
+struct Larger {
+    Value operator()(Value a, Value b) const { return max(a, b); }
+};
+struct Largest { // NaN where one is
+    Value operator()(Value so_far, Value value) const { return largest(so_far, value); }
+};
+
+// The same number for all of a group: `own` of each, joined.
+template <typename Join> inline Value joined(Value own, Join join) {
+    for (int distance = GROUP / 2; distance > 0; distance /= 2) {
+        Value other;
+        for (int lane = 0; lane < W; lane++)
+            other[lane] = of_partner(own[lane], distance);
+        own = join(own, other);
+    }
+    return own;
+}
+
+// join(… join(join(start, f(from)), f(from + 1)) …): sums, and the like, of which zero is neutral.
+template <typename F, typename Join> inline Value fold(int from, int until, Value start, F f, Join join) {
+    Value own = number_in_group() == 0 ? start : Value{};
+    together();
+    in_runs(from, until, [&](int first, auto run) {
+        Value value[run.value];
+        for (int k = 0; k < run.value; k++)
+            value[k] = f(first + k * GROUP);
+        for (int k = 0; k < run.value; k++)
+            own = join(own, value[k]);
+    });
+    return joined(own, join);
+}
+
+template <typename F> inline Value sum_of(int from, int until, F f) {
+    return fold(from, until, Value{}, f, Sum());
+}
+
+// The largest of f(i), NaN where one is.
+template <typename F> inline Value largest_of(int from, int until, F f) {
+    return fold(from, until, Value{}, f, Largest());
+}
+
+} // namespace cvxfold

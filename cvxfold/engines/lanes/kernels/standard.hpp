@@ -1,0 +1,50 @@
+// Integers and the few numbers that the kernels take from the language's library, also where there is none: a
+// compiler for GPUs at run time.
+#pragma once
+
+#ifdef __CUDACC_RTC__
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+#else
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#endif
+
+// What is long and called from several places: inlined where compilers find it worth it; a call on a GPU.
+#ifdef __CUDACC_RTC__
+#define CVXFOLD_LONG __noinline__
+#else
+#define CVXFOLD_LONG inline
+#endif
+
+namespace cvxfold {
+
+#ifdef __CUDACC_RTC__
+inline double infinite() { return __longlong_as_double(0x7ff0000000000000LL); }
+inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000LL); }
+inline double square_root(double a) { return ::sqrt(a); }
+inline double cosine(double a) { return ::cos(a); }
+inline int64_t bits_of(double a) { return __double_as_longlong(a); }
+inline double of_bits(int64_t bits) { return __longlong_as_double(bits); }
+#else
+inline double infinite() { return __builtin_inf(); }
+inline double not_a_number() { return __builtin_nan(""); }
+inline double square_root(double a) { return __builtin_sqrt(a); }
+inline double cosine(double a) { return __builtin_cos(a); }
+inline int64_t bits_of(double a) {
+    int64_t bits;
+    __builtin_memcpy(&bits, &a, sizeof bits);
+    return bits;
+}
+inline double of_bits(int64_t bits) {
+    double a;
+    __builtin_memcpy(&a, &bits, sizeof a);
+    return a;
+}
+#endif
+
+template <typename T> inline T least(T a, T b) { return b < a ? b : a; }
+
+} // namespace cvxfold
