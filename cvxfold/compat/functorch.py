@@ -2,7 +2,9 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+_pyfunctorch: Any = import_module("torch._functorch.pyfunctorch")
+_forward_ad: Any = torch.autograd.forward_ad
 _functorch: Any = vars(torch._C)["_functorch"]  # PyTorch has no public name for these
 
 
@@ -25,6 +29,18 @@ def is_mapped(tensor: Tensor) -> bool:
 
 is_wrapped: Callable[[Tensor], bool] = _functorch.is_functorch_wrapped_tensor
 """Whether a ``torch.func`` transformation is at work on a tensor."""
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Tensors made in here belong to none of the transformations at work, nor to inference mode."""
+    with torch.inference_mode(False), _pyfunctorch.temporarily_clear_interpreter_stack():
+        yield
+
+
+def dual_numbers() -> bool:
+    """Whether tensors may have tangents, by ``torch.autograd.forward_ad``."""
+    return _forward_ad._current_level >= 0
 
 
 def is_legacy_mapped(tensor: Tensor) -> bool:

@@ -11,6 +11,7 @@ from cvxfold.compat.functorch import is_legacy_mapped, is_mapped
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
+from cvxfold.layer.tangent import moved
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import ForwardRecord
 from cvxfold.report.report import Report
@@ -18,9 +19,6 @@ from cvxfold.report.report import Report
 NOT_BATCHED = (
     "cvxfold: is_grads_batched (vectorize=True) is not supported; use torch.func.jacrev, or "
     "torch.autograd.functional.jacobian with vectorize=False"
-)
-NO_FORWARD_MODE = (
-    "cvxfold: forward-mode derivatives are not available; use reverse mode (backward, torch.func.jacrev)"
 )
 NO_SECOND_DERIVATIVE = (
     "cvxfold: a folded gradient cannot be differentiated again (double backward); a layer with "
@@ -88,6 +86,7 @@ class _Solve(torch.autograd.Function):
         ctx.mark_non_differentiable(output[2])
         ctx.shared = [value.shape[0] == 1 and passes.request.batch > 1 for value in values]
         ctx.save_for_backward(*values)
+        ctx.save_for_forward(*values)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -111,8 +110,14 @@ class _Solve(torch.autograd.Function):
         return tuple(value.unflatten(0, (lanes, batch)) for value in found), (0, 0, 0)
 
     @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_FORWARD_MODE)
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor, None]:
+        values = ctx.saved_tensors
+        dots = [
+            torch.zeros_like(value) if dot is None else dot
+            for value, dot in zip(values, tangents[:4], strict=True)
+        ]
+        dx, dy = _Tangent.apply(*dots, *values, _Asked(ctx.passes, [True] * 4, ctx.shared))
+        return dx, dy, None
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,10 @@ class _Adjoint(torch.autograd.Function):
         raise NotImplementedError(NO_SECOND_DERIVATIVE)
 
     @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+
+    @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
         """One backward pass where the forward pass was mapped too, else one for each loss gradient."""
         x_bar, y_bar, *values, asked = inputs
@@ -181,6 +190,42 @@ class _Adjoint(torch.autograd.Function):
                 None if g is None else _split(g, lanes, s) for g, s in zip(flat, asked.shared, strict=True)
             ]
         return tuple(outs), tuple(None if out is None else 0 for out in outs)
+
+
+class _Tangent(torch.autograd.Function):
+    """Tangents of (P, q, A, b) → tangents of (x, y)."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        *tensors, asked = inputs
+        passes, tangents, values = asked.passes, ProgramValues(*tensors[:4]), ProgramValues(*tensors[4:])
+        assert passes.answer is not None
+        return moved(passes.session, passes.answer, values, tangents)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
+        """One pass where the forward pass was mapped too, else one for each tangent."""
+        *tensors, asked = inputs
+        lanes, batch = info.batch_size, asked.passes.request.batch
+        if any(dim is not None for dim in in_dims[4:8]):  # by this very map
+            joined = [_joined(*each, lanes, batch) for each in zip(tensors, in_dims[:8], strict=True)]
+            found = _Tangent.apply(*joined, asked.flattened())
+            return tuple(value.unflatten(0, (lanes, batch)) for value in found), (0, 0)
+        dots = [_lanes_first(*each, lanes) for each in zip(tensors[:4], in_dims[:4], strict=True)]
+        rows = [_Tangent.apply(*(dot[lane] for dot in dots), *tensors[4:], asked) for lane in range(lanes)]
+        return tuple(torch.stack(column) for column in zip(*rows, strict=True)), (0, 0)
 
 
 def _lanes_first(value: Tensor, dim: int | None, lanes: int) -> Tensor:

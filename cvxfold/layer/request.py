@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cvxfold.engines.protocol import Passage
 from cvxfold.layer.options import Options
-from cvxfold.layer.samples import WarmStart
+from cvxfold.layer.samples import Beginning
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class CallRequest:
 
     batch: int
     options: Options
-    warm: WarmStart | None = None
+    warm: Beginning | None = None
     invalid: Tensor | None = None
     found: Passage | None = None
     spent: float = 0.0

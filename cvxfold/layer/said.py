@@ -65,10 +65,9 @@ def is_due(times: int) -> bool:
 
 
 def warn(text: str, category: type[Warning]) -> None:
-    """Warn at the first frame up the stack that belongs neither to cvxfold nor to torch."""
-    inner = tuple(
-        f"{Path(module.__file__ or '').parent}{os.sep}" for module in (sys.modules["cvxfold"], torch)
-    )
+    """Warn at the first frame up the stack that belongs neither to cvxfold nor to a framework."""
+    known = [sys.modules["cvxfold"], torch, *(sys.modules[name] for name in ("jax",) if name in sys.modules)]
+    inner = tuple(f"{Path(module.__file__ or '').parent}{os.sep}" for module in known)
     frame, depth = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inner):
         frame, depth = frame.f_back, depth + 1

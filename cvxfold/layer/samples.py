@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -122,6 +123,33 @@ class _Found(Protocol):
     def beginnings(self) -> Tensor:
         """x, y and s side by side, and what else the engine can use, NaN for instances not solved."""
         ...
+
+
+class Beginning(Protocol):
+    """Where a call begins, and what is to be kept of it."""
+
+    def points(self, batch: int) -> Tensor | None:
+        """Beginnings ``(B, ·)``, NaN for instances that begin cold; None if all do."""
+        ...
+
+    def keep(self, found: _Found, lightly: bool = False) -> None:
+        """Remember what the call found."""
+        ...
+
+
+@dataclass(frozen=True)
+class BeginAt:
+    """A beginning of which nothing is kept: x, y and s side by side, ``(B, n + 2m)``."""
+
+    beginnings: Tensor
+
+    def points(self, batch: int) -> Tensor:
+        """The points."""
+        assert len(self.beginnings) == batch
+        return self.beginnings
+
+    def keep(self, found: _Found, lightly: bool = False) -> None:
+        """Nothing is."""
 
 
 class WarmStarts:

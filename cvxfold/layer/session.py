@@ -74,6 +74,11 @@ class Session:
         """Of the last call of this thread, or of any where this one made none; of no instance before."""
         return self._reports.last
 
+    @property
+    def latest_report(self) -> Report:
+        """Of the last call of any thread; of no instance before."""
+        return self._reports.latest
+
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Call ``callback`` with the report after each pass, until the function returned is called.
 
@@ -106,16 +111,8 @@ class Session:
         Raises:
             InfeasibleError, UnboundedError, ConvergenceError: as the options say.
         """
-        started = time.perf_counter() - request.spent
-        program = Program(self.entries, values, request.batch)
-        limit = request.options.forward.time_limit
-        deadline = Deadline.after(None if limit is None else limit - request.spent)
-        rows = torch.arange(request.batch, device=values.q.device)
-        if request.invalid is not None:
-            rows = rows[~request.invalid]
-        pieces = self._solve_in_pieces(self.engine, program, request, rows, deadline)  # 1
-        answer = Answer.of(pieces, program, request, time.perf_counter() - started)  # 2
-        if pieces:
+        answer = self.solve_quietly(values, request)
+        if answer.pieces:
             self._last = weakref.ref(answer)
         if request.warm is not None:
             request.warm.keep(answer)
@@ -125,6 +122,18 @@ class Session:
         finally:
             self.notify(answer.report)
         return answer
+
+    def solve_quietly(self, values: ProgramValues, request: CallRequest) -> Answer:
+        """Steps 1 and 2 of the forward pass: nobody is told, and nothing is remembered but the engine's."""
+        started = time.perf_counter() - request.spent
+        program = Program(self.entries, values, request.batch)
+        limit = request.options.forward.time_limit
+        deadline = Deadline.after(None if limit is None else limit - request.spent)
+        rows = torch.arange(request.batch, device=values.q.device)
+        if request.invalid is not None:
+            rows = rows[~request.invalid]
+        pieces = self._solve_in_pieces(self.engine, program, request, rows, deadline)  # 1
+        return Answer.of(pieces, program, request, time.perf_counter() - started)  # 2
 
     @staticmethod
     def _solve_in_pieces(

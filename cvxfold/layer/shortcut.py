@@ -1,7 +1,7 @@
 """A call by its engine's shortcut: where all is plain, parameters become variables in one step each way.
 
 1. The kernels solve. Instances that they leave unsolved, and bad parameters, are for the general way.
-2. The outputs are handed out, with a record that is made when somebody looks at it.
+2. The outputs are handed out, with a report whose records are made when somebody looks at them.
 3. The kernels differentiate. Gradients that call for a diagnosis are folded again, with all means.
 """
 
@@ -10,21 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cvxfold.batches.pieces import in_pieces
 from cvxfold.batches.records import overwritten
-from cvxfold.compat.functorch import is_legacy_mapped
 from cvxfold.deadline import Deadline
 from cvxfold.engines.outcome import Ended
 from cvxfold.engines.protocol import Passage, Returned, Seen, Shortcut, Solution, SolveRequest
 from cvxfold.errors import OutOfMemoryError
 from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
-from cvxfold.layer.autograd import NO_FORWARD_MODE, NO_SECOND_DERIVATIVE, NOT_BATCHED
 from cvxfold.layer.backward import folded_again, refolded
 from cvxfold.layer.options import Options
 from cvxfold.layer.plain import PlainArguments, version_of
@@ -32,7 +30,7 @@ from cvxfold.layer.session import Session
 from cvxfold.methods import AdjointSettings, Auto
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
-from cvxfold.problem.recover import finished, within
+from cvxfold.problem.recover import within
 from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -101,18 +99,17 @@ class ShortCall:
         self._seconds = time.perf_counter() - started
         return self._passage
 
-    def outputs(self) -> tuple[Tensor, ...]:
-        """Step 2: the variables, differentiable in the parameters."""
+    def report(self, quietly: bool = False) -> Report:
+        """Step 2: the report, from now on the layer's last; ``quietly``: nobody is called back."""
         record = partial(_forward_record, self._passage.ended, self._seconds)
         self._report = Report(record, self._parts.session.engine.name)
         self._parts.session.remember(self._report)
-        self._parts.session.notify(self._report)
-        found = _Directly.apply(self, *self.arguments.tensors)
-        specs = self._parts.outputs
-        return tuple(finished(out, spec) for out, spec in zip(found, specs, strict=True))
+        if not quietly:
+            self._parts.session.notify(self._report)
+        return self._report
 
-    def shaped(self) -> tuple[Tensor, ...]:
-        """The variables' terms in their shapes and the outputs' dtype.
+    def terms(self) -> tuple[Tensor, ...]:
+        """Step 2: the variables' terms in their shapes and the outputs' dtype.
 
         Copies: a view of what its own node holds could not be changed in place.
         """
@@ -124,10 +121,32 @@ class ShortCall:
             for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True)
         )
 
-    def differentiate(self, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
-        """Step 3: gradients of the parameters, as they were given, from loss gradients on the outputs."""
-        started, arguments = time.perf_counter(), self.arguments
-        batch, settings = arguments.instances, self.options.adjoint
+    @property
+    def outputs(self) -> Sequence[OutputSpec]:
+        """How the variables are made of their terms."""
+        return self._parts.outputs
+
+    @property
+    def last_report(self) -> Report:
+        """Of this call."""
+        return self._report
+
+    @property
+    def passage(self) -> Passage:
+        """What the kernels left."""
+        return self._passage
+
+    def differentiate(self, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> Sequence[Tensor | None]:
+        """Step 3: gradients of the parameters (of logarithms, where the problem has those).
+
+        Args:
+            bars: loss gradients on the terms. wanted: for which parameters.
+
+        Returns:
+            Of each instance, ``(B, size)``, entries row by row; None where it is not wanted.
+        """
+        started = time.perf_counter()
+        batch, settings = self.arguments.instances, self.options.adjoint
         flat = [
             None if bar is None else bar.detach().to(torch.float64).reshape(batch, -1).contiguous()
             for bar in bars
@@ -146,18 +165,7 @@ class ShortCall:
             self._report.set_backward(partial(_plain_record, returned.seen, settings, seconds))
             self._parts.session.notify(self._report)
         self._parts.session.say_if_flat(returned.seen, self.options)
-        return [
-            None if gradient is None else self._as_given(gradient, value, batched)
-            for gradient, value, batched in zip(
-                returned.gradients, arguments.tensors, arguments.batched, strict=True
-            )
-        ]
-
-    @staticmethod
-    def _as_given(gradient: Tensor, value: Tensor, batched: bool) -> Tensor:
-        if not batched and len(gradient) > 1:
-            gradient = gradient.sum(0)
-        return gradient.view(value.shape)
+        return returned.gradients
 
     def _look_closer(
         self, returned: Returned, bars: Sequence[Tensor | None], wanted: Sequence[bool], started: float
@@ -260,38 +268,3 @@ def _plain_record(seen: Seen, settings: AdjointSettings, seconds: float) -> Back
     screen, system = seen.screen(), seen.system(settings)
     solved = torch.ones_like(system.converged)
     return BackwardRecord.of(system, Diagnosis.unsuspicious(screen), solved, settings.tol, seconds)
-
-
-class _Directly(torch.autograd.Function):
-    """Parameters → variables, by a call that has been solved."""
-
-    @staticmethod
-    def forward(ctx: Any, call: ShortCall, *_: Tensor) -> tuple[Tensor, ...]:
-        ctx.call = call
-        ctx.set_materialize_grads(False)
-        return call.shaped()
-
-    @staticmethod
-    def backward(ctx: Any, *bars: Tensor | None) -> tuple[Tensor | None, ...]:
-        if any(bar is not None and is_legacy_mapped(bar) for bar in bars):
-            raise NotImplementedError(NOT_BATCHED)
-        wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():  # create_graph=True
-            return None, *_Once.apply(ctx.call, wanted, *bars)
-        return None, *ctx.call.differentiate(bars, wanted)
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_FORWARD_MODE)
-
-
-class _Once(torch.autograd.Function):
-    """The gradient, for who asks for its graph: there is none."""
-
-    @staticmethod
-    def forward(ctx: Any, call: ShortCall, wanted: Sequence[bool], *bars: Tensor | None) -> Any:
-        return tuple(call.differentiate(bars, wanted))
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_SECOND_DERIVATIVE)

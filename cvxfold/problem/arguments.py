@@ -56,30 +56,16 @@ def prepare(
         ParameterTypeError: something else than a dense tensor or array, or a number; or complex numbers where
             the parameter is real, or real ones where it is imaginary.
     """
-    if len(values) != len(specs):
-        listed = len(values) == 1 and isinstance(values[0], list | tuple)
-        raise ValueError(
-            "A tensor must be provided for each CVXPY parameter; "
-            f"received {len(values)} tensors, expected {len(specs)} "
-            f"({', '.join(spec.name for spec in specs)})"
-            + ("; give them one by one, layer(*tensors), not in a list" if listed else "")
-        )
+    check_count(values, specs)
     names = [name_of(number, spec) for number, spec in enumerate(specs)]
-    dtype, device = _of_outputs(values)
+    dtype, device = dtype_of_outputs(values), device_of(values)
     values = [_as_tensor(*each, device) for each in zip(names, values, specs, strict=True)]
-    sizes = [_batch_size(*each) for each in zip(names, values, specs, strict=True)]
-    batches = {size for size in sizes if size is not None}
-    if len(batches) > 1:
-        listed = ", ".join(
-            f"{name}: {size}" for name, size in zip(names, sizes, strict=True) if size is not None
-        )
-        raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
+    sizes, count = batch_sizes([tuple(value.shape) for value in values], specs)
     _check_devices(names, values)
     tensors = [
         _real_numbers(value if size is not None else value.unsqueeze(0), spec)
         for value, size, spec in zip(values, sizes, specs, strict=True)
     ]
-    count = batches.pop() if batches else None
     dtypes = [_real_dtype(value.dtype, torch.float64) for value in values]
     valid = _valid(tensors, specs, dtypes)
     invalid = None
@@ -102,20 +88,56 @@ def prepare(
     return Arguments(tensors, count, dtype, device, invalid, uneven)
 
 
+def check_count(values: Sequence[Any], specs: Sequence[ParameterSpec]) -> None:
+    """Raise a ValueError unless there is one value for each parameter."""
+    if len(values) == len(specs):
+        return
+    listed = len(values) == 1 and isinstance(values[0], list | tuple)
+    raise ValueError(
+        "A tensor must be provided for each CVXPY parameter; "
+        f"received {len(values)} tensors, expected {len(specs)} "
+        f"({', '.join(spec.name for spec in specs)})"
+        + ("; give them one by one, layer(*tensors), not in a list" if listed else "")
+    )
+
+
+def batch_sizes(
+    shapes: Sequence[tuple[int, ...]], specs: Sequence[ParameterSpec]
+) -> tuple[list[int | None], int | None]:
+    """The size of each value's batch dimension, None where it has none, and that of the call.
+
+    Raises:
+        ValueError: a shape is not the parameter's, with or without a batch dimension, or sizes differ.
+    """
+    names = [name_of(number, spec) for number, spec in enumerate(specs)]
+    sizes = [_batch_size(*each) for each in zip(names, shapes, specs, strict=True)]
+    batches = [size for size in sizes if size is not None]
+    if any(size != batches[0] for size in batches):  # not as a set: in graphs they may be symbols
+        listed = ", ".join(
+            f"{name}: {size}" for name, size in zip(names, sizes, strict=True) if size is not None
+        )
+        raise ValueError(f"Inconsistent batch sizes. Expected one for all batched parameters, got {listed}")
+    return sizes, batches[0] if batches else None
+
+
 def name_of(number: int, spec: ParameterSpec) -> str:
     """A parameter in a message."""
     return f"parameter {number} ({spec.name})"
 
 
-def _of_outputs(values: Sequence[Any]) -> tuple[torch.dtype, torch.device]:
-    """The dtype, of real numbers, and device that tensors ask for; arrays have a say where there are none."""
+def dtype_of_outputs(values: Sequence[Any]) -> torch.dtype:
+    """The dtype, of real numbers, that tensors ask for; arrays have a say where there are none."""
     tensors = [value for value in values if isinstance(value, Tensor)]
-    device = tensors[0].device if tensors else torch.device("cpu")
     dtypes = [torch.as_tensor(value).dtype for value in values if _is_array(value)]
     dtypes = [value.dtype for value in tensors] or dtypes
     default = torch.get_default_dtype()
     kinds = (_real_dtype(dtype, default) for dtype in dtypes)
-    return (reduce(torch.promote_types, kinds) if dtypes else default if values else torch.float64), device
+    return reduce(torch.promote_types, kinds) if dtypes else default if values else torch.float64
+
+
+def device_of(values: Sequence[Any]) -> torch.device:
+    """That of the first tensor."""
+    return next((value.device for value in values if isinstance(value, Tensor)), torch.device("cpu"))
 
 
 def _real_dtype(dtype: torch.dtype, of_integers: torch.dtype) -> torch.dtype:
@@ -159,10 +181,10 @@ def _numbers(tensor: Tensor, spec: ParameterSpec) -> Tensor:
     return tensor if spec.field == "real" else torch.view_as_complex(tensor)
 
 
-def _batch_size(name: str, value: Tensor, spec: ParameterSpec) -> int | None:
-    """The size of the value's batch dimension, or None where it has none."""
-    shape, given = spec.shape, tuple(value.shape)
-    if given == shape:
+def _batch_size(name: str, given: tuple[int, ...], spec: ParameterSpec) -> int | None:
+    """The size of the batch dimension of a value of shape ``given``, or None where it has none."""
+    shape = spec.shape
+    if len(given) == len(shape) and given == shape:  # tuples compare entries before lengths
         return None
     if len(given) == len(shape) + 1 and given[1:] == shape:
         return given[0]

@@ -65,6 +65,12 @@ class Program:
         Pp = _product(half, P, p, n) + _product(half, P.flip(0), p, n)  # an entry stands for two halves
         return Pp, _product(self.values.A, A.flip(0), v, n)
 
+    def sides(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """−(P x + q + Aᵀ y) ``(B, n)`` and b − A x ``(B, m)`` for x ``(B, n)`` and y ``(B, m)``."""
+        Px, Ay = self.stationary(x, y)
+        Ax = _product(self.values.A, self.entries.A.on(x.device), x, self.structure.m)
+        return -(Px + self.values.q + Ay), self.right_hand_side - Ax
+
     def detached(self) -> "Program":
         """The same numbers, off the tape."""
         return Program(self.entries, self.values.detached(), self.batch)

@@ -1,5 +1,7 @@
 """Solution vectors → the variables that the user asked for."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,6 +45,22 @@ def finished(terms: Tensor, spec: OutputSpec) -> Tensor:
     if spec.is_complex:
         terms = torch.complex(terms[..., 0], terms[..., 1])
     return terms.exp() if spec.exp else terms
+
+
+def handed_out(variables: Sequence[Tensor], dtype: torch.dtype, absent: Tensor | None) -> list[Tensor]:
+    """Variables ``(B, *shape)`` as a call returns them.
+
+    Args:
+        variables: float64 or complex128.
+        dtype: the real one that is asked for.
+        absent: instances that get NaN, ``(B,)``; None for none.
+    """
+    found = [variable.to(dtype.to_complex() if variable.is_complex() else dtype) for variable in variables]
+    if absent is None:
+        return found
+    return [
+        torch.where(absent.view(-1, *[1] * (variable.dim() - 1)), torch.nan, variable) for variable in found
+    ]
 
 
 def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | None:

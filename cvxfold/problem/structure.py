@@ -112,6 +112,11 @@ class OutputSpec:
         return self.index.shape[2] == 2
 
     @property
+    def is_its_terms(self) -> bool:
+        """Whether they are all there is to it: one for each entry, and no logarithm."""
+        return self.index.shape[0] == 1 and not self.is_complex and not self.exp
+
+    @property
     def raw_shape(self) -> tuple[int, ...]:
         """Of its terms: ``(terms, *shape, 2)``, without what is one."""
         terms, _, _ = self.index.shape

@@ -28,6 +28,11 @@ class Reports:
         """Of the last call of this thread, or of any where this one made none; of no instance before."""
         return self._last.get() or Report(_of_no_instance, "nobody yet")
 
+    @property
+    def latest(self) -> Report:
+        """Of the last call of any thread; of no instance before."""
+        return self._last.latest() or Report(_of_no_instance, "nobody yet")
+
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Call ``callback`` with the report after each pass, until the function returned is called.
 

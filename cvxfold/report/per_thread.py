@@ -17,6 +17,10 @@ class PerThread(Generic[T]):
         """Remember."""
         self._own.value = self._any = value
 
+    def latest(self) -> T | None:
+        """What any thread set last; None if nothing was."""
+        return self._any
+
     def get(self) -> T | None:
         """What was set last; None if nothing was."""
         return getattr(self._own, "value", self._any)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -14,42 +13,20 @@ from torch import Tensor
 from cvxfold.compat.functorch import uncompiled
 from cvxfold.engines.protocol import Passage
 from cvxfold.layer.autograd import solve
-from cvxfold.layer.options import LayerOptions, Options, PluginOptions
-from cvxfold.layer.plain import PlainArguments
+from cvxfold.layer.base import BaseLayer
+from cvxfold.layer.directly import on_tape
+from cvxfold.layer.options import LayerOptions
 from cvxfold.layer.request import CallRequest
-from cvxfold.layer.said import Said
 from cvxfold.layer.samples import Samples
-from cvxfold.layer.session import Session
-from cvxfold.layer.shortcut import LayerParts, ShortCall, is_plain
 from cvxfold.layer.solver_args import updated
 from cvxfold.layer.unrolling import solve_unrolled
 from cvxfold.methods.unrolled import Unrolled
-from cvxfold.problem.arguments import Arguments, prepare
-from cvxfold.problem.canonical import canonicalize
-from cvxfold.problem.parametrize import Parametrization
-from cvxfold.problem.recover import Recovery, limits
-from cvxfold.problem.values import ProgramValues
-from cvxfold.report.report import Report
+from cvxfold.problem.recover import handed_out
+from cvxfold.torch.numbers import numbered
 from cvxfold.upstream.context import BUFFERS, upstream_buffer, upstream_context
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a layer was made from. Copies of the layer share it; a file or another process gets None."""
-
-    problem: cp.Problem
-    parameters: Sequence[cp.Parameter]
-    variables: Sequence[cp.Variable]
-    gp: bool
-
-    def __deepcopy__(self, _: dict[int, Any]) -> "Source":
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()
-
-
-class CvxpyLayer(torch.nn.Module):
+class CvxpyLayer(BaseLayer, torch.nn.Module):
     """A differentiable convex optimization layer.
 
     Solves a parametrized CVXPY problem for a batch of parameter values at once, on the device they are on,
@@ -102,20 +79,12 @@ class CvxpyLayer(torch.nn.Module):
         solver_args: Mapping[str, Any] | None = None,
         **options: Unpack[LayerOptions],
     ) -> None:
-        super().__init__()
-        given = PluginOptions(solver=solver, verbose=verbose, **options)
-        said = Said()
-        self._options = updated(Options.of(given), solver_args, said)
-        self._canonical = canonicalize(
-            problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend
+        torch.nn.Module.__init__(self)
+        BaseLayer.__init__(
+            self, problem, parameters, variables, solver, gp, verbose, canon_backend, solver_args, **options
         )
-        self.source: Source | None = Source(problem, tuple(parameters), tuple(variables), gp)
-        self._session = Session(self._canonical.structure, self._canonical.moving, self._options.engine)
-        self._session.said = said
-        self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
-        self._parts: dict[torch.device, LayerParts] = {}
+        self._number = numbered(self)
 
-    @uncompiled
     def forward(
         self,
         *params: Tensor,
@@ -147,19 +116,39 @@ class CvxpyLayer(torch.nn.Module):
             SolverError: instances without a solution; the message names them.
             ConvergenceError: with ``on_unconverged="raise"``.
         """
+        plain = solver_args is None and samples is None and not warm_start
+        if plain and torch.compiler.is_compiling() and self._can_be_in_graphs(params):
+            from cvxfold.torch.operators import in_graph  # who compiles nothing does not wait for these
+
+            return in_graph(self._number, params)
+        return self._called(params, solver_args, warm_start, samples)
+
+    def _can_be_in_graphs(self, params: Sequence[Any]) -> bool:
+        folds = not isinstance(self._options.backward, Unrolled)
+        return folds and all(isinstance(value, Tensor) for value in params)
+
+    @uncompiled
+    def _called(
+        self,
+        params: Sequence[Tensor],
+        solver_args: Mapping[str, Any] | None,
+        warm_start: bool,
+        samples: Samples | None,
+    ) -> tuple[Tensor, ...]:
+        """The call, outside of graphs."""
         begun, options = time.perf_counter(), updated(self._options, solver_args, self._session.said)
         warm = self._session.starts.asked(warm_start, samples)
         found: Passage | None = None
-        call = self._short_call(params, options)
+        call = self.short_call(params, options)
         if call is not None:
-            self._say_uneven(call.arguments.uneven)
+            self.say_uneven(call.arguments.uneven)
             found = call.solve(warm.points(call.arguments.instances), warm.wanted)
             if found is not None and not found.unsolved:
                 warm.keep(found, lightly=True)
-                return call.outputs()
+                return on_tape(call)
         missing_is_error = options.on_unsolvable == "raise"
         arguments, values, recoveries = self.program(*params, invalid_is_error=missing_is_error)
-        self._say_uneven(arguments.uneven)
+        self.say_uneven(arguments.uneven)
         batch = 1 if arguments.batch is None else arguments.batch
         found = found if arguments.invalid is None else None
         request = CallRequest(batch, options, warm, arguments.invalid, found, time.perf_counter() - begun)
@@ -169,41 +158,8 @@ class CvxpyLayer(torch.nn.Module):
         else:
             x, y, absent = solve(values, self._session, request)
         outputs = [recovery(x, y, signed=unrolled is None) for recovery in recoveries]
-        real, imaginary = arguments.dtype, arguments.dtype.to_complex()
-        outputs = [output.to(imaginary if output.is_complex() else real) for output in outputs]
-        if not missing_is_error:
-            outputs = [
-                torch.where(absent.view(-1, *[1] * (output.dim() - 1)), torch.nan, output)
-                for output in outputs
-            ]
+        outputs = handed_out(outputs, arguments.dtype, None if missing_is_error else absent)
         return tuple(output.squeeze(0) if arguments.batch is None else output for output in outputs)
-
-    def forget(self) -> None:
-        """Forget the solutions that calls with ``warm_start=True`` start from, and so free their memory."""
-        self._session.starts.forget()
-
-    def program(
-        self, *params: Tensor, invalid_is_error: bool = True
-    ) -> tuple[Arguments, ProgramValues, list[Recovery]]:
-        """The cone programs of a batch of parameter values, and the way from their solutions to outputs."""
-        arguments = prepare(params, self._canonical.parameters, invalid_is_error=invalid_is_error)
-        parametrization, recoveries = self._on(arguments.device)
-        return arguments, parametrization(arguments.tensors), recoveries
-
-    @property
-    def session(self) -> Session:
-        """What solves and differentiates the cone programs, and lasts from call to call."""
-        return self._session
-
-    @property
-    def options(self) -> Options:
-        """What the layer was asked for."""
-        return self._options
-
-    @property
-    def report(self) -> Report:
-        """The record of the last call, also of one that raised an error; of no instance before the first."""
-        return self._session.report
 
     @cached_property
     def ctx(self) -> LayersContext:
@@ -232,23 +188,14 @@ class CvxpyLayer(torch.nn.Module):
         """cvxpylayers' map from parameters to the entries of [−A | b]."""
         return upstream_buffer(self.ctx, "A")
 
-    def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
-        """Have a function called with the report after each pass, forward and backward.
-
-        Args:
-            callback: takes the report; its ``backward`` is None after a forward pass.
-
-        Returns:
-            A function that ends this.
-
-        Example:
-            >>> end = layer.on_report(lambda report: report.backward and log(report.to_dict()))
-        """
-        return self._session.on_report(callback)
-
     def __getstate__(self) -> dict[str, Any]:
         """Without cvxpylayers' context, whose problem is not copied."""
         return {name: value for name, value in self.__dict__.items() if name != "ctx"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is another layer in graphs."""
+        super().__setstate__(state)
+        self._number = numbered(self)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **named: Any
@@ -257,43 +204,3 @@ class CvxpyLayer(torch.nn.Module):
         for name in BUFFERS:
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args, **named)
-
-    def _short_call(self, params: tuple[Tensor, ...], options: Options) -> ShortCall | None:
-        """The call by the engine's shortcut, where there is one and all is plain."""
-        if not is_plain(options) or (shortcut := self._session.shortcut(self._canonical)) is None:
-            return None
-        arguments = PlainArguments.of(params, self._canonical.parameters)
-        if arguments is None:
-            return None
-        return ShortCall(self._parts_on(arguments.device), shortcut, options, arguments)
-
-    def _say_uneven(self, names: Sequence[str]) -> None:
-        if names:
-            self._session.said.once(
-                "uneven",
-                f"{', '.join(names)}: declared symmetric or Hermitian, but not so to rounding; the upper "
-                "triangle is read, and has the gradient, as in cvxpylayers",
-            )
-
-    def _parts_on(self, device: torch.device) -> LayerParts:
-        """What a call by the shortcut needs of the layer, made at its first use on a device."""
-        if device not in self._parts:
-            self._parts[device] = self._new_parts(device)
-        return self._parts[device]
-
-    def _new_parts(self, device: torch.device) -> LayerParts:
-        without_logarithms = replace(
-            self._canonical, parameters=tuple(replace(spec, log=False) for spec in self._canonical.parameters)
-        )
-        with torch.inference_mode(False):
-            parametrize = Parametrization(without_logarithms, device)
-            bounds = [limits(spec, device) for spec in self._canonical.outputs]
-        return LayerParts(self._session, self._canonical.outputs, bounds, parametrize)
-
-    def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
-        """The maps to and from the cone program on a device, made at its first use."""
-        if device not in self._maps:
-            with torch.inference_mode(False):  # made under it they could not serve a backward pass later
-                recoveries = [Recovery(spec, device) for spec in self._canonical.outputs]
-                self._maps[device] = (Parametrization(self._canonical, device), recoveries)
-        return self._maps[device]

@@ -134,18 +134,6 @@ def test_distributed_data_parallel(tmp_path: Path) -> None:
         torch.testing.assert_close(found, p.grad, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_models_break_the_graph_once(backend: str) -> None:
-    torch._dynamo.reset()
-    model, features = Model(), torch.randn(5, 3, dtype=torch.float64)
-    expected = loss_and_gradients(model, features)
-    assert len(torch._dynamo.explain(model)(features).break_reasons) == 1
-    compiled = torch.compile(model, backend=backend)
-    output = compiled(features)
-    gradients = torch.autograd.grad(output.square().sum(), list(model.parameters()))
-    assert_same([output.detach(), *gradients], expected)
-
-
 @both_engines
 def test_autocast_leaves_the_solve_alone() -> None:
     layer = make_layer()
