@@ -145,6 +145,13 @@ def test_every_method_differentiates_on_the_device(name: str, device: PretendDev
     assert wrong < 1e-7 if name != "jacobian_free" else wrong > 0.1
 
 
+@pytest.mark.parametrize("engine", ["auto", "tensors"])
+def test_another_solver_s_certificates_settle_all_on_the_device(engine: str, device: PretendDevice) -> None:
+    layer = box(solver="CLARABEL", on_unsolvable="nan", engine=engine)
+    (x,) = layer(*put([C, torch.tensor([-2.0, -3.0], dtype=F64)]))
+    assert got([x])[0].isnan().all()
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "no rescue": {"rescue": False},
     "no finish": {"refine": False, "tol": 1e-9},

@@ -185,8 +185,7 @@ class Batch:
             self.settled.status.index_fill_(0, self.index[rows], status)
         self.index, self.u = self.index[keep], self.u[keep]
         self.applied, self.reached = self.applied[keep], self.reached[keep]
-        if len(keep):
-            self.splitting, self.scaling = self.splitting.take(keep), self.scaling.take(keep)
+        self.splitting, self.scaling = self.splitting.take(keep), self.scaling.take(keep)
         return keep
 
     def store(self, point: Iterate, rows: Tensor) -> None:
