@@ -29,9 +29,12 @@ def why_not() -> str | None:
     """One line that says why kernels cannot be compiled and launched here; None where they can."""
     try:
         _, compiler, _ = _bindings("nvrtc").nvrtcVersion()
-        version = _checked(_bindings("driver").cuDriverGetVersion()) // 1000
     except Exception as error:  # whatever a missing or broken toolkit raises
         return f"cuda.bindings with NVRTC do not serve ({type(error).__name__}): pip install 'cvxfold[cuda]'"
+    try:
+        version = _checked(_bindings("driver").cuDriverGetVersion()) // 1000
+    except Exception as error:
+        return f"there is no driver of NVIDIA's ({type(error).__name__})"
     if version < compiler:
         return f"the driver is of CUDA {version}, which does not load what NVRTC {compiler} makes"
     return None
