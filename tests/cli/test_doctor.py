@@ -57,4 +57,4 @@ def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch: pytest.Mo
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_PACKAGES", ("torch", "cvxfold-of-yesterday"))
     lines = CliRunner().invoke(app, ["doctor"]).stdout.splitlines()
-    assert lines[-1].split(maxsplit=1) == ["cvxfold-of-yesterday", "not installed"]
+    assert lines[-1].strip().split(maxsplit=1) == ["cvxfold-of-yesterday", "not installed"]
