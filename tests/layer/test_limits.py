@@ -15,7 +15,7 @@ from torch import Tensor
 import cvxfold
 from cvxfold.engines.tensors.engine import TensorEngine
 from problems.cases import said
-from problems.marks import needs_lanes
+from problems.marks import long, needs_lanes
 from problems.processes import run_python
 from problems.quadratic import answers, assert_close, quadratic, sample
 
@@ -202,6 +202,7 @@ print("ok" if asked[0] == 20_000 and len(asked) > 2 else asked)
 """
 
 
+@long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux'")
 def test_a_batch_that_does_not_fit_is_solved_in_halves() -> None:
     out, err = run_python(LARGE)
@@ -270,6 +271,7 @@ except KeyboardInterrupt:
 """
 
 
+@long
 def test_control_c() -> None:
     out, err = run_python(INTERRUPTED, signal.SIGINT)
     assert out == "ready\nok\n", err[-2_000:]

@@ -1,5 +1,5 @@
-// The device's kernels on the CPU, thread after thread: what runs here is their very text. One thread does the
-// work of a whole group.
+// The device's kernels on the CPU, thread after thread: what runs here is their very text. One thread does
+// the work of a whole group.
 #define __global__
 #define __launch_bounds__(threads)
 #define __grid_constant__
@@ -29,8 +29,8 @@ extern "C" int emulate(const char *name, int blocks, const void *given) {
     const struct {
         const char *name;
         void (*kernel)(const Task);
-    } kernels[] = {{"prepare", prepare},         {"first", first},     {"first_again", first_again},
-                   {"second", second},           {"restore", restore}, {"differentiate", differentiate},
+    } kernels[] = {{"prepare", prepare}, {"first", first},     {"first_again", first_again},
+                   {"second", second},   {"restore", restore}, {"differentiate", differentiate},
                    {"points", points}};
     for (const auto &each : kernels)
         if (!std::strcmp(each.name, name)) {

@@ -263,6 +263,7 @@ def test_bad_requests() -> None:
         cvxfold.analyze(infeasible, torch.tensor([1.0]))
 
 
+@long
 def test_it_works_under_no_grad_and_on_arrays() -> None:
     c = case("portfolio", 3)
     layer = make_layer(c)

@@ -183,6 +183,7 @@ def test_restarts_of_gmres_are_forecast(restart: int, monkeypatch: pytest.Monkey
     torch.testing.assert_close(forecast, taken, rtol=0.15, atol=0)
 
 
+@long
 def test_the_loss_of_the_last_backward_pass_is_the_one_that_is_analyzed() -> None:
     """No loss is given, yet the forecasts are exact: the gradient that was taken tells."""
     c = case("dense_qp20", 8)
