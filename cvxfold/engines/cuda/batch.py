@@ -36,12 +36,11 @@ WARPS = 8
 SHARE = 0.5
 """Of the free memory, for the memory at work."""
 
-_KINDS = ("second_order", "semidefinite", "exponential", "power")
-
-
 FEW = 4
 """Instances of a warp where a batch is too small to fill the device with a thread for each: eight threads
 share each one's work."""
+
+_KINDS = ("second_order", "semidefinite", "exponential", "power")
 
 
 class Launcher(Protocol):

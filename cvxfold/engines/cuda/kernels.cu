@@ -70,7 +70,7 @@ struct DeviceClock {
         return nanoseconds;
     }
 
-    bool operator()() const { return seconds < 0 || (now() - counters->start) * 1e-9 < seconds; }
+    bool operator()() const { return seconds < 0 || agreed((now() - counters->start) * 1e-9 < seconds); }
 };
 
 inline int lane() { return threadIdx.x % LANES; }

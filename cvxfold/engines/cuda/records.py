@@ -1,7 +1,7 @@
 """What the kernels are given, as ctypes has it, and its arrays in a device's memory."""
 
 import ctypes
-from ctypes import Structure, c_char, c_double, c_int32, c_int64, c_void_p, sizeof
+from ctypes import Structure, c_double, c_int32, c_int64, c_void_p, sizeof
 
 import numpy as np
 import torch
@@ -94,8 +94,3 @@ def shape_on_device(shape: Shape, arrays: Arrays) -> Shape:
         setattr(there, name, arrays.place_bytes(data))
     there.apart = False
     return there
-
-
-def bytes_of(record: Structure) -> "ctypes.Array[c_char]":
-    """A copy of a record's bytes."""
-    return (c_char * sizeof(record)).from_buffer_copy(record)

@@ -31,6 +31,7 @@ _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residu
 _BY_ROW = 1e-3  # of a row's residual over its own terms
 _EXCUSED = 1e-2  # of a row's own terms: so much at most is left to rounding
 _NOTHING = 1e-2  # of a little of ‖A‖ times the natural size of x
+_NO_MORE = 1e-12  # of the largest terms: as good as nothing
 _UNSAID = 1e-5  # of the largest terms, where no datum says how small they are
 _NEAR_ROUNDING = 1e-10  # a tolerance that leaves less and less room for that
 
@@ -53,14 +54,19 @@ def tested(
     of_P = infinity_norm(program.P.values.flatten(1))
     known = torch.maximum(largest_q, of_P * largest_b)
     natural = torch.where(known > 0, known, torch.where(largest_b > 0, largest_b, 1.0))
-    primal, dual = infinity_norm(in_rows), torch.maximum(natural, infinity_norm(in_columns))
     of_A, both = infinity_norm(program.A.values.flatten(1)), (largest_q > 0) & (of_P > 0)
-    natural_x = torch.where(both, torch.minimum(largest_b, _over(largest_q, of_P)), largest_b)
+    by_q = torch.where(both, _over(largest_q, of_P), 0.0)
+    idle_rows = torch.where(largest_b > 0, 0.0, of_A * by_q)  # the size of rows where x, too, may be zero
+    primal = torch.maximum(infinity_norm(in_rows), idle_rows)
+    dual = torch.maximum(natural, infinity_norm(in_columns))
+    natural_x = torch.where(both, torch.minimum(largest_b, by_q), largest_b)
     unit = _FLOOR * of_P * torch.maximum(natural_x, largest_x)
     unit_row = _FLOOR * of_A * torch.maximum(torch.where(both, natural_x, 0.0), largest_x)
     row = torch.maximum(unit_row, _UNSAID * torch.maximum(primal, of_A * largest_x))
-    column = torch.maximum(unit, _UNSAID * infinity_norm(in_columns)).unsqueeze(-1)
-    column = torch.where(Px == 0, column, unit.unsqueeze(-1))
+    largest_column = infinity_norm(in_columns)
+    column = torch.maximum(unit, _UNSAID * largest_column).unsqueeze(-1)
+    is_nothing = Px.abs() <= _NO_MORE * largest_column.unsqueeze(-1)
+    column = torch.where(is_nothing, column, unit.unsqueeze(-1))
     b_says = b.abs() > _NOTHING * unit_row.unsqueeze(-1)
     in_rows = torch.where(b_says, in_rows, torch.maximum(in_rows, row.unsqueeze(-1)))
     in_columns = torch.where(q == 0, torch.maximum(in_columns, column), in_columns)

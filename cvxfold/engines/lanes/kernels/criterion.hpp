@@ -5,11 +5,12 @@
 //    Those of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
 //    max(|q|, |P||b|) of the dual residual, and that times max(|b|, |x|) of the objective.
 // 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous. Where b, or q and P x, have
-//    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
-//    constraint is zero): they count as a part of the largest, or of |A||x|, at least. Where q alone has
-//    nothing, P x may be rounding: it counts as a little of |P| times the size of x at least, which is |x| or
-//    |b|, but the latter at most |q|/|P|. What is rounding of that size in b is nothing, too.
+//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous. Where b, or q and P x (but
+//    for rounding beside the largest terms), have nothing there, no datum says how small these terms are
+//    meant to be (the multiplier of an inactive constraint is zero): they count as a part of the largest, or
+//    of |A||x|, at least. Where q alone has nothing, P x may be rounding: it counts as a little of |P| times
+//    the size of x at least, which is |x| or |b|, but the latter at most |q|/|P|. What is rounding of that
+//    size in b is nothing, too.
 //
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
 // the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
@@ -27,6 +28,7 @@ const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size 
 const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
 const double EXCUSED = 1e-2;                   // of a row's own terms: so much at most is left to rounding
 const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
+const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing
 const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
 const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
 
@@ -47,6 +49,14 @@ struct Sizes {
     Sizes(const Shape &S, const Workspace &w)
         : P(infinity_norm(w.P, S.nnz_P)), A(infinity_norm(w.A, S.nnz_A)), q(infinity_norm(w.q, S.n)),
           b(infinity_norm(w.b, S.m)), x(infinity_norm(w.x, S.n)) {}
+
+    Mask both() const { return (q > 0.0) & (P > 0.0); }
+
+    // |q|/|P|, zero where there is none.
+    Value by_q() const { return select(both(), q / max(P, splat(2.3e-308)), Value{}); }
+
+    // That of the rows where all of b is zero, as x may be.
+    Value idle_rows() const { return select(b > 0.0, Value{}, A * by_q()); }
 };
 
 // |A||x| + |s| + |b| into `rows` (m) and |P||x| + |A|'|y| + |q| into `columns` (n), at w.Px = P x.
@@ -62,16 +72,18 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
         change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
                   [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
     }
-    const Mask both = (of.q > 0.0) & (of.P > 0.0);
-    const Value natural_x = select(both, min(of.b, of.q / max(of.P, splat(2.3e-308))), of.b);
+    const Value natural_x = select(of.both(), min(of.b, of.by_q()), of.b);
     const Value unit = FLOOR * of.P * max(natural_x, of.x);
-    const Value unit_row = FLOOR * of.A * max(select(both, natural_x, Value{}), of.x);
-    const Value row = max(unit_row, UNSAID * max(infinity_norm(rows, S.m), of.A * of.x));
-    const Value column = max(unit, UNSAID * infinity_norm(columns, S.n));
+    const Value unit_row = FLOOR * of.A * max(select(of.both(), natural_x, Value{}), of.x);
+    const Value largest_row = max(infinity_norm(rows, S.m), of.idle_rows());
+    const Value row = max(unit_row, UNSAID * max(largest_row, of.A * of.x));
+    const Value largest_column = infinity_norm(columns, S.n), column = max(unit, UNSAID * largest_column);
     fill(rows, S.m,
          [&](int j) { return select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]); });
     fill(columns, S.n, [&](int i) {
-        return select(w.q[i] == 0.0, max(columns[i], select(w.Px[i] == 0.0, column, unit)), columns[i]);
+        return select(w.q[i] == 0.0,
+                      max(columns[i], select(abs(w.Px[i]) <= NO_MORE * largest_column, column, unit)),
+                      columns[i]);
     });
 }
 
@@ -83,7 +95,7 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     add_up_terms(S, w, of, rows, columns);
     const Value y = infinity_norm(w.y, S.m), known = max(of.q, of.P * of.b);
     const Value natural = select(known > 0.0, known, select(of.b > 0.0, of.b, splat(1)));
-    const Value primal = infinity_norm(rows, S.m), u = infinity_norm(w.u, S.m);
+    const Value primal = max(infinity_norm(rows, S.m), of.idle_rows()), u = infinity_norm(w.u, S.m);
     const double room = eps < NEAR_ROUNDING ? eps / NEAR_ROUNDING : 1;
     Value noise{};
     for (int j = 0; j < S.m; j++)
