@@ -97,7 +97,7 @@ def test_a_solution_of_zero_is_one(engine: str, unit: float) -> None:
     """min ‖x − b‖² + w Σ|xᵢ₊₁ − xᵢ|, x ≥ 0, at b = 0: x = 0, where all that is left is rounding."""
     x, b, w = cp.Variable(8), cp.Parameter(8), cp.Parameter(nonneg=True)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - b) + w * cp.tv(x)), [x >= 0])
-    layer = CvxpyLayer(problem, [b, w], [x], engine=engine)
+    layer = CvxpyLayer(problem, [b, w], [x])
     (found,) = layer(torch.zeros(3, 8, dtype=F64), torch.full((3,), unit, dtype=F64))
     assert statuses(layer) == [cvxfold.Status.SOLVED] * 3
     assert not layer.report.forward.rescued.any()
@@ -108,9 +108,7 @@ def test_a_solution_of_zero_is_one(engine: str, unit: float) -> None:
 def test_terms_that_cancel_exactly_are_no_rows_of_their_own(engine: str, unit: float) -> None:
     """min ½‖x − c‖² + w Σ|xᵢ₊₁ − xᵢ|, c = (0, 1, 2, 4): x = c + w (1, 0, 0, −1), so x − c is zero within."""
     x, c, w = cp.Variable(4), cp.Parameter(4), cp.Parameter(nonneg=True)
-    layer = CvxpyLayer(
-        cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - c) + w * cp.tv(x))), [c, w], [x], engine=engine
-    )
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - c) + w * cp.tv(x))), [c, w], [x])
     steps = torch.tensor([0.0, 1.0, 2.0, 4.0], dtype=F64)
     shifts = torch.linspace(-2, 2, 50, dtype=F64).unsqueeze(-1)
     weights = torch.linspace(0.1, 0.4, 50, dtype=F64)

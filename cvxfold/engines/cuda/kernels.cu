@@ -103,6 +103,13 @@ inline void count(int32_t *counter, int by) {
         atomicAdd(counter, by);
 }
 
+// Calls work(i) for those of `number` instances that are this thread's.
+template <typename Work> inline void each_instance(int number, Work work) {
+    for (int at = blockIdx.x * LANES; at < number; at += gridDim.x * LANES)
+        if (at + lane() < number)
+            work(at + lane());
+}
+
 // Puts an instance on the list that `open` names.
 inline void list(const Task &t, int instance) {
     if (number_in_group() != 0)
@@ -140,13 +147,10 @@ extern "C" __global__ void __launch_bounds__(WARP) first(const __grid_constant__
     const Solving<DeviceClock> solving = solving_of(t, call);
     Place place(t, t.call.shared != 0);
     const bool factored = t.call.shared && t.counters->factored;
-    for (int at = blockIdx.x * LANES; at < t.call.batch; at += gridDim.x * LANES) {
-        const int instance = at + lane();
-        if (instance >= t.call.batch)
-            break;
+    each_instance(t.call.batch, [&](int instance) {
         count(&t.counters->bad, solving.first(place.w, instance, factored, t.open));
         list(t, instance);
-    }
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(WARP) first_again(const __grid_constant__ Task t) {
@@ -158,15 +162,12 @@ extern "C" __global__ void __launch_bounds__(WARP) first_again(const __grid_cons
     Place place(t, t.call.shared != 0);
     if (t.call.shared && !t.counters->factored)
         place.w.splitting = place.own_splitting;
-    for (int at = blockIdx.x * LANES; at < misled; at += gridDim.x * LANES) {
-        const int k = at + lane();
-        if (k >= misled)
-            break;
+    const bool factored = t.call.shared && t.counters->factored;
+    each_instance(misled, [&](int k) {
         const Chosen chosen(t.misled, misled, k);
-        const bool factored = t.call.shared && t.counters->factored;
         count(&t.counters->bad, solving.first_again(place.w, chosen, factored, t.open));
         list(t, chosen.instance[0]);
-    }
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(WARP) second(const __grid_constant__ Task t) {
@@ -177,12 +178,8 @@ extern "C" __global__ void __launch_bounds__(WARP) second(const __grid_constant_
     const Solving<DeviceClock> solving = solving_of(t, call);
     Place place(t, t.call.shared != 0);
     place.w.splitting = place.own_splitting; // what is shared must not be written
-    for (int at = blockIdx.x * LANES; at < left; at += gridDim.x * LANES) {
-        const int k = at + lane();
-        if (k >= left)
-            break;
-        count(&t.counters->bad, solving.second(place.w, Chosen(t.left, left, k)));
-    }
+    each_instance(left,
+                  [&](int k) { count(&t.counters->bad, solving.second(place.w, Chosen(t.left, left, k))); });
 }
 
 // The backward pass, and `points`: what the batch shares, from the state.
@@ -197,12 +194,8 @@ extern "C" __global__ void __launch_bounds__(WARP) differentiate(const __grid_co
     const BackwardCall call = backward_of(t);
     const Differentiating work(t.shape, t.layout, call);
     Place place(t, t.backward.shared != 0);
-    for (int at = blockIdx.x * LANES; at < t.backward.batch; at += gridDim.x * LANES) {
-        const int instance = at + lane();
-        if (instance >= t.backward.batch)
-            break;
-        count(&t.counters->bad, work.differentiate(place.w, instance));
-    }
+    each_instance(t.backward.batch,
+                  [&](int instance) { count(&t.counters->bad, work.differentiate(place.w, instance)); });
 }
 
 extern "C" __global__ void __launch_bounds__(WARP) points(const __grid_constant__ Task t) {
@@ -211,17 +204,14 @@ extern "C" __global__ void __launch_bounds__(WARP) points(const __grid_constant_
     const States states(S, shared);
     Place place(t, shared);
     const Pack *x = place.w.own, *y = x + S.n, *s = y + S.m;
-    for (int at = blockIdx.x * LANES; at < t.backward.batch; at += gridDim.x * LANES) {
-        const int instance = at + lane();
-        if (instance >= t.backward.batch)
-            break;
+    each_instance(t.backward.batch, [&](int instance) {
         double *state = const_cast<double *>(t.backward.state);
         restore_points(S, place.w, Block(S, shared, states.at(state, instance)));
-        for (int i = 0; i < S.n; i++)
-            t.x[static_cast<size_t>(instance) * S.n + i] = x[i].number;
-        for (int j = 0; j < S.m; j++) {
-            t.y[static_cast<size_t>(instance) * S.m + j] = y[j].number;
-            t.s[static_cast<size_t>(instance) * S.m + j] = s[j].number;
-        }
-    }
+        const size_t of_x = static_cast<size_t>(instance) * S.n, of_y = static_cast<size_t>(instance) * S.m;
+        each(S.n, [&](int i) { t.x[of_x + i] = x[i].number; });
+        each(S.m, [&](int j) {
+            t.y[of_y + j] = y[j].number;
+            t.s[of_y + j] = s[j].number;
+        });
+    });
 }
