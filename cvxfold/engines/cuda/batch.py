@@ -106,7 +106,7 @@ class CudaBatch(CompiledBatch):
         state = empty(self._state_size(batch, lanes, shared), device=self.device)
         figures = empty(batch, len(ForwardFigure), device=self.device)
         start, ends = (None, None) if begin is None else (begin.start, begin.ends)
-        task = self._new_task([value.data_ptr() for value in parameters], strides, outputs)
+        task = self._new_task(parameters, strides, outputs)
         count = len(strides)
         task.settings = settings
         task.call = Call(
@@ -148,10 +148,9 @@ class CudaBatch(CompiledBatch):
         """Differentiate, as :meth:`CompiledBatch.backward` does."""
         batch = len(passed.figures)
         figures = empty(batch, len(BackwardFigure), device=self.device)
-        given = [0 if value is None else value.data_ptr() for value in output_gradients]
-        task = self._new_task(given, [], gradients)
+        task = self._new_task(output_gradients, [], gradients)
         task.backward = BackwardCall(
-            batch, 0, passed.shared, raw, *tolerances, 0, len(given), figures.data_ptr(),
+            batch, 0, passed.shared, raw, *tolerances, 0, len(output_gradients), figures.data_ptr(),
             passed.state.data_ptr(),
         )  # fmt: skip
         counters = self._run(task, passed, ("restore", "differentiate"))
@@ -167,11 +166,14 @@ class CudaBatch(CompiledBatch):
         return counters
 
     def _new_task(
-        self, addresses: Sequence[int], strides: Sequence[int], filled: Sequence[Tensor | None]
+        self, given: Sequence[Tensor | None], strides: Sequence[int], filled: Sequence[Tensor | None]
     ) -> Task:
         """A task with its addresses in its slots, one list after the other."""
         task = Task.from_buffer_copy(self._task)
-        slots = [*addresses, *strides, *(0 if value is None else value.data_ptr() for value in filled)]
+        read, written = (
+            [0 if value is None else value.data_ptr() for value in values] for values in (given, filled)
+        )
+        slots = [*read, *strides, *written]
         task.slots[: len(slots)] = slots
         return task
 

@@ -15,13 +15,7 @@ inline void restore_points(const Shape &S, Workspace &w, const Block &kept) {
     set_penalty(S, w, *kept.rho);
     reset(S, w.roots);
     decompose(S, w, w.u);
-    Pack *x = w.own, *y = x + S.n, *s = y + S.m;
-    const Value size = *kept.size;
-    fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
-    for (int j = 0; j < S.m; j++) {
-        y[j] = w.y[j] * w.rows[j] * size;
-        s[j] = w.s[j] / w.rows[j] * size;
-    }
+    points_in_own_units(S, w, *kept.size);
 }
 
 struct Differentiating {

@@ -157,7 +157,7 @@ template <typename TimeLeft> struct Solving {
         Ended ended = not_yet();
         judge(S, O, w, progress, ended);
         ended.status = select(valid, ended.status, splat(INVALID));
-        into_own_units(w, size);
+        points_in_own_units(S, w, size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
             if (done[lane])
@@ -179,7 +179,7 @@ template <typename TimeLeft> struct Solving {
         const Mask done = first_pass(S, O, w, progress, all(), none(), factored, time_left);
         Ended ended = not_yet();
         judge(S, O, w, progress, ended);
-        into_own_units(w, size);
+        points_in_own_units(S, w, size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
             const int instance = instances[lane];
@@ -221,7 +221,7 @@ template <typename TimeLeft> struct Solving {
         Ended ended = not_yet();
         second_pass(S, O, w, progress, all(), ended, time_left);
         judge(S, O, w, progress, ended);
-        into_own_units(w, size);
+        points_in_own_units(S, w, size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
             Block kept = block_of(instances[lane]);
@@ -232,16 +232,6 @@ template <typename TimeLeft> struct Solving {
             bad += write(w, progress, ended, lane, instances[lane], true);
         }
         return bad;
-    }
-
-    // x, y and s into w.own.
-    void into_own_units(Workspace &w, Value size) const {
-        Pack *x = w.own, *y = x + S.n, *s = y + S.m;
-        fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
-        for (int j = 0; j < S.m; j++) {
-            y[j] = w.y[j] * w.rows[j] * size;
-            s[j] = w.s[j] / w.rows[j] * size;
-        }
     }
 
     // Outputs and figures of one instance, from w.own; returns whether it is not solved.

@@ -132,6 +132,14 @@ struct Block {
     }
 };
 
+// x (n), y and s (m) in own units, from w.x, w.y and w.s into w.own.
+inline void points_in_own_units(const Shape &S, Workspace &w, Value size) {
+    Pack *x = w.own, *y = x + S.n, *s = y + S.m;
+    fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
+    fill(y, S.m, [&](int j) { return w.y[j] * w.rows[j] * size; });
+    fill(s, S.m, [&](int j) { return w.s[j] / w.rows[j] * size; });
+}
+
 // A state: a head of numbers that the batch shares, then a block for each LANES instances.
 struct States {
     size_t head, block; // in doubles, a multiple of LANES; in packs
