@@ -77,9 +77,9 @@ def demo(
     """
     from rich.console import Console
 
+    from cvxfold.display.figures import check_plot
     from cvxfold.studies.demo import show
     from cvxfold.studies.demo.train import Settings, compare
-    from cvxfold.studies.plotting import check_plot
 
     settings = Settings(epochs=epochs, batch=batch, seed=seed, weeks=weeks)
     console = Console(stderr=as_json, highlight=False)

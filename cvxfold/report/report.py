@@ -11,6 +11,9 @@ from cvxfold.engines.outcome import Status
 from cvxfold.gradient.verdict import NO_SOLUTION, Verdict
 from cvxfold.report.records import BackwardRecord, ForwardRecord
 
+FORWARD, BACKWARD = "forward pass", "backward pass"
+"""What complaints are about."""
+
 
 class Report:
     """One call of a layer: ``forward`` from the start, ``backward`` once the gradient was asked for.
@@ -21,16 +24,13 @@ class Report:
         forward: the record of the forward pass, or what makes it.
         engine: that served the call.
 
-    Attributes:
-        complaints: what was warned of, in full, by kind ("backward pass: degenerate"), also where the warning
-            was only a count or was left out because it had been given before.
     """
 
     def __init__(self, forward: ForwardRecord | Callable[[], ForwardRecord], engine: str = "none") -> None:
         self._forward = forward
         self._backward: BackwardRecord | Callable[[], BackwardRecord] | None = None
         self.engine = engine
-        self.complaints: dict[str, str] = {}
+        self._complaints: dict[str, dict[str, str] | Callable[[], dict[str, str]]] = {}
 
     @property
     def forward(self) -> ForwardRecord:
@@ -49,6 +49,25 @@ class Report:
     def set_backward(self, record: BackwardRecord | Callable[[], BackwardRecord]) -> None:
         """Add the record of the backward pass, or what makes it."""
         self._backward = record
+        self._complaints.pop(BACKWARD, None)
+
+    @property
+    def complaints(self) -> dict[str, str]:
+        """What there is to complain of, in full, by kind ("backward pass: degenerate").
+
+        Also where the warning was only a count, was left out because it had been given before, or was not
+        wanted (``on_unconverged="ignore"``).
+        """
+        found: dict[str, str] = {}
+        for subject, texts in self._complaints.items():
+            if callable(texts):
+                texts = self._complaints[subject] = texts()
+            found |= {f"{subject}: {kind}": text for kind, text in texts.items()}
+        return found
+
+    def set_complaints(self, subject: str, texts: dict[str, str] | Callable[[], dict[str, str]]) -> None:
+        """Note what there is to complain of in a pass, by kind, or what finds that when somebody looks."""
+        self._complaints[subject] = texts
 
     def __str__(self) -> str:
         """A table of a few lines: counts, and the median and the worst over the batch."""

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from cvxfold.cli.named_problem import NamedProblem, ProblemError, load_problem
-from cvxfold.studies.plotting import check_plot
+from cvxfold.display.figures import check_plot
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cvxfold.studies.plotting import new_figure
+from cvxfold.display.figures import new_figure
 
 _CURVES = 8
 _DEEPEST = 1e-13

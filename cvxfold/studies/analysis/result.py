@@ -82,7 +82,8 @@ class Analysis:
         forward_rate: of ‖uₖ₊₁ − uₖ‖ from a cold start, measured.
         backward_rate: of the residual of LFPI, measured over the last half of its history.
         backward_history: that history, ``(K, B)``, down to rounding.
-        margin: distance of u to the nearest kink of the projection, relative to the largest of u, A x and b.
+        margin: distance of u to the nearest kink of the projection, relative to the largest of u, A x, b and
+            what q moves A x by, in the scaling of the iteration; infinite where no cone has a kink.
         smallest_singular_value: of I − Φ.
         forward_error: the relative error of the gradient that the forward residual alone causes.
         verdict: on the gradient that ``backward="auto"`` gives.

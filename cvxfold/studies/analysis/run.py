@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.display.progress import Progress
 from cvxfold.engines.protocol import Engine, Solution
 from cvxfold.fold import Folded
 from cvxfold.gradient.adjoint import fold
@@ -26,6 +27,7 @@ from cvxfold.studies.analysis.folded import analyze_folded
 from cvxfold.studies.analysis.forecast import as_tensor, forecasts, leading, radii_of, spectra_of
 from cvxfold.studies.analysis.measures import (
     backward_history,
+    distance_to_kinks,
     forward_rate,
     forward_tolerance,
     smallest_singular_value,
@@ -34,7 +36,6 @@ from cvxfold.studies.analysis.result import Analysis, LossOrigin
 from cvxfold.studies.analysis.spectrum import Krylov, arnoldi
 from cvxfold.studies.analysis.trial import Trial
 from cvxfold.studies.losses import LossFunction, RandomLinearLoss
-from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer
 
 _LOSSES = 5  # random ones, where none is known: the iterations vary with the loss by some ten percent
@@ -201,7 +202,7 @@ class _Case:
             forward_rate=forward_rate(phi),
             backward_rate=estimate_rate(history[1:]),
             backward_history=history,
-            margin=diagnosis.margin,
+            margin=distance_to_kinks(phi),
             smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cvxfold.display.figures import new_figure
 from cvxfold.studies.bench.result import BenchCell, BenchResult, Measurement
-from cvxfold.studies.plotting import new_figure
 
 _Point = tuple[float, Measurement]
 _AXES: dict[str, Callable[[BenchCell], int]] = {

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import torch
 
+from cvxfold.display.progress import Progress
 from cvxfold.studies.bench.cell import measure_cell
 from cvxfold.studies.bench.families.family import Family
 from cvxfold.studies.bench.families.table import FAMILIES, families
@@ -17,7 +18,6 @@ from cvxfold.studies.bench.profile import profile
 from cvxfold.studies.bench.result import BenchCell, BenchResult
 from cvxfold.studies.bench.settings import BenchSettings
 from cvxfold.studies.bench.training import Training, train
-from cvxfold.studies.progress import Progress
 
 
 def bench(

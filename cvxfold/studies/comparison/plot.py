@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
+from cvxfold.display.figures import new_figure
 from cvxfold.studies.comparison.findings import Findings
-from cvxfold.studies.plotting import new_figure
 
 _FLOOR = 1e-17  # what is exactly zero has no logarithm
 _COLOURS = {True: "#00798c", False: "#d1495b"}  # cvxfold, cvxpylayers

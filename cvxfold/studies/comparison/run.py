@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.checks import Option, checked, completed, options_of, require_positive
+from cvxfold.display.progress import Progress
 from cvxfold.errors import SolverError
 from cvxfold.studies.comparison.contestants import (
     USUAL_MODES,
@@ -23,7 +24,6 @@ from cvxfold.studies.comparison.inherited import merged, solve_options
 from cvxfold.studies.comparison.question import LossError, Question
 from cvxfold.studies.comparison.result import Comparison
 from cvxfold.studies.losses import LossFunction
-from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer, Source
 
 
