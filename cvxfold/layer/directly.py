@@ -16,6 +16,8 @@ def on_tape(call: ShortCall) -> tuple[Tensor, ...]:
     """The variables of a call that has been solved, differentiable in its parameters."""
     call.report()
     found = _Directly.apply(call, *call.arguments.tensors)
+    if all(spec.is_its_terms for spec in call.outputs):
+        return found
     return tuple(finished(out, spec) for out, spec in zip(found, call.outputs, strict=True))
 
 
@@ -26,7 +28,7 @@ class _Directly(torch.autograd.Function):
     def forward(ctx: Any, call: ShortCall, *_: Tensor) -> tuple[Tensor, ...]:
         ctx.call = call
         ctx.set_materialize_grads(False)
-        return call.terms()
+        return call.terms(last=True)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -58,6 +60,6 @@ def _as_given(call: ShortCall, bars: Sequence[Tensor | None], wanted: Sequence[b
         if gradient is not None:
             if not batched and len(gradient) > 1:
                 gradient = gradient.sum(0)
-            gradient = gradient.view(value.shape)
+            gradient = gradient if gradient.shape == value.shape else gradient.view(value.shape)
         found.append(gradient)
     return found

@@ -30,7 +30,6 @@ from cvxfold.layer.session import Session
 from cvxfold.methods import AdjointSettings, Auto
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
-from cvxfold.problem.recover import within
 from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -90,7 +89,7 @@ class ShortCall:
         if not self._shortcut.serves(self.arguments.device, self._request):
             return None
         started, arguments = time.perf_counter(), self.arguments
-        given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
+        given = [_in_rows(value) for value in arguments.tensors]
         self._given = [(value, version_of(value)) for value in given]
         try:
             self._passage = self._shortcut.solve(given, arguments.instances, self._request, start, keep)
@@ -108,18 +107,21 @@ class ShortCall:
             self._parts.session.notify(self._report)
         return self._report
 
-    def terms(self) -> tuple[Tensor, ...]:
-        """Step 2: the variables' terms in their shapes and the outputs' dtype.
+    def terms(self, last: bool = False) -> tuple[Tensor, ...]:
+        """Step 2: the variables' terms in their shapes and the outputs' dtype; ``last``: for the last time.
 
-        Copies: a view of what its own node holds could not be changed in place.
+        None is a view, which could not be changed in place where it is differentiable.
         """
-        arguments = self.arguments
+        arguments, parts = self.arguments, self._parts
         lead = () if arguments.batch is None else (arguments.batch,)
-        found, parts = self._passage.outputs, self._parts
-        return tuple(
-            within(out.view((*lead, *spec.raw_shape)), limits).to(arguments.dtype, copy=True)
-            for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True)
-        )
+        found = self._passage.outputs(last)
+        for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True):
+            out.resize_((*lead, *spec.raw_shape))
+            if limits is not None:
+                out.clamp_(*limits)
+        if arguments.dtype is torch.float64:
+            return tuple(found)
+        return tuple(out.to(arguments.dtype) for out in found)
 
     @property
     def outputs(self) -> Sequence[OutputSpec]:
@@ -147,10 +149,7 @@ class ShortCall:
         """
         started = time.perf_counter()
         batch, settings = self.arguments.instances, self.options.adjoint
-        flat = [
-            None if bar is None else bar.detach().to(torch.float64).reshape(batch, -1).contiguous()
-            for bar in bars
-        ]
+        flat = [None if bar is None else _in_rows(bar) for bar in bars]
         try:
             returned = self._passage.differentiate(flat, wanted, settings)
         except MemoryError as error:
@@ -220,7 +219,8 @@ class ShortCall:
                     torch.from_numpy(part.ravel()).to(bar.device) for part in (spec.index, spec.factors)
                 )
                 target = x_bar if spec.source == "primal" else y_bar
-                target.index_add_(1, index, bar[rows] * factors)
+                of_rows = bar.view(self.arguments.instances, -1)[rows]
+                target.index_add_(1, index, of_rows * factors)
         again, part = refolded(session.engine, solution, (x_bar, y_bar), felt, settings)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [
@@ -257,6 +257,13 @@ class ShortCall:
             relaxation=self.options.forward.relaxation,
             proximal=self.options.proximal,
         )
+
+
+def _in_rows(value: Tensor) -> Tensor:
+    """In float64, numbers one after the other in memory, no graph; the tensor itself, if it is so already."""
+    if value.dtype is torch.float64 and value.is_contiguous() and not value.is_neg():
+        return value.detach() if value.requires_grad else value
+    return value.detach().to(torch.float64).resolve_neg().contiguous()
 
 
 def _forward_record(ended: Callable[[], Ended], seconds: float) -> ForwardRecord:
