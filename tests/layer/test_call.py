@@ -94,7 +94,8 @@ def test_parameters_and_loss_gradients_that_are_negated_lazily() -> None:
     x, a = cp.Variable(1), cp.Parameter(1)
     layer = CvxpyLayer(minimize(cp.sum_squares(x - a)), [a], [x])
     negated = torch.tensor([1 + 2j], dtype=torch.complex128).conj().imag
-    assert negated.is_neg() and negated.is_contiguous()
+    assert negated.is_neg()
+    assert negated.is_contiguous()
     (found,) = layer(leaf := negated.requires_grad_())
     one = torch.tensor([-1j], dtype=torch.complex128).conj().imag
     (gradient,) = torch.autograd.grad(found, leaf, one)
@@ -111,7 +112,8 @@ def test_outputs_may_be_changed_in_place() -> None:
     first.mul_(2.0)
     second.add_(1.0)
     (gradient,) = torch.autograd.grad(first.sum() + second.sum(), leaf)
-    assert torch.allclose(first, 2.0 * leaf[0]) and torch.allclose(second, leaf + 1.0)
+    assert torch.allclose(first, 2.0 * leaf[0])
+    assert torch.allclose(second, leaf + 1.0)
     assert torch.allclose(gradient, torch.tensor([[3.0, 3.0], [1.0, 1.0]], dtype=F64))
 
 
