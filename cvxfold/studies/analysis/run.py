@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvxfold.display.progress import Progress
+from cvxfold.display.progress import Progress, told
 from cvxfold.engines.protocol import Engine, Solution
 from cvxfold.fold import Folded
 from cvxfold.gradient.adjoint import fold
@@ -48,7 +48,7 @@ def analyze(
     tol: float = 1e-6,
     seed: int = 0,
     costs: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> Analysis:
     """Analyze the backward pass of a layer at given parameter values.
 
@@ -66,7 +66,8 @@ def analyze(
         tol: the accuracy of the gradient to make forecasts for, as a residual of the adjoint system.
         seed: of the random losses.
         costs: whether to measure time and memory; that takes some dozens of short runs.
-        progress: is told what is being done, how many steps are done, and of how many.
+        progress: whether a terminal or a notebook shows how far this is, once it takes two seconds; or a
+            function that is told what is being done, how many steps are done, and of how many.
 
     Raises:
         ValueError, TypeError: bad parameter tensors, or a ``tol`` outside of (0, 1).
@@ -77,8 +78,7 @@ def analyze(
         raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {given}")
     if not isinstance(tol, int | float) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
-    advance = progress or (lambda *_: None)
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is under
+    with told(progress) as advance, torch.inference_mode(False), torch.enable_grad():  # whatever is outside
         if isinstance(layer, Folded):
             return analyze_folded(layer, params, loss, float(tol), seed, advance)
         given = [_usable(value) for value in params]
