@@ -17,15 +17,13 @@ class PassSummary:
     Args:
         name: "forward" or "backward".
         kinds: how each instance ended, or its verdict.
-        also: what else is counted, in words. by: the engine, or the method. seconds: of the pass.
+        tail: what else is counted, the engine or the method, and the time, in words.
         figures: by name, each ``(b,)``.
     """
 
     name: str
     kinds: Sequence[Status] | Sequence[Verdict]
-    also: str
-    by: str
-    seconds: float
+    tail: str
     figures: dict[str, Tensor]
 
     @property

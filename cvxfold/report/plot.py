@@ -86,7 +86,7 @@ def draw_monitor(forward: Course, backward: Course, path: Any = None) -> Any:
         (backward, "error", "error estimate"),
     ):
         values = course.of(name)
-        told = with_zeros(f"{label}, worst", values)
+        told = with_zeros(f"{label}, worst", values).replace(" (", "\n(")
         top.plot(course.places, logarithmic(values), color=_RESIDUALS[label][0], lw=1.3, label=told)
     medians = logarithmic(backward.of("median"))
     label = "backward residual, median"
@@ -158,9 +158,8 @@ def _history(ax: Any, backward: BackwardRecord) -> None:
         mark = "." if len(own) < 3 else ""
         ax.plot(steps, logarithmic(own.tolist()), color=colour, lw=1.3, marker=mark, label=name)
     guide(ax, backward.tol, "backward_tol")
-    ax.set(
-        yscale="log", xlabel="iterations", ylabel="relative residual", title=f"Adjoint by {backward.method}"
-    )
+    ax.set(yscale="log", xlabel="iterations", ylabel="relative residual")
+    ax.set_title(f"Adjoint by {backward.method}", pad=_PAD)
     ax.xaxis.get_major_locator().set_params(integer=True)
     legend_below(ax)
     tidy(ax)
@@ -176,9 +175,8 @@ def _counts(ax: Any, forward: ForwardRecord, backward: BackwardRecord | None) ->
         ax.barh(place, counted[kind], color=_KINDS[kind], height=0.6)
         ax.text(counted[kind], place, f" {counted[kind]:,}", va="center")
     ax.set_yticks(range(len(kinds)), [str(kind) for kind in kinds])
-    ax.set(
-        xlabel="instances", title="Statuses and verdicts", xlim=(0, 1.2 * max(counted.values(), default=1))
-    )
+    ax.set(xlabel="instances", xlim=(0, 1.2 * max(counted.values(), default=1)))
+    ax.set_title("Statuses and verdicts", pad=_PAD)
     ax.set_ylim(max(len(kinds), _FEWEST) - 0.5, -0.5)
     ax.xaxis.get_major_locator().set_params(integer=True)
     tidy(ax)

@@ -75,11 +75,10 @@ class Report:
         forward, backward = self._here()
         rescued = int(forward.rescued.sum())
         also = f" ({rescued} rescued)" if rescued else ""
-        first = PassSummary(
-            "forward", forward.status, also, self.engine, forward.seconds, self._figures(forward)
-        )
+        tail = f"{also} in {forward.seconds:.3g} s by {self.engine}"
+        found = [PassSummary("forward", forward.status, tail, self._figures(forward))]
         if backward is None:
-            return [first]
+            return found
         known, flat = backward.codes != NO_SOLUTION, int(backward.flat.sum())
         figures = {
             "iterations": backward.iterations[known],
@@ -89,8 +88,8 @@ class Report:
             "error estimate": backward.error[known & ~backward.degenerate],
         }
         also = f", {flat} flat" if flat else ""
-        method = backward.method
-        return [first, PassSummary("backward", backward.verdict, also, method, backward.seconds, figures)]
+        tail = f"{also} by {backward.method} in {backward.seconds:.3g} s"
+        return [*found, PassSummary("backward", backward.verdict, tail, figures)]
 
     @property
     def why_unrescued(self) -> str | None:
@@ -102,7 +101,7 @@ class Report:
         lines: list[str] = []
         for one in self.passes():
             counts = ", ".join(f"{count} {kind}" for kind, count in one.counts) or "empty batch"
-            lines += [f"{one.name:<10}{counts}{one.also} in {one.seconds:.3g} s by {one.by}", _HEADER]
+            lines += [f"{one.name:<10}{counts}{one.tail}", _HEADER]
             lines += [f"  {name:<18}{middle:>10}{worst:>10}" for name, middle, worst in one.rows]
             if one.name == "forward" and (reason := self.why_unrescued) is not None:
                 lines.append(f"rescue    none: {reason}")

@@ -37,8 +37,7 @@ def report_shown(
         return block(line("no instance: nothing was solved yet, or the batch was empty"))
     parts: list[str] = []
     for one in passes:
-        by = f"{one.also} in {one.seconds:.3g} s by {one.by}"
-        parts += [title(joined((f"{one.name} ", badges(one.counts), by), ""))]
+        parts += [title(joined((f"{one.name} ", badges(one.counts), one.tail), ""))]
         parts += [table(("", "median", "worst"), one.rows), *_listed(one)]
         if one.name == "forward" and why_unrescued is not None:
             parts.append(line(f"no rescue: {why_unrescued}"))

@@ -68,10 +68,11 @@ class Monitor:
             if kind.startswith(passed):
                 self.complaints[kind] = (self.complaints.get(kind, (0, ""))[0] + 1, text)
         if backward is None:
+            forward = report.forward.here
             self.forward_calls += 1
-            self.statuses.update(report.forward.status)
-            self._seconds[0] += report.forward.seconds
-            self._forward.add(_of_forward(report.forward.here))
+            self.statuses.update(forward.status)
+            self._seconds[0] += forward.seconds
+            self._forward.add(_of_forward(forward))
             return
         self.backward_calls += 1
         self.verdicts.update(backward.verdict)

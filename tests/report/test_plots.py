@@ -1,6 +1,7 @@
 """Plots have the axes and the numbers of what they show."""
 
 import math
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,7 @@ pytest.importorskip("matplotlib")
 
 def lines(ax: Any) -> dict[str, Any]:
     """The lines of axes by their name in the legend."""
-    return {line.get_label().partition(" (")[0]: line for line in ax.lines}
+    return {re.split(r"\s\(", line.get_label())[0]: line for line in ax.lines}
 
 
 def same(plotted: Any, numbers: torch.Tensor) -> None:
