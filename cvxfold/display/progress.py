@@ -127,10 +127,9 @@ class _Terminal:
         if self._dumb:
             return
         if self._task is None:
+            self._task = self._bar.add_task(step.what, completed=step.done, total=step.total)
+            self._bar.tasks[0].start_time = self._bar.get_time() - seconds
             self._bar.start()
-            self._task = self._bar.add_task("", total=None)
-            began = self._bar.get_time() - seconds
-            self._bar.tasks[0].start_time = began
         self._bar.update(
             self._task, description=step.what, completed=step.done, total=step.total, refresh=True
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cvxfold.display.figures import COLOURS, FLOOR, new_figure, saved, tidy
+from cvxfold.display.figures import COLOURS, FLOOR, GUIDE, new_figure, saved, tidy
 from cvxfold.studies.bench.result import BenchCell, BenchResult, Measurement
 
 _Point = tuple[float, Measurement]
@@ -46,7 +46,9 @@ def draw(result: BenchResult, path: Any = None) -> Any:
                 at = _varied(result, family, name)
                 ax.set_xticks(at, [f"{value:,}" for value in at])
     handles = [axes[0][0].plot([], [], "o-", color=colours[peer], label=peer)[0] for peer in peers]
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, min(len(peers), 4)))
+    if any(one.correct is False for cell in result.cells for one in cell.measurements):
+        handles += axes[0][0].plot([], [], "x", color=GUIDE, label="wrong answer")
+    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, min(len(handles), 4)))
     return saved(figure, path)
 
 
