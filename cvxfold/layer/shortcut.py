@@ -26,10 +26,13 @@ from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.backward import folded_again, refolded
 from cvxfold.layer.options import Options
 from cvxfold.layer.plain import PlainArguments, version_of
+from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
+from cvxfold.layer.taped import TapedCall
 from cvxfold.methods import AdjointSettings, Auto
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
+from cvxfold.problem.recover import given_back
 from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -123,6 +126,28 @@ class ShortCall:
             return tuple(found)
         return tuple(out.to(arguments.dtype) for out in found)
 
+    def generally(self, parameters: Sequence[Tensor]) -> tuple[ProgramValues, TapedCall]:
+        """The stored entries as functions of the parameters, and passes that have this call's answer."""
+        given = [
+            value if batched else value.unsqueeze(0)
+            for value, batched in zip(parameters, self.arguments.batched, strict=True)
+        ]
+        values = self._parts.parametrize([value.to(torch.float64) for value in given])
+        request = CallRequest(self.arguments.instances, self.options, found=self._passage)
+        passes = TapedCall(self._parts.session, request)
+        passes.answer = self._parts.session.solve_quietly(values.detached(), request)
+        passes.answer.report = self._report
+        return values, passes
+
+    def on_points(self, bars: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Loss gradients on x ``(B, n)`` and y ``(B, m)`` from those on the variables' terms."""
+        structure, arguments = self._parts.session.entries.structure, self.arguments
+        points = [
+            torch.zeros(arguments.instances, size, dtype=torch.float64, device=arguments.device)
+            for size in (structure.n, structure.m)
+        ]
+        return given_back(bars, self._parts.outputs, (points[0], points[1]))
+
     @property
     def outputs(self) -> Sequence[OutputSpec]:
         """How the variables are made of their terms."""
@@ -212,15 +237,7 @@ class ShortCall:
             values = self._parts.parametrize(leaves)
         program = Program(session.entries, values.detached(), len(rows))
         solution = self._solution(program, rows)
-        x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
-        for bar, spec in zip(bars, self._parts.outputs, strict=True):
-            if bar is not None:
-                index, factors = (
-                    torch.from_numpy(part.ravel()).to(bar.device) for part in (spec.index, spec.factors)
-                )
-                target = x_bar if spec.source == "primal" else y_bar
-                of_rows = bar.view(self.arguments.instances, -1)[rows]
-                target.index_add_(1, index, of_rows * factors)
+        x_bar, y_bar = (bar[rows] for bar in self.on_points(bars))
         again, part = refolded(session.engine, solution, (x_bar, y_bar), felt, settings)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [
