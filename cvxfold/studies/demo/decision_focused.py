@@ -23,7 +23,7 @@ from cvxfold.studies.demo.model import cost, scheduling
 from cvxfold.studies.demo.settings import Progress, Settings, Step
 from cvxfold.studies.demo.stopwatch import Stopwatch
 from cvxfold.studies.demo.training import Loss, Trainer
-from cvxfold.studies.demo.two_stage import Planner, mean_cost, plan_of
+from cvxfold.studies.demo.two_stage import Planner, mean_cost, mean_plan
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Run:
     layer_seconds: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     untrained_test_cost: float = 0.0
-    first_plan: list[float] = field(default_factory=list)  # for the first test day, in GW, one for each hour
+    mean_plan: list[float] = field(default_factory=list)  # of the test days, in GW, one for each hour
     warnings: dict[str, int] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ class DecisionFocused:
             error = (self._gradient(self._layer) - exact).norm() / exact.norm()
             self._run.gradient_error.append(float(error))
             self._run.test_cost.append(self._test_cost())
-        self._run.first_plan = plan_of(planner(self._layer), self._trainer.forecast(self._test)[:1])
+        self._run.mean_plan = mean_plan(planner(self._layer), self._trainer.forecast(self._test))
 
     def _epoch(self, progress: Progress) -> None:
         residual = []

@@ -1,4 +1,4 @@
-"""The demo's figure: cost, gradient error, time, and a day's plans."""
+"""The demo's figure: cost, gradient error, time, and plans."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ def save_plot(result: Result, path: Path) -> None:
     _plot_cost(axes[0, 0], result)
     _plot_errors(axes[0, 1], result)
     _plot_seconds(axes[1, 0], result)
-    _plot_day(axes[1, 1], result)
+    _plot_plans(axes[1, 1], result)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
         ax.title.set_fontweight("bold")
@@ -40,11 +40,12 @@ def _styles(result: Result) -> list[tuple[Run, dict[str, Any]]]:
 
 
 def _plot_cost(ax: "Axes", result: Result) -> None:
-    epochs, base = range(1, result.settings.epochs + 1), result.two_stage
-    ax.plot(epochs, base.test_cost, marker="o", ms=3, lw=1.6, color=TWO_STAGE, label="two-stage")
+    epochs, base = range(result.settings.epochs + 1), result.two_stage
+    start = result.runs[1].untrained_test_cost  # of two-stage training too: all begin with the same weights
+    ax.plot(epochs, [start, *base.test_cost], marker="o", ms=3, lw=1.6, color=TWO_STAGE, label="two-stage")
     ax.axhline(base.margin_cost, color=TWO_STAGE, lw=1.2, ls="--", label="two-stage, best margin")
     for run, style in _styles(result):
-        ax.plot(range(len(epochs) + 1), [run.untrained_test_cost, *run.test_cost], marker="o", ms=3, **style)
+        ax.plot(epochs, [run.untrained_test_cost, *run.test_cost], marker="o", ms=3, **style)
     ax.set(title="Cost of an unseen day", xlabel="epoch")
     ax.set_ylim(bottom=0)
     ax.locator_params(axis="x", integer=True)
@@ -60,7 +61,7 @@ def _plot_errors(ax: "Axes", result: Result) -> None:
     ax.semilogy(epochs, ours.residual, ":", color=OURS, lw=1.6, label=label)
     ax.set(title="Gradient error by epoch", xlabel="epoch", ylabel="relative error")
     ax.locator_params(axis="x", integer=True)
-    ax.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.62))
+    ax.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.3))
 
 
 def _plot_seconds(ax: "Axes", result: Result) -> None:
@@ -78,10 +79,11 @@ def _plot_seconds(ax: "Axes", result: Result) -> None:
     ax.legend(frameon=False, loc="best")
 
 
-def _plot_day(ax: "Axes", result: Result) -> None:
-    demand, hours = result.test.demand[0], range(len(result.test.demand[0]))
+def _plot_plans(ax: "Axes", result: Result) -> None:
+    demand = result.test.demand.mean(0)
+    hours = range(len(demand))
     ax.plot(hours, demand, color="black", lw=1.6, label="demand")
-    ax.plot(hours, result.two_stage.first_plan, color=TWO_STAGE, lw=1.6, label="plan, two-stage")
-    ax.plot(hours, result.runs[1].first_plan, color=OURS, lw=1.6, label="plan, decision-focused")
-    ax.set(title=f"The first unseen day, {result.test.dates[0]}", xlabel="hour", ylabel="GW")
+    ax.plot(hours, result.two_stage.mean_plan, color=TWO_STAGE, lw=1.6, label="plan, two-stage")
+    ax.plot(hours, result.runs[1].mean_plan, color=OURS, lw=1.6, label="plan, decision-focused")
+    ax.set(title="Plans for the unseen days, mean by hour", xlabel="hour", ylabel="GW")
     ax.legend(frameon=False)

@@ -71,15 +71,16 @@ def curve(result: Result) -> Table:
     shape.add_column("")
     highest = max(ours.untrained_test_cost, *ours.test_cost)
 
-    def row(epoch: str, *costs: float | None) -> None:
-        bar = "━" * round(BAR * (costs[-1] or 0) / highest)
-        shape.add_row(epoch, *("" if cost is None else f"{cost:.2f}" for cost in costs), bar)
+    def row(epoch: int, *costs: float) -> None:
+        bar = "━" * round(BAR * costs[-1] / highest)
+        shape.add_row(str(epoch), *(f"{cost:.2f}" for cost in costs), bar)
 
-    row("0", None, theirs.untrained_test_cost, ours.untrained_test_cost)
+    start = ours.untrained_test_cost  # of two-stage training too: all begin with the same weights
+    row(0, start, theirs.untrained_test_cost, start)
     last = result.settings.epochs - 1
     for epoch in sorted({round(last * i / (SHOWN_EPOCHS - 1)) for i in range(SHOWN_EPOCHS)}):
         costs = result.two_stage.test_cost, theirs.test_cost, ours.test_cost
-        row(str(epoch + 1), *(cost[epoch] for cost in costs))
+        row(epoch + 1, *(cost[epoch] for cost in costs))
     return shape
 
 

@@ -33,14 +33,14 @@ class TwoStage:
         margin: the best on the days of training, in GW.
         margin_cost: with that margin.
         last_week_cost: of following last week's demand.
-        first_plan: for the first test day, in GW, 24 of them, without the margin.
+        mean_plan: for each hour, in GW, 24 of them, without the margin.
     """
 
     test_cost: list[float] = field(default_factory=list)
     margin: float = 0.0
     margin_cost: float = 0.0
     last_week_cost: float = 0.0
-    first_plan: list[float] = field(default_factory=list)
+    mean_plan: list[float] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -50,9 +50,9 @@ def mean_cost(planner: Planner, forecast: Tensor, days: Days) -> float:
 
 
 @torch.no_grad()
-def plan_of(planner: Planner, forecast: Tensor) -> list[float]:
-    """The plan for one day, by its forecast, ``(1, 24)``."""
-    return planner(forecast)[0].tolist()
+def mean_plan(planner: Planner, forecast: Tensor) -> list[float]:
+    """What is planned for each hour by forecasts, ``(D, 24)``, the mean of all days."""
+    return planner(forecast).mean(0).tolist()
 
 
 def two_stage(planner: Planner, train: Days, test: Days, settings: Settings, progress: Progress) -> TwoStage:
@@ -63,7 +63,7 @@ def two_stage(planner: Planner, train: Days, test: Days, settings: Settings, pro
         trainer.epoch(progress)
         found.test_cost.append(mean_cost(planner, trainer.forecast(test), test))
     known, coming = trainer.forecast(train), trainer.forecast(test)
-    found.first_plan = plan_of(planner, coming[:1])
+    found.mean_plan = mean_plan(planner, coming)
     found.margin = min(MARGINS, key=lambda margin: mean_cost(planner, known + margin, train))
     found.margin_cost = mean_cost(planner, coming + found.margin, test)
     return found
