@@ -241,7 +241,7 @@ class Analysis:
         return self._findings().as_html()
 
     def __str__(self) -> str:
-        out = Console(file=StringIO(), width=_WIDTH)
+        out = Console(file=StringIO(), width=_WIDTH, force_jupyter=False)
         out.print(self)
         return out.file.getvalue().rstrip()  # type: ignore[attr-defined]
 

@@ -48,7 +48,9 @@ def table(comparison: Findings) -> Table:
 def text(comparison: Findings) -> str:
     """The table and the verdict in plain characters."""
     buffer = StringIO()
-    console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False)
+    console = Console(
+        file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False, force_jupyter=False
+    )
     console.print(table(comparison))
     console.print(words(comparison))
     return buffer.getvalue().rstrip()
