@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cvxfold.studies.comparison import Comparison, compare
     from cvxfold.upstream.plugin import FoldedSolver
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Analysis",
