@@ -22,14 +22,15 @@ from cvxfold.compat.functorch import uncompiled
 from cvxfold.compat.trees import flattened
 from cvxfold.deadline import Deadline
 from cvxfold.engines.outcome import SOLVED, UNCONVERGED
-from cvxfold.fold.autograd import Backward, folded_at
+from cvxfold.fold.adjoint import Backward
+from cvxfold.fold.autograd import folded_at
 from cvxfold.fold.examine import Place
 from cvxfold.fold.iterate import iterate, residual_of
 from cvxfold.fold.judge import check_finite, judge_forward
 from cvxfold.fold.layout import IterateLayout
 from cvxfold.fold.options import OPTIONS, FoldOptions, FoldSettings
 from cvxfold.fold.parameters import as_tensors, check_params, detached, wanting
-from cvxfold.fold.reach import beside, check_reach
+from cvxfold.fold.reach import beside, check_reach, closed_over
 from cvxfold.fold.tape import UpdateTape
 from cvxfold.fold.unrolling import unrolled_from
 from cvxfold.layer.said import Said
@@ -139,7 +140,8 @@ class Folded(torch.nn.Module):
         if isinstance(method, Unrolled):  # 4
             first = self._cold(layout, params, start) if method.start == "cold" else u
             return unrolled_from(first, method, backward)
-        return layout.tree(folded_at(backward))
+        others = closed_over(tape, [leaf for _, leaf in wanted]) if self._depends[_pattern(params)] else []
+        return layout.tree(folded_at(backward, others))
 
     @property
     def report(self) -> Report:
@@ -218,7 +220,7 @@ class Folded(torch.nn.Module):
         """y = F(x*) on the tape, if anything that it depends on wants a gradient."""
         if not torch.is_grad_enabled():
             return None
-        pattern = tuple(isinstance(p, Tensor) and p.requires_grad for p in flattened(params)[0])
+        pattern = _pattern(params)
         if not wanted and self._depends.get(pattern) is False:
             return None
         tape = UpdateTape(self.update, layout, u, params)
@@ -243,3 +245,8 @@ class Folded(torch.nn.Module):
         finally:
             self._reports.notify(report)
         return report
+
+
+def _pattern(params: Sequence[Any]) -> tuple[bool, ...]:
+    """Which of the parameters are tensors that want a gradient."""
+    return tuple(isinstance(p, Tensor) and p.requires_grad for p in flattened(params)[0])
