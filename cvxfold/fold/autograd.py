@@ -9,7 +9,13 @@ from torch import Tensor
 from cvxfold.compat.functorch import is_legacy_mapped
 from cvxfold.fold.adjoint import Backward
 from cvxfold.fold.parameters import wanting
-from cvxfold.fold.second import NO_SECOND_DERIVATIVE, NOT_OF_AN_APPROXIMATION, Again, Gradient, Refused
+from cvxfold.fold.second import (
+    NO_SECOND_DERIVATIVE,
+    NOT_OF_AN_APPROXIMATION,
+    Again,
+    differentiable_gradient,
+    refused,
+)
 
 NOT_BATCHED = (
     "cvxfold: is_grads_batched (vectorize=True) is not supported by a folded iteration; use "
@@ -59,7 +65,7 @@ class _Fold(torch.autograd.Function):
         theta, x = saved[:-count], saved[-count:]
         again = Again(call, theta[len(theta) - ctx.others :])
         if again.is_complete and call.method.exact:
-            return None, None, *[None] * count, *Gradient.apply(again, w, *bars, *x, *theta)
+            return None, None, *[None] * count, *differentiable_gradient(again, w, bars, x, theta)
         reason = NO_SECOND_DERIVATIVE if call.method.exact else NOT_OF_AN_APPROXIMATION
-        refused = Refused.apply(reason, count, *layout.unpacked(w), *bars, *x, *theta)
-        return None, None, *refused, *[None] * len(theta)
+        once = refused(reason, layout.unpacked(w), [*bars, *x, *theta])
+        return None, None, *once, *[None] * len(theta)

@@ -1,16 +1,16 @@
 """Second derivatives of a folded iteration.
 
-The gradient of a loss that has x̄ for its own gradient on x* = F(x*, θ) is, with Φ = ∂F/∂x and J = ∂F/∂θ at x*,
+The gradient of a loss that has x̄ for its own gradient on x* = F(x*, θ) is
 
-    g(x̄, x*, θ) = Jᵀw          (I − Φᵀ) w = x̄
+    g(x̄, x*, θ) = Jᵀw          (I − Φᵀ) w = x̄          Φ = ∂F/∂x and J = ∂F/∂θ at x*
 
 Let ḡ be the gradient of another loss on g, and a bar over anything else that loss's gradient on it. Then
 w̄ = Jḡ, and from d w = (I − Φᵀ)⁻¹ (d x̄ + dΦᵀ w), with v the solution of the tangent system,
 
     (I − Φ) v = w̄        on x̄: v        on x* and θ: ∂⟨ḡ, Jᵀw⟩ + ∂⟨v, Φᵀw⟩,  w and v held
 
-The derivatives of products with Jᵀ and Φᵀ are autograd's. What arrives at x* goes on to θ as any gradient on it
-does, which is the second adjoint system.
+The derivatives of products with Jᵀ and Φᵀ are autograd's. What arrives at x* goes on to θ as any gradient
+on it does, which is the second adjoint system.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from cvxfold.fold.tape import TransposedLinearization, UpdateLinearization, Upda
 from cvxfold.methods import solve_adjoint
 
 NO_SECOND_DERIVATIVE = (
-    "cvxfold: a folded gradient cannot be differentiated again (double backward) where the update closes over "
-    "a tensor that was computed from others, or over one of its parameters as well; pass it as a parameter of "
-    "its own, or use backward='unrolled' or finite differences of the gradient"
+    "cvxfold: a folded gradient cannot be differentiated again (double backward) where the update closes "
+    "over a tensor that was computed from others, or over one of its parameters as well; pass it as a "
+    "parameter of its own, or use backward='unrolled' or finite differences of the gradient"
 )
 NOT_OF_AN_APPROXIMATION = (
-    "cvxfold: the gradient by backward='jacobian_free' is an approximation and cannot be differentiated again "
-    "(double backward); use another method"
+    "cvxfold: the gradient by backward='jacobian_free' is an approximation and cannot be differentiated "
+    "again (double backward); use another method"
 )
 NO_THIRD_DERIVATIVE = "cvxfold: third derivatives of a folded iteration are not available"
 
@@ -86,8 +86,8 @@ class Again:
         missed = (~system.converged).nonzero().squeeze(-1).tolist()
         if missed:
             text = (
-                f"second derivative: the tangent system (I − Φ) v = w̄ by {system.method} missed its tolerance for "
-                f"instances {missed}: relative residual up to {float(system.residual.amax()):.1e}"
+                f"second derivative: the tangent system (I − Φ) v = w̄ by {system.method} missed its tolerance "
+                f"for instances {missed}: relative residual up to {float(system.residual.amax()):.1e}"
             )
             backward.complain(text, ConvergenceError, ConvergenceWarning)
         return system.w
@@ -106,7 +106,25 @@ class Again:
         return v, both[:count], both[count:]
 
 
-class Gradient(torch.autograd.Function):
+def differentiable_gradient(
+    again: Again, w: Tensor, bars: Sequence[Tensor], x: Sequence[Tensor], theta: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Jᵀw by tensor of θ, as a function of x̄, x* and θ.
+
+    Args:
+        again: the update.
+        w: ``(B, m)``.
+        bars, x: the leaves of x̄ and x*, where their graphs are. theta: θ, the same.
+    """
+    return _Gradient.apply(again, w, *bars, *x, *theta)
+
+
+def refused(reason: str, w: Sequence[Tensor], depends: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The leaves of w, as a function of all that it depends on whose differentiation raises."""
+    return _Refused.apply(reason, len(w), *w, *depends)
+
+
+class _Gradient(torch.autograd.Function):
     """(x̄, x*, θ) → Jᵀw, by leaf."""
 
     @staticmethod
@@ -125,7 +143,7 @@ class Gradient(torch.autograd.Function):
 
 
 class _Second(torch.autograd.Function):
-    """The gradient on Jᵀw → those on x̄, x* and θ. All that they depend on is an input, so that none is lost."""
+    """The gradient on Jᵀw → those on x̄, x* and θ. All that they depend on is an input: none is lost."""
 
     @staticmethod
     def forward(again: Again, w: Tensor, count: int, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -141,7 +159,7 @@ class _Second(torch.autograd.Function):
         raise NotImplementedError(NO_THIRD_DERIVATIVE)
 
 
-class Refused(torch.autograd.Function):
+class _Refused(torch.autograd.Function):
     """(w, what it depends on) → w, which cannot be differentiated."""
 
     @staticmethod

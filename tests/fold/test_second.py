@@ -41,7 +41,7 @@ def test_a_loss_that_is_linear_in_x(inner: Any) -> None:
     """The incoming gradient is a constant, and the Hessian is not zero: x'' = −6x x'³ where x + x³ = c."""
     c = point(0.7, -1.2, 2.0)
     folded = make_folded(lambda x, c: cubic(x, inner(c)), start=torch.zeros_like, **TIGHT)
-    found = torch.autograd.functional.hessian(lambda c: folded(c).sum(), c.detach())
+    found: Any = torch.autograd.functional.hessian(lambda c: folded(c).sum(), c.detach())
     x = folded(c).detach()
     slope, curve = (
         torch.func.vmap(torch.func.grad(inner))(c),
@@ -61,7 +61,7 @@ def test_every_method(method: str) -> None:
         return (M @ x + c).tanh() + 0.1 * c**2
 
     folded = make_folded(update, start=torch.zeros_like, backward=method, **TIGHT)
-    found = torch.autograd.functional.hessian(lambda c: (folded(c) ** 3).sum(), c.detach())
+    found: Any = torch.autograd.functional.hessian(lambda c: folded(c).pow(3).sum(), c.detach())
     torch.testing.assert_close(found, central(folded, c), rtol=1e-6, atol=1e-8)
 
 
@@ -135,6 +135,7 @@ def test_the_tangent_by_two_backward_passes() -> None:
     """jvp differentiates the gradient in x̄, in which it is linear."""
     c, d = point(0.7, -1.2), point(1.0, 2.0).detach()
     folded = make_folded(cubic, start=torch.zeros_like, **TIGHT)
+    x: Any
     x, tangent = torch.autograd.functional.jvp(folded, c.detach(), d)
     torch.testing.assert_close(tangent, d / (1 + 3 * x**2))
 
@@ -151,9 +152,9 @@ def test_an_iteration_inside_of_another() -> None:
 def test_single_precision() -> None:
     c = point(0.7, -1.2, 2.0)
     single = make_folded(cubic, start=torch.zeros_like)
-    found = torch.autograd.functional.hessian(lambda c: single(c).sum(), c.detach().float())
+    found: Any = torch.autograd.functional.hessian(lambda c: single(c).sum(), c.detach().float())
     double = make_folded(cubic, start=torch.zeros_like, **TIGHT)
-    expected = torch.autograd.functional.hessian(lambda c: double(c).sum(), c.detach())
+    expected: Any = torch.autograd.functional.hessian(lambda c: double(c).sum(), c.detach())
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
 
