@@ -4,14 +4,16 @@ Walker and Ni, "Anderson acceleration for fixed-point iterations", SIAM J. Numer
 r = F(u) − u, ΔU and ΔR the last differences of iterates and of their residuals,
 
     1. θ = argmin ‖r − ΔR θ‖         u ← (u − ΔU θ) + (r − ΔR θ)
-    2. where that does not lower ‖r‖, take the step back, forget the differences and take the plain step
-       u ← F(u), which is taken as it comes; after each further rejection in turn, twice as many plain steps
+    2. where that does not lower the smallest ‖r‖ so far, take the step back, forget the differences and take
+       the plain step u ← F(u), which is taken as it comes; after each further rejection in turn, twice as
+       many plain steps
     3. stop where ‖r‖ ≤ tol (1 + ‖u‖), in maximum norms, or where ‖r‖ has not become smaller for long
 
 An iteration that converges so still does. Accelerated, it may find a fixed point that the iteration itself
-would leave, ρ(Φ) > 1; Ritz values of Φ on the last differences tell, Φ ΔU ≈ ΔU + ΔR. Then plain steps are
-taken from the start, and if they converge what they find counts. Where nothing converged, as may be if the update is
-expansive, the whole is tried again with a looser rule: accelerated steps may double the residual.
+would leave, ρ(Φ) > 1; Ritz values of Φ on the last differences tell, Φ ΔU ≈ ΔU + ΔR. Then, and where it
+stops without one, plain steps are taken from the start, and if they converge what they find counts. Where
+nothing converged, as may be if the update is expansive, the whole is tried again with a looser rule:
+accelerated steps may double the residual.
 """
 
 from collections.abc import Callable
@@ -79,8 +81,9 @@ def iterate(
     first = step(u) - u
     state = _State.at(u, first, residual_of(u, u + first))
     count = state.run(step, memory, tol, (1, limit), deadline, strict=True)
-    if bool((state.growth > 0).any()) and count < limit:
-        other = state.again(state.growth > 0, u, first, residual_of(u, u + first))
+    again = (state.growth > 0) | (state.stopped & ~(state.smallest <= _NEAR * tol))
+    if memory and bool(again.any()) and count < limit:
+        other = state.again(again, u, first, residual_of(u, u + first))
         count = other.run(step, 0, tol, (count, limit), deadline, strict=True)
         state.take(other, other.smallest <= tol)
     if memory and bool((state.stopped & ~(state.smallest <= _NEAR * tol)).any()) and count < limit:
@@ -184,7 +187,7 @@ class _State:
             following = torch.where(going.unsqueeze(-1), start + left, self.u)
             after = step(following) - following
             norm = after.norm(dim=-1)
-            allowed = self.r.norm(dim=-1) if strict else _LOOSER * self.lowest
+            allowed = self.lowest if strict else _LOOSER * self.lowest
             bad = going & ~plain & ~(norm < allowed)
             self.stopped = self.stopped | (going & plain & ~(norm <= _LOST * self.lowest))
             self._note(following, after, going, k)
@@ -212,7 +215,7 @@ class _State:
         lower = going & (norm < self.lowest)
         self.lowest = torch.where(lower, norm, self.lowest)
         self.gained = torch.where(lower, k, self.gained)
-        self.taken = torch.where(going, k + 1, self.taken)
+        self.taken = self.taken + going
 
 
 def _growth(window: Window) -> Tensor:

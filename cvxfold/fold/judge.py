@@ -39,9 +39,10 @@ def judge_forward(
     if found is None:
         if bool(far.any()):
             raise FixedPointError(
-                f"update: what the solver returned is no fixed point of it for {instances(_rows(far))}: "
-                f"{worst}, above limit={settings.limit:.1e}; does the update belong to the solver's problem, with x "
-                "and parameters in the same order?"
+                "update: what the solver returned is no fixed point of it for "
+                f"{instances(_rows(far))}: "
+                f"{worst}, above limit={settings.limit:.1e}; does the update belong to the solver's problem, "
+                "with x and parameters in the same order?"
             )
         remedy = "solve more accurately"
     else:
@@ -59,10 +60,7 @@ def _check_iterated(found: Iterated, far: Tensor, worst: str, settings: FoldSett
         return
     why = f"{worst}, above limit={settings.limit:.1e}"
     if bool(adrift.any()):
-        why = (
-            f"‖F(x) − x‖ is no smaller than at the start ({worst}), so x moves away, or around, for ever; is "
-            "there a fixed point?"
-        )
+        why = f"‖F(x) − x‖ is no smaller than at the start ({worst}), so x moves away, or around, for ever"
     remedy = _remedies(found.stopped[rows], settings, "a smaller step, another start, or a solver")
     raise FixedPointError(f"update: iterating it did not converge for {instances(rows)}: {why}; {remedy}")
 

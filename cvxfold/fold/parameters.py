@@ -47,8 +47,8 @@ def check_precision(layout: IterateLayout, params: Sequence[Any], error: Excepti
         (name, dtype), *_ = other
         expected = " or ".join(sorted(map(str, theirs)))
         raise TypeError(
-            f"start{name}: expected the parameters' dtype, {expected}, got {dtype}, of which the update made: "
-            f"{error}"
+            f"start{name}: expected the parameters' dtype, {expected}, got {dtype}, "
+            f"with which the update ended in {type(error).__name__}: {error}"
         ) from error
 
 

@@ -86,8 +86,9 @@ class Again:
         missed = (~system.converged).nonzero().squeeze(-1).tolist()
         if missed:
             text = (
-                f"second derivative: the tangent system (I − Φ) v = w̄ by {system.method} missed its tolerance "
-                f"for instances {missed}: relative residual up to {float(system.residual.amax()):.1e}"
+                f"second derivative: the tangent system (I − Φ) v = w̄ by {system.method} is not solved to "
+                f"the tolerance for instances {missed}: relative residual up to "
+                f"{float(system.residual.amax()):.1e}"
             )
             backward.complain(text, ConvergenceError, ConvergenceWarning)
         return system.w
