@@ -191,7 +191,7 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
     state_size = select(state_size > 0.0, state_size, splat(1));
     add_rounding(S, w, terms);
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1
-    factor_newton(S, w, Value{});
+    factor_newton(S, w, Value{}, {});
     into_frame(S, w.frame, y_given, a.z_bar);
     fill(a.z_bar, S.m, [&](int j) { return a.z_bar[j] * w.E[j]; });
     clear(a.zeta, S.m);
