@@ -16,6 +16,8 @@ FELT = 1e-7  # parts of an adjoint or of a null vector below this fraction of it
 NEGLIGIBLE = 1e-9  # the change of a gradient by δu that is estimated well enough to first order
 CANCELS = 1e-10  # an error below this fraction of the terms that make a gradient is none that is felt
 FAINT = 1e-9  # nor is one below this fraction of the largest gradient of the batch
+ACCURACY = 1e-6  # an error beyond this, and beyond the backward tolerance, is worth a warning
+MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
 SAFETY = 30.0  # calibrated: docs/robustness.md
 _ROUNDING = 2e-16
 SUSPECT = 1e-2  # ‖J w‖/‖w‖ below which J may be singular
@@ -68,6 +70,11 @@ class Screen(Batched):
     def felt(self) -> Tensor:
         """The norm of the least change of a gradient that is felt beside the others of the batch, ``()``."""
         return least_felt(self.gradient)
+
+    def ill_conditioned(self, tol: float) -> Tensor:
+        """Which gradients may be off by more than adjoints within ``tol`` should be, ``(B,)``."""
+        large = ~(self.adjoint_error <= max(MAGNIFIED * tol, ACCURACY))
+        return large & ~unfelt(self.adjoint_error, self.strength, self.gradient)
 
     @property
     def suspicious(self) -> Tensor:
@@ -139,6 +146,18 @@ class _Sizes:
 def least_felt(gradient: Tensor) -> Tensor:
     """What is felt beside the largest of these norms of gradients, ``(B,)``; a number, ``()``."""
     return FAINT * gradient.nan_to_num(0.0, 0.0).amax() if len(gradient) else gradient.new_zeros(())
+
+
+def unfelt(error: Tensor, strength: Tensor, gradient: Tensor) -> Tensor:
+    """Whether a relative error ``(B,)`` is none that anybody feels.
+
+    Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own; nor of one that is
+    nothing beside the other gradients of the batch, to which it is added.
+
+    Args:
+        error, strength, gradient: as a :class:`Screen` has them, ``(B,)``.
+    """
+    return (error * strength <= CANCELS) | (error * gradient <= least_felt(gradient))
 
 
 def reach(kinks: Kinks, du: Tensor) -> Tensor:

@@ -108,9 +108,11 @@ def _examine(
 def unseen_directions(phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjoint) -> tuple[Tensor, Tensor]:
     """Where the loss looks at a direction that neither P nor A sees, ``(B,)``, and how much of it is lost.
 
-    No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is.
+    No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is, but for
+    the rounding of its terms.
     """
-    lost = relative_norm(adjoint.remainder.t, bars[0])
+    left = adjoint.remainder
+    lost = relative_norm(left.t, torch.maximum(bars[0].norm(dim=-1), left.by_duals).unsqueeze(-1))
     unseen = phi.blind & ~(lost <= UNSOLVED)
     return unseen, torch.where(unseen, lost, 0.0)
 

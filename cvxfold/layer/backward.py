@@ -75,9 +75,13 @@ def examined(
 ) -> tuple[Adjoint, Diagnosis]:
     """What is known of every instance: from the screen, and from a diagnosis of the suspicious ones.
 
-    Where the engine does not tell what its adjoint leaves, those are folded again, with all means.
+    Where the engine does not tell what its adjoint leaves, those are folded again, with all means; so are
+    those of which it says that they are not accurate.
     """
-    rows = seen.suspicious.nonzero().squeeze(-1)
+    suspicious = seen.suspicious
+    if not isinstance(adjoint, FoldedAdjoint):
+        suspicious = suspicious | seen.ill_conditioned(settings.tol)
+    rows = suspicious.nonzero().squeeze(-1)
     if not len(rows):
         return adjoint, Diagnosis.unsuspicious(seen)
     everyone = len(rows) == len(solution.x)
