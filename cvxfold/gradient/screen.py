@@ -3,7 +3,7 @@
 Nothing here is decided; the numbers are bounds that any engine can have at hand after an adjoint.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to
 SAFETY = 30.0  # calibrated: docs/robustness.md
 _ROUNDING = 2e-16
 SUSPECT = 1e-2  # ‖J w‖/‖w‖ below which J may be singular
+FOUND = 1e-5  # likewise, of a null vector that several steps of inverse iteration cannot have missed
 UNSOLVED = 1e-5  # relative residual above which the adjoint system may have no solution
 KINK = 1e-9  # a margin below this, relative to the terms of its block, cannot be told from zero
 _LEAST_KINK = 1e-13  # nor one below this, relative to the largest of the state
@@ -75,6 +76,13 @@ class Screen(Batched):
         """Which gradients may be off by more than adjoints within ``tol`` should be, ``(B,)``."""
         large = ~(self.adjoint_error <= max(MAGNIFIED * tol, ACCURACY))
         return large & ~unfelt(self.adjoint_error, self.strength, self.gradient)
+
+    def whatever_is_looked_at(self, looks: "Screen") -> "Screen":
+        """Of loss gradients that do not tell who looks at what, beside the screen of some that do.
+
+        What a null vector concerns is for a diagnosis to tell; ``looks`` shows directions that nothing sees.
+        """
+        return replace(self, singular=None, suspect=FOUND, unsolved=self.unsolved | looks.unsolved)
 
     @property
     def suspicious(self) -> Tensor:

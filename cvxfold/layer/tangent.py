@@ -45,5 +45,5 @@ def moved(
     beside = torch.maximum(b.norm(dim=1), Ax.norm(dim=1))
     growth = torch.where(beside > 0, t.norm(dim=1) / beside, 0.0).unsqueeze(1)
     with product():
-        data = session.differentiate(answer, r + growth * program.stationary(x, y)[1], t)
+        data = session.differentiate(answer, r + growth * program.stationary(x, y)[1], t, tangent=True)
     return data.p, torch.where(answer.absent.unsqueeze(1), 0.0, data.v - growth * y)
