@@ -16,6 +16,12 @@ _T = TypeVar("_T")
 _pyfunctorch: Any = import_module("torch._functorch.pyfunctorch")
 _forward_ad: Any = torch.autograd.forward_ad
 _functorch: Any = vars(torch._C)["_functorch"]  # PyTorch has no public name for these
+_compiles: Callable[[], Any] = getattr(
+    import_module("torch._C._dynamo.eval_frame"),
+    "get_eval_frame_callback",
+    lambda: sys.modules.get("torch._dynamo"),
+)
+"""What ``torch.compile`` does with the functions that this thread calls; None for nothing."""
 
 
 def is_mapped(tensor: Tensor) -> bool:
@@ -56,10 +62,9 @@ def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(function)
     def left_alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        compiler = sys.modules.get("torch._dynamo")
-        if compiler is None:  # nothing has been compiled
+        if _compiles() is None:
             return function(*args, **kwargs)
-        return compiler.disable(function)(*args, **kwargs)
+        return sys.modules["torch._dynamo"].disable(function)(*args, **kwargs)
 
     vars(left_alone)["_torchdynamo_disable"] = True  # not traced from a compiled caller either
     return left_alone

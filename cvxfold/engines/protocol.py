@@ -186,9 +186,11 @@ class Returned(Protocol):
 class Passage(Protocol):
     """What a shortcut's forward pass leaves."""
 
-    @property
-    def outputs(self) -> Sequence[Tensor]:
-        """A layer's variables, each with its entries row by row, ``(B, ·)``."""
+    def outputs(self, last: bool) -> Sequence[Tensor]:
+        """A layer's variables, each with its entries row by row, ``(B, ·)``, the caller's to change.
+
+        ``last``: they are not asked for again, and need not be kept.
+        """
         ...
 
     @property

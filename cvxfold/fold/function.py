@@ -27,7 +27,7 @@ from cvxfold.fold.examine import Place
 from cvxfold.fold.iterate import iterate, residual_of
 from cvxfold.fold.judge import check_finite, judge_forward
 from cvxfold.fold.layout import IterateLayout
-from cvxfold.fold.options import FoldOptions, FoldSettings
+from cvxfold.fold.options import OPTIONS, FoldOptions, FoldSettings
 from cvxfold.fold.parameters import as_tensors, check_params, detached, wanting
 from cvxfold.fold.reach import beside, check_reach
 from cvxfold.fold.tape import UpdateTape
@@ -145,6 +145,20 @@ class Folded(torch.nn.Module):
     def report(self) -> Report:
         """The record of the last call; of no instance before the first."""
         return self._reports.last
+
+    def _repr_html_(self) -> str:
+        """The iteration and its last report for notebooks."""
+        from cvxfold.layer.shown import called, changed, shown
+
+        given = {name: getattr(self.settings, name, None) for name in OPTIONS}
+        given["backward"] = "auto" if self.settings.is_auto else self.settings.method
+        solver = self.solver
+        entries = {
+            "update": called(self.update),
+            "solver": "none: the update is iterated" if solver is None else called(solver),
+            "options": changed(OPTIONS, given),
+        }
+        return shown(type(self).__name__, entries, self.report)
 
     def on_report(self, callback: Callable[[Report], Any]) -> Callable[[], None]:
         """Have a function called with the report after each pass; returns what ends that."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from cvxfold.engines.outcome import Status
 from cvxfold.errors import FixedPointError
 from cvxfold.fold.options import FoldSettings
-from cvxfold.layer.complaints import FORWARD, complain
+from cvxfold.layer.complaints import complain_of_forward
 from cvxfold.layer.said import Said
 from cvxfold.report.report import Report
 
@@ -45,7 +45,7 @@ def judge_forward(report: Report, tol: float, settings: FoldSettings, solver: bo
         )
     remedy = "solve more accurately" if solver else "raise max_iters or time_limit"
     text = f"{instances(missed)} did not reach the tolerance {tol:.1e} ({worst}); {remedy}, or raise tol"
-    complain(FORWARD, {str(Status.UNCONVERGED): text}, settings.on_unconverged, report, said)
+    complain_of_forward({str(Status.UNCONVERGED): text}, settings.on_unconverged, report, said)
 
 
 def check_finite(u: Tensor, complaint: str) -> None:

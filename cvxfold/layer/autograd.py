@@ -1,17 +1,17 @@
 """The differentiable solve: stored entries of P, q, A, b → x and y, for autograd and for ``torch.func``."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_legacy_mapped, is_mapped
-from cvxfold.layer.answer import Answer
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.layer.tangent import moved
+from cvxfold.layer.taped import Asked, TapedCall, joined, lanes_first, or_zeros, split
+from cvxfold.layer.twice import second, second_tangent
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import ForwardRecord
 from cvxfold.report.report import Report
@@ -21,8 +21,8 @@ NOT_BATCHED = (
     "torch.autograd.functional.jacobian with vectorize=False"
 )
 NO_SECOND_DERIVATIVE = (
-    "cvxfold: a folded gradient cannot be differentiated again (double backward); a layer with "
-    "backward='unrolled' can, or use finite differences of the gradient"
+    "cvxfold: a folded gradient cannot be differentiated again (double backward) here: in JAX, and in the "
+    "graphs of torch.compile and torch.export; the layer for PyTorch can outside of them"
 )
 
 
@@ -49,31 +49,16 @@ def solve(values: ProgramValues, session: Session, request: CallRequest) -> tupl
         structure = session.entries.structure
         x, y = (nothing.expand(0, size) for size in (structure.n, structure.m))
         return x, y, none > 0  # zero gradients for all
-    return _Solve.apply(*values, _Passes(session, request))
-
-
-class _Passes:
-    """The passes of one call: what the forward pass leaves for the backward pass.
-
-    Args:
-        session: that serves it. request: what is asked.
-
-    Attributes:
-        answer: of the forward pass, once it was made.
-        flattened: those that served this one under ``torch.func.vmap``.
-    """
-
-    def __init__(self, session: Session, request: CallRequest) -> None:
-        self.session, self.request = session, request
-        self.answer: Answer | None = None
-        self.flattened: _Passes | None = None
+    return _Solve.apply(*values, TapedCall(session, request))
 
 
 class _Solve(torch.autograd.Function):
     """(P, q, A, b) → (x, y) and which instances have no solution, differentiated by folding."""
 
     @staticmethod
-    def forward(P: Tensor, q: Tensor, A: Tensor, b: Tensor, passes: _Passes) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        P: Tensor, q: Tensor, A: Tensor, b: Tensor, passes: TapedCall
+    ) -> tuple[Tensor, Tensor, Tensor]:
         answer = passes.session.solve(ProgramValues(P, q, A, b), passes.request)
         passes.answer = answer
         # Copies: an output that its own node holds would never be freed.
@@ -92,7 +77,7 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         if is_legacy_mapped(grad_outputs[0]):
             raise NotImplementedError(NOT_BATCHED)
-        asked = _Asked(ctx.passes, ctx.needs_input_grad[:4], ctx.shared)
+        asked = Asked(ctx.passes, ctx.needs_input_grad[:4], ctx.shared)
         gradients = _Adjoint.apply(*grad_outputs[:2], *ctx.saved_tensors, asked)
         return *gradients, None
 
@@ -102,40 +87,36 @@ class _Solve(torch.autograd.Function):
         *values, passes = inputs
         lanes, batch = info.batch_size, passes.request.batch
         request = replace(passes.request, batch=lanes * batch, warm=None, invalid=None)
-        joined = [_joined(value, dim, lanes, batch) for value, dim in zip(values, in_dims[:4], strict=True)]
-        _check_finite(joined)
-        flat = _Passes(passes.session, request)
-        found = _Solve.apply(*joined, flat)
+        together = [joined(value, dim, lanes, batch) for value, dim in zip(values, in_dims[:4], strict=True)]
+        _check_finite(together)
+        flat = TapedCall(passes.session, request)
+        found = _Solve.apply(*together, flat)
         passes.flattened = flat
         return tuple(value.unflatten(0, (lanes, batch)) for value in found), (0, 0, 0)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor, None]:
         values = ctx.saved_tensors
-        dots = [
-            torch.zeros_like(value) if dot is None else dot
-            for value, dot in zip(values, tangents[:4], strict=True)
-        ]
-        dx, dy = _Tangent.apply(*dots, *values, _Asked(ctx.passes, [True] * 4, ctx.shared))
+        dots = or_zeros(tangents[:4], values)
+        dx, dy = _Tangent.apply(*dots, *values, Asked(ctx.passes, [True] * 4, ctx.shared))
         return dx, dy, None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Which gradients are asked for.
+def adjoint(
+    x_bar: Tensor, y_bar: Tensor, values: ProgramValues, passes: TapedCall
+) -> tuple[Tensor | None, ...]:
+    """Loss gradients on P, q, A and b of passes whose answer is known, differentiable in all arguments.
 
     Args:
-        passes: of the call. wanted: whether each of P, q, A and b needs one. shared: by the batch.
+        x_bar: loss gradients on x, ``(B, n)``. y_bar: on y, ``(B, m)``. values: P, q, A and b.
+        passes: of the call.
+
+    Returns:
+        Each like its value; None for those that need none.
     """
-
-    passes: _Passes
-    wanted: Sequence[bool]
-    shared: Sequence[bool]
-
-    def flattened(self) -> "_Asked":
-        """The same of the passes that served these under ``torch.func.vmap``, where nothing is shared."""
-        assert self.passes.flattened is not None
-        return _Asked(self.passes.flattened, self.wanted, [False] * len(self.shared))
+    shared = [value.shape[0] == 1 and passes.request.batch > 1 for value in values]
+    wanted = [value.requires_grad for value in values]
+    return _Adjoint.apply(x_bar, y_bar, *values, Asked(passes, wanted, shared))
 
 
 class _Adjoint(torch.autograd.Function):
@@ -149,7 +130,7 @@ class _Adjoint(torch.autograd.Function):
         q: Tensor,
         A: Tensor,
         b: Tensor,
-        asked: "_Asked",
+        asked: Asked,
     ) -> tuple[Tensor | None, ...]:
         passes = asked.passes
         assert passes.answer is not None
@@ -159,15 +140,23 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
+        *tensors, ctx.asked = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+    def backward(ctx: Any, *bars: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The second derivative is symmetric: loss gradients on the gradient are tangents of the data."""
+        x_bar, y_bar, *values = ctx.saved_tensors
+        dots, still = or_zeros(bars, values), or_zeros((None, None), (x_bar, y_bar))
+        return *second(dots, still, (x_bar, y_bar), values, ctx.asked), None
 
     @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        x_bar, y_bar, *values = ctx.saved_tensors
+        bar_dots, dots = or_zeros(tangents[:2], (x_bar, y_bar)), or_zeros(tangents[2:6], values)
+        _, _, *found = second(dots, bar_dots, (x_bar, y_bar), values, ctx.asked)
+        return tuple(one if wanted else None for one, wanted in zip(found, ctx.asked.wanted, strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
@@ -175,7 +164,7 @@ class _Adjoint(torch.autograd.Function):
         x_bar, y_bar, *values, asked = inputs
         lanes = info.batch_size
         x_bar, y_bar = (
-            _lanes_first(value, dim, lanes) for value, dim in zip((x_bar, y_bar), in_dims[:2], strict=True)
+            lanes_first(value, dim, lanes) for value, dim in zip((x_bar, y_bar), in_dims[:2], strict=True)
         )
         forward_was_mapped = any(dim is not None for dim in in_dims[2:6])  # by this very map
         if not forward_was_mapped:
@@ -187,7 +176,7 @@ class _Adjoint(torch.autograd.Function):
         else:
             flat = _Adjoint.apply(x_bar.flatten(0, 1), y_bar.flatten(0, 1), *values, asked.flattened())
             outs = [
-                None if g is None else _split(g, lanes, s) for g, s in zip(flat, asked.shared, strict=True)
+                None if g is None else split(g, lanes, s) for g, s in zip(flat, asked.shared, strict=True)
             ]
         return tuple(outs), tuple(None if out is None else 0 for out in outs)
 
@@ -204,15 +193,25 @@ class _Tangent(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
+        *tensors, ctx.asked = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+    def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
+        *dots, P, q, A, b = ctx.saved_tensors
+        values = P, q, A, b
+        on_dots = _Adjoint.apply(*bars, *values, replace(ctx.asked, wanted=[True] * 4))
+        still = or_zeros((None, None), bars)
+        _, _, *on_values = second(dots, still, bars, values, ctx.asked)
+        return *on_dots, *on_values, None
 
     @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:
+        *dots, P, q, A, b = ctx.saved_tensors
+        values = P, q, A, b
+        of_dots, others = or_zeros(tangents[:4], values), or_zeros(tangents[4:8], values)
+        return second_tangent(of_dots, dots, others, values, ctx.asked)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
@@ -220,24 +219,12 @@ class _Tangent(torch.autograd.Function):
         *tensors, asked = inputs
         lanes, batch = info.batch_size, asked.passes.request.batch
         if any(dim is not None for dim in in_dims[4:8]):  # by this very map
-            joined = [_joined(*each, lanes, batch) for each in zip(tensors, in_dims[:8], strict=True)]
-            found = _Tangent.apply(*joined, asked.flattened())
+            flat = [joined(*each, lanes, batch) for each in zip(tensors, in_dims[:8], strict=True)]
+            found = _Tangent.apply(*flat, asked.flattened())
             return tuple(value.unflatten(0, (lanes, batch)) for value in found), (0, 0)
-        dots = [_lanes_first(*each, lanes) for each in zip(tensors[:4], in_dims[:4], strict=True)]
+        dots = [lanes_first(*each, lanes) for each in zip(tensors[:4], in_dims[:4], strict=True)]
         rows = [_Tangent.apply(*(dot[lane] for dot in dots), *tensors[4:], asked) for lane in range(lanes)]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True)), (0, 0)
-
-
-def _lanes_first(value: Tensor, dim: int | None, lanes: int) -> Tensor:
-    return value.expand(lanes, *value.shape) if dim is None else value.movedim(dim, 0)
-
-
-def _joined(value: Tensor, dim: int | None, lanes: int, batch: int) -> Tensor:
-    """The stored entries of all lanes as one batch ``(1|lanes·B, ·)``."""
-    if dim is None and value.shape[0] == 1:
-        return value
-    value = _lanes_first(value, dim, lanes)
-    return value.expand(lanes, batch, value.shape[-1]).flatten(0, 1)
 
 
 def _check_finite(values: list[Tensor]) -> None:
@@ -248,9 +235,3 @@ def _check_finite(values: list[Tensor]) -> None:
         raise ValueError(
             "parameters: expected finite values (positive ones in a geometric program), got others under vmap"
         )
-
-
-def _split(gradient: Tensor, lanes: int, shared: bool) -> Tensor:
-    """The gradients of a joined batch by lane; summed over each lane's batch where the datum was shared."""
-    by_lane = gradient.unflatten(0, (lanes, -1))
-    return by_lane.sum(1, keepdim=True) if shared else by_lane

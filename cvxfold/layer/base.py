@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import dual_numbers, lasting
-from cvxfold.layer.options import LayerOptions, Options, PluginOptions
+from cvxfold.layer.options import OPTIONS, LayerOptions, Options, PluginOptions
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.said import Said
 from cvxfold.layer.session import Session
@@ -129,6 +129,22 @@ class BaseLayer:
             >>> end = layer.on_report(lambda report: report.backward and log(report.to_dict()))
         """
         return self._session.on_report(callback)
+
+    def _repr_html_(self) -> str:
+        """The layer and its last report for notebooks."""
+        from cvxfold.layer.shown import changed, cones, shapes, shown
+
+        structure, source = self._canonical.structure, self.source
+        names = None if source is None else [variable.name() for variable in source.variables]
+        outputs = [output.shape for output in self._canonical.outputs]
+        entries = {
+            "parameters": shapes((spec.name, spec.shape) for spec in self._canonical.parameters) or "none",
+            "returns": shapes(zip(names or [""] * len(outputs), outputs, strict=True)),
+            "cone program": f"{structure.n:,} variables, {structure.m:,} rows: {cones(structure.cones)}",
+            "engine": self._session.engine.name,
+            "options": changed(OPTIONS, self._options.given),
+        }
+        return shown(type(self).__name__, entries, self.report)
 
     def short_call(self, params: Sequence[Tensor], options: Options) -> ShortCall | None:
         """The call by the engine's shortcut, where there is one and all is plain."""

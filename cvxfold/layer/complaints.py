@@ -1,6 +1,7 @@
 """What is said where a solution or a gradient falls short, and to whom."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -17,11 +18,10 @@ from cvxfold.errors import (
 from cvxfold.gradient.verdict import OF_A_LAYER, Complaint, Remedies, Verdict
 from cvxfold.layer.options import Options
 from cvxfold.layer.said import Said, is_due, warn
-from cvxfold.report.report import Report
+from cvxfold.report.records import BackwardRecord
+from cvxfold.report.report import BACKWARD, FORWARD, Report
 
 _SPARE = "; with on_unsolvable='nan' they return NaN and the other instances their solutions"
-
-FORWARD, BACKWARD = "forward pass", "backward pass"
 
 
 def judge_forward(report: Report, options: Options, said: Said) -> None:
@@ -41,7 +41,7 @@ def judge_forward(report: Report, options: Options, said: Said) -> None:
             f"instances {missed} did not reach the tolerance {options.forward.eps:.1e} "
             f"(relative residual up to {worst:.1e}); raise max_iters, time_limit or tol{_unrescued(options)}"
         )
-        complain(FORWARD, {str(Status.UNCONVERGED): text}, options.on_unconverged, report, said)
+        complain_of_forward({str(Status.UNCONVERGED): text}, options.on_unconverged, report, said)
 
 
 def _unrescued(options: Options) -> str:
@@ -59,24 +59,34 @@ def say(
     report: Report, said: Said, remedies: Remedies, on_unconverged: str, on_degenerate: str | None
 ) -> None:
     """Complain about gradients that are not to be trusted, each kind in the way that was asked for."""
-    if on_unconverged == "ignore" == (on_degenerate or "ignore"):
-        return  # without a look at the device
     record = report.backward
     assert record is not None
-    report.complaints = {k: text for k, text in report.complaints.items() if not k.startswith(BACKWARD)}
+    if on_unconverged == "ignore" == (on_degenerate or "ignore"):
+        report.set_complaints(BACKWARD, partial(_texts, record, remedies))
+        return  # without a look at the device
+    found = record.complaints(remedies)
+    report.set_complaints(BACKWARD, _by_kind(found))
     by_way: dict[str, list[Complaint]] = {}
-    for complaint in record.complaints(remedies):
+    for complaint in found:
         degenerate = complaint.verdict is Verdict.DEGENERATE
         way = on_degenerate if degenerate and on_degenerate else on_unconverged
         by_way.setdefault(way, []).append(complaint)
-    for way, found in sorted(by_way.items(), reverse=True):  # what warns is said before what raises
-        degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in found)
-        error = DegenerateError if degenerate else ConvergenceError
-        texts: dict[str, list[str]] = {}
-        for complaint in found:
-            texts.setdefault(str(complaint.verdict), []).append(complaint.text)
-        joined = {kind: "; ".join(those) for kind, those in texts.items()}
-        complain(BACKWARD, joined, way, report, said, error)
+    for way, those in sorted(by_way.items(), reverse=True):  # what warns is said before what raises
+        degenerate = any(complaint.verdict is Verdict.DEGENERATE for complaint in those)
+        _say(BACKWARD, _by_kind(those), way, said, DegenerateError if degenerate else ConvergenceError)
+
+
+def _texts(record: BackwardRecord, remedies: Remedies) -> dict[str, str]:
+    """All that is to be said of gradients, by kind."""
+    return _by_kind(record.complaints(remedies))
+
+
+def _by_kind(found: Sequence[Complaint]) -> dict[str, str]:
+    """What is to be said of each kind of gradient."""
+    texts: dict[str, list[str]] = {}
+    for complaint in found:
+        texts.setdefault(str(complaint.verdict), []).append(complaint.text)
+    return {kind: "; ".join(those) for kind, those in texts.items()}
 
 
 def complain_of_flat(options: Options) -> None:
@@ -91,18 +101,16 @@ def complain_of_flat(options: Options) -> None:
         )
 
 
-def complain(
-    subject: str,
-    texts: Mapping[str, str],
-    how: str,
-    report: Report,
-    said: Said,
-    error: type[ConvergenceError] = ConvergenceError,
-) -> None:
-    """Note complaints in the report, by kind, and raise or warn: in full the first time, then by counts."""
+def complain_of_forward(texts: dict[str, str], how: str, report: Report, said: Said) -> None:
+    """Note complaints of a forward pass in the report, by kind, and raise or warn."""
+    report.set_complaints(FORWARD, texts)
+    _say(FORWARD, texts, how, said, ConvergenceError)
+
+
+def _say(subject: str, texts: Mapping[str, str], how: str, said: Said, error: type[ConvergenceError]) -> None:
+    """Raise or warn, by kind: in full the first time, then by counts."""
     if how == "ignore":
         return
-    report.complaints |= {f"{subject}: {kind}": text for kind, text in texts.items()}
     if how == "raise":
         raise error(f"{subject}: {'; '.join(texts.values())}")
     parts = []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_legacy_mapped
-from cvxfold.layer.autograd import NO_SECOND_DERIVATIVE, NOT_BATCHED
+from cvxfold.layer.autograd import NOT_BATCHED, adjoint
 from cvxfold.layer.shortcut import ShortCall
 from cvxfold.problem.recover import finished
 
@@ -16,6 +16,8 @@ def on_tape(call: ShortCall) -> tuple[Tensor, ...]:
     """The variables of a call that has been solved, differentiable in its parameters."""
     call.report()
     found = _Directly.apply(call, *call.arguments.tensors)
+    if all(spec.is_its_terms for spec in call.outputs):
+        return found
     return tuple(finished(out, spec) for out, spec in zip(found, call.outputs, strict=True))
 
 
@@ -25,8 +27,9 @@ class _Directly(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: ShortCall, *_: Tensor) -> tuple[Tensor, ...]:
         ctx.call = call
+        ctx.save_for_backward(*call.arguments.tensors)  # for second derivatives
         ctx.set_materialize_grads(False)
-        return call.terms()
+        return call.terms(last=True)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -34,20 +37,36 @@ class _Directly(torch.autograd.Function):
             raise NotImplementedError(NOT_BATCHED)
         wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # create_graph=True
-            return None, *_Once.apply(ctx.call, wanted, *bars)
+            return None, *_differentiable(ctx.call, ctx.saved_tensors, bars, wanted)
         return None, *_as_given(ctx.call, bars, wanted)
 
 
-class _Once(torch.autograd.Function):
-    """The gradient, for who asks for its graph: there is none."""
+def _differentiable(
+    call: ShortCall, parameters: Sequence[Tensor], bars: Sequence[Tensor | None], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of the parameters in their shapes, with a graph of their own: the general way.
 
-    @staticmethod
-    def forward(ctx: Any, call: ShortCall, wanted: Sequence[bool], *bars: Tensor | None) -> Any:
-        return tuple(_as_given(call, bars, wanted))
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+    1. The parameters' stored entries, and the answer, which is known.
+    2. From loss gradients on the variables to those on x and y.
+    3. From these to the stored entries, by the adjoint.
+    4. From these to the parameters, by automatic differentiation.
+    """
+    values, passes = call.generally(parameters)  # 1
+    x_bar, y_bar = call.on_points(bars)  # 2
+    found = adjoint(x_bar, y_bar, values, passes)  # 3
+    pairs = [  # 4
+        (value, one)
+        for value, one in zip(values, found, strict=True)
+        if value.requires_grad and one is not None
+    ]
+    inputs = [value for value, wants in zip(parameters, wanted, strict=True) if wants]
+    gradients = iter(
+        torch.autograd.grad(
+            [value for value, _ in pairs], inputs, [one for _, one in pairs],
+            create_graph=True, materialize_grads=True,
+        )
+    )  # fmt: skip
+    return [next(gradients) if wants else None for wants in wanted]
 
 
 def _as_given(call: ShortCall, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
@@ -58,6 +77,6 @@ def _as_given(call: ShortCall, bars: Sequence[Tensor | None], wanted: Sequence[b
         if gradient is not None:
             if not batched and len(gradient) > 1:
                 gradient = gradient.sum(0)
-            gradient = gradient.view(value.shape)
+            gradient = gradient if gradient.shape == value.shape else gradient.view(value.shape)
         found.append(gradient)
     return found

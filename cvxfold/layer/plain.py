@@ -1,5 +1,6 @@
 """Arguments of a call that need no more looking at: what a call by the shortcut begins with."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,15 +36,16 @@ class PlainArguments:
     @classmethod
     def of(cls, values: Sequence[Any], specs: Sequence[ParameterSpec]) -> "PlainArguments | None":
         """None where anything is unusual, or wrong: others tell better what. NaN is seen by the kernels."""
-        if len(values) != len(specs):
+        if not values or len(values) != len(specs) or not isinstance(values[0], Tensor):
+            return None
+        device = values[0].device
+        if device.type not in ("cpu", "cuda"):
             return None
         batch: int | None = None
         batched, tensors, dtype = [], list(values), None
         uneven: list[str] = []
         for k, (value, spec) in enumerate(zip(values, specs, strict=True)):
-            if not isinstance(value, Tensor) or spec.field != "real":
-                return None
-            if value.device != values[0].device or value.device.type not in ("cpu", "cuda"):
+            if not isinstance(value, Tensor) or spec.field != "real" or value.device != device:
                 return None
             kind = value.dtype
             if kind not in _FLOATS:
@@ -59,14 +61,15 @@ class PlainArguments:
                     return None
                 batch = shape[0]
             batched.append(has_batch)
-            dtype = kind if dtype is None else torch.promote_types(dtype, kind)
-            if spec.log or spec.declared:
+            dtype = kind if dtype in (None, kind) else torch.promote_types(dtype, kind)
+            if (spec.log or spec.declared) and not _clearly_in_domain(value, spec):
                 wide = (value if has_batch else value.unsqueeze(0)).detach().to(torch.float64)
                 if not _in_domain(wide, spec, kind):
                     return None
                 if spec.declared.has_triangle and bool(spec.declared.uneven(wide, kind).any()):
                     uneven.append(name_of(k, spec))
-                tensors[k] = value.log() if spec.log else value
+            if spec.log:
+                tensors[k] = value.log()
         return None if batch == 0 or dtype is None else cls(tensors, batched, batch, dtype, uneven)
 
     @property
@@ -78,6 +81,16 @@ class PlainArguments:
     def instances(self) -> int:
         """B, or 1."""
         return 1 if self.batch is None else self.batch
+
+
+def _clearly_in_domain(value: Tensor, spec: ParameterSpec) -> bool:
+    """Whether the least and the largest entry show it."""
+    interval = spec.declared.interval
+    if interval is None or value.numel() == 0:
+        return False
+    least, largest = (end.item() for end in value.detach().aminmax())
+    inside = interval[0] <= least and largest <= interval[1]
+    return inside and -math.inf < least and largest < math.inf and (least > 0 or not spec.log)
 
 
 def _in_domain(wide: Tensor, spec: ParameterSpec, dtype: torch.dtype) -> bool:

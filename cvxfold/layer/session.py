@@ -5,6 +5,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cvxfold.batches.pieces import in_pieces
 from cvxfold.batches.records import Piece, joined
+from cvxfold.cones.product import ProductCone
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
 from cvxfold.engines.outcome import Start
@@ -78,6 +80,11 @@ class Session:
             self._shortcut = shortcut_for(self.engine, canonical)
             self._looked_for_shortcut = True
         return self._shortcut
+
+    @cached_property
+    def cone(self) -> ProductCone:
+        """K."""
+        return ProductCone(self.entries.structure.cones)
 
     @property
     def report(self) -> Report:
@@ -186,16 +193,26 @@ class Session:
         started = time.perf_counter()
         answer.bars = x_bar.detach(), y_bar.detach()
         options = answer.request.options
-        deadline = Deadline.after(options.forward.time_limit)
-        found: list[Piece[FoldedGradient]] = []
-        for piece in answer.differentiable:  # 1
-            found += self._fold_in_pieces(piece, (x_bar, y_bar), options, deadline, tangent)
-        whole = _put_together(found, answer)  # 2
+        whole = self.fold(answer, x_bar, y_bar, tangent)  # 1, 2
         record = replace(whole.record, seconds=time.perf_counter() - started)
         answer.report.set_backward(record)
         self.judge_backward(answer.report, options)  # 3
         self.say_if_flat(record, options)
         return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
+
+    def fold(self, answer: Answer, x_bar: Tensor, y_bar: Tensor, tangent: bool = False) -> FoldedGradient:
+        """Steps 1 and 2 of the backward pass: nobody is told, and nothing is remembered."""
+        options, found = answer.request.options, list[Piece[FoldedGradient]]()
+        deadline = Deadline.after(options.forward.time_limit)
+        for piece in answer.differentiable:
+            found += self._fold_in_pieces(piece, (x_bar, y_bar), options, deadline, tangent)
+        return _put_together(found, answer)
+
+    def judge_aside(self, answer: Answer, record: BackwardRecord) -> None:
+        """Complain about what was folded beside the backward pass and is not to be trusted."""
+        aside = Report(answer.report.forward, answer.report.engine)
+        aside.set_backward(record)
+        judge_backward(aside, answer.request.options, self.said)
 
     def judge_backward(self, report: Report, options: Options) -> None:
         """Complain about gradients that are not to be trusted, and call back all that listen."""

@@ -26,11 +26,13 @@ from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.backward import folded_again, refolded
 from cvxfold.layer.options import Options
 from cvxfold.layer.plain import PlainArguments, version_of
+from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
+from cvxfold.layer.taped import TapedCall
 from cvxfold.methods import AdjointSettings, Auto
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
-from cvxfold.problem.recover import within
+from cvxfold.problem.recover import given_back
 from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
@@ -90,7 +92,7 @@ class ShortCall:
         if not self._shortcut.serves(self.arguments.device, self._request):
             return None
         started, arguments = time.perf_counter(), self.arguments
-        given = [value.detach().to(torch.float64).contiguous() for value in arguments.tensors]
+        given = [_in_rows(value) for value in arguments.tensors]
         self._given = [(value, version_of(value)) for value in given]
         try:
             self._passage = self._shortcut.solve(given, arguments.instances, self._request, start, keep)
@@ -108,18 +110,43 @@ class ShortCall:
             self._parts.session.notify(self._report)
         return self._report
 
-    def terms(self) -> tuple[Tensor, ...]:
-        """Step 2: the variables' terms in their shapes and the outputs' dtype.
+    def terms(self, last: bool = False) -> tuple[Tensor, ...]:
+        """Step 2: the variables' terms in their shapes and the outputs' dtype; ``last``: for the last time.
 
-        Copies: a view of what its own node holds could not be changed in place.
+        None is a view, which could not be changed in place where it is differentiable.
         """
-        arguments = self.arguments
+        arguments, parts = self.arguments, self._parts
         lead = () if arguments.batch is None else (arguments.batch,)
-        found, parts = self._passage.outputs, self._parts
-        return tuple(
-            within(out.view((*lead, *spec.raw_shape)), limits).to(arguments.dtype, copy=True)
-            for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True)
-        )
+        found = self._passage.outputs(last)
+        for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True):
+            out.resize_((*lead, *spec.raw_shape))
+            if limits is not None:
+                out.clamp_(*limits)
+        if arguments.dtype is torch.float64:
+            return tuple(found)
+        return tuple(out.to(arguments.dtype) for out in found)
+
+    def generally(self, parameters: Sequence[Tensor]) -> tuple[ProgramValues, TapedCall]:
+        """The stored entries as functions of the parameters, and passes that have this call's answer."""
+        given = [
+            value if batched else value.unsqueeze(0)
+            for value, batched in zip(parameters, self.arguments.batched, strict=True)
+        ]
+        values = self._parts.parametrize([value.to(torch.float64) for value in given])
+        request = CallRequest(self.arguments.instances, self.options, found=self._passage)
+        passes = TapedCall(self._parts.session, request)
+        passes.answer = self._parts.session.solve_quietly(values.detached(), request)
+        passes.answer.report = self._report
+        return values, passes
+
+    def on_points(self, bars: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Loss gradients on x ``(B, n)`` and y ``(B, m)`` from those on the variables' terms."""
+        structure, arguments = self._parts.session.entries.structure, self.arguments
+        points = [
+            torch.zeros(arguments.instances, size, dtype=torch.float64, device=arguments.device)
+            for size in (structure.n, structure.m)
+        ]
+        return given_back(bars, self._parts.outputs, (points[0], points[1]))
 
     @property
     def outputs(self) -> Sequence[OutputSpec]:
@@ -147,10 +174,7 @@ class ShortCall:
         """
         started = time.perf_counter()
         batch, settings = self.arguments.instances, self.options.adjoint
-        flat = [
-            None if bar is None else bar.detach().to(torch.float64).reshape(batch, -1).contiguous()
-            for bar in bars
-        ]
+        flat = [None if bar is None else _in_rows(bar) for bar in bars]
         try:
             returned = self._passage.differentiate(flat, wanted, settings)
         except MemoryError as error:
@@ -214,14 +238,7 @@ class ShortCall:
             values = self._parts.parametrize(leaves)
         program = Program(session.entries, values.detached(), len(rows))
         solution = self._solution(program, rows)
-        x_bar, y_bar = torch.zeros_like(solution.x), torch.zeros_like(solution.y)
-        for bar, spec in zip(bars, self._parts.outputs, strict=True):
-            if bar is not None:
-                index, factors = (
-                    torch.from_numpy(part.ravel()).to(bar.device) for part in (spec.index, spec.factors)
-                )
-                target = x_bar if spec.source == "primal" else y_bar
-                target.index_add_(1, index, bar[rows] * factors)
+        x_bar, y_bar = (bar[rows] for bar in self.on_points(bars))
         again, part = refolded(session.engine, solution, (x_bar, y_bar), felt, settings)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [
@@ -258,6 +275,13 @@ class ShortCall:
             relaxation=self.options.forward.relaxation,
             proximal=self.options.proximal,
         )
+
+
+def _in_rows(value: Tensor) -> Tensor:
+    """In float64, numbers one after the other in memory, no graph; the tensor itself, if it is so already."""
+    if value.dtype is torch.float64 and value.is_contiguous() and not value.is_neg():
+        return value.detach() if value.requires_grad else value
+    return value.detach().to(torch.float64).resolve_neg().contiguous()
 
 
 def _forward_record(ended: Callable[[], Ended], seconds: float) -> ForwardRecord:

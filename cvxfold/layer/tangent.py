@@ -25,13 +25,14 @@ from cvxfold.problem.values import ProgramValues
 
 
 def moved(
-    session: Session, answer: Answer, values: ProgramValues, tangents: ProgramValues
+    session: Session, answer: Answer, values: ProgramValues, tangents: ProgramValues, report: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Tangents of x ``(B, n)`` and y ``(B, m)``, zero for instances without a solution.
 
     Args:
-        session: of the layer. answer: of the call, whose report has them for its backward pass.
+        session: of the layer. answer: of the call.
         values: the stored entries, each ``(1|B, ·)``, float64. tangents: theirs.
+        report: whether the call's report is to have them for its backward pass.
 
     Raises:
         ConvergenceError, DegenerateError: as the options say.
@@ -41,9 +42,11 @@ def moved(
     r, t = Program(session.entries, tangents, batch).sides(x, y)
     program = Program(session.entries, values.detached(), batch)
     b = program.right_hand_side
-    Ax = b - program.sides(x, y)[1]
+    Ax = program.rows(x)
     beside = torch.maximum(b.norm(dim=1), Ax.norm(dim=1))
     growth = torch.where(beside > 0, t.norm(dim=1) / beside, 0.0).unsqueeze(1)
+    x_bar = r + growth * program.stationary(x, y)[1]
     with product():
-        data = session.differentiate(answer, r + growth * program.stationary(x, y)[1], t, tangent=True)
+        passed = session.differentiate if report else session.fold
+        data = passed(answer, x_bar, t, tangent=True)
     return data.p, torch.where(answer.absent.unsqueeze(1), 0.0, data.v - growth * y)

@@ -7,6 +7,7 @@ Of cvxpy's attributes all are checked that dense parameters can have: the signs,
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cvxpy as cp
@@ -21,6 +22,10 @@ _HELD = 1e-2  # relative to the largest entry: so far from a bound nothing is mo
 
 NAMES = ("nonneg", "nonpos", "pos", "neg", "PSD", "NSD", "symmetric", "hermitian", "diag", "imag")
 """cvxpy's attributes that are sets of numbers or matrices, the narrower before the wider."""
+
+_INTERVALS = {
+    "nonneg": (0.0, math.inf), "pos": (0.0, math.inf), "nonpos": (-math.inf, 0.0), "neg": (-math.inf, 0.0),
+}  # fmt: skip
 
 _BY_TRIANGLES = ("symmetric", "PSD", "NSD", "hermitian")
 
@@ -70,6 +75,20 @@ class DeclaredSet:
         """Whether there is anything to check."""
         parts = (self.lower, self.upper, self.boolean, self.integer)
         return bool(self.names) or any(part is not None for part in parts)
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Two numbers such that all values between them lie in it; None where none are of such a kind."""
+        signs = [_INTERVALS.get(name) for name in self.names]
+        if self.boolean is not None or self.integer is not None or None in signs:
+            return None
+        least = [-math.inf if self.lower is None else float(self.lower.max(initial=-math.inf))]
+        largest = [math.inf if self.upper is None else float(self.upper.min(initial=math.inf))]
+        for sign in signs:
+            assert sign is not None
+            least.append(sign[0])
+            largest.append(sign[1])
+        return max(least), min(largest)
 
     @property
     def has_triangle(self) -> bool:

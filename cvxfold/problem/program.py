@@ -73,8 +73,11 @@ class Program:
     def sides(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """−(P x + q + Aᵀ y) ``(B, n)`` and b − A x ``(B, m)`` for x ``(B, n)`` and y ``(B, m)``."""
         Px, Ay = self.stationary(x, y)
-        Ax = _product(self.values.A, self.entries.A.on(x.device), x, self.structure.m)
-        return -(Px + self.values.q + Ay), self.right_hand_side - Ax
+        return -(Px + self.values.q + Ay), self.right_hand_side - self.rows(x)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """A x ``(B, m)`` for x ``(B, n)``."""
+        return _product(self.values.A, self.entries.A.on(x.device), x, self.structure.m)
 
     def detached(self) -> "Program":
         """The same numbers, off the tape."""

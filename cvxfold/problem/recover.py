@@ -38,6 +38,30 @@ class Recovery:
         return finished(terms, self._spec)
 
 
+def given_back(
+    bars: Sequence[Tensor | None], outputs: Sequence[OutputSpec], points: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Loss gradients on x ``(B, n)`` and y ``(B, m)``, those of terms added to those given.
+
+    Args:
+        bars: on the terms of each variable, ``(*batch, *raw_shape)``; None for zero.
+        outputs: the variables. points: what there is already.
+    """
+    x_bar, y_bar = points
+    for bar, spec in zip(bars, outputs, strict=True):
+        if bar is None:
+            continue
+        index, factors = (
+            torch.from_numpy(part.ravel()).to(bar.device) for part in (spec.index, spec.factors)
+        )
+        terms = bar.to(torch.float64).reshape(len(x_bar), -1) * factors
+        if spec.source == "primal":
+            x_bar = x_bar.index_add(1, index, terms)
+        else:
+            y_bar = y_bar.index_add(1, index, terms)
+    return x_bar, y_bar
+
+
 def finished(terms: Tensor, spec: OutputSpec) -> Tensor:
     """The variable from its terms ``(*batch, *raw_shape)``."""
     if spec.index.shape[0] > 1:

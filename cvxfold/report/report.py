@@ -9,7 +9,11 @@ from torch import Tensor
 from cvxfold.engines.choose import why_no_rescue
 from cvxfold.engines.outcome import Status
 from cvxfold.gradient.verdict import NO_SOLUTION, Verdict
+from cvxfold.report.pass_summary import PassSummary, spread
 from cvxfold.report.records import BackwardRecord, ForwardRecord
+
+FORWARD, BACKWARD = "forward pass", "backward pass"
+"""What complaints are about."""
 
 
 class Report:
@@ -21,16 +25,13 @@ class Report:
         forward: the record of the forward pass, or what makes it.
         engine: that served the call.
 
-    Attributes:
-        complaints: what was warned of, in full, by kind ("backward pass: degenerate"), also where the warning
-            was only a count or was left out because it had been given before.
     """
 
     def __init__(self, forward: ForwardRecord | Callable[[], ForwardRecord], engine: str = "none") -> None:
         self._forward = forward
         self._backward: BackwardRecord | Callable[[], BackwardRecord] | None = None
         self.engine = engine
-        self.complaints: dict[str, str] = {}
+        self._complaints: dict[str, dict[str, str] | Callable[[], dict[str, str]]] = {}
 
     @property
     def forward(self) -> ForwardRecord:
@@ -49,34 +50,86 @@ class Report:
     def set_backward(self, record: BackwardRecord | Callable[[], BackwardRecord]) -> None:
         """Add the record of the backward pass, or what makes it."""
         self._backward = record
+        self._complaints.pop(BACKWARD, None)
+
+    @property
+    def complaints(self) -> dict[str, str]:
+        """What there is to complain of, in full, by kind ("backward pass: degenerate").
+
+        Also where the warning was only a count, was left out because it had been given before, or was not
+        wanted (``on_unconverged="ignore"``).
+        """
+        found: dict[str, str] = {}
+        for subject, texts in self._complaints.items():
+            if callable(texts):
+                texts = self._complaints[subject] = texts()
+            found |= {f"{subject}: {kind}": text for kind, text in texts.items()}
+        return found
+
+    def set_complaints(self, subject: str, texts: dict[str, str] | Callable[[], dict[str, str]]) -> None:
+        """Note what there is to complain of in a pass, by kind, or what finds that when somebody looks."""
+        self._complaints[subject] = texts
+
+    def passes(self) -> list[PassSummary]:
+        """What is shown of each pass: one, or two after a backward pass."""
+        forward, backward = self._here()
+        rescued = int(forward.rescued.sum())
+        also = f" ({rescued} rescued)" if rescued else ""
+        tail = f"{also} in {forward.seconds:.3g} s by {self.engine}"
+        found = [PassSummary("forward", forward.status, tail, self._figures(forward))]
+        if backward is None:
+            return found
+        known, flat = backward.codes != NO_SOLUTION, int(backward.flat.sum())
+        figures = {
+            "iterations": backward.iterations[known],
+            "residual": backward.residual[known],
+            "contraction rate": backward.rate,
+            "forward's share": backward.forward_error[known],
+            "error estimate": backward.error[known & ~backward.degenerate],
+        }
+        also = f", {flat} flat" if flat else ""
+        tail = f"{also} by {backward.method} in {backward.seconds:.3g} s"
+        return [*found, PassSummary("backward", backward.verdict, tail, figures)]
+
+    @property
+    def why_unrescued(self) -> str | None:
+        """Why no other solver took over where one was missed; None where none was."""
+        return self._why_no_rescue() if Status.UNCONVERGED in self.forward.status else None
 
     def __str__(self) -> str:
         """A table of a few lines: counts, and the median and the worst over the batch."""
-        forward, backward = self._here()
-        figures, rescued = self._figures(forward).items(), int(forward.rescued.sum())
-        also = f" ({rescued} rescued)" if rescued else ""
-        lines = [
-            f"forward   {_counts(forward.status) or 'empty batch'}{also} in {forward.seconds:.3g} s "
-            f"by {self.engine}",
-            _HEADER,
-            *(_row(name, values, "e" if values.is_floating_point() else "d") for name, values in figures),
-        ]
-        if Status.UNCONVERGED in forward.status and (reason := self._why_no_rescue()) is not None:
-            lines.append(f"rescue    none: {reason}")
-        if backward is None:
-            return "\n".join([*lines, "backward  not run"])
-        known = backward.codes != NO_SOLUTION
-        return "\n".join([
-            *lines,
-            f"backward  {_counts(backward.verdict)}{_flat(backward)} by {backward.method} in "
-            f"{backward.seconds:.3g} s",
-            _HEADER,
-            _row("iterations", backward.iterations[known], "d"),
-            _row("residual", backward.residual[known], "e"),
-            _row("contraction rate", backward.rate, "e"),
-            _row("forward's share", backward.forward_error[known], "e"),
-            _row("error estimate", backward.error[known & ~backward.degenerate], "e"),
-        ])  # fmt: skip
+        lines: list[str] = []
+        for one in self.passes():
+            counts = ", ".join(f"{count} {kind}" for kind, count in one.counts) or "empty batch"
+            lines += [f"{one.name:<10}{counts}{one.tail}", _HEADER]
+            lines += [f"  {name:<18}{middle:>10}{worst:>10}" for name, middle, worst in one.rows]
+            if one.name == "forward" and (reason := self.why_unrescued) is not None:
+                lines.append(f"rescue    none: {reason}")
+        return "\n".join(lines if self.backward is not None else [*lines, "backward  not run"])
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks, with the instances whose verdict is none of the good ones."""
+        from cvxfold.report.shown import report_shown
+
+        return report_shown(self.passes(), self.backward is not None, self.why_unrescued, self.complaints)
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw residuals and error estimates by instance, the history of an iterative method, and counts.
+
+        The history is that of up to eight instances, the slowest among them.
+
+        Args:
+            path: where to save it, if anywhere.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is missing; the message says how to get it.
+        """
+        from cvxfold.report.plot import draw_report
+
+        return draw_report(*self._here(), path)
 
     def _here(self) -> tuple[ForwardRecord, BackwardRecord | None]:
         """Both records on the CPU."""
@@ -93,7 +146,7 @@ class Report:
         status = Counter(forward.status)
         flat: dict[str, float] = {f"forward/{kind}": float(status[kind]) for kind in Status}
         for name, values in self._figures(forward).items():
-            flat |= _spread(f"forward/{name.lower().replace(' ', '_')}", values)
+            flat |= spread(f"forward/{name.lower().replace(' ', '_')}", values)
         flat["forward/rescued"] = float(forward.rescued.sum())
         flat["forward/seconds"] = forward.seconds
         if backward is None:
@@ -101,11 +154,11 @@ class Report:
         known = backward.codes != NO_SOLUTION
         verdicts = Counter(backward.verdict)
         flat |= {f"verdict/{key(kind)}": float(verdicts[kind]) for kind in Verdict}
-        flat |= _spread("backward/iterations", backward.iterations[known])
-        flat |= _spread("backward/residual", backward.residual[known])
-        flat |= _spread("backward/rate", backward.rate)
-        flat |= _spread("backward/forward_error", backward.forward_error[known])
-        flat |= _spread("backward/error", backward.error[known & ~backward.degenerate])
+        flat |= spread("backward/iterations", backward.iterations[known])
+        flat |= spread("backward/residual", backward.residual[known])
+        flat |= spread("backward/rate", backward.rate)
+        flat |= spread("backward/forward_error", backward.forward_error[known])
+        flat |= spread("backward/error", backward.error[known & ~backward.degenerate])
         flat["backward/flat"] = float(backward.flat.sum())
         flat["backward/seconds"] = backward.seconds
         return flat
@@ -145,38 +198,3 @@ _HEADER = f"  {'':<18}{'median':>10}{'worst':>10}"
 def key(kind: Verdict) -> str:
     """A verdict as part of a logger's key."""
     return str(kind).replace(" ", "_").replace("-", "_")
-
-
-def _flat(backward: BackwardRecord) -> str:
-    """How many gradients are zero to rounding, if any."""
-    count = int(backward.flat.sum())
-    return f", {count} flat" if count else ""
-
-
-def _counts(kinds: list[Any]) -> str:
-    """How many of each kind, in the order of the enumeration."""
-    counted = Counter(kinds)
-    order: Any = type(kinds[0]) if kinds else ()
-    return ", ".join(f"{counted[kind]} {kind}" for kind in order if counted[kind])
-
-
-def _spread(name: str, values: Tensor) -> dict[str, float]:
-    """Median and worst over the batch; a NaN among residuals is the worst."""
-    if values.numel() == 0:
-        return {f"{name}_median": float("nan"), f"{name}_max": float("nan")}
-    numbers = values.detach().double()
-    unknown = numbers.isnan()
-    if bool(unknown.all()) or (bool(unknown.any()) and not name.endswith("rate")):
-        return {f"{name}_median": float(numbers.nanmedian()), f"{name}_max": float("nan")}
-    return {
-        f"{name}_median": float(numbers.nanmedian()),
-        f"{name}_max": float(numbers[~unknown].amax()),
-    }
-
-
-def _row(name: str, values: Tensor, kind: str) -> str:
-    middle, worst = _spread(name, values).values()
-    if values.numel() == 0 or bool(values.isnan().all()):
-        return f"  {name:<18}{'-':>10}{'-':>10}"
-    pattern = "{:>10.0f}" if kind == "d" else "{:>10.1e}"
-    return f"  {name:<18}" + pattern.format(middle) + pattern.format(worst)

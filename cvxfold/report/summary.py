@@ -2,12 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, Protocol
 
 from cvxfold.engines.outcome import Status
 from cvxfold.gradient.verdict import NO_SOLUTION, Verdict
+from cvxfold.report.course import Course
+from cvxfold.report.records import ForwardRecord
 from cvxfold.report.report import Report, key
 
 
@@ -55,6 +57,8 @@ class Monitor:
         )
         self._residuals: list[float] = []
         self._seconds = [0.0, 0.0]
+        self._forward = Course(summed=("seconds", *map(str, Status)))
+        self._backward = Course(summed=("seconds", *map(str, Verdict)))
 
     def note(self, report: Report) -> None:
         """Take a report in; called after each pass."""
@@ -64,9 +68,11 @@ class Monitor:
             if kind.startswith(passed):
                 self.complaints[kind] = (self.complaints.get(kind, (0, ""))[0] + 1, text)
         if backward is None:
+            forward = report.forward.here
             self.forward_calls += 1
-            self.statuses.update(report.forward.status)
-            self._seconds[0] += report.forward.seconds
+            self.statuses.update(forward.status)
+            self._seconds[0] += forward.seconds
+            self._forward.add(_of_forward(forward))
             return
         self.backward_calls += 1
         self.verdicts.update(backward.verdict)
@@ -76,6 +82,7 @@ class Monitor:
         known = backward.codes != NO_SOLUTION
         if bool(known.any()):
             self._residuals.append(float(backward.residual[known].detach().double().median()))
+        now: dict[str, float] = {}
         for name, values in (
             ("residual", backward.residual[known]),
             ("forward_error", backward.forward_error[known]),
@@ -83,7 +90,15 @@ class Monitor:
             ("rate", backward.rate[~backward.rate.isnan()]),
         ):
             if values.numel():
-                self._worst[name] = _worse(self._worst[name], float(values.detach().double().amax()))
+                now[name] = float(values.detach().double().amax())
+                self._worst[name] = _worse(self._worst[name], now[name])
+        self._backward.add({
+            "residual": now.get("residual", math.nan),
+            "median": self._residuals[-1] if bool(known.any()) else math.nan,
+            "error": now.get("error", math.nan),
+            "seconds": backward.seconds,
+            **_counted(backward.verdict),
+        })  # fmt: skip
 
     def to_dict(self) -> dict[str, float]:
         """One flat dictionary of numbers, for a logger, once an epoch."""
@@ -115,6 +130,45 @@ class Monitor:
             *(f"{kind} in {count:,} calls" for kind, (count, _) in self.complaints.items()),
         ])  # fmt: skip
 
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        from cvxfold.report.shown import monitor_shown
+
+        worst = {name: _known(value) for name, value in self._worst.items()}
+        figures = {
+            "residual, median": self._median(),
+            "residual, worst": worst["residual"],
+            "error estimate, worst": worst["error"],
+            "forward's share, worst": worst["forward_error"],
+            "contraction rate, worst": worst["rate"],
+        }
+        return monitor_shown(
+            (self.forward_calls, self.statuses, self._seconds[0]),
+            (self.backward_calls, self.verdicts, self._seconds[1]),
+            self.flat,
+            {name: _shown(value) for name, value in figures.items()},
+            self.complaints,
+        )
+
+    def plot(self, path: Any = None) -> Any:
+        """Draw residuals, verdicts and times over the calls since the last :meth:`reset`.
+
+        Of more than some two thousand calls neighbours are drawn as one: the worst residual, all verdicts,
+        the mean time.
+
+        Args:
+            path: where to save it, if anywhere.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is missing; the message says how to get it.
+        """
+        from cvxfold.report.plot import draw_monitor
+
+        return draw_monitor(self._forward, self._backward, path)
+
     def __enter__(self) -> "Monitor":
         return self
 
@@ -123,6 +177,18 @@ class Monitor:
 
     def _median(self) -> float:
         return median(self._residuals) if self._residuals else math.nan
+
+
+def _of_forward(record: ForwardRecord) -> dict[str, float]:
+    """What is kept of a forward pass."""
+    residuals = record.residual[record.present].detach().double()
+    residuals = residuals[~residuals.isnan()]
+    worst = float(residuals.amax()) if residuals.numel() else math.nan
+    return {"residual": worst, "seconds": record.seconds, **_counted(record.status)}
+
+
+def _counted(kinds: Sequence[Status] | Sequence[Verdict]) -> dict[str, float]:
+    return {str(kind): float(count) for kind, count in Counter[Status | Verdict](kinds).items()}
 
 
 def _worse(known: float, new: float) -> float:

@@ -16,8 +16,8 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
+from cvxfold.display.figures import check_plot, new_figure
 from cvxfold.studies.allocations import allocations
-from cvxfold.studies.plotting import check_plot, new_figure
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures"

@@ -56,8 +56,6 @@ class Market:
         Args:
             weeks: the number of latest ones; None for all.
         """
-        from cvxfold.studies.demo.data import weekly_returns
-
         r = torch.tensor(weekly_returns(prices).to_numpy())
         first = max(LAGS) if weeks is None else max(max(LAGS), len(r) - weeks)
         past = [torch.stack([r[t - lag : t].mean(0) for lag in LAGS], -1) for t in range(first, len(r))]
@@ -76,3 +74,9 @@ class Market:
     def cut(self) -> int:
         """The number of samples to train on."""
         return int(TRAINING * len(self.features))
+
+
+def weekly_returns(prices: "pd.DataFrame") -> "pd.DataFrame":
+    """Returns in percent from Friday to Friday, a week that the prices do not cover to its end left out."""
+    weekly = prices.resample("W-FRI").last()
+    return (100 * weekly.pct_change()).loc[: prices.index[-1]].iloc[1:]

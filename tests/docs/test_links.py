@@ -14,7 +14,11 @@ from cvxfold.layer.solver_args import _FORWARD, _MEANINGLESS, _OF_OTHER_SOLVERS
 from problems.pages import AT_TOP, DOCS, TOP, anchors, blocks, links, name_of, pages, slug
 
 MADE = {DOCS / name.lower(): TOP / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")}
-"""Pages of the site that .ci/pages.py makes, and of what."""
+MADE |= {
+    DOCS / "notebooks" / f"{path.stem}.md": path
+    for path in sorted((TOP / "examples" / "notebooks").glob("*.ipynb"))
+}
+"""Pages of the site that .ci/pages.py and .ci/notebooks.py make, and of what."""
 
 
 def problem_of(page: Path, target: str) -> str | None:

@@ -89,6 +89,34 @@ def test_non_contiguous_parameters() -> None:
     assert errors([x], c.values).max() < 1e-7
 
 
+def test_parameters_and_loss_gradients_that_are_negated_lazily() -> None:
+    """The imaginary part of a conjugate has the bits of the number before it was conjugated."""
+    x, a = cp.Variable(1), cp.Parameter(1)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - a)), [a], [x])
+    negated = torch.tensor([1 + 2j], dtype=torch.complex128).conj().imag
+    assert negated.is_neg()
+    assert negated.is_contiguous()
+    (found,) = layer(leaf := negated.requires_grad_())
+    one = torch.tensor([-1j], dtype=torch.complex128).conj().imag
+    (gradient,) = torch.autograd.grad(found, leaf, one)
+    assert found.item() == pytest.approx(-2.0)
+    assert gradient.item() == pytest.approx(1.0)
+
+
+def test_outputs_may_be_changed_in_place() -> None:
+    x, y, a = cp.Variable(2, nonneg=True), cp.Variable((2, 2)), cp.Parameter((2, 2))
+    cost = cp.sum_squares(y - a) + cp.sum_squares(x - a[0])
+    layer = CvxpyLayer(minimize(cost), [a], [x, y])
+    leaf = torch.tensor([[3.0, 1.0], [2.0, 5.0]], dtype=F64, requires_grad=True)
+    first, second = layer(leaf)
+    first.mul_(2.0)
+    second.add_(1.0)
+    (gradient,) = torch.autograd.grad(first.sum() + second.sum(), leaf)
+    assert torch.allclose(first, 2.0 * leaf[0])
+    assert torch.allclose(second, leaf + 1.0)
+    assert torch.allclose(gradient, torch.tensor([[3.0, 3.0], [1.0, 1.0]], dtype=F64))
+
+
 # dtypes and autograd
 
 

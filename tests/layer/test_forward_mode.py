@@ -156,18 +156,6 @@ def test_a_layer_first_used_inside_of_transformations_works_outside_of_them() ->
     close(pushed(lambda b: layer(A, b)[0], (b,), (b,))[0], expected)
 
 
-def test_second_derivatives_are_refused() -> None:
-    layer, (A, b) = make_layer(), [value.detach() for value in data(0)]
-
-    def loss(b: Tensor) -> Tensor:
-        return layer(A[0], b)[0].square().sum()
-
-    forward, reverse = torch.func.jacfwd, torch.func.jacrev
-    for outer, inner in ((forward, forward), (forward, reverse), (reverse, forward)):
-        with pytest.raises(NotImplementedError, match="double backward"):
-            outer(inner(loss))(b[0])
-
-
 def test_single_precision() -> None:
     layer, (A, b) = make_layer(), [value.detach().float() for value in data(0)]
     _, (moved,) = pushed(layer, (A, b), (A, b))

@@ -45,6 +45,46 @@ def test_in_full_once_and_then_by_growing_counts() -> None:
     assert "backward pass: degenerate in 12 calls" in str(monitor)
 
 
+@pytest.mark.parametrize("options", [
+    {"on_unconverged": "ignore"},
+    {"on_degenerate": "ignore"},
+    {"on_unconverged": "ignore", "on_degenerate": "warn"},
+], ids=str)  # fmt: skip
+def test_the_monitor_counts_whatever_is_done_about_it(options: dict[str, Any]) -> None:
+    layer = tied(**options)
+    with cvxfold.Monitor(layer) as monitor, warnings.catch_warnings():
+        warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)
+        for number in range(3):
+            step(layer, number)
+    count, text = monitor.complaints["backward pass: degenerate"]
+    assert count == 3
+    assert "instances [0, 1] are degenerate" in text
+    assert layer.report.complaints == {"backward pass: degenerate": text}
+    assert "in 3 calls" in str(monitor)
+
+
+def test_the_monitor_counts_ignored_forward_passes() -> None:
+    x, b = cp.Variable(4), cp.Parameter(4)
+    problem = minimize(cp.norm(x - b) + cp.sum_squares(x), cp.norm(x, 1) <= 1)
+    layer = CvxpyLayer(problem, [b], [x], max_iters=1, refine=False, rescue=False, on_unconverged="ignore")
+    with cvxfold.Monitor(layer) as monitor:
+        for _ in range(2):
+            layer(torch.arange(4, dtype=torch.float64))
+    assert monitor.complaints["forward pass: unconverged"][0] == 2
+
+
+def test_what_a_second_gradient_does_not_deserve_is_taken_back() -> None:
+    """Of the same call: one loss looks at what is not unique, the other at what is."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    problem = minimize(c @ x + 0.5 * cp.square(x[0]), x >= -3, x <= 3)
+    layer = CvxpyLayer(problem, [c], [x], on_unconverged="ignore")
+    (found,) = layer(torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True))
+    found.sum().backward(retain_graph=True)
+    assert set(layer.report.complaints) == {"backward pass: degenerate"}
+    found[0].backward()
+    assert layer.report.complaints == {}
+
+
 def test_errors_are_in_full_each_time() -> None:
     layer = tied(on_unconverged="raise")
     for number in range(3):

@@ -121,21 +121,6 @@ def test_bad_values_under_vmap_are_an_error() -> None:
         torch.func.vmap(lambda A, b: layer(A, b)[0])(A, broken)
 
 
-def test_second_derivatives_are_refused() -> None:
-    layer, (A, b) = make_layer(), data(0)
-
-    def loss(b: Tensor) -> Tensor:
-        return layer(A.detach(), b)[0].square().sum()
-
-    (gradient,) = torch.autograd.grad(loss(b), b, create_graph=True)
-    with pytest.raises(NotImplementedError, match="double backward"):
-        torch.autograd.grad(gradient.sum(), b)
-    with pytest.raises(NotImplementedError, match="double backward"):
-        torch.autograd.functional.hessian(loss, b.detach())
-    with pytest.raises(NotImplementedError, match="double backward"):
-        torch.func.grad(lambda b: torch.func.grad(loss)(b).sum())(b.detach())
-
-
 def test_create_graph_does_not_disturb_other_terms() -> None:
     layer, (A, b) = make_layer(), data(0)
     penalty, solved = b.pow(3).sum(), layer(A, b)[0].sum()

@@ -5,7 +5,7 @@ import json
 import typer
 from rich.console import Console
 
-from cvxfold.cli.commands.request import Request, progress_bar
+from cvxfold.cli.commands.request import Request
 from cvxfold.errors import SolverError
 from cvxfold.studies.analysis.run import analyze
 from cvxfold.torch import CvxpyLayer
@@ -20,10 +20,10 @@ def run(request: Request, tol: float, costs: bool, as_json: bool) -> None:
         ModuleNotFoundError: matplotlib is missing; the message says how to get it.
     """
     target, values = request.load()
-    with progress_bar() as progress, request.blamed():
+    with request.blamed():
         layer = CvxpyLayer(target.problem, target.parameters, target.variables, gp=request.gp)
         try:
-            analysis = analyze(layer, *values, tol=tol, seed=request.seed, costs=costs, progress=progress)
+            analysis = analyze(layer, *values, tol=tol, seed=request.seed, costs=costs)
         except SolverError as error:
             instances = str(error).partition("; with on_unsolvable")[0]
             typer.echo(f"Error: {instances}; another --seed draws other values", err=True)

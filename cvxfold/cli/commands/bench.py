@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cvxfold.cli.commands.request import UsageError, check_plot_path, device_named, progress_bar
+from cvxfold.cli.commands.request import UsageError, check_plot_path, device_named
 from cvxfold.studies.bench import record, show
 from cvxfold.studies.bench.families.table import families
 from cvxfold.studies.bench.peers import peers
@@ -27,8 +27,7 @@ def run(settings: BenchSettings, json_file: Path | None, plot: Path | None) -> N
     _check(settings, json_file)
     device_named(settings.device)
     check_plot_path(plot)
-    with progress_bar() as progress:
-        result = bench(settings, progress=progress)
+    result = bench(settings)
     console = Console(highlight=False, soft_wrap=True)
     if result.cells:
         _print_whole(console, show.table(result))

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from cvxfold.checks import require_positive
-from cvxfold.cli.commands.request import Request, UsageError, progress_bar
+from cvxfold.cli.commands.request import Request, UsageError
 from cvxfold.studies.comparison import show
 from cvxfold.studies.comparison.contestants import USUAL_MODES, modes
 from cvxfold.studies.comparison.run import compare
@@ -31,7 +31,7 @@ def run(
     except ValueError as error:
         raise UsageError(str(error), "--rtol") from error
     target, values = request.load()
-    with progress_bar() as progress, request.blamed():
+    with request.blamed():
         comparison = compare(
             target.problem,
             target.parameters,
@@ -41,7 +41,6 @@ def run(
             rtol=rtol,
             seed=request.seed,
             layer_options={"gp": request.gp},
-            progress=progress,
             upstream=asked,
         )
     if as_json:

@@ -7,7 +7,6 @@ import torch
 import typer
 from rich.console import Console
 
-from cvxfold.cli.commands.request import progress_bar
 from cvxfold.studies.fuzz import figures
 from cvxfold.studies.fuzz.run import fuzz
 
@@ -18,8 +17,7 @@ def run(
     """Solve and print; whether nothing is silently wrong."""
     torch.set_num_threads(1)  # the programs are too small for more
     started = time.perf_counter()
-    with progress_bar() as progress:
-        outcomes = fuzz(count, seed, batch, workers, time_limit, progress)
+    outcomes = fuzz(count, seed, batch, workers, time_limit)
     seconds, wrong = time.perf_counter() - started, figures.wrong(outcomes)
     if as_json:
         settings = {

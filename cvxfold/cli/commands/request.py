@@ -1,17 +1,15 @@
-"""What the commands that take a problem have in common: its values, the device, the progress bar."""
+"""What the commands that take a problem have in common: its values, the device, the plot."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from cvxfold.cli.named_problem import NamedProblem, ProblemError, load_problem
-from cvxfold.studies.plotting import check_plot
+from cvxfold.display.figures import check_plot
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -64,19 +62,6 @@ class Request:
             yield
         except (ValueError, TypeError) as error:
             raise UsageError(f"{self.target}: {error}", "MODULE:FUNCTION") from error
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr; gives a function to be told what is being done, how much is done and of how much."""
-    columns = (TextColumn("{task.description:<25}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield advance
 
 
 def device_named(name: str) -> torch.device:

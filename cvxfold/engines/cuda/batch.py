@@ -101,7 +101,7 @@ class CudaBatch(CompiledBatch):
         begin: Begin | None = None,
     ) -> Passed:
         """Solve, as :meth:`CompiledBatch.forward` does."""
-        strides, shared = self._varying(parameters, batch)
+        strides, shared = self._varying([value.numel() for value in parameters], batch)
         lanes = self._lanes(batch)
         state = empty(self._state_size(batch, lanes, shared), device=self.device)
         figures = empty(batch, len(ForwardFigure), device=self.device)

@@ -1,7 +1,6 @@
 """A structure and a layout as the compiled module has them, and calls of its passes."""
 
 import ctypes
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.engines.lanes.analysis import SymbolicAnalysis
 from cvxfold.engines.lanes.binding import (
     BackwardCall,
     BackwardFigure,
     Call,
-    Description,
     ForwardFigure,
     KernelSettings,
-    address,
     functions,
     pointers,
 )
@@ -28,6 +26,9 @@ from cvxfold.engines.lanes.pattern import Pattern
 FEW = 2
 """Instances that a narrow pack holds, where most of a wide one would be empty."""
 
+
+_MOST_PLANS = 64
+_ALIGNMENT = 64  # bytes, of the widest pack
 
 CPU = torch.device("cpu")
 
@@ -76,6 +77,32 @@ def empty(*shape: int, device: torch.device = CPU) -> Tensor:
         raise MemoryError(f"out of memory: {error}") from error
 
 
+def _aligned(size: int) -> Tensor:
+    """Memory for so many numbers that begins where a pack may."""
+    memory = empty(size)
+    if memory.data_ptr() % _ALIGNMENT == 0:  # as PyTorch's allocator has it
+        return memory
+    memory = empty(size + _ALIGNMENT // 8)
+    over = -memory.data_ptr() % _ALIGNMENT // 8
+    return memory[over : over + size]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What calls with equal sizes have in common.
+
+    Args:
+        analysis: of the module that serves. shared: whether the batch shares P and A.
+        strides: from one instance to the next, of each parameter, int64.
+        state_size: numbers of the state.
+    """
+
+    analysis: SymbolicAnalysis
+    shared: bool
+    strides: Any
+    state_size: int
+
+
 class CompiledBatch:
     """The compiled module's analysis of a structure, with the layout of a call.
 
@@ -89,7 +116,8 @@ class CompiledBatch:
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
         self._maps, self._pattern, self._order = maps, pattern, order
         self._shape = pattern.n, pattern.m
-        self._analyses: dict[bool, _Analysis] = {}
+        self._analyses: dict[bool, SymbolicAnalysis] = {}
+        self._plans: dict[tuple[int, ...], _Plan] = {}
         columns = [sum(maps.sizes[:k]) for k in range(len(maps.sizes) + 1)]
         self._reach_matrices = _reaching(maps, columns)
 
@@ -108,10 +136,12 @@ class CompiledBatch:
         kept = 8 * analysis.module.cvxfold_state_size(analysis.handle, analysis.width, shared)
         return (at_work + kept) // analysis.width
 
-    def _analysis(self, narrow: bool) -> "_Analysis":
+    def _analysis(self, narrow: bool) -> SymbolicAnalysis:
         """Of the module for few instances or for many, made at its first use."""
         if narrow not in self._analyses:
-            self._analyses[narrow] = _Analysis(functions(narrow), self._pattern, self._maps, self._order)
+            self._analyses[narrow] = SymbolicAnalysis(
+                functions(narrow), self._pattern, self._maps, self._order
+            )
         return self._analyses[narrow]
 
     def forward(
@@ -134,34 +164,45 @@ class CompiledBatch:
         Raises:
             MemoryError: memory does not suffice.
         """
-        strides, shared = self._varying(parameters, batch)
-        analysis = self._analysis(narrow=batch <= FEW)
-        size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
-        state, figures = empty(size + 8), empty(batch, len(ForwardFigure))
+        plan = self._plan((batch, *[value.numel() for value in parameters]))
+        analysis, shared = plan.analysis, plan.shared
+        state, figures = _aligned(plan.state_size), empty(batch, len(ForwardFigure))
         start, ends = (None, None) if begin is None else (begin.start, begin.ends)
-        aligned = state[(-state.data_ptr() // 8) % 8 :]
         given = pointers([value.data_ptr() for value in parameters])
-        steps = (ctypes.c_int64 * len(strides))(*strides)
         filled = pointers([value.data_ptr() for value in outputs])
         call = Call(
-            batch, torch.get_num_threads(), shared, ctypes.addressof(given), ctypes.addressof(steps),
+            batch, torch.get_num_threads(), shared, ctypes.addressof(given), ctypes.addressof(plan.strides),
             0 if start is None else start.shape[1], None if start is None else start.data_ptr(),
             ctypes.addressof(filled), None if ends is None else ends.data_ptr(),
-            figures.data_ptr(), aligned.data_ptr(),
+            figures.data_ptr(), state.data_ptr(),
         )  # fmt: skip
         unsolved = analysis.module.cvxfold_forward(
             analysis.handle, ctypes.byref(settings), ctypes.byref(call)
         )
         if unsolved < 0:
             raise MemoryError("out of memory: the forward pass does not fit")
-        return Passed(figures, aligned[:size], shared, unsolved, analysis.width)
+        return Passed(figures, state, shared, unsolved, analysis.width)
 
-    def _varying(self, parameters: Sequence[Tensor], batch: int) -> tuple[list[int], bool]:
-        """From one instance to the next, numbers of each parameter; and whether the batch shares P and A."""
-        strides = [
-            size if value.numel() > size else 0
-            for value, size in zip(parameters, self._maps.sizes, strict=True)
-        ]
+    def _plan(self, numbers: tuple[int, ...]) -> "_Plan":
+        """For a batch, ``numbers[0]``, with so many numbers of each parameter; made at their first use."""
+        if numbers not in self._plans:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[numbers] = self._new_plan(*numbers)
+        return self._plans[numbers]
+
+    def _new_plan(self, batch: int, *numbers: int) -> "_Plan":
+        strides, shared = self._varying(numbers, batch)
+        analysis = self._analysis(narrow=batch <= FEW)
+        size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
+        return _Plan(analysis, shared, (ctypes.c_int64 * len(strides))(*strides), size)
+
+    def _varying(self, numbers: Sequence[int], batch: int) -> tuple[list[int], bool]:
+        """From one instance to the next, numbers of each parameter, which has so many in all.
+
+        And whether the batch shares P and A.
+        """
+        strides = [size if given > size else 0 for given, size in zip(numbers, self._maps.sizes, strict=True)]
         shared = batch > 1 and not any(
             stride and reaches for stride, reaches in zip(strides, self._reach_matrices, strict=True)
         )
@@ -230,42 +271,10 @@ class CompiledBatch:
             raise MemoryError("out of memory: the backward pass does not fit")
         return figures, doubtful
 
-    def _analysis_of(self, passed: Passed) -> "_Analysis":
+    def _analysis_of(self, passed: Passed) -> SymbolicAnalysis:
         """That whose packs have the state's width."""
         narrow = self._analysis(narrow=True)
         return narrow if narrow.width == passed.width else self._analysis(narrow=False)
-
-
-class _Analysis:
-    """The analysis of a structure by one of the modules.
-
-    Args:
-        module: the module. pattern, maps, order: as of :class:`CompiledBatch`.
-
-    Attributes:
-        handle: what the module calls it. width: instances in a pack.
-    """
-
-    def __init__(self, module: Any, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
-        cones, layout = pattern.cones, maps.layout()
-        arrays = [
-            np.asarray(values, dtype=kind)
-            for values, kind in (
-                (cones.second_order, np.int32), (cones.semidefinite, np.int32), (cones.power, np.float64),
-                (pattern.P[0], np.int32), (pattern.P[1], np.int32), (pattern.A_start, np.int32),
-                (pattern.A_column, np.int32), (order, np.int32),
-            )
-        ]  # fmt: skip
-        description = Description(
-            pattern.n, pattern.m, cones.zero, cones.nonnegative, len(cones.second_order),
-            len(cones.semidefinite), cones.exponential, len(cones.power), pattern.P.shape[1],
-            len(pattern.A_column), *map(address, arrays),
-        )  # fmt: skip
-        self.module, self.width = module, module.cvxfold_width()
-        self.handle = module.cvxfold_new(ctypes.byref(description), ctypes.byref(layout))
-        if not self.handle:
-            raise MemoryError("out of memory: the analysis of the program does not fit")
-        weakref.finalize(self, module.cvxfold_free, self.handle)
 
 
 def _reaching(maps: Maps, columns: Sequence[int]) -> list[bool]:

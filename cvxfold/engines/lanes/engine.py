@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -50,6 +50,21 @@ class Work:
     def is_for_dense_matrices(self) -> bool:
         """Whether a matrix library does it faster, whose cost does not depend on the zeros."""
         return self.multiplications > LARGE and self.density > DENSE
+
+
+def _kernel_settings(settings: ForwardSettings, seconds: float) -> KernelSettings:
+    """A negative number of seconds is no limit."""
+    return KernelSettings(
+        settings.eps_abs, settings.eps_rel, settings.eps_infeasible,
+        PENALTY if settings.penalty is None else settings.penalty, settings.relaxation,
+        seconds, settings.max_iters, settings.penalty is not None, settings.refine, settings.acceleration > 0,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _unlimited(settings: ForwardSettings) -> KernelSettings:
+    """Made once: nobody changes them."""
+    return _kernel_settings(settings, -1.0)
 
 
 class LanesEngine:
@@ -125,13 +140,10 @@ class LanesEngine:
     @staticmethod
     def settings(request: SolveRequest) -> KernelSettings:
         """For the kernels."""
-        settings, left = request.settings, request.deadline.left
-        return KernelSettings(
-            settings.eps_abs, settings.eps_rel, settings.eps_infeasible,
-            PENALTY if settings.penalty is None else settings.penalty, settings.relaxation,
-            -1.0 if left is None else left, settings.max_iters, settings.penalty is not None, settings.refine,
-            settings.acceleration > 0,
-        )  # fmt: skip
+        left = request.deadline.left
+        if left is None:
+            return _unlimited(request.settings)
+        return _kernel_settings(request.settings, left)
 
     @cached_property
     def work(self) -> "Work":

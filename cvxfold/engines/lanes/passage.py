@@ -32,7 +32,9 @@ class LanesSeen:
     @property
     def all_flat(self) -> bool:
         """Whether all gradients are zero to rounding while the loss looks at the solutions."""
-        return len(self.figures) > 0 and bool((self.figures[:, BackwardFigure.FLAT] > 0).all())
+        if not len(self.figures) or self.figures[0, BackwardFigure.FLAT].item() <= 0:  # the usual case, fast
+            return False
+        return bool((self.figures[:, BackwardFigure.FLAT] > 0).all())
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,23 @@ class LanesPassage:
 
     Args:
         compiled: that made it. passed: its figures and state.
-        outputs: the variables, each ``(B, ·)``.
+        found: the variables, each ``(B, ·)``, until they are handed out.
         sizes: entries of each parameter.
         ends: what a later pass can begin with, if they were asked for.
     """
 
     compiled: CompiledBatch
     passed: Passed
-    outputs: Sequence[Tensor]
+    found: list[Tensor]
     sizes: Sequence[int]
     ends: Tensor | None = None
+
+    def outputs(self, last: bool) -> Sequence[Tensor]:
+        """The variables; see :class:`cvxfold.engines.protocol.Passage`."""
+        if not last:
+            return [value.clone() for value in self.found]
+        handed, self.found[:] = self.found[:], []
+        return handed
 
     @property
     def unsolved(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.display.progress import Progress
 from cvxfold.fold import Folded
 from cvxfold.fold.examine import Place, examined
 from cvxfold.fold.tape import UpdateLinearization, UpdateTape
@@ -19,7 +20,6 @@ from cvxfold.studies.analysis.measures import backward_history, rate_of
 from cvxfold.studies.analysis.result import Analysis
 from cvxfold.studies.analysis.spectrum import arnoldi
 from cvxfold.studies.losses import LossFunction, RandomLinearLoss
-from cvxfold.studies.progress import Progress
 
 _LOSSES = 5  # random ones, where none is given
 _OFF = 1e-2  # where the forward rate is measured from, relative to x, if nobody says where to start

@@ -63,6 +63,19 @@ def smallest_singular_value(phi: ProgramLinearization, bound: Tensor) -> Tensor:
     return torch.linalg.svdvals(torch.stack(columns, dim=-1)).amin(-1)
 
 
+def distance_to_kinks(phi: ProgramLinearization) -> Tensor:
+    """How far u is from the nearest point where the projection has no derivative, ``(B,)``.
+
+    Relative to the largest of u, A x, b and what q moves A x by; infinite where there is no such point. (The
+    screen's margin is relative to the terms of one row each, which tells rounding from what is not: a bound
+    x ≥ 0 that is not active has ½ there, however near it is to being active.)
+    """
+    if not phi.u.shape[-1]:
+        return torch.full_like(phi.penalty, torch.inf)
+    kinks = phi.kinks()
+    return kinks.margin.amin(-1) / kinks.size
+
+
 def forward_tolerance(
     phi: ProgramLinearization, bars: tuple[Tensor, Tensor], adjoint: Adjoint, tol: float
 ) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cvxfold.studies.plotting import new_figure
+from cvxfold.display.figures import COLOURS, guide, new_figure, saved, tidy
 
 _CURVES = 8
 _DEEPEST = 1e-13
@@ -31,7 +31,7 @@ def draw(history: Tensor, radius: Tensor, tol: float, path: Any = None) -> Any:
     residuals, radii = history.cpu().numpy(), radius.cpu().numpy()
     order = np.argsort(-radii)
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(_CURVES, len(order))).astype(int))]
-    for instance in shown:
+    for colour, instance in zip(COLOURS, shown, strict=False):
         own = residuals[:, instance]
         own = own[np.isfinite(own)]
         if not len(own):
@@ -39,18 +39,16 @@ def draw(history: Tensor, radius: Tensor, tol: float, path: Any = None) -> Any:
         contraction = float(radii[instance])
         steps = np.arange(len(own))
         name = f"instance {instance}, ρ(Φ) = {contraction:.4f}"
-        (line,) = axes.semilogy(steps, own, linewidth=1.6, label=name)
+        axes.semilogy(steps, own, linewidth=1.6, color=colour, label=name)
         anchor = len(own) // 2
         if contraction > 0:
             slope = own[anchor] * contraction ** (steps - anchor)
-            axes.semilogy(steps, slope, linestyle="--", linewidth=1.0, color=line.get_color())
-    axes.axhline(tol, color="0.5", linewidth=0.8)
+            axes.semilogy(steps, slope, linestyle="--", linewidth=1.0, color=colour)
+    guide(axes, tol, "tol")
     axes.set_ylim(bottom=_DEEPEST)
     axes.set_xlabel("iterations of LFPI, or depth of unrolling from the solution")
     axes.set_ylabel("relative residual of the adjoint system")
     axes.set_title("Backward convergence (solid) and the slope of the spectral radius (dashed)", fontsize=11)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
-    if path is not None:
-        figure.savefig(path, dpi=120)
-    return figure
+    axes.legend(fontsize=8, frameon=False)
+    tidy(axes)
+    return saved(figure, path)

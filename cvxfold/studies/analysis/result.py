@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console, Group
-from rich.table import Table
 from torch import Tensor
 
 from cvxfold.gradient.verdict import Verdict
 from cvxfold.studies.analysis.cost import Cost
 from cvxfold.studies.analysis.plot import draw
+from cvxfold.studies.analysis.show import Shown, count
 
 _CLEARLY = 2.0  # short runs on a busy machine tell smaller factors badly
 _FINEST, _COARSEST = 1e-14, 1e-3  # forward tolerances that can be reached, and that are recommended
@@ -22,7 +22,6 @@ _NOTHING_MOVES = (
     "all gradients are zero to rounding, so nothing is learned here: the solutions do not move with the "
     "parameters, as vertices do not (docs/choosing.md, 'Flat gradients')"
 )
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 LossOrigin = Literal["given", "last", "random"]
 _LOSSES: dict[LossOrigin, str] = {
@@ -82,7 +81,8 @@ class Analysis:
         forward_rate: of ‖uₖ₊₁ − uₖ‖ from a cold start, measured.
         backward_rate: of the residual of LFPI, measured over the last half of its history.
         backward_history: that history, ``(K, B)``, down to rounding.
-        margin: distance of u to the nearest kink of the projection, relative to the largest of u, A x and b.
+        margin: distance of u to the nearest kink of the projection, relative to the largest of u, A x, b and
+            what q moves A x by, in the scaling of the iteration; infinite where no cone has a kink.
         smallest_singular_value: of I − Φ.
         forward_error: the relative error of the gradient that the forward residual alone causes.
         verdict: on the gradient that ``backward="auto"`` gives.
@@ -193,36 +193,35 @@ class Analysis:
         """
         return draw(self.backward_history, self.spectral_radius, self.tol, path)
 
-    def __rich__(self) -> Group:
+    def _findings(self) -> Shown:
+        """What there is to show."""
         counted = Counter(self.verdict)
-        flat = [f"{int(self.flat.sum())} flat"] if bool(self.flat.any()) else []
-        verdicts = ", ".join([*(f"{counted[kind]} {kind}" for kind in Verdict if counted[kind]), *flat])
-        size = len(self.verdict)
-        batch = f"{size} instance{'s' * (size > 1)} ({verdicts})"
-        convergence = Table(title=f"{batch}, {self.rows} rows, {self.device}")
-        for column in ("", "median", "worst"):
-            convergence.add_column(column, justify="right" if column else "left")
-        for name, values, low in (
-            ("spectral radius ρ(Φ)", self.spectral_radius, False),
-            ("forward rate, measured", self.forward_rate, False),
-            ("backward rate, measured", self.backward_rate, False),
-            ("margin to kinks", self.margin, True),
-            ("smallest singular value of I − Φ", self.smallest_singular_value, True),
-            ("forward residual's share of the error", self.forward_error, False),
-        ):
-            known = values[~values.isnan()]
-            worst = (known.amin() if low else known.amax()) if len(known) else known.new_tensor(math.nan)
-            convergence.add_row(name, _number(float(values.nanmedian())), _number(float(worst)))
-        costs = Table(title=f"forecast to {self.tol:.2g} for {_LOSSES[self.loss]}")
-        for column in ("method", "iterations, median", "most", "time", "memory"):
-            costs.add_column(column, justify="left" if column == "method" else "right")
-        for one in self.forecasts:
-            costs.add_row(
-                one.method, _count(float(one.iterations.median())), _count(one.most),
-                _seconds(one.seconds()), _bytes(one.bytes()),
-            )  # fmt: skip
+        figures = {
+            "spectral radius ρ(Φ)": (self.spectral_radius, False),
+            "forward rate, measured": (self.forward_rate, False),
+            "backward rate, measured": (self.backward_rate, False),
+            "margin to kinks": (self.margin, True),
+            "smallest singular value of I − Φ": (self.smallest_singular_value, True),
+            "forward residual's share of the error": (self.forward_error, False),
+        }
+        forecasts = [
+            (one.method, float(one.iterations.median()), one.most, one.seconds(), one.bytes())
+            for one in self.forecasts
+        ]
+        return Shown(
+            verdicts=[(kind, counted[kind]) for kind in Verdict if counted[kind]],
+            flat=int(self.flat.sum()),
+            place=f"{self.rows} rows, {self.device}",
+            convergence=[(name, *_spread(*each)) for name, each in figures.items()],
+            purpose=f"forecast to {self.tol:.2g} for {_LOSSES[self.loss]}",
+            forecasts=forecasts,
+            advice=self._advice(),
+        )
+
+    def _advice(self) -> str:
+        """What is recommended, in words."""
         depth = (
-            f"unrolling needs a depth of {_count(self.unroll_depth)} from the solution"
+            f"unrolling needs a depth of {count(self.unroll_depth)} from the solution"
             if math.isfinite(self.unroll_depth)
             else "no depth of unrolling serves every instance"
         )
@@ -231,12 +230,18 @@ class Analysis:
             choice += f", backward_tol={self.tol:.2g}"
         if not math.isnan(self.recommended_tol):
             choice += f", tol {self.recommended_tol:.0e} without refine"
-        if len(flat) and bool(self.flat.all()):
+        if len(self.flat) and bool(self.flat.all()):
             depth += f"; {_NOTHING_MOVES}"
-        return Group(convergence, costs, f"recommended: {choice}; {depth}")
+        return f"recommended: {choice}; {depth}"
+
+    def __rich__(self) -> Group:
+        return self._findings().as_rich()
+
+    def _repr_html_(self) -> str:
+        return self._findings().as_html()
 
     def __str__(self) -> str:
-        out = Console(file=StringIO(), width=_WIDTH)
+        out = Console(file=StringIO(), width=_WIDTH, force_jupyter=False)
         out.print(self)
         return out.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
@@ -254,20 +259,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4g}"
-
-
-def _count(iterations: float) -> str:
-    return f"{iterations:,.0f}" if math.isfinite(iterations) else "never"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if math.isfinite(value) else "-"
-
-
-def _bytes(value: float) -> str:
-    if not math.isfinite(value):
-        return "-"
-    power = min(int(math.log(max(value, 1.0), 1000)), len(_UNITS) - 1)
-    return f"{value / 1000**power:.3g} {_UNITS[power]}"
+def _spread(values: Tensor, low: bool) -> tuple[float, float]:
+    """The median and the worst of those that are known; the lowest is the worst if ``low``."""
+    known = values[~values.isnan()]
+    worst = float(known.amin() if low else known.amax()) if len(known) else math.nan
+    return float(values.nanmedian()), worst

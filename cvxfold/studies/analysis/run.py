@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.display.progress import Progress, told
 from cvxfold.engines.protocol import Engine, Solution
 from cvxfold.fold import Folded
 from cvxfold.gradient.adjoint import fold
@@ -26,6 +27,7 @@ from cvxfold.studies.analysis.folded import analyze_folded
 from cvxfold.studies.analysis.forecast import as_tensor, forecasts, leading, radii_of, spectra_of
 from cvxfold.studies.analysis.measures import (
     backward_history,
+    distance_to_kinks,
     forward_rate,
     forward_tolerance,
     smallest_singular_value,
@@ -34,7 +36,6 @@ from cvxfold.studies.analysis.result import Analysis, LossOrigin
 from cvxfold.studies.analysis.spectrum import Krylov, arnoldi
 from cvxfold.studies.analysis.trial import Trial
 from cvxfold.studies.losses import LossFunction, RandomLinearLoss
-from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer
 
 _LOSSES = 5  # random ones, where none is known: the iterations vary with the loss by some ten percent
@@ -47,7 +48,7 @@ def analyze(
     tol: float = 1e-6,
     seed: int = 0,
     costs: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> Analysis:
     """Analyze the backward pass of a layer at given parameter values.
 
@@ -65,7 +66,8 @@ def analyze(
         tol: the accuracy of the gradient to make forecasts for, as a residual of the adjoint system.
         seed: of the random losses.
         costs: whether to measure time and memory; that takes some dozens of short runs.
-        progress: is told what is being done, how many steps are done, and of how many.
+        progress: whether a terminal or a notebook shows how far this is, once it takes two seconds; or a
+            function that is told what is being done, how many steps are done, and of how many.
 
     Raises:
         ValueError, TypeError: bad parameter tensors, or a ``tol`` outside of (0, 1).
@@ -76,8 +78,7 @@ def analyze(
         raise TypeError(f"layer: expected a cvxfold.torch.CvxpyLayer, got {given}")
     if not isinstance(tol, int | float) or not 0 < tol < 1:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol!r}")
-    advance = progress or (lambda *_: None)
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is under
+    with told(progress) as advance, torch.inference_mode(False), torch.enable_grad():  # whatever is outside
         if isinstance(layer, Folded):
             return analyze_folded(layer, params, loss, float(tol), seed, advance)
         given = [_usable(value) for value in params]
@@ -201,7 +202,7 @@ class _Case:
             forward_rate=forward_rate(phi),
             backward_rate=estimate_rate(history[1:]),
             backward_history=history,
-            margin=diagnosis.margin,
+            margin=distance_to_kinks(phi),
             smallest_singular_value=smallest_singular_value(phi, diagnosis.smallest),
             forward_error=diagnosis.forward_error,
             verdict=record.verdict,

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cvxfold.display.figures import COLOURS, FLOOR, GUIDE, new_figure, saved, tidy
 from cvxfold.studies.bench.result import BenchCell, BenchResult, Measurement
-from cvxfold.studies.plotting import new_figure
 
 _Point = tuple[float, Measurement]
 _AXES: dict[str, Callable[[BenchCell], int]] = {
@@ -12,8 +12,6 @@ _AXES: dict[str, Callable[[BenchCell], int]] = {
     "size": lambda cell: cell.size,
 }
 _ERROR = "relative error of the gradient"
-_FLOOR = 1e-17  # what is exactly zero has no logarithm
-_COLOURS = ("#00798c", "#d1495b", "#edae49", "#66a182", "#2e4057", "#8d96a3", "#a26769", "#6d597a")
 
 
 def draw(result: BenchResult, path: Any = None) -> Any:
@@ -31,8 +29,8 @@ def draw(result: BenchResult, path: Any = None) -> Any:
     """
     families = list(dict.fromkeys(cell.family for cell in result.cells))
     peers = list(dict.fromkeys(one.peer for cell in result.cells for one in cell.measurements))
-    colours = {peer: _COLOURS[place % len(_COLOURS)] for place, peer in enumerate(peers)}
-    panels = [name for name, values in _AXES.items() if len({values(cell) for cell in result.cells}) > 1]
+    colours = {peer: COLOURS[place % len(COLOURS)] for place, peer in enumerate(peers)}
+    panels = [name for name in _AXES if any(len(_varied(result, family, name)) > 1 for family in families)]
     panels.append(_ERROR)
     figure = new_figure(figsize=(5 * len(panels) + 1, 2.8 * max(1, len(families)) + 0.6))
     axes = figure.subplots(max(1, len(families)), len(panels), squeeze=False)
@@ -43,13 +41,20 @@ def draw(result: BenchResult, path: Any = None) -> Any:
                 for points in _points(cells, peer, name):
                     _line(ax, points, colours[peer], name != _ERROR)
             ax.set(xscale="log", yscale="log", xlabel=name, ylabel="s, both passes", title=family)
-            ax.xaxis.set_minor_formatter("")
-            ax.spines[["top", "right"]].set_visible(False)
+            tidy(ax)
+            if name != _ERROR:
+                at = _varied(result, family, name)
+                ax.set_xticks(at, [f"{value:,}" for value in at])
     handles = [axes[0][0].plot([], [], "o-", color=colours[peer], label=peer)[0] for peer in peers]
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, min(len(peers), 4)))
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    if any(one.correct is False for cell in result.cells for one in cell.measurements):
+        handles += axes[0][0].plot([], [], "x", color=GUIDE, label="wrong answer")
+    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, min(len(handles), 4)))
+    return saved(figure, path)
+
+
+def _varied(result: BenchResult, family: str, axis: str) -> list[int]:
+    """The values on an axis that a family was measured at."""
+    return sorted({_AXES[axis](cell) for cell in result.cells if cell.family == family})
 
 
 def _points(cells: Sequence[BenchCell], peer: str, axis: str) -> list[list[_Point]]:
@@ -61,7 +66,7 @@ def _points(cells: Sequence[BenchCell], peer: str, axis: str) -> list[list[_Poin
             continue
         if axis == _ERROR:
             if one.gradient_error is not None:
-                lines.setdefault(0, []).append((max(one.gradient_error, _FLOOR), one))
+                lines.setdefault(0, []).append((max(one.gradient_error, FLOOR), one))
         else:
             other = next(values for name, values in _AXES.items() if name != axis)
             lines.setdefault(other(cell), []).append((_AXES[axis](cell), one))

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import torch
 
+from cvxfold.display.progress import Progress, told
 from cvxfold.studies.bench.cell import measure_cell
 from cvxfold.studies.bench.families.family import Family
 from cvxfold.studies.bench.families.table import FAMILIES, families
@@ -17,11 +18,10 @@ from cvxfold.studies.bench.profile import profile
 from cvxfold.studies.bench.result import BenchCell, BenchResult
 from cvxfold.studies.bench.settings import BenchSettings
 from cvxfold.studies.bench.training import Training, train
-from cvxfold.studies.progress import Progress
 
 
 def bench(
-    settings: BenchSettings, asked: Sequence[Peer] | None = None, progress: Progress | None = None
+    settings: BenchSettings, asked: Sequence[Peer] | None = None, progress: Progress | bool = True
 ) -> BenchResult:
     """Measure everybody on everything, side by side in this process.
 
@@ -30,7 +30,8 @@ def bench(
     Args:
         settings: what to measure.
         asked: the peers themselves, in place of those that the settings name; cvxfold's first.
-        progress: told what is measured.
+        progress: whether a terminal or a notebook shows how far this is, once it takes two seconds; or a
+            function that is told what is being done, how many steps are done, and of how many.
 
     Raises:
         ValueError: there is no family or peer of a name; the message lists those there are.
@@ -40,10 +41,14 @@ def bench(
     here = [peer for peer in everybody if peer.missing is None]
     skipped = tuple(f"{peer.name}: skipped: {peer.missing}" for peer in everybody if peer.missing is not None)
     places = [place for family in found for place in _places(family, settings)]
-    tell = progress or (lambda what, done, total: None)
     cells: list[BenchCell] = []
     training: list[Training] = []
-    with warnings.catch_warnings(), limited(settings.threads), suppress(KeyboardInterrupt):
+    with (
+        told(progress) as tell,
+        warnings.catch_warnings(),
+        limited(settings.threads),
+        suppress(KeyboardInterrupt),
+    ):
         warnings.simplefilter("ignore")
         warm_up(here, settings)
         for done, (family, size, batch) in enumerate(places):
@@ -55,7 +60,6 @@ def bench(
             if settings.profile:
                 cell = replace(cell, profile=profile(family, size, batch, settings))
             cells.append(cell)
-    tell("", len(places), len(places))
     machine = described(settings.threads, torch.device(settings.device))
     return BenchResult(asdict(settings), machine, tuple(cells), skipped, tuple(training))
 

@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
+from cvxfold.display.figures import COLOURS, FLOOR, guide, new_figure, saved, tidy
 from cvxfold.studies.comparison.findings import Findings
-from cvxfold.studies.plotting import new_figure
 
-_FLOOR = 1e-17  # what is exactly zero has no logarithm
-_COLOURS = {True: "#00798c", False: "#d1495b"}  # cvxfold, cvxpylayers
+_COLOURS = {True: COLOURS[0], False: COLOURS[1]}  # cvxfold, cvxpylayers
+_ROOM = 3e3  # beyond the longest bar, for its number
 
 
 def draw(comparison: Findings, path: Any = None) -> Any:
@@ -32,21 +32,26 @@ def draw(comparison: Findings, path: Any = None) -> Any:
         panels["Gradient: error by finite differences"] = [
             comparison.finite_difference_error(row) for row in rows
         ]
-    figure = new_figure(figsize=(4.6 * len(panels), 0.45 * len(rows) + 1.6))
-    for ax, (title, values) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+    known = [value for values in panels.values() for value in values if value is not None and value > 0]
+    widest = max([comparison.rtol, *(value for value in known if math.isfinite(value))])
+    figure = new_figure(figsize=(4.6 * len(panels), 0.45 * len(rows) + 1.9))
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
+    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+        guide(ax, comparison.rtol, "what counts as agreement: rtol", upright=True)
         for place, (row, value) in enumerate(zip(rows, values, strict=True)):
             if value is None:
                 continue
-            length = max(value, _FLOOR) if math.isfinite(value) else _FLOOR
+            length = max(value, FLOOR) if math.isfinite(value) else FLOOR
             ax.barh(place, length, color=_COLOURS[row.folded], height=0.6)
-            ax.text(length, place, f" {value:.0e}", va="center")
-        ax.axvline(comparison.rtol, color="#8d99ae", ls="--", lw=1.2)
+            told = f"{value:.0e}" if value else "0"
+            ax.annotate(
+                told, (length, place), (4, 0), textcoords="offset points", va="center",
+                bbox={"fc": "white", "ec": "none", "pad": 1.0},
+            )  # fmt: skip
         ax.set(title=title, xscale="log", xlabel="relative, largest over the batch")
-        ax.set_xlim(left=_FLOOR)
-        ax.margins(x=0.2)
+        ax.set_xlim(FLOOR, widest * _ROOM)
         ax.set_yticks(range(len(rows)), [row.name for row in rows])
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].invert_yaxis()
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+        tidy(ax)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
+    return saved(figure, path)

@@ -38,5 +38,8 @@ class Comparison(Findings):
     def __rich__(self) -> Group:
         return Group(show.table(self), self.verdict)
 
+    def _repr_html_(self) -> str:
+        return show.html(self)
+
     def __str__(self) -> str:
         return show.text(self)

@@ -1,13 +1,14 @@
 """The comparison itself."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Annotated, Any, TypedDict, Unpack, overload
 
 import cvxpy as cp
 import torch
 from torch import Tensor
 
 from cvxfold.checks import Option, checked, completed, options_of, require_positive
+from cvxfold.display.progress import Progress, told
 from cvxfold.errors import SolverError
 from cvxfold.studies.comparison.contestants import (
     USUAL_MODES,
@@ -23,7 +24,6 @@ from cvxfold.studies.comparison.inherited import merged, solve_options
 from cvxfold.studies.comparison.question import LossError, Question
 from cvxfold.studies.comparison.result import Comparison
 from cvxfold.studies.losses import LossFunction
-from cvxfold.studies.progress import Progress
 from cvxfold.torch import CvxpyLayer, Source
 
 
@@ -47,7 +47,8 @@ class CompareOptions(TypedDict, total=False):
         seed: of the random loss and directions.
         layer_options: more options of cvxfold's layers, which hold before those of a layer given, and ``gp``
             for all.
-        progress: what to call before each step.
+        progress: whether a terminal or a notebook shows how far this is, once it takes two seconds; or a
+            function that is told what is being done, how many steps are done, and of how many.
     """
 
     methods: Annotated[Sequence[Any], Option(("auto", "lfpi"))]
@@ -57,10 +58,32 @@ class CompareOptions(TypedDict, total=False):
     rtol: Annotated[float, Option(1e-4, require_positive)]
     seed: Annotated[int, Option(0)]
     layer_options: Annotated[Mapping[str, Any] | None, Option(None)]
-    progress: Annotated[Progress | None, Option(None)]
+    progress: Annotated[Progress | bool, Option(True)]
 
 
 _OPTIONS = options_of(CompareOptions)
+
+
+@overload
+def compare(
+    problem: CvxpyLayer, values: Sequence[Any], /, **options: Unpack[CompareOptions]
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    problem: CvxpyLayer, *, values: Sequence[Any], **options: Unpack[CompareOptions]
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    problem: cp.Problem,
+    parameters: Sequence[cp.Parameter],
+    variables: Sequence[cp.Variable],
+    values: Sequence[Any],
+    **options: Unpack[CompareOptions],
+) -> Comparison: ...
 
 
 def compare(
@@ -113,14 +136,14 @@ def compare(
         raise ValueError("compare: expected compare(problem, parameters, variables, values)")
     else:
         source = Source(problem, tuple(parameters), tuple(variables), bool(layer_options.pop("gp", False)))
-    with torch.inference_mode(False), torch.enable_grad():
+    with told(asked["progress"]) as advance, torch.inference_mode(False), torch.enable_grad():
         # Built here, where an unknown option or a problem that is not DPP is an error and not a row.
         layers = [CvxpyLayer(*_arguments(source), gp=source.gp, backward=m, **layer_options) for m in methods]
         question = Question.of(layers[0]._canonical.parameters, _listed(values), asked["loss"], asked["seed"])
         contestants: list[Contestant] = [FoldedLayer(source, method, layer_options) for method in methods]
         contestants += [Upstream(source, name, each) for name, each in arguments.items()]
         directions, rtol = asked["finite_differences"], asked["rtol"]
-        run = _Run(source, question, contestants, directions, rtol, asked["seed"], asked["progress"])
+        run = _Run(source, question, contestants, directions, rtol, asked["seed"], advance)
         return run.result()
 
 
@@ -135,11 +158,11 @@ class _Run:
         directions: int,
         rtol: float,
         seed: int,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self._source, self._question, self._contestants = source, question, contestants
         self._directions, self._rtol, self._seed = directions, rtol, seed
-        self._progress = progress or (lambda what, done, total: None)
+        self._progress = progress
 
     def result(self) -> Comparison:
         """Ask all, then the arbiter, then compare."""

@@ -1,1 +1,1 @@
-"""The demo: decision-focused learning on real stock prices, with cvxpylayers and with cvxfold."""
+"""The demo: decision-focused learning on real electricity demand, with cvxpylayers and with cvxfold."""

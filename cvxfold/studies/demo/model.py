@@ -1,10 +1,12 @@
-"""What the demo trains: predict next week's returns, invest by Markowitz's problem, learn from the regret.
+"""What the demo trains: forecast tomorrow's demand, plan a slow power plant by it, learn from what it cost.
 
-    w*(r) = argmax  rᵀw − γ/2 ‖Lᵀw‖²    over  1ᵀw = 1, 0 ≤ w ≤ 0.2
-    regret(r̂) = U(w*(r)) − U(w*(r̂)),    U(w) = rᵀw − γ/2 ‖Lᵀw‖²  at the true returns r
+    g*(ŷ) = argmin  ½ ‖g − ŷ‖²    over  |gₜ₊₁ − gₜ| ≤ r,  g ≥ 0
+    cost(g, y) = Σₜ  10 max(yₜ − gₜ, 0) + max(gₜ − yₜ, 0)
 
-"Smart predict, then optimize" (Elmachtoub and Grigas, 2022) calls this loss the SPO loss; the quadratic risk
-makes it differentiable. The gradient reaches the predictor through w*(r̂), hence through the layer.
+g is the plan for 24 hours, ŷ the forecast, y the demand. What is short must be bought at once, at ten times
+the price of what is generated in vain, and the plant is slower than demand is. Scheduling under such costs
+and ramp limits is the task of Donti, Amos and Kolter (2017), "Task-based end-to-end model learning in
+stochastic optimization".
 """
 
 from typing import Any
@@ -13,46 +15,41 @@ import cvxpy as cp
 import torch
 from torch import Tensor, nn
 
-RISK_AVERSION = 0.1  # γ, for returns in percent: 10 for returns as fractions
-POSITION_LIMIT = 0.2
+from cvxfold.studies.demo.data import HOURS, Days
+
+RAMP = 0.2  # r, in GW from an hour to the next
+SHORTAGE, SURPLUS = 10.0, 1.0  # of a GWh
 
 
-def markowitz(n: int) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Variable]]:
-    """The problem, its parameters, ``(n,)`` returns and ``(n, n)`` root, and its variable."""
-    weights = cp.Variable(n, name="weights")
-    returns, root = cp.Parameter(n, name="returns"), cp.Parameter((n, n), name="root")
-    utility = returns @ weights - RISK_AVERSION / 2 * cp.sum_squares(root.T @ weights)
-    rules: list[Any] = [cp.sum(weights) == 1, weights >= 0, weights <= POSITION_LIMIT]
-    return cp.Problem(cp.Maximize(utility), rules), [returns, root], [weights]
+def scheduling(hours: int = HOURS, ramp: float = RAMP) -> tuple[cp.Problem, list[Any], list[Any]]:
+    """The problem, its parameter, the ``(hours,)`` forecast, and its variable, the plan."""
+    plan, forecast = cp.Variable(hours, name="plan"), cp.Parameter(hours, name="forecast")
+    rules: list[Any] = [cp.abs(cp.diff(plan)) <= ramp, plan >= 0]
+    return cp.Problem(cp.Minimize(cp.sum_squares(plan - forecast) / 2), rules), [forecast], [plan]
 
 
-def utility(weights: Tensor, returns: Tensor, root: Tensor) -> Tensor:
-    """U for each week, ``(T,)``, from ``(T, n)``, ``(T, n)`` and ``(T, n, n)``."""
-    risk = (root.mT @ weights[..., None]).square().sum((-1, -2))
-    return (returns * weights).sum(-1) - RISK_AVERSION / 2 * risk
+def cost(plan: Tensor, demand: Tensor) -> Tensor:
+    """What each day costs, ``(D,)`` from ``(D, 24)`` and ``(D, 24)``."""
+    short, spare = (demand - plan).clamp_min(0), (plan - demand).clamp_min(0)
+    return (SHORTAGE * short + SURPLUS * spare).sum(-1)
 
 
 class Predictor(nn.Module):
-    """A small network that sees one stock at a time, and a constant of each stock's own.
+    """A linear forecast of each hour, in units of what is usual at that hour.
 
     Args:
-        stocks: how many, n.
-        features: of each, d.
-        hidden: width of the hidden layer.
+        days: to learn from; the mean and deviation of each hour are theirs.
     """
 
-    def __init__(self, stocks: int, features: int, hidden: int = 32) -> None:
+    _mean: Tensor
+    _deviation: Tensor
+
+    def __init__(self, days: Days) -> None:
         super().__init__()
-        self._network = nn.Sequential(
-            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1)
-        ).double()  # fmt: skip
-        self._constant = nn.Parameter(torch.zeros(stocks, dtype=torch.float64, device="cpu"))
+        self._linear = nn.Linear(days.features.shape[1], days.demand.shape[1], dtype=torch.float64)
+        self.register_buffer("_mean", days.demand.mean(0))
+        self.register_buffer("_deviation", days.demand.std(0))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Predicted returns, ``(T, n)`` from ``(T, n, d)``."""
-        return self._network(features).squeeze(-1) + self._constant
-
-
-def regret(weights: Tensor, returns: Tensor, root: Tensor, best: Tensor) -> Tensor:
-    """What ``weights`` fall short of the ``best`` utility, for each week, ``(T,)``."""
-    return best - utility(weights, returns, root)
+        """Forecasts in GW, ``(D, 24)`` from ``(D, d)``."""
+        return self._mean + self._deviation * self._linear(features)

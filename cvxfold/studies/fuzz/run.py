@@ -1,15 +1,14 @@
 """Many structures, in this process or in several."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
 
+from cvxfold.display.progress import Progress, told
 from cvxfold.studies.fuzz.judge import Judgement
 from cvxfold.studies.fuzz.solve import examine_structure
-
-Advance = Callable[[str, int, int], None]
 
 
 def fuzz(
@@ -18,7 +17,7 @@ def fuzz(
     batch: int = 8,
     workers: int = 1,
     time_limit: float | None = None,
-    progress: Advance | None = None,
+    progress: Progress | bool = True,
 ) -> list[Judgement]:
     """The outcomes of ``count`` instances.
 
@@ -28,7 +27,8 @@ def fuzz(
         batch: instances of each structure.
         workers: processes, each on one thread.
         time_limit: seconds for each forward pass; what it leaves unsolved is flagged.
-        progress: told what is being done, how much is done, and of how much.
+        progress: whether a terminal or a notebook shows how far this is, once it takes two seconds; or a
+            function that is told what is being done, how many steps are done, and of how many.
 
     Example:
         >>> outcomes = fuzz(240, seed=1)
@@ -37,11 +37,11 @@ def fuzz(
     """
     sizes = [min(batch, count - start) for start in range(0, count, batch)]
     outcomes: list[Judgement] = []
-    for found in _each(seed, sizes, workers, time_limit):
-        outcomes += found
-        if progress is not None:
+    with told(progress) as advance:
+        for found in _each(seed, sizes, workers, time_limit):
+            outcomes += found
             wrong = sum(one.result in ("silently wrong", "crashed") for one in outcomes)
-            progress(f"{wrong} silently wrong", len(outcomes), count)
+            advance(f"{wrong} silently wrong", len(outcomes), count)
     return outcomes
 
 

@@ -186,6 +186,25 @@ def test_degenerate_instances_are_told() -> None:
     assert "1 degenerate" in str(analysis)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("near", [0.3, 1e-2, 1e-5])
+def test_the_margin_is_how_near_the_nearest_kink_is(sign: float, near: float) -> None:
+    """min ‖x − c‖² over x ≥ 0 has its kinks where cᵢ = 0: slacks are c⁺, multipliers 2c⁻."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - c), x >= 0), [c], [x])
+    values = sign * torch.tensor([[1.0, near], [2.0, -2.0]], dtype=torch.float64)
+    margin = cvxfold.analyze(layer, values, costs=False).margin
+    torch.testing.assert_close(margin[0], torch.tensor(near, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert float(margin[1]) > 0.5
+
+
+def test_without_inequalities_there_is_no_kink() -> None:
+    x, c = cp.Variable(3), cp.Parameter(3)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - c), cp.sum(x) == 1), [c], [x])
+    analysis = cvxfold.analyze(layer, torch.ones(2, 3, dtype=torch.float64), costs=False)
+    assert analysis.margin.tolist() == [math.inf, math.inf]
+
+
 def test_nothing_of_the_layer_is_changed() -> None:
     c = case("portfolio", 4)
     layer, other = make_layer(c), make_layer(c)

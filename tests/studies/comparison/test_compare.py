@@ -128,10 +128,11 @@ def test_a_layer_knows_its_problem() -> None:
     restored = pickle.loads(pickle.dumps(layer))
     with pytest.raises(ValueError, match="does not remember its problem"):
         cvxfold.compare(restored, values)
+    compare: Any = cvxfold.compare  # type checkers object to both
     with pytest.raises(ValueError, match=r"compare\(layer, values\)"):
-        cvxfold.compare(layer, family.parameters, family.variables, values)
+        compare(layer, family.parameters, family.variables, values)
     with pytest.raises(ValueError, match=r"compare\(problem, parameters, variables, values\)"):
-        cvxfold.compare(family.problem, family.parameters, family.variables)
+        compare(family.problem, family.parameters, family.variables)
 
 
 def test_loss_of_the_user() -> None:

@@ -80,6 +80,7 @@ def test_plot(tmp_path: Path) -> None:
 
 
 def test_plot_names_absent_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cvxfold.display.canvas", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(
         ModuleNotFoundError, match=r"plots need matplotlib: pip install 'cvxfold\[examples\]'"

@@ -22,7 +22,8 @@ namespace cvxfold {
 enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
-const int MOST_BY_F = 2500;                 // without refinement
+const int MOST_BY_F = 2500; // without refinement
+const int MOST_POLISHED = 3;
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
 
 // What is known of the instances of a pack when it is done.
@@ -168,6 +169,37 @@ inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progres
     Mask proven = ended.status >= splat(INFEASIBLE);
     Value reached = select(ended.tested <= tolerance(O), splat(SOLVED), splat(UNCONVERGED));
     ended.status = select(proven, ended.status, reached);
+}
+
+// Judges, and takes further Newton steps for the lanes of `mask` that are at rounding but not solved: where
+// a row's own terms are nearly nothing, the rounding of others may be much in it. A step that does not help
+// is taken back, and is the last one.
+inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
+                             Ended &ended) {
+    judge(S, O, w, progress, ended);
+    for (int step = 0; O.refine && step < MOST_POLISHED; step++) {
+        mask &= ended.status == splat(UNCONVERGED);
+        if (!any(mask))
+            return;
+        look(S, w.roots, w.u, mask, w.lambda, w.frame, nullptr);
+        factor_newton(S, w, Value{});
+        newton_direction(S, w, splat(DELTA));
+        progress.newton_steps += select(mask, splat(1), Value{});
+        progress.factorizations += select(mask, splat(1), Value{});
+        fill(w.x_before, S.n, [&](int i) { return w.x[i]; });
+        fill(w.u_before, S.m, [&](int j) { return w.u[j]; });
+        fill(w.x, S.n, [&](int i) { return select(mask, w.x[i] + w.dx[i], w.x[i]); });
+        fill(w.u, S.m, [&](int j) { return select(mask, w.u[j] + w.du[j], w.u[j]); });
+        const Value before = ended.tested;
+        judge(S, O, w, progress, ended);
+        const Mask back = mask & ~(ended.tested < before);
+        if (any(back)) {
+            fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
+            fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
+            judge(S, O, w, progress, ended);
+            mask &= ~back;
+        }
+    }
 }
 
 } // namespace cvxfold

@@ -153,9 +153,9 @@ template <typename TimeLeft> struct Solving {
         set_penalty(S, w, progress.rho);
         const Mask warm = load_start(w, instances, size);
         const Mask done = first_pass(S, O, w, progress, valid, warm, factored, time_left) | ~valid;
-        block_of(pack * W).keep(S, w, progress);
         Ended ended = not_yet();
-        judge(S, O, w, progress, ended);
+        judge_and_polish(S, O, w, progress, done & valid, ended);
+        block_of(pack * W).keep(S, w, progress);
         ended.status = select(valid, ended.status, splat(INVALID));
         points_in_own_units(S, w, size);
         int bad = 0;
@@ -178,7 +178,7 @@ template <typename TimeLeft> struct Solving {
         set_penalty(S, w, progress.rho);
         const Mask done = first_pass(S, O, w, progress, all(), none(), factored, time_left);
         Ended ended = not_yet();
-        judge(S, O, w, progress, ended);
+        judge_and_polish(S, O, w, progress, done, ended);
         points_in_own_units(S, w, size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
@@ -219,8 +219,8 @@ template <typename TimeLeft> struct Solving {
         reset(S, w.roots);
         set_penalty(S, w, progress.rho);
         Ended ended = not_yet();
-        second_pass(S, O, w, progress, all(), ended, time_left);
-        judge(S, O, w, progress, ended);
+        const Mask done = second_pass(S, O, w, progress, all(), ended, time_left);
+        judge_and_polish(S, O, w, progress, done, ended);
         points_in_own_units(S, w, size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {

@@ -1,0 +1,1 @@
+"""What people see: tables in notebooks, figures, how far work is."""
