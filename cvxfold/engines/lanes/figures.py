@@ -7,10 +7,10 @@ from torch import Tensor
 
 from cvxfold.engines.lanes.binding import BackwardFigure, ForwardFigure
 from cvxfold.engines.outcome import Ended, Residuals
-from cvxfold.gradient.screen import UNSOLVED, Screen, least_felt
+from cvxfold.gradient.screen import FOUND, UNSOLVED, Screen, least_felt
 from cvxfold.methods import AdjointSettings, AdjointSolution
 
-SUSPECT = 1e-5
+SUSPECT = FOUND
 """‖J w‖/‖w‖ after three steps of inverse iteration below which J may be singular. A null vector grows by
 1/δ = 1e8 a step, so that beside this no step can have missed it."""
 

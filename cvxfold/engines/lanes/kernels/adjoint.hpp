@@ -82,9 +82,29 @@ inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, 
     return joined(left, Largest()) / size;
 }
 
-// The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms.
-inline Value stationarity(const Shape &S, const Workspace &w, const AdjointVectors &a) {
+// The squared norm of |A|'|R Q E z_bar| in the program's own units: what y_bar brings into P p + A'v = x_bar,
+// whose terms may all vanish where the loss looks at y alone. Uses w.turned, w.scratch.
+inline Value terms_of_duals(const Shape &S, Workspace &w, const AdjointVectors &a) {
+    Pack *v = w.turned, *sums = w.scratch;
+    if (!any(infinity_norm(a.z_bar, S.m) > 0.0))
+        return Value{};
+    fill(v, S.m, [&](int j) { return w.R[j] * w.E[j] * a.z_bar[j]; });
+    out_of_frame(S, w.frame, v, v);
+    clear(sums, S.n);
+    for (int j = 0; j < S.m; j++) {
+        const Value size = abs(v[j]);
+        change_at(sums, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](int e, Value sum) { return sum + abs(w.A[e]) * size; });
+    }
+    fill(sums, S.n, [&](int i) { return sums[i] / w.columns[i]; });
+    return squared_norm(sums, S.n);
+}
+
+// The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms,
+// and of what y_bar brings in. Uses w.turned, w.scratch, w.Px.
+inline Value stationarity(const Shape &S, Workspace &w, const AdjointVectors &a) {
     Value left{}, given{}, by_P{}, by_A{};
+    const Value by_duals = terms_of_duals(S, w, a);
     multiply_P(S, w.P, a.p, w.Px);
     for (int i = 0; i < S.n; i++) {
         Value unit = 1.0 / w.columns[i], t = a.upper[i] * unit, x_bar = a.x_bar[i] * unit,
@@ -95,7 +115,7 @@ inline Value stationarity(const Shape &S, const Workspace &w, const AdjointVecto
         by_P += Pp * Pp;
         by_A += Av * Av;
     }
-    return sqrt(ratio(left, max(given, max(by_P, by_A)), Value{}));
+    return sqrt(ratio(left, max(max(given, by_duals), max(by_P, by_A)), Value{}));
 }
 
 // One solution with the factor for C columns: a correction, and what runs beside it.
