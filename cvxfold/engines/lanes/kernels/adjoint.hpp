@@ -16,8 +16,10 @@
 //    Jacobian of b - s - A x in u, whose growth bounds J's smallest singular value from above; and the step
 //    that Newton's method would still take, then what of it is no null vector. Where J seems singular, two
 //    more corrections purify the null vector, to see whether it matters.
-// 3. Check P p + A'v = x_bar in the program's own units.
-// 4. One more correction tells what error of the gradient the remainder stands for.
+// 3. Where that comes to no good end, as with badly conditioned programs, go on with hardly any
+//    regularization.
+// 4. Check P p + A'v = x_bar in the program's own units.
+// 5. One more correction tells what error of the gradient the remainder stands for.
 #pragma once
 
 #include "criterion.hpp"
@@ -37,7 +39,7 @@ struct Screened {
 };
 
 const int CORRECTIONS = 12;
-const double ADJOINT_EXACT = 1e-15;
+const double ADJOINT_EXACT = 1e-15, ADJOINT_SLOW = 1e-12;
 const double KINK = 1e-9, LEAST_KINK = 1e-13, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
 const double SINGULAR = 1e-5;                                      // as cvxfold.engines.lanes.figures has it
 const double ROUNDING = 2e-16;
@@ -226,11 +228,9 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
     Mask improving = all(); // 2
     Value best = splat(1e300);
     seen.smallest = splat(1);
-    for (int number = 0; number < CORRECTIONS; number++) {
-        correct(S, Y, w, a, improving, number, y_given, seen);
-        Value left = adjoint_remainder(S, w, a, size);
-        Mask better = improving & (left < best);
-        Mask worse = improving & ~better;
+    const auto keep = [&] { // the better of the last two
+        const Value left = adjoint_remainder(S, w, a, size);
+        const Mask better = improving & (left < best), worse = improving & ~better;
         if (any(worse)) {
             fill(a.p, S.n, [&](int i) { return select(worse, a.p_before[i], a.p[i]); });
             fill(a.zeta, S.m, [&](int j) { return select(worse, a.zeta_before[j], a.zeta[j]); });
@@ -238,12 +238,25 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         seen.corrections += select(improving, splat(1), Value{});
         best = select(better, left, best);
         improving = better & (best > ADJOINT_EXACT);
+    };
+    for (int number = 0; number < CORRECTIONS; number++) {
+        correct(S, Y, w, a, improving, number, y_given, seen);
+        keep();
         const bool looked = number + 1 >= LOOKS + (any(~(seen.smallest >= SINGULAR)) ? PURIFICATIONS : 0);
         if (!any(improving) && looked)
             break;
     }
+    improving = best > ADJOINT_SLOW; // 3
+    if (any(improving)) {
+        adjoint_remainder(S, w, a, size);
+        factor_newton(S, w, Value{}, hardly_any(improving));
+        for (int number = 0; number < CORRECTIONS && any(improving); number++) {
+            correct<1>(S, w, a, improving);
+            keep();
+        }
+    }
     adjoint_remainder(S, w, a, size); // of what was kept; leaves v in w.y
-    seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(infinite())); // 3
+    seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(infinite())); // 4
     seen.state_size = state_size;
     return seen;
 }

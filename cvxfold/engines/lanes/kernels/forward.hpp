@@ -187,7 +187,7 @@ inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Pr
         look(S, w.roots, w.u, mask, w.lambda, w.frame, nullptr);
         const Least least = step % 2 ? hardly_any() : Least{};
         factor_newton(S, w, Value{}, least);
-        newton_direction(S, w, splat(least.delta));
+        newton_direction(S, w, least.delta);
         progress.newton_steps += select(mask, splat(1), Value{});
         progress.factorizations += select(mask, splat(1), Value{});
         fill(w.x_before, S.n, [&](int i) { return w.x[i]; });

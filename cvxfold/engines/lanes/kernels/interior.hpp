@@ -63,7 +63,7 @@ template <typename Visit> inline void each_matrix(const Shape &S, const Point &p
 
 // G, l and the frames. Equalities have G = delta.
 inline void scale(const Shape &S, Workspace &w, Point &p) {
-    fill(p.G, S.zero, [&](int) { return splat(p.least.delta); });
+    fill(p.G, S.zero, [&](int) { return p.least.delta; });
     for (int j = S.zero; j < S.separable(); j++) {
         p.G[j] = p.s[j] / p.y[j];
         p.l[j] = sqrt(p.s[j] * p.y[j]);
@@ -173,14 +173,14 @@ inline void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
 inline void factor(const Shape &S, Workspace &w, const Point &p) {
     if (S.curved())
         rotate_A(S, w.frame, w.A, w.rotated_A, w.scratch);
-    assemble(S, w, splat(p.least.sigma), nullptr, w.rotated_A, p.G);
+    assemble(S, w, p.least.sigma, nullptr, w.rotated_A, p.G);
     factorize(S, w.K, w.newton, w.target);
 }
 
 // s and y that minimize |s|^2/2 and |y|^2/2 with the residuals zero, moved into the cones.
 inline void begin(const Shape &S, Workspace &w, Point &p) {
-    fill(p.G, S.m, [&](int j) { return j < S.zero ? splat(p.least.delta) : splat(1); });
-    assemble(S, w, splat(p.least.sigma), nullptr, w.A, p.G);
+    fill(p.G, S.m, [&](int j) { return j < S.zero ? p.least.delta : splat(1); });
+    assemble(S, w, p.least.sigma, nullptr, w.A, p.G);
     factorize(S, w.K, w.newton, w.target);
     for (int i = 0; i < S.n; i++)
         w.right[S.place[i]] = -w.q[i];

@@ -94,7 +94,7 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
             first = false;
         }
         progress.newton_steps += select(at_work, splat(1), Value{});
-        newton_direction(S, w, max(progress.regularization, splat(least.delta))); // 2
+        newton_direction(S, w, max(progress.regularization, least.delta)); // 2
         fill(w.x_before, S.n, [&](int i) { return w.x[i]; });
         fill(w.u_before, S.m, [&](int j) { return w.u[j]; });
         Value length = splat(1), taken{}; // 3
