@@ -17,6 +17,9 @@ SUSPECT = FOUND
 PERHAPS, YES = 1, 2
 """Answers of the kernels: a suspicion, and a certainty."""
 
+INACCURATE = 1e-9
+"""Relative residual above which the adjoint is folded again, with all means."""
+
 NEGLIGIBLE = 1e-4
 """What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. The
 kernels tell it to first order, as a diagnosis does; but a large step is not of first order."""
@@ -73,7 +76,7 @@ def screen_of(figures: Tensor) -> Screen:
         gradient=gradient,
         flat=column[BackwardFigure.FLAT] > 0,
         blind=torch.zeros(len(figures), dtype=torch.bool, device=figures.device),
-        unsolved=~solved,
+        unsolved=~(column[BackwardFigure.RESIDUAL] <= INACCURATE),
         suspect=SUSPECT * (matters & ~singular),
         negligible=NEGLIGIBLE,
         kinked=~faint & (kink == YES),
