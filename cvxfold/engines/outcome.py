@@ -1,15 +1,15 @@
 """How an instance of a forward pass ended, and a point that one may begin at."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
 
 
-class Status(Enum):
-    """How the forward pass ended for one instance."""
+class Status(StrEnum):
+    """How the forward pass ended for one instance; equal to its name."""
 
     SOLVED = "solved"
     UNCONVERGED = "unconverged"
@@ -17,9 +17,6 @@ class Status(Enum):
     UNBOUNDED = "unbounded"
     INVALID = "invalid"
     """Its parameters hold NaN, infinity or values outside of the declared set; it was not solved."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 CODES = tuple(Status)
@@ -88,6 +85,12 @@ class Ended(Batched):
     rescued: Tensor
 
 
-def instances_that(codes: Tensor, status: Status) -> list[int]:
-    """Indices of the instances that ended so, of ``codes`` ``(B,)``."""
-    return (codes == CODES.index(status)).nonzero().squeeze(-1).tolist()
+def instances_that(codes: Tensor, status: Status | str) -> list[int]:
+    """Indices of the instances that ended so, of ``codes`` ``(B,)``.
+
+    Raises:
+        ValueError: there is no such status.
+    """
+    if status not in CODES:
+        raise ValueError(f"status: expected one of {', '.join(map(repr, map(str, CODES)))}, got {status!r}")
+    return (codes == CODES.index(Status(status))).nonzero().squeeze(-1).tolist()

@@ -1,150 +1,71 @@
-"""The backward pass of a folded iteration, for autograd."""
+"""A folded iteration for autograd: x* as a function of what its update depends on."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_legacy_mapped
-from cvxfold.deadline import Deadline
-from cvxfold.fold.examine import Place, examined
-from cvxfold.fold.options import FoldSettings
-from cvxfold.fold.tape import UpdateLinearization, UpdateTape
-from cvxfold.gradient.verdict import Remedies
-from cvxfold.layer.complaints import say
-from cvxfold.layer.said import Said
-from cvxfold.methods import AdjointMethod, AdjointSettings, AdjointSolution, Unrolled, solve_adjoint
-from cvxfold.methods.by_name import Auto, ByProducts
-from cvxfold.report.announce import Reports
-from cvxfold.report.records import BackwardRecord
-from cvxfold.report.report import Report
+from cvxfold.fold.adjoint import Backward
+from cvxfold.fold.parameters import wanting
+from cvxfold.fold.second import (
+    NO_SECOND_DERIVATIVE,
+    NOT_OF_AN_APPROXIMATION,
+    Again,
+    differentiable_gradient,
+    refused,
+)
 
 NOT_BATCHED = (
     "cvxfold: is_grads_batched (vectorize=True) is not supported by a folded iteration; use "
     "torch.autograd.functional.jacobian with vectorize=False"
 )
-NO_SECOND_DERIVATIVE = (
-    "cvxfold: a folded gradient cannot be differentiated again (double backward); use backward='unrolled' "
-    "or finite differences of the gradient"
-)
-REMEDIES = Remedies(
-    degenerate="make the fixed point unique and the update smooth there, or leave these instances out",
-    inexact="solve the forward pass more accurately (a smaller tol, more max_iters, a tighter solver)",
-    failed="scale the problem, or choose another update (docs/fold.md says how)",
-    ill_conditioned="lower backward_tol, or choose another update (docs/fold.md says how)",
-)
 
 
-class Backward:
-    """The backward pass of one call.
+def folded_at(backward: Backward, closed_over: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The leaves of x*, whose gradients go on to y = F(x*) folded.
 
     Args:
-        settings: of the iteration. place: where it is differentiated.
-        solved: whether the forward pass reached its tolerance, ``(B,)``.
-        report: of the call, to be added to. reports: where it is announced. said: what was warned of.
+        backward: of the call.
+        closed_over: the leaves that the update depends on beside its parameters.
     """
-
-    def __init__(
-        self,
-        settings: FoldSettings,
-        place: Place,
-        solved: Tensor,
-        report: Report,
-        reports: Reports,
-        said: Said,
-    ) -> None:
-        self.settings, self.place, self.report = settings, place, report
-        self._solved, self._reports, self._said = solved, reports, said
-
-    @property
-    def tape(self) -> UpdateTape:
-        """Of y = F(x*)."""
-        return self.place.tape
-
-    @torch.no_grad()
-    def adjoint(self, x_bar: Tensor) -> Tensor:
-        """w for a loss gradient x̄ ``(B, m)``, with the record of the pass.
-
-        Raises:
-            ConvergenceError, DegenerateError: as the settings say.
-            ValueError: the loss gradient is not finite.
-        """
-        began = time.perf_counter()
-        bad = (~x_bar.isfinite().all(-1)).nonzero().squeeze(-1)
-        if len(bad):
-            raise ValueError(
-                f"loss: expected a finite gradient on x, got others for instances {bad.tolist()}"
-            )
-        system = solve_adjoint(self.method, UpdateLinearization(self.tape), x_bar, self._adjoint_settings)
-        self.record(x_bar, system, began)
-        return system.w
-
-    def record(self, x_bar: Tensor, system: AdjointSolution, began: float) -> None:
-        """Examine an adjoint, report, and complain."""
-        settings = self.settings
-        diagnosis = examined(self.place, x_bar, system, settings.probe)
-        record = BackwardRecord.of(system, diagnosis, self._solved, self._adjoint_settings.tol)
-        record = replace(record, seconds=time.perf_counter() - began)
-        self.report.set_backward(record)
-        try:
-            say(self.report, self._said, REMEDIES, settings.on_unconverged, settings.on_degenerate)
-        finally:
-            self._reports.notify(self.report)
-
-    @property
-    def method(self) -> AdjointMethod:
-        """That which was asked for, or what suits the size."""
-        method = self.settings.method
-        assert not isinstance(method, Unrolled)
-        if not self.settings.is_auto:
-            return method
-        return Auto() if self.tape.is_small else ByProducts()
-
-    @property
-    def _adjoint_settings(self) -> AdjointSettings:
-        settings = self.settings
-        tol = settings.backward_tolerance(self.tape.layout.dtype)
-        return AdjointSettings(tol, settings.backward_max_iters, Deadline.after(settings.time_limit))
-
-
-def folded_at(backward: Backward) -> Sequence[Tensor]:
-    """The leaves of x*, whose gradients go on to y = F(x*) folded."""
-    return _Fold.apply(backward, *backward.tape.y)
+    theta = [leaf for _, leaf in wanting(backward.place.params)]
+    return _Fold.apply(backward, len(closed_over), *backward.tape.y, *theta, *closed_over)
 
 
 class _Fold(torch.autograd.Function):
-    """The leaves of y → those of x*."""
+    """The leaves of y, and θ → the leaves of x*.
+
+    w goes back through y. Only where the gradient is to be differentiated again is it a function of θ and x*
+    that is put on the tape as such, as on the tape of y x* is a constant.
+    """
 
     @staticmethod
-    def forward(backward: Backward, *y: Tensor) -> tuple[Tensor, ...]:
+    def forward(backward: Backward, others: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(leaf.detach().clone() for leaf in backward.tape.x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.call = inputs[0]
+        ctx.call, ctx.others, *tensors = inputs
+        theta = tensors[len(output) :]
+        ctx.save_for_backward(*theta, *output)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        if is_legacy_mapped(grad_outputs[0]):
+    def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
+        if is_legacy_mapped(bars[0]):
             raise NotImplementedError(NOT_BATCHED)
-        return None, *_Adjoint.apply(ctx.call, *grad_outputs)
-
-
-class _Adjoint(torch.autograd.Function):
-    """Loss gradients on the leaves of x* → w on those of y."""
-
-    @staticmethod
-    def forward(backward: Backward, *bars: Tensor) -> tuple[Tensor, ...]:
-        layout = backward.tape.layout
-        return tuple(layout.unpacked(backward.adjoint(layout.packed(bars))))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_SECOND_DERIVATIVE)
+        call, count = ctx.call, len(bars)
+        layout = call.tape.layout
+        w = call.adjoint(layout.packed([bar.detach() for bar in bars]))
+        if not torch.is_grad_enabled():
+            theta_count = len(ctx.needs_input_grad) - 2 - count
+            return None, None, *layout.unpacked(w), *[None] * theta_count
+        saved = ctx.saved_tensors
+        theta, x = saved[:-count], saved[-count:]
+        again = Again(call, theta[len(theta) - ctx.others :])
+        if again.is_complete and call.method.exact:
+            return None, None, *[None] * count, *differentiable_gradient(again, w, bars, x, theta)
+        reason = NO_SECOND_DERIVATIVE if call.method.exact else NOT_OF_AN_APPROXIMATION
+        once = refused(reason, layout.unpacked(w), [*bars, *x, *theta])
+        return None, None, *once, *[None] * len(theta)

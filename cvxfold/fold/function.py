@@ -22,14 +22,15 @@ from cvxfold.compat.functorch import uncompiled
 from cvxfold.compat.trees import flattened
 from cvxfold.deadline import Deadline
 from cvxfold.engines.outcome import SOLVED, UNCONVERGED
-from cvxfold.fold.autograd import Backward, folded_at
+from cvxfold.fold.adjoint import Backward
+from cvxfold.fold.autograd import folded_at
 from cvxfold.fold.examine import Place
-from cvxfold.fold.iterate import iterate, residual_of
+from cvxfold.fold.iterate import Iterated, iterate, residual_of
 from cvxfold.fold.judge import check_finite, judge_forward
 from cvxfold.fold.layout import IterateLayout
 from cvxfold.fold.options import OPTIONS, FoldOptions, FoldSettings
-from cvxfold.fold.parameters import as_tensors, check_params, detached, wanting
-from cvxfold.fold.reach import beside, check_reach
+from cvxfold.fold.parameters import as_tensors, check_params, check_precision, detached, wanting
+from cvxfold.fold.reach import beside, check_reach, closed_over
 from cvxfold.fold.tape import UpdateTape
 from cvxfold.fold.unrolling import unrolled_from
 from cvxfold.layer.said import Said
@@ -120,7 +121,7 @@ class Folded(torch.nn.Module):
         """
         check_params(params)
         began = time.perf_counter()
-        layout, u, iterations, who = self._found(params, start)  # 1
+        layout, u, found = self._found(params, start)  # 1
         wanted = wanting(params) if torch.is_grad_enabled() else []
         tape = self._tape(layout, u, params, wanted)  # 2
         if tape is None:
@@ -129,7 +130,7 @@ class Folded(torch.nn.Module):
         else:
             image = layout.packed([leaf.detach() for leaf in tape.y])
         residual = residual_of(u, image)
-        report = self._reported(layout, residual, iterations, who, time.perf_counter() - began)  # 3
+        report = self._reported(layout, residual, found, time.perf_counter() - began)  # 3
         method = self.settings.method
         if tape is None:
             return layout.tree(layout.unpacked(u))
@@ -139,7 +140,8 @@ class Folded(torch.nn.Module):
         if isinstance(method, Unrolled):  # 4
             first = self._cold(layout, params, start) if method.start == "cold" else u
             return unrolled_from(first, method, backward)
-        return layout.tree(folded_at(backward))
+        others = closed_over(tape, [leaf for _, leaf in wanted]) if self._depends[_pattern(params)] else []
+        return layout.tree(folded_at(backward, others))
 
     @property
     def report(self) -> Report:
@@ -167,7 +169,7 @@ class Folded(torch.nn.Module):
     def tape(self, *params: Any, start: Any = None) -> UpdateTape:
         """The update at its fixed point, on the tape; the report of the last call stays."""
         check_params(params)
-        layout, u, _, _ = self._found(params, start)
+        layout, u, _ = self._found(params, start)
         return UpdateTape(self.update, layout, u, params)
 
     def start_of(self, layout: IterateLayout, params: Sequence[Any], start: Any = None) -> Tensor | None:
@@ -176,8 +178,8 @@ class Folded(torch.nn.Module):
             return None
         return self._cold(layout, params, start)
 
-    def _found(self, params: Sequence[Any], start: Any) -> tuple[IterateLayout, Tensor, Tensor | None, str]:
-        """The layout of x, x* ``(B, m)``, iterations ``(B,)`` if there were any, and who found it."""
+    def _found(self, params: Sequence[Any], start: Any) -> tuple[IterateLayout, Tensor, Iterated | None]:
+        """The layout of x, x* ``(B, m)``, and how the iteration ended, if there was one."""
         plain, settings = detached(params), self.settings
         with torch.no_grad():
             if self.solver is not None:
@@ -187,7 +189,7 @@ class Folded(torch.nn.Module):
                 layout = IterateLayout.of(x, "solver", settings.batched)
                 u = layout.packed(flattened(x)[0])
                 check_finite(u, "solver: returned NaN or infinity")
-                return layout, u, None, "the solver"
+                return layout, u, None
             x = as_tensors(self._start(plain, start), plain)
             layout = IterateLayout.of(x, "start", settings.batched)
 
@@ -196,13 +198,16 @@ class Folded(torch.nn.Module):
 
             u = layout.packed(flattened(x)[0])
             check_finite(u, "start: expected finite values, got NaN or infinity")
-            found = iterate(
-                step, u, settings.tolerance(layout.dtype), settings.max_iters, settings.acceleration,
-                Deadline.after(settings.time_limit),
-            )  # fmt: skip
+            try:
+                found = iterate(
+                    step, u, settings.tolerance(layout.dtype), settings.max_iters, settings.acceleration,
+                    Deadline.after(settings.time_limit),
+                )  # fmt: skip
+            except (RuntimeError, TypeError) as error:
+                check_precision(layout, plain, error)
+                raise
             check_finite(found.residual.unsqueeze(-1), "update: returned NaN or infinity at the start")
-            who = "accelerated iteration" if settings.acceleration else "iteration"
-            return layout, found.u, found.iterations, who
+            return layout, found.u, found
 
     def _start(self, params: Sequence[Any], start: Any) -> Any:
         given = self.settings.start if start is None else start
@@ -218,7 +223,7 @@ class Folded(torch.nn.Module):
         """y = F(x*) on the tape, if anything that it depends on wants a gradient."""
         if not torch.is_grad_enabled():
             return None
-        pattern = tuple(isinstance(p, Tensor) and p.requires_grad for p in flattened(params)[0])
+        pattern = _pattern(params)
         if not wanted and self._depends.get(pattern) is False:
             return None
         tape = UpdateTape(self.update, layout, u, params)
@@ -229,17 +234,24 @@ class Folded(torch.nn.Module):
         return tape if wanted or self._depends[pattern] else None
 
     def _reported(
-        self, layout: IterateLayout, residual: Tensor, iterations: Tensor | None, who: str, seconds: float
+        self, layout: IterateLayout, residual: Tensor, found: Iterated | None, seconds: float
     ) -> Report:
         """The report of a forward pass, and what is to be said about it."""
         settings = self.settings
         tol = settings.tolerance(layout.dtype)
         codes = torch.where(residual <= tol, SOLVED, UNCONVERGED)
-        counts = torch.zeros_like(codes) if iterations is None else iterations
+        counts = torch.zeros_like(codes) if found is None else found.iterations
+        iteration = "accelerated iteration" if settings.acceleration else "iteration"
+        who = "the solver" if found is None else iteration
         report = FixedPointReport(ForwardRecord.of_fixed_point(codes, counts, residual, seconds), who)
         self._reports.remember(report)
         try:
-            judge_forward(report, tol, settings, self.solver is not None, self._said)
+            judge_forward(report, tol, settings, found, self._said)
         finally:
             self._reports.notify(report)
         return report
+
+
+def _pattern(params: Sequence[Any]) -> tuple[bool, ...]:
+    """Which of the parameters are tensors that want a gradient."""
+    return tuple(isinstance(p, Tensor) and p.requires_grad for p in flattened(params)[0])

@@ -44,7 +44,7 @@ class FoldOptions(TypedDict, total=False):
         limit: on the same residual, above which x is no fixed point of the update at all, which is an error
             whatever else is asked for.
         max_iters: of the iteration, where there is no solver.
-        acceleration: memory of its Anderson acceleration; 0 for none.
+        acceleration: memory of its Anderson acceleration; 0 for plain steps alone.
         backward_tol: on the relative residual of the adjoint system. None: 1e-9, in single precision 1e-4.
         backward_max_iters: of the adjoint method; None leaves it to the method.
         on_unconverged: "warn" (a :class:`cvxfold.ConvergenceWarning`), "raise" (a

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cvxfold.compat.functorch import is_wrapped
 from cvxfold.compat.trees import flattened, names, on_tensors, unflattened
+from cvxfold.fold.layout import IterateLayout
 
 
 def check_params(params: Sequence[Any]) -> None:
@@ -28,6 +29,27 @@ def check_params(params: Sequence[Any]) -> None:
             )
         if leaf.is_floating_point() and not bool(leaf.isfinite().all()):
             raise ValueError(f"params{name}: expected finite values, got NaN or infinity")
+
+
+def check_precision(layout: IterateLayout, params: Sequence[Any], error: Exception) -> None:
+    """Say what an update most likely failed of, where the start has another dtype than the parameters.
+
+    Raises:
+        TypeError: it has; from ``error``.
+    """
+    theirs = {
+        leaf.dtype for leaf in flattened(params)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point()
+    }
+    other = [
+        (name, dtype) for name, dtype in zip(layout.names, layout.dtypes, strict=True) if dtype not in theirs
+    ]
+    if theirs and other:
+        (name, dtype), *_ = other
+        expected = " or ".join(sorted(map(str, theirs)))
+        raise TypeError(
+            f"start{name}: expected the parameters' dtype, {expected}, got {dtype}, "
+            f"with which the update ended in {type(error).__name__}: {error}"
+        ) from error
 
 
 def wanting(params: Sequence[Any]) -> list[tuple[str, Tensor]]:

@@ -1,6 +1,7 @@
 """What an update depends on, read off its tape: found out once, as silence there would be a zero gradient."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,29 +11,37 @@ from cvxfold.fold.tape import UpdateTape
 _ASIDE = 1e-3
 
 
-def leaves_reached(outputs: Sequence[Tensor], through: Sequence[Tensor]) -> tuple[set[int], bool]:
-    """Which of the tensors ``through`` the outputs depend on, by place, and whether on any other leaf.
-
-    What lies behind one of those is not looked at.
-    """
-    ends = {_node(tensor): [] for tensor in through}
-    for place, tensor in enumerate(through):
-        ends[_node(tensor)].append(place)
-    reached: set[int] = set()
-    others = False
+def graph_of(outputs: Sequence[Tensor], through: Sequence[Tensor]) -> set[Any]:
+    """The nodes of autograd's graph behind the outputs, up to and with those of the tensors ``through``."""
+    ends = {_node(tensor) for tensor in through}
     front = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen = set(front)
     while front:
         node = front.pop()
         if node in ends:
-            reached.update(ends[node])
             continue
-        others |= hasattr(node, "variable")  # accumulates the gradient of a leaf
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 front.append(following)
+    return seen
+
+
+def leaves_reached(outputs: Sequence[Tensor], through: Sequence[Tensor]) -> tuple[set[int], list[Tensor]]:
+    """Which of the tensors ``through`` the outputs depend on, by place, and the other leaves that they do.
+
+    What lies behind one of those is not looked at.
+    """
+    nodes = graph_of(outputs, through)
+    ends = [_node(tensor) for tensor in through]
+    reached = {place for place, end in enumerate(ends) if end in nodes}
+    others = [node.variable for node in nodes if hasattr(node, "variable") and node not in ends]
     return reached, others
+
+
+def closed_over(tape: UpdateTape, wanted: Sequence[Tensor]) -> list[Tensor]:
+    """The leaves that y depends on beside x and the parameters that require a gradient."""
+    return leaves_reached(tape.y, [*tape.x, *wanted])[1]
 
 
 def _node(tensor: Tensor) -> object:
@@ -68,7 +77,7 @@ def check_reach(tape: UpdateTape, again: Sequence[Tensor], wanted: Sequence[tupl
                 "update: its result changes with x, but autograd sees no way to it; is x detached, in numpy "
                 "or under no_grad in the update?"
             )
-    return others
+    return bool(others)
 
 
 def beside(x: Sequence[Tensor]) -> list[Tensor]:

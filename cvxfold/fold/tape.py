@@ -183,6 +183,29 @@ class UpdateLinearization:
         return product(whole)[self._rows]
 
 
+class TransposedLinearization:
+    """Φᵀ in the place of Φ: the linear methods then solve the tangent system (I − Φ) v = r."""
+
+    def __init__(self, phi: UpdateLinearization) -> None:
+        self._phi = phi
+
+    def vjp(self, w: Tensor) -> Tensor:
+        """Φ w for ``w`` ``(b, m)``."""
+        return self._phi.jvp(w)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """Φᵀ v for ``v`` ``(b, m)``."""
+        return self._phi.vjp(v)
+
+    def inverse_transposed(self, r: Tensor) -> Tensor:
+        """(I − Φ)⁻¹ r, ``(b, m)``."""
+        return self._phi.inverse(r)
+
+    def take(self, index: Tensor) -> "TransposedLinearization":
+        """Keep the instances ``index`` ``(b,)``."""
+        return TransposedLinearization(self._phi.take(index))
+
+
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvxfold.fold.autograd import Backward
+from cvxfold.fold.adjoint import Backward
 from cvxfold.fold.parameters import wanting
 from cvxfold.fold.tape import UpdateLinearization
 from cvxfold.methods import AdjointSettings, Unrolled, solve_adjoint

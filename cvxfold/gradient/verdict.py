@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 import torch
@@ -16,8 +16,8 @@ _ROUNDING = 1e-14  # a residual below this is what the arithmetic leaves
 _MANY = 20
 
 
-class Verdict(Enum):
-    """How far the gradient of an instance can be trusted."""
+class Verdict(StrEnum):
+    """How far the gradient of an instance can be trusted; equal to its name."""
 
     CONVERGED = "converged"
     """The adjoint system is solved to the tolerance, at an accurate solution."""
@@ -35,9 +35,6 @@ class Verdict(Enum):
     """The residual is within the tolerance, but the system magnifies it to an error that is not small."""
     NO_SOLUTION = "no solution"
     """There was nothing to differentiate; the gradient is zero."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 VERDICTS = tuple(Verdict)

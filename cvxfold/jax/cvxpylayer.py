@@ -70,6 +70,10 @@ class CvxpyLayer(BaseLayer):
             raise ValueError("backward: 'unrolled' needs PyTorch's layer, cvxfold.torch.CvxpyLayer")
         self._recall = Recall()
 
+    def __repr__(self) -> str:
+        """As the layer for PyTorch shows itself."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     def __call__(
         self, *params: Any, solver_args: Mapping[str, Any] | None = None, warm_start: bool = False
     ) -> tuple[jax.Array, ...]:

@@ -130,16 +130,31 @@ class BaseLayer:
         """
         return self._session.on_report(callback)
 
-    def _repr_html_(self) -> str:
-        """The layer and its last report for notebooks."""
-        from cvxfold.layer.shown import changed, cones, shapes, shown
+    def extra_repr(self) -> str:
+        """What the layer maps to what, and its options where they are not the defaults, in a line."""
+        from cvxfold.layer.shown import changed
 
-        structure, source = self._canonical.structure, self.source
-        names = None if source is None else [variable.name() for variable in source.variables]
+        entries = self._shapes | {"options": changed(OPTIONS, self._options.given)}
+        return "; ".join(f"{name}: {told}" for name, told in entries.items())
+
+    @property
+    def _shapes(self) -> dict[str, str]:
+        """Names and shapes of the parameters and of what is returned, in words."""
+        from cvxfold.layer.shown import shapes
+
+        names = None if self.source is None else [variable.name() for variable in self.source.variables]
         outputs = [output.shape for output in self._canonical.outputs]
-        entries = {
+        return {
             "parameters": shapes((spec.name, spec.shape) for spec in self._canonical.parameters) or "none",
             "returns": shapes(zip(names or [""] * len(outputs), outputs, strict=True)),
+        }
+
+    def _repr_html_(self) -> str:
+        """The layer and its last report for notebooks."""
+        from cvxfold.layer.shown import changed, cones, shown
+
+        structure = self._canonical.structure
+        entries = self._shapes | {
             "cone program": f"{structure.n:,} variables, {structure.m:,} rows: {cones(structure.cones)}",
             "engine": self._session.engine.name,
             "options": changed(OPTIONS, self._options.given),

@@ -96,7 +96,8 @@ def complain_of_flat(options: Options) -> None:
             "backward pass: all gradients of this batch are zero to rounding, though the loss looks at the "
             "solutions: these do not move with the parameters, as the vertices of a linear program do not, "
             "so nothing is learned here; a quadratic term in the objective (0.1 * sum_squares(x)) makes them "
-            "move (docs/choosing.md, 'Flat gradients'; report.backward.flat tells which; this is said once)",
+            "move (documentation: 'Training that goes wrong', section 'Flat gradients'; report.backward.flat "
+            "tells which; this is said once)",
             FlatGradientWarning,
         )
 

@@ -65,9 +65,9 @@ class LayerOptions(TypedDict, total=False):
             "gmres", "bicgstab", "anderson", "lfpi" (linear fixed-point iteration, as unrolling does), each of
             these four also as "preconditioned_…" by that factor; "least_squares" (of least norm);
             "jacobian_free" (one step, an approximation); or "auto" (direct; GMRES, then least squares,
-            where that is not enough). "unrolled" differentiates the iteration itself, and can be
-            differentiated again. A method with settings of its own is given as an object, such as
-            ``cvxfold.fold.LFPI(step=0.9)`` or ``cvxfold.fold.Unrolled(50, start="cold")``.
+            where that is not enough). "unrolled" differentiates the iteration itself. With all of
+            them a gradient can be differentiated once more. A method with settings of its own is given as an
+            object, such as ``cvxfold.fold.LFPI(step=0.9)`` or ``cvxfold.fold.Unrolled(50, start="cold")``.
         refine: whether to finish the splitting iteration by Newton steps, to machine precision.
         tol: tolerance of the forward pass, relative to what is added up in a residual; without ``refine`` in
             SCS's definitions, absolute and relative.

@@ -11,8 +11,7 @@ from cvxfold.layer.taped import Asked, joined, lanes_first, split
 from cvxfold.problem.values import ProgramValues
 
 NO_THIRD_DERIVATIVE = (
-    "cvxfold: second derivatives cannot be differentiated again; a layer with backward='unrolled' can, or "
-    "use finite differences of them"
+    "cvxfold: second derivatives cannot be differentiated again; finite differences of them are third ones"
 )
 
 

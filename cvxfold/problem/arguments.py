@@ -71,7 +71,7 @@ def prepare(
     invalid = None
     if valid is not None:
         if invalid_is_error:
-            _raise_invalid(names, valid, specs)
+            _raise_invalid(names, valid, [*zip(specs, tensors, dtypes, strict=True)])
         invalid = ~torch.stack([(a & b).expand(1 if count is None else count) for a, b in valid]).all(0)
         one = torch.ones((), device=device)
         tensors = [
@@ -228,16 +228,31 @@ def _valid(
 
 
 def _raise_invalid(
-    names: Sequence[str], valid: Sequence[tuple[Tensor, Tensor]], specs: Sequence[ParameterSpec]
+    names: Sequence[str],
+    valid: Sequence[tuple[Tensor, Tensor]],
+    given: Sequence[tuple[ParameterSpec, Tensor, torch.dtype]],
 ) -> None:
-    for name, (is_finite, is_inside), spec in zip(names, valid, specs, strict=True):
-        for mask, wanted, got in (
-            (is_finite, "finite values", "NaN or infinity"),
-            (is_inside, _description(spec), "others"),
-        ):
-            if not bool(mask.all()):
-                instances = (~mask).nonzero().squeeze(-1).tolist()
-                raise ValueError(f"{name}: expected {wanted}, got {got} in instances {_shorten(instances)}")
+    for name, (is_finite, is_inside), (spec, tensor, dtype) in zip(names, valid, given, strict=True):
+        if not bool(is_finite.all()):
+            raise ValueError(
+                f"{name}: expected finite values, got NaN or infinity in {_instances(is_finite)}"
+            )
+        if not bool(is_inside.all()):
+            raise ValueError(
+                f"{name}: expected {_description(spec)}, got others in {_instances(is_inside)}"
+                f"{_first(spec, tensor, dtype)}"
+            )
+
+
+def _first(spec: ParameterSpec, tensor: Tensor, dtype: torch.dtype) -> str:
+    """The first number that is not as declared, and where, in words; nothing where that is a matrix."""
+    value = _numbers(tensor, spec)
+    fine = value > 0 if spec.log else spec.declared.entries(value, dtype)
+    if bool(fine.all()):
+        return ""
+    where = (~fine).nonzero()[0].tolist()
+    entry = f" at {where[1:]}" if spec.shape else ""
+    return f", the first of them {value[tuple(where)].item():g}{entry}"
 
 
 def _inside(spec: ParameterSpec, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -254,7 +269,9 @@ def _description(spec: ParameterSpec) -> str:
     return str(spec.declared) or "finite values"
 
 
-def _shorten(indices: Sequence[int], most: int = 20) -> str:
-    """The indices as a list, cut where it grows long."""
+def _instances(fine: Tensor, most: int = 20) -> str:
+    """The instances that are not fine, in words, cut where they are many."""
+    indices = (~fine).nonzero().squeeze(-1).tolist()
     shown = ", ".join(map(str, indices[:most]))
-    return f"[{shown}]" if len(indices) <= most else f"[{shown}, … ({len(indices)} in all)]"
+    more = "" if len(indices) <= most else f", … ({len(indices)} in all)"
+    return f"instances [{shown}{more}]"

@@ -5,7 +5,7 @@ Of cvxpy's attributes all are checked that dense parameters can have: the signs,
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -107,21 +107,35 @@ class DeclaredSet:
         """
         if value.numel() == 0:
             return torch.ones(len(value), dtype=torch.bool, device=value.device)
-        relative = _relative_slack(dtype)
-        slack = relative * _largest(value)
+        slack = _relative_slack(dtype) * _largest(value)
         found = [_CHECKS[name](value, slack) for name in self.names]
-        wide = slack.view(-1, *(1,) * (value.dim() - 1))
+        return torch.stack([*found, *map(_everywhere, self._by_entries(value, dtype))]).all(0)
+
+    def entries(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """Which entries of such a value are no reason why its instance lies outside, ``(1|B, *shape)``, bool.
+
+        A matrix that is not symmetric or semidefinite is so as a whole.
+        """
+        found = [torch.ones_like(value, dtype=torch.bool), *self._by_entries(value, dtype)]
+        wide = _wide(_relative_slack(dtype) * _largest(value), value)
+        signs = [_INTERVALS[name] for name in self.names if name in _INTERVALS]
+        found += [(value >= least - wide) & (value <= largest + wide) for least, largest in signs]
+        return torch.stack(found).all(0)
+
+    def _by_entries(self, value: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+        """Which entries are within the bounds, boolean and integer as declared, each ``(1|B, *shape)``."""
+        relative = _relative_slack(dtype)
+        wide = _wide(relative * _largest(value), value)
         if self.lower is not None:
-            found.append(_everywhere(value >= torch.as_tensor(self.lower, device=value.device) - wide))
+            yield value >= torch.as_tensor(self.lower, device=value.device) - wide
         if self.upper is not None:
-            found.append(_everywhere(value <= torch.as_tensor(self.upper, device=value.device) + wide))
+            yield value <= torch.as_tensor(self.upper, device=value.device) + wide
         if self.boolean is not None:
             whole = (value.abs() <= relative) | ((value - 1).abs() <= relative)
-            found.append(_everywhere(whole | ~torch.as_tensor(self.boolean, device=value.device)))
+            yield whole | ~torch.as_tensor(self.boolean, device=value.device)
         if self.integer is not None:
             whole = (value - value.round()).abs() <= relative * value.abs().clamp_min(1.0)
-            found.append(_everywhere(whole | ~torch.as_tensor(self.integer, device=value.device)))
-        return torch.stack(found).all(0)
+            yield whole | ~torch.as_tensor(self.integer, device=value.device)
 
     def uneven(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         """Which instances, of those inside, are neither symmetric nor Hermitian to rounding, ``(1|B,)``."""
@@ -132,7 +146,7 @@ class DeclaredSet:
     def movable(self, value: Tensor) -> Tensor:
         """Which entries have room on both sides, ``(1|B, *shape)``: neither whole numbers nor at a bound."""
         free = torch.ones_like(value, dtype=torch.bool)
-        room = _HELD * _largest(value).view(-1, *(1,) * (value.dim() - 1))
+        room = _wide(_HELD * _largest(value), value)
         for bound in (self.lower, self.upper):
             if bound is not None:
                 free &= (value - torch.as_tensor(bound, device=value.device)).abs() > room
@@ -182,6 +196,11 @@ def _largest(value: Tensor) -> Tensor:
     return value.abs().reshape(len(value), -1).amax(1)
 
 
+def _wide(number: Tensor, value: Tensor) -> Tensor:
+    """A number for each instance, ``(1|B,)``, beside the entries of a value."""
+    return number.view(-1, *(1,) * (value.dim() - 1))
+
+
 def _everywhere(mask: Tensor) -> Tensor:
     return mask.reshape(len(mask), -1).all(1)
 
@@ -210,7 +229,7 @@ def _semidefinite(value: Tensor, slack: Tensor) -> Tensor:
     n, upper = value.shape[-1], value.triu()
     symmetric = upper + upper.triu(1).mT
     shift = (slack * math.sqrt(n)).clamp_min(torch.finfo(value.dtype).tiny)
-    shift = shift.view(-1, *(1,) * (value.dim() - 1)) * torch.eye(n, dtype=value.dtype, device=value.device)
+    shift = _wide(shift, value) * torch.eye(n, dtype=value.dtype, device=value.device)
     _, failures = torch.linalg.cholesky_ex(symmetric + shift)
     return _everywhere((failures == 0).view(len(value), -1)) & _symmetric(value, slack)
 

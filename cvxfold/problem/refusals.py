@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import cvxpy as cp
+from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.constraints.finite_set import FiniteSet
 from cvxpy.reductions.dcp2cone.cone_matrix_stuffing import ConeMatrixStuffing
 from cvxpy.utilities import scopes
@@ -185,7 +186,8 @@ def check_dpp(own: cp.Problem, problem: cp.Problem, *, gp: bool, quadratic: bool
     if gp:
         text = "" if is_dpp("dgp") else "Problem must be DPP for geometric programming."
     elif quadratic:
-        text = "" if is_dpp(quad_form_dpp="qp") else f"Problem must be DPP. {_OF_FORMS}"
+        of_forms = f" {_OF_FORMS}" if QuadForm in problem.atoms() else ""
+        text = "" if is_dpp(quad_form_dpp="qp") else f"Problem must be DPP.{of_forms}"
     else:
         text = "" if is_dpp() else "Problem must be DPP."
     if text:
@@ -217,7 +219,7 @@ def _broken_rule(problem: cp.Problem, gp: bool) -> str:
             f"{_offender(problem, dpp=True)}"
         )
     if problem.is_dgp():
-        return " It is a geometric program: give gp=True (on the command line --gp)."
+        return " It is a geometric program: give gp=True."
     return f" It is not convex by cvxpy's rules (DCP): {_offender(problem, dpp=False)}"
 
 

@@ -114,8 +114,15 @@ class ForwardRecord:
         """Which instances have a solution or may have one, ``(B,)``."""
         return ~is_absent(self.codes)
 
-    def instances(self, status: Status) -> list[int]:
-        """Indices of the instances that ended so."""
+    def instances(self, status: Status | str) -> list[int]:
+        """Indices of the instances that ended so.
+
+        Args:
+            status: or its name, such as "infeasible".
+
+        Raises:
+            ValueError: there is no such status.
+        """
         return instances_that(self.codes_here, status)
 
 
@@ -243,8 +250,9 @@ class BackwardRecord:
     def error(self) -> Tensor:
         """An estimate of the relative error of the gradient, all causes together, ``(B,)``.
 
-        It tends to be too large rather than too small; docs/robustness.md tells how it was calibrated.
-        Infinite where there is no unique gradient; summaries leave that out, as the verdict counts it.
+        It tends to be too large rather than too small (the page "Robustness" of the documentation tells how
+        it was calibrated). Infinite where there is no unique gradient; summaries leave that out, as the
+        verdict counts it.
         """
         return self.diagnosis.error
 

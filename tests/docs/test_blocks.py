@@ -3,8 +3,8 @@
 The blocks of a page share one namespace. A comment before a block says what is not ordinary about it:
 ``<!-- raises: Name -->`` and ``<!-- warns: Name -->`` name what it must raise, or warn of;
 ``<!-- needs: package -->`` skips it, and the rest of the page, where a package is missing;
-``<!-- not run: reason -->`` leaves it out. Text that follows a block is its output, numbers to a percent;
-``<!-- varies -->`` is said of output whose numbers are times or roundings.
+``<!-- not run: reason -->`` leaves it out. Text that follows a block is its output, or the error's name and
+message, numbers to a percent; ``<!-- varies -->`` is said of output whose numbers are times or roundings.
 """
 
 import gc
@@ -76,6 +76,7 @@ def run(block: Block, page: Path, namespace: dict[str, object]) -> None:
             if "raises" not in block.notes:
                 raise
             raised = type(error).__name__
+            print(f"{raised}: {error}", file=printed)
     assert raised == block.notes.get("raises")
     assert of_ours(caught) == names(block.notes.get("warns")), [str(one.message) for one in caught]
     if block.output is not None:
@@ -127,6 +128,7 @@ def block_of(tmp_path: Path, text: str) -> Block:
         "```python\nprint([0.5, 2.0])\n```\n\n```text\n[0.5, 2.1]\n```",
         "<!-- varies -->\n```python\nprint('1 s')\n```\n\n```text\n1 kg\n```",
         "<!-- raises: ValueError -->\n```python\nprint(1)\n```",
+        "<!-- raises: ValueError -->\n```python\nraise ValueError('a')\n```\n\n```text\nValueError: b\n```",
         "<!-- warns: FlatGradientWarning -->\n```python\nprint(1)\n```",
         "```python\nimport warnings, cvxfold\nwarnings.warn('!', cvxfold.ConvergenceWarning)\n```",
     ],

@@ -215,3 +215,9 @@ def test_bad_options() -> None:
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - 1)), [a * b * x[0] <= 1])
     with pytest.raises(ValueError, match="must be DPP"):
         CvxpyLayer(problem, [a, b], [x])
+
+
+def test_it_shows_itself_as_the_layer_for_pytorch_does() -> None:
+    layer, twin = regression()
+    assert repr(layer) == repr(twin)
+    assert "A 6×4" in str(layer)

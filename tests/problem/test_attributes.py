@@ -124,3 +124,27 @@ def test_large_neighbours_do_not_make_fractions_whole() -> None:
     layer = CvxpyLayer(minimize(cp.sum_squares(x - p)), [p], [x])
     with pytest.raises(ValueError, match="integers"):
         layer(torch.tensor([1e9, 0.5], dtype=F64))
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "told"),
+    [
+        ({"nonneg": True}, [[1.0, 2.0], [1.0, -3.5]], "in instances [1], the first of them -3.5 at [1]"),
+        ({"nonpos": True}, [[-1.0, 0.25], [4.0, -3.5]], "in instances [0, 1], the first of them 0.25 at [1]"),
+        ({"bounds": [0.0, 2.0]}, [[7.0, 1.0]], "in instances [0], the first of them 7 at [0]"),
+        ({"integer": True}, [[7.0, 1.5]], "in instances [0], the first of them 1.5 at [1]"),
+    ],
+)
+def test_the_first_value_outside_is_told(declared: dict[str, Any], value: list[Any], told: str) -> None:
+    x, c = cp.Variable(2), cp.Parameter(2, name="c", **declared)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x - c)), [c], [x])
+    with pytest.raises(ValueError, match="expected") as error:
+        layer(torch.tensor(value, dtype=F64))
+    said(error, told)
+
+
+def test_no_single_value_is_told_of_a_matrix() -> None:
+    P = matrices()
+    P[1] -= 2 * P[1].diagonal().max() * torch.eye(3, dtype=F64)
+    with pytest.raises(ValueError, match=r"got others in instances \[1\]$"):
+        quadratic(PSD=True)(P, torch.zeros(3, dtype=F64))

@@ -100,3 +100,20 @@ def test_a_parameter_that_is_factor_and_exponent_is_refused() -> None:
     layer = CvxpyLayer(minimize(u + v, u >= other * power, v >= 2), [b, other], [u, v], gp=True)
     value = torch.tensor(1.7, dtype=torch.float64)
     torch.testing.assert_close(layer(value, value)[0], value * 2**value, rtol=1e-9, atol=0)
+
+
+def test_the_first_value_that_is_not_positive_is_told() -> None:
+    a, b, c = draw(3)
+    a[1] = -2.0
+    with pytest.raises(ValueError, match="positive values") as error:
+        box()(a, b, c)
+    said(error, "got others in instances [1], the first of them -2")
+
+
+def test_who_forgets_gp_reads_of_nothing_else() -> None:
+    x, a = cp.Variable(pos=True), cp.Parameter(pos=True)
+    root: Any = cp.power(x, 0.5)
+    problem = minimize(1 / x, a * root * x <= 1)
+    with pytest.raises(ValueError, match="must be DPP") as error:
+        CvxpyLayer(problem, [a], [x])
+    assert str(error.value) == "Problem must be DPP. It is a geometric program: give gp=True."

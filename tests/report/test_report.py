@@ -1,5 +1,7 @@
 """The report of a call."""
 
+import json
+import pickle
 from typing import Any
 
 import cvxpy as cp
@@ -84,3 +86,36 @@ def test_before_the_first_call_a_report_tells_of_no_instance(kind: str) -> None:
     assert report.backward is None
     assert report.to_dict()["forward/solved"] == 0.0
     assert "by nobody yet" in str(report)
+
+
+def test_statuses_and_verdicts_are_their_names() -> None:
+    """0 ≤ x ≤ c is infeasible for c < 0."""
+    x, c = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(minimize(cp.square(x - 3), x >= 0, x <= c), [c], [x], on_unsolvable="nan")
+    bounds = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    layer(bounds)[0].nansum().backward()
+    report: Any = layer.report
+    assert report.forward.status == ["solved", "infeasible", "solved"]
+    assert report.backward.verdict == ["converged", "no solution", "converged"]
+    assert report.backward.verdict.count("converged") == 2
+    assert "infeasible" in report.forward.status
+    assert [f"{kind}" for kind in report.forward.status] == ["solved", "infeasible", "solved"]
+    assert json.loads(json.dumps(report.backward.verdict)) == report.backward.verdict
+    both = [*report.forward.status, *report.backward.verdict]
+    again = pickle.loads(pickle.dumps(both))
+    assert [(one is another, repr(one)) for one, another in zip(both, again, strict=True)] == [
+        (True, repr(one)) for one in both
+    ]
+    for asked in ("infeasible", cvxfold.Status.INFEASIBLE):
+        assert report.forward.instances(asked) == [1]
+    for unknown in ("infeasable", "INFEASIBLE", None, cvxfold.Verdict.SLOW):
+        with pytest.raises(ValueError, match="'solved', 'unconverged', 'infeasible', 'unbounded', 'invalid'"):
+            report.forward.instances(unknown)
+
+
+def test_a_layer_in_a_terminal() -> None:
+    x, A, c = cp.Variable(3, name="x"), cp.Parameter((2, 3), name="A"), cp.Parameter(name="c")
+    layer = CvxpyLayer(minimize(cp.sum_squares(A @ x - c), x >= 0), [A, c], [x], tol=1e-6)
+    line = "CvxpyLayer(parameters: A 2×3, c scalar; returns: x 3; options: tol=1e-06)"
+    assert str(layer) == repr(layer) == line
+    assert f"(0): {line}" in str(torch.nn.Sequential(layer))

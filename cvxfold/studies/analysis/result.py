@@ -20,7 +20,7 @@ _FINEST, _COARSEST = 1e-14, 1e-3  # forward tolerances that can be reached, and 
 _WIDTH = 80  # of the text
 _NOTHING_MOVES = (
     "all gradients are zero to rounding, so nothing is learned here: the solutions do not move with the "
-    "parameters, as vertices do not (docs/choosing.md, 'Flat gradients')"
+    "parameters, as vertices do not (documentation: 'Training that goes wrong', section 'Flat gradients')"
 )
 
 LossOrigin = Literal["given", "last", "random"]

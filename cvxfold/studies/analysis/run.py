@@ -81,8 +81,20 @@ def analyze(
     with told(progress) as advance, torch.inference_mode(False), torch.enable_grad():  # whatever is outside
         if isinstance(layer, Folded):
             return analyze_folded(layer, params, loss, float(tol), seed, advance)
+        _check_one_by_one(layer, params)
         given = [_usable(value) for value in params]
         return _analyze(layer, given, loss, float(tol), seed, costs, advance)
+
+
+def _check_one_by_one(layer: CvxpyLayer, params: Sequence[Any]) -> None:
+    """Raise a TypeError where tensors are given in a list."""
+    listed = next((value for value in params if isinstance(value, list | tuple)), None)
+    if listed is not None and not all(isinstance(each, int | float) for each in listed):
+        names = ", ".join(spec.name for spec in layer.parameters_of_problem)
+        raise TypeError(
+            f"params: expected one tensor for each parameter, got a {type(listed).__name__}; give them one "
+            f"by one, analyze(layer, {names})"
+        )
 
 
 def _usable(value: Tensor) -> Tensor:

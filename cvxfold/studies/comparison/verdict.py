@@ -56,7 +56,7 @@ def _judgement(comparison: Findings) -> Iterator[str]:
     if comparison.flat:
         yield (
             f"Gradients of instances {comparison.flat} are zero to rounding: the solutions do not move with "
-            "the parameters there (docs/choosing.md, 'Flat gradients')."
+            "the parameters there (documentation: 'Training that goes wrong', section 'Flat gradients')."
         )
     if not answers or not bool(unique.any()):
         return

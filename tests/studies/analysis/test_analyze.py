@@ -272,6 +272,10 @@ def test_bad_requests() -> None:
         cvxfold.analyze(layer, *c.params, loss=lambda *outputs: outputs[0])
     with pytest.raises(ValueError, match="loss: expected finite gradients"):
         cvxfold.analyze(layer, *c.params, loss=lambda *outputs: (outputs[0] * math.nan).sum())
+    names = ", ".join(spec.name for spec in layer.parameters_of_problem)
+    for listed in (tuple(c.params), [p.tolist() for p in c.params]):
+        with pytest.raises(TypeError, match=rf"got a {type(listed).__name__};.*analyze\(layer, {names}\)"):
+            cvxfold.analyze(layer, listed)
     with pytest.raises(ValueError, match="empty batch"):
         cvxfold.analyze(layer, *(p[:0] for p in c.params))
     with pytest.raises(KeyError, match="forecasts for"):
