@@ -10,6 +10,9 @@ At a fixed point u* = F(u*), with J = (I − Φ)/α the Jacobian of −g and x̄
 (p, v) solves the transposed KKT system, whose first row is the last line, in the units of the user's program
 and on its stored entries, whatever an engine did to it. So the larger of the relative residuals of 2 and 4 is
 a check of the gradient itself. The gradients of the data follow (:mod:`cvxfold.problem.gradients`).
+
+The residual of 4 is relative to the largest of its terms, and of those that v is added up of where the loss
+looks at y: v = w + R A p may be zero, as P p and x̄ are where a linear program's multipliers are looked at.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.batches.records import Batched
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.methods import AdjointMethod, AdjointSettings, AdjointSolution, solve_adjoint
@@ -37,11 +41,13 @@ class Remainder(Batched):
         t: x̄ − Pp − Aᵀv, ``(B, n)``.
         weight: how much of the adjoint stands on each entry of the state, relative to the largest, ``(B,
             k)``.
+        by_duals: the norm of what ȳ adds to the terms of t, ``(B,)``.
     """
 
     r: Tensor
     t: Tensor
     weight: Tensor
+    by_duals: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,29 @@ def fold(
     u_bar = phi.pull(x_bar, y_bar)  # 1
     system = solve_adjoint(method, phi, u_bar, settings)  # 2
     p, v, weight = phi.push(system.w, x_bar, y_bar)  # 3
-    t, residual = check(phi.program, phi.proximal, p, v, x_bar)  # 4
+    by_duals = terms_of_duals(phi, system.w, u_bar, y_bar)
+    t, residual = check(phi.program, phi.proximal, p, v, x_bar, by_duals)  # 4
     residual = torch.maximum(system.residual, residual)
     system = replace(system, residual=residual, converged=residual <= settings.tol)
     r = u_bar - (system.w - phi.vjp(system.w))
-    return FoldedAdjoint(p, v, system, Remainder(r, t, weight))
+    return FoldedAdjoint(p, v, system, Remainder(r, t, weight, by_duals))
+
+
+def terms_of_duals(phi: ProgramLinearization, w: Tensor, u_bar: Tensor, y_bar: Tensor) -> Tensor:
+    """‖ |A|ᵀ|w| ‖ times the share that ȳ has in ū, ``(B,)``: zero where the loss does not look at y.
+
+    Args:
+        phi: the iteration at the solutions.
+        w: ``(B, k)``. u_bar: ū, ``(B, k)``. y_bar: ``(B, m)``.
+    """
+    if is_near(y_bar) and not bool(y_bar.any()):
+        return y_bar.new_zeros(len(y_bar))
+    share = relative_norm(phi.pull(torch.zeros_like(phi.x), y_bar), u_bar).nan_to_num(0.0).clamp_max(1.0)
+    return share * phi.program.sums_of_columns(phi.alone(w)).norm(dim=-1)
 
 
 def check(
-    program: Program, proximal: Tensor | None, p: Tensor, v: Tensor, x_bar: Tensor
+    program: Program, proximal: Tensor | None, p: Tensor, v: Tensor, x_bar: Tensor, by_duals: Tensor
 ) -> tuple[Tensor, Tensor]:
     """t = x̄ − Pp − Aᵀv, ``(B, n)``, and how large it is beside its terms, ``(B,)``.
 
@@ -110,12 +130,13 @@ def check(
         program: in its own units.
         proximal: what is added to P's diagonal, ``(n,)``, if anything.
         p: ``(B, n)``. v: ``(B, m)``. x_bar: ``(B, n)``.
+        by_duals: the norm of the terms of v that the loss gradient on y brings in, ``(B,)``.
     """
     Pp, Av = program.stationary(p, v)
     if proximal is not None:
         Pp = Pp + proximal * p
     t = x_bar - Pp - Av
-    largest = torch.stack([part.norm(dim=-1) for part in (x_bar, Pp, Av)]).amax(0)
+    largest = torch.stack([*(part.norm(dim=-1) for part in (x_bar, Pp, Av)), by_duals]).amax(0)
     return t, relative_norm(t, largest.unsqueeze(-1))
 
 

@@ -30,7 +30,7 @@ from cvxfold.gradient.screen import (
     gradient_floor,
     reach,
 )
-from cvxfold.gradient.singular import SIDES_AGREE, null_direction, unseen_directions
+from cvxfold.gradient.singular import SIDES_AGREE, null_direction, unseen_directions, unseen_of
 from cvxfold.methods import AdjointSettings, Auto
 
 _SINGULAR = 1e-9  # ‖J w‖/‖w‖ of a null vector
@@ -107,6 +107,7 @@ def diagnose(
     seen: Screen,
     felt: Tensor,
     deadline: Deadline = NEVER,
+    looks: Bars | None = None,
 ) -> Diagnosis:
     """Examine every instance of a batch.
 
@@ -117,9 +118,12 @@ def diagnose(
         seen: what the screen saw of it.
         felt: the norm of the least change of a gradient that is felt beside the others of the batch.
         deadline: after which linear systems are solved no further.
+        looks: loss gradients that are zero where nobody looks, if ``bars`` are none (of tangents).
     """
     settings = AdjointSettings(deadline=deadline)
     unseen, lost = unseen_directions(phi, bars, adjoint)
+    if looks is not None:
+        unseen = unseen | unseen_of(phi, looks)
     if not phi.u.shape[-1]:
         no, nothing = torch.zeros_like(unseen), torch.zeros_like(lost)
         return Diagnosis(
@@ -129,7 +133,8 @@ def diagnose(
     far = reach(kinks, du)
     on_kink = kinks.margin <= far
     doubt = (100 * du.abs().amax(-1) / kinks.size).clamp(_SINGULAR, _LARGEST_SINGULAR)
-    smallest, singular = null_direction(phi, bars, doubt, adjoint)
+    looks = bars if looks is None else looks
+    smallest, singular = null_direction(phi, looks, doubt, adjoint)
     # Where the gradient is felt on a kink its sides are compared; elsewhere both may be active, and singular.
     aside = _ASIDE * far * on_kink * kinks.interior
     kinked = (on_kink & (adjoint.remainder.weight > FELT)).any(-1)
@@ -140,7 +145,7 @@ def diagnose(
     if some_on_kink and len(rows := places(on_kink.any(-1) & ~kinked & ~singular)):
         active = phi.take(rows).moved(-aside[rows])
         kinked[rows] = null_direction(
-            active, bars_of(bars, rows), doubt[rows], adjoint.take(rows), remainder=False
+            active, bars_of(looks, rows), doubt[rows], adjoint.take(rows), remainder=False
         )[1]
     return Diagnosis(
         margin=seen.margin,

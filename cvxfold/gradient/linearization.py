@@ -126,6 +126,10 @@ class ProgramLinearization(Linearization, Protocol):
         """The adjoint of the program from w ``(B, k)``, and the loss gradients that it answers."""
         ...
 
+    def alone(self, w: Tensor) -> Tensor:
+        """What w ``(B, k)`` itself adds to v, ``(B, m)``; the rest of v comes of p."""
+        ...
+
     def direction(self, du: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
         """How x ``(B, n)`` and y ``(B, m)`` move, to first order, where u moves by ``du`` ``(B, k)``.
 

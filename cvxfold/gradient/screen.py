@@ -3,7 +3,7 @@
 Nothing here is decided; the numbers are bounds that any engine can have at hand after an adjoint.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ FELT = 1e-7  # parts of an adjoint or of a null vector below this fraction of it
 NEGLIGIBLE = 1e-9  # the change of a gradient by δu that is estimated well enough to first order
 CANCELS = 1e-10  # an error below this fraction of the terms that make a gradient is none that is felt
 FAINT = 1e-9  # nor is one below this fraction of the largest gradient of the batch
+ACCURACY = 1e-6  # an error beyond this, and beyond the backward tolerance, is worth a warning
+MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
 SAFETY = 30.0  # calibrated: docs/robustness.md
 _ROUNDING = 2e-16
 SUSPECT = 1e-2  # ‖J w‖/‖w‖ below which J may be singular
+FOUND = 1e-5  # likewise, of a null vector that several steps of inverse iteration cannot have missed
 UNSOLVED = 1e-5  # relative residual above which the adjoint system may have no solution
 KINK = 1e-9  # a margin below this, relative to the terms of its block, cannot be told from zero
 _LEAST_KINK = 1e-13  # nor one below this, relative to the largest of the state
@@ -68,6 +71,18 @@ class Screen(Batched):
     def felt(self) -> Tensor:
         """The norm of the least change of a gradient that is felt beside the others of the batch, ``()``."""
         return least_felt(self.gradient)
+
+    def ill_conditioned(self, tol: float) -> Tensor:
+        """Which gradients may be off by more than adjoints within ``tol`` should be, ``(B,)``."""
+        large = ~(self.adjoint_error <= max(MAGNIFIED * tol, ACCURACY))
+        return large & ~unfelt(self.adjoint_error, self.strength, self.gradient)
+
+    def whatever_is_looked_at(self, looks: "Screen") -> "Screen":
+        """Of loss gradients that do not tell who looks at what, beside the screen of some that do.
+
+        What a null vector concerns is for a diagnosis to tell; ``looks`` shows directions that nothing sees.
+        """
+        return replace(self, singular=None, suspect=FOUND, unsolved=self.unsolved | looks.unsolved)
 
     @property
     def suspicious(self) -> Tensor:
@@ -139,6 +154,18 @@ class _Sizes:
 def least_felt(gradient: Tensor) -> Tensor:
     """What is felt beside the largest of these norms of gradients, ``(B,)``; a number, ``()``."""
     return FAINT * gradient.nan_to_num(0.0, 0.0).amax() if len(gradient) else gradient.new_zeros(())
+
+
+def unfelt(error: Tensor, strength: Tensor, gradient: Tensor) -> Tensor:
+    """Whether a relative error ``(B,)`` is none that anybody feels.
+
+    Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own; nor of one that is
+    nothing beside the other gradients of the batch, to which it is added.
+
+    Args:
+        error, strength, gradient: as a :class:`Screen` has them, ``(B,)``.
+    """
+    return (error * strength <= CANCELS) | (error * gradient <= least_felt(gradient))
 
 
 def reach(kinks: Kinks, du: Tensor) -> Tensor:

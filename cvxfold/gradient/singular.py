@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.near import is_near, places, some
-from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, on_moving
+from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, check, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
     FELT,
@@ -108,11 +108,20 @@ def _examine(
 def unseen_directions(phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjoint) -> tuple[Tensor, Tensor]:
     """Where the loss looks at a direction that neither P nor A sees, ``(B,)``, and how much of it is lost.
 
-    No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is.
+    No point of the splitting knows that direction: t = x̄ − Pp − Aᵀv is (I − MM⁺)x̄, whatever w is, but for
+    the rounding of its terms.
     """
-    lost = relative_norm(adjoint.remainder.t, bars[0])
+    left = adjoint.remainder
+    lost = relative_norm(left.t, torch.maximum(bars[0].norm(dim=-1), left.by_duals).unsqueeze(-1))
     unseen = phi.blind & ~(lost <= UNSOLVED)
     return unseen, torch.where(unseen, lost, 0.0)
+
+
+def unseen_of(phi: ProgramLinearization, bars: Bars) -> Tensor:
+    """Where a loss with these gradients looks at a direction that neither P nor A sees, ``(B,)``."""
+    p, v, _ = phi.push(torch.zeros_like(phi.u), *bars)
+    none = torch.zeros_like(p[:, 0]) if p.shape[1] else p.new_zeros(len(p))
+    return phi.blind & ~(check(phi.program, phi.proximal, p, v, bars[0], none)[1] <= UNSOLVED)
 
 
 def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars, adjoint: Adjoint) -> Tensor:

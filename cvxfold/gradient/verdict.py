@@ -3,15 +3,14 @@
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cvxfold.gradient.diagnosis import Diagnosis
-from cvxfold.gradient.screen import CANCELS, least_felt
+from cvxfold.gradient.screen import ACCURACY, MAGNIFIED, unfelt
 
-_ACCURACY = 1e-6  # a forward error beyond this, and beyond the backward tolerance, is worth a warning
-_MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
 _HOPELESS = 1 - 1e-7  # at a rate above this no number of iterations helps
 _ROUNDING = 1e-14  # a residual below this is what the arithmetic leaves
 _MANY = 20
@@ -74,24 +73,15 @@ def judge(
         verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
     share, error = diagnosis.forward_error, diagnosis.adjoint_error
     # Of the two errors the larger one is what to do something about.
-    inexact = ~(share <= max(tol, _ACCURACY)) & ~(share < residual) & ~_unfelt(share, diagnosis)
-    large = ~(error <= max(_MAGNIFIED * tol, _ACCURACY))
-    magnified = large & ~_unfelt(error, diagnosis) & ~missed
+    strength, gradient = diagnosis.strength, diagnosis.gradient
+    inexact = ~(share <= max(tol, ACCURACY)) & ~(share < residual) & ~unfelt(share, strength, gradient)
+    large = ~(error <= max(MAGNIFIED * tol, ACCURACY))
+    magnified = large & ~unfelt(error, strength, gradient) & ~missed
     verdicts = torch.where(magnified, _ILL_CONDITIONED, verdicts)
     verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
     verdicts = torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)
     # Where there is no solution yet, that comes first: whatever else is seen there may go with it.
     return torch.where(~solved & residual.isfinite(), _FORWARD_INEXACT, verdicts)
-
-
-def _unfelt(error: Tensor, diagnosis: Diagnosis) -> Tensor:
-    """Whether a relative error ``(B,)`` is none that anybody feels.
-
-    Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own; nor of one that is
-    nothing beside the other gradients of the batch, to which it is added.
-    """
-    least = least_felt(diagnosis.gradient)
-    return (error * diagnosis.strength <= CANCELS) | (error * diagnosis.gradient <= least)
 
 
 @dataclass(frozen=True)
@@ -131,16 +121,49 @@ def is_worth_a_word(codes: Tensor) -> bool:
     return not bool(fine.all())
 
 
-def complaints(
-    codes: Tensor,
-    method: str,
-    residual: Tensor,
-    rate: Tensor,
-    diagnosis: Diagnosis,
-    tol: float,
-    remedies: Remedies = OF_A_LAYER,
-) -> list[Complaint]:
-    """What is to be said of a batch, all on the CPU."""
+class Judged(Protocol):
+    """The gradients of a batch and their verdicts, all on the CPU; see :func:`judge`."""
+
+    @property
+    def codes(self) -> Tensor:
+        """The verdicts, ``(B,)``."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """Of the adjoint system."""
+        ...
+
+    @property
+    def residual(self) -> Tensor:
+        """Its relative residual, ``(B,)``."""
+        ...
+
+    @property
+    def rate(self) -> Tensor:
+        """Of the method, ``(B,)``."""
+        ...
+
+    @property
+    def solved(self) -> Tensor:
+        """Whether the forward pass reached its tolerance, ``(B,)``."""
+        ...
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """Of the instances."""
+        ...
+
+    @property
+    def tol(self) -> float:
+        """On the residual."""
+        ...
+
+
+def complaints(of: Judged, remedies: Remedies = OF_A_LAYER) -> list[Complaint]:
+    """What is to be said of a batch."""
+    codes, method, residual, rate = of.codes, of.method, of.residual, of.rate
+    diagnosis, tol = of.diagnosis, of.tol
     found: list[Complaint] = []
 
     def complain(code: int, text: str) -> None:
@@ -166,8 +189,8 @@ def complaints(
     if len(rows := _rows(codes, _FORWARD_INEXACT)):
         complain(
             _FORWARD_INEXACT,
-            f"{_instances(rows)} are taken at solutions that are not accurate enough (estimated error up to "
-            f"{float(diagnosis.error[rows].amax()):.1e}, relative); {remedies.inexact}",
+            f"{_instances(rows)} are taken at solutions that are not accurate enough "
+            f"({_why_inexact(of.solved[rows], diagnosis.error[rows])}); {remedies.inexact}",
         )
     failed = _rows(codes, _FAILED)
     plain = method == "lfpi" or method.startswith("unrolled")  # which need ρ(Φ) < 1
@@ -196,6 +219,17 @@ def complaints(
             f"magnified by their conditioning; {remedies.ill_conditioned}",
         )
     return found
+
+
+def _why_inexact(solved: Tensor, error: Tensor) -> str:
+    """Why some gradients ``(b,)`` are forward inexact: an error that is large, no solution yet, or both."""
+    missed, causes = int((~solved).sum()), []
+    if missed < len(solved) or bool((error > ACCURACY).any()):
+        causes.append(f"estimated error up to {float(error.nan_to_num(torch.inf).amax()):.1e}, relative")
+    if missed:
+        who = "" if missed == len(solved) else f" of {missed} of them"
+        causes.append(f"the forward pass{who} did not reach its tolerance")
+    return "; ".join(causes)
 
 
 def _deeper(method: str) -> str:

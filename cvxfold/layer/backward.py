@@ -44,6 +44,7 @@ def differentiate(
     bars: Bars,
     method: AdjointMethod,
     settings: AdjointSettings,
+    looks: Bars | None = None,
 ) -> FoldedGradient:
     """Differentiate solutions.
 
@@ -53,14 +54,18 @@ def differentiate(
         bars: the loss gradients on x ``(b, n)`` and y ``(b, m)``.
         method: for the adjoint system.
         settings: of the method.
+        looks: loss gradients that are zero where nobody looks, if ``bars`` are none (of tangents).
     """
     if method == Auto():  # 1
         adjoint, seen = engine.differentiate(solution, *bars, settings)
+        if looks is not None and not isinstance(adjoint, FoldedAdjoint):
+            _, of_looks = engine.differentiate(solution, *looks, settings)
+            seen = seen.whatever_is_looked_at(of_looks)
     else:
         phi = engine.linearize(solution)
         adjoint = fold(phi, *bars, method, settings)
         seen = screen(phi, adjoint, *bars)
-    adjoint, diagnosis = examined(engine, solution, bars, adjoint, seen, settings)  # 2
+    adjoint, diagnosis = examined(engine, solution, bars, adjoint, seen, settings, looks)  # 2
     record = BackwardRecord.of(adjoint.system, diagnosis, solution.solved, settings.tol)  # 3
     return FoldedGradient(adjoint.p, adjoint.v, record)
 
@@ -72,37 +77,50 @@ def examined(
     adjoint: Adjoint,
     seen: Screen,
     settings: AdjointSettings,
+    looks: Bars | None = None,
 ) -> tuple[Adjoint, Diagnosis]:
     """What is known of every instance: from the screen, and from a diagnosis of the suspicious ones.
 
-    Where the engine does not tell what its adjoint leaves, those are folded again, with all means.
+    Where the engine does not tell what its adjoint leaves, those are folded again, with all means; so are
+    those of which it says that they are not accurate.
     """
-    rows = seen.suspicious.nonzero().squeeze(-1)
+    suspicious = seen.suspicious
+    if not isinstance(adjoint, FoldedAdjoint):
+        suspicious = suspicious | seen.ill_conditioned(settings.tol)
+    rows = suspicious.nonzero().squeeze(-1)
     if not len(rows):
         return adjoint, Diagnosis.unsuspicious(seen)
     everyone = len(rows) == len(solution.x)
     if isinstance(adjoint, FoldedAdjoint):
         phi = engine.linearize(solution)
         if everyone:
-            return adjoint, diagnose(phi, bars, adjoint, seen, seen.felt, settings.deadline)
+            return adjoint, diagnose(phi, bars, adjoint, seen, seen.felt, settings.deadline, looks)
         of_rows, again, seen_again = bars_of(bars, rows), adjoint.take(rows), seen.take(rows)
-        part = diagnose(phi.take(rows), of_rows, again, seen_again, seen.felt, settings.deadline)
+        looks = None if looks is None else bars_of(looks, rows)
+        part = diagnose(phi.take(rows), of_rows, again, seen_again, seen.felt, settings.deadline, looks)
     else:
         again, part = refolded(
-            engine, solution if everyone else solution.take(rows), bars_of(bars, rows), seen.felt, settings
-        )
+            engine, solution if everyone else solution.take(rows), bars_of(bars, rows), seen.felt, settings,
+            None if looks is None else bars_of(looks, rows),
+        )  # fmt: skip
         p, v = adjoint.p.index_copy(0, rows, again.p), adjoint.v.index_copy(0, rows, again.v)
         adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, rows, again.system))
     return adjoint, overwritten(Diagnosis.unsuspicious(seen), rows, part)
 
 
 def refolded(
-    engine: Engine, solution: Solution, bars: Bars, felt: Tensor, settings: AdjointSettings
+    engine: Engine,
+    solution: Solution,
+    bars: Bars,
+    felt: Tensor,
+    settings: AdjointSettings,
+    looks: Bars | None = None,
 ) -> tuple[FoldedAdjoint, Diagnosis]:
-    """Fold suspicious instances again, with all means, and examine them; ``felt`` as in a diagnosis."""
+    """Fold suspicious instances again, with all means, and examine them; the last as in a diagnosis."""
     phi = engine.linearize(solution)
     adjoint = fold(phi, *bars, Auto(), settings)
-    return adjoint, diagnose(phi, bars, adjoint, screen(phi, adjoint, *bars), felt, settings.deadline)
+    seen = screen(phi, adjoint, *bars)
+    return adjoint, diagnose(phi, bars, adjoint, seen, felt, settings.deadline, looks)
 
 
 def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -> AdjointSolution:

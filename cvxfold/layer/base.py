@@ -18,7 +18,7 @@ from cvxfold.layer.solver_args import updated
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize
 from cvxfold.problem.parametrize import Parametrization
-from cvxfold.problem.recover import Recovery, limits
+from cvxfold.problem.recover import Recovery, limits, looks_of
 from cvxfold.problem.structure import OutputSpec, ParameterSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.report import Report
@@ -67,7 +67,10 @@ class BaseLayer:
             problem, parameters, variables, gp=gp, verbose=verbose, canon_backend=canon_backend
         )
         self.source: Source | None = Source(problem, tuple(parameters), tuple(variables), gp)
-        self._session = Session(self._canonical.structure, self._canonical.moving, self._options.engine)
+        canonical = self._canonical
+        self._session = Session(
+            canonical.structure, canonical.moving, self._options.engine, looks_of(canonical)
+        )
         self._session.said = said
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
         self._parts: dict[torch.device, LayerParts] = {}

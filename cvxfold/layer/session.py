@@ -18,6 +18,7 @@ from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.protocol import Engine, Seen, Shortcut, Solution, SolveRequest, Unroller
+from cvxfold.gradient.adjoint import Bars, bars_of
 from cvxfold.layer.answer import Answer
 from cvxfold.layer.backward import FoldedGradient, differentiate
 from cvxfold.layer.complaints import complain_of_flat, judge_backward, judge_forward
@@ -42,6 +43,8 @@ class Session:
         structure: of the program.
         moving: what of its data a parameter reaches.
         engine: the name of the one that is wanted, or "auto".
+        looks: a number for each entry of x ``(n,)`` and y ``(m,)``, zero where nobody is handed it; None:
+            everything is handed out.
 
     Attributes:
         entries: where its data are.
@@ -51,8 +54,15 @@ class Session:
         said: what was warned of. flat_is_said: whether it was said that gradients are flat.
     """
 
-    def __init__(self, structure: Structure, moving: Moving, engine: str = "auto") -> None:
-        self._made_from = structure, moving, engine
+    def __init__(
+        self,
+        structure: Structure,
+        moving: Moving,
+        engine: str = "auto",
+        looks: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self._made_from = structure, moving, engine, looks
+        self._looks = looks
         self.entries = Entries(structure, moving)
         self.engine: Engine = engine_for(self.entries, engine)
         self.unroller: Unroller = unroller_of(self.engine, structure)
@@ -166,8 +176,12 @@ class Session:
             return []
         return in_pieces(rows, work, lambda: engine.size(options.forward), least=Solution.least)
 
-    def differentiate(self, answer: Answer, x_bar: Tensor, y_bar: Tensor) -> DataGradients:
+    def differentiate(
+        self, answer: Answer, x_bar: Tensor, y_bar: Tensor, tangent: bool = False
+    ) -> DataGradients:
         """The backward pass from loss gradients on x ``(B, n)`` and y ``(B, m)``.
+
+        With ``tangent`` they are none: who looks at what is known from what the layer hands out.
 
         1. Fold the instances that have a solution, each piece together or in halves.
         2. Put the gradients together, zero for the rest, and report.
@@ -179,19 +193,19 @@ class Session:
         started = time.perf_counter()
         answer.bars = x_bar.detach(), y_bar.detach()
         options = answer.request.options
-        whole = self.fold(answer, x_bar, y_bar)  # 1, 2
+        whole = self.fold(answer, x_bar, y_bar, tangent)  # 1, 2
         record = replace(whole.record, seconds=time.perf_counter() - started)
         answer.report.set_backward(record)
         self.judge_backward(answer.report, options)  # 3
         self.say_if_flat(record, options)
         return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
 
-    def fold(self, answer: Answer, x_bar: Tensor, y_bar: Tensor) -> FoldedGradient:
+    def fold(self, answer: Answer, x_bar: Tensor, y_bar: Tensor, tangent: bool = False) -> FoldedGradient:
         """Steps 1 and 2 of the backward pass: nobody is told, and nothing is remembered."""
         options, found = answer.request.options, list[Piece[FoldedGradient]]()
         deadline = Deadline.after(options.forward.time_limit)
         for piece in answer.differentiable:
-            found += self._fold_in_pieces(piece, x_bar, y_bar, options, deadline)
+            found += self._fold_in_pieces(piece, (x_bar, y_bar), options, deadline, tangent)
         return _put_together(found, answer)
 
     def judge_aside(self, answer: Answer, record: BackwardRecord) -> None:
@@ -208,7 +222,7 @@ class Session:
             self.notify(report)
 
     def _fold_in_pieces(
-        self, piece: Piece[Solution], x_bar: Tensor, y_bar: Tensor, options: Options, deadline: Deadline
+        self, piece: Piece[Solution], bars: Bars, options: Options, deadline: Deadline, tangent: bool
     ) -> list[Piece[FoldedGradient]]:
         """Fold the instances of a piece, whose rows the loss gradients of the batch are picked by."""
         rows, solution, method = piece.rows, piece.value, options.backward
@@ -219,12 +233,20 @@ class Session:
             some = len(places) < len(rows)
             part = solution.take(places) if some else solution
             of_part = rows[places] if some else rows
-            bars = (x_bar, y_bar) if len(of_part) == len(x_bar) else (x_bar[of_part], y_bar[of_part])
-            return differentiate(self.engine, part, bars, method, settings)
+            of_bars = bars if len(of_part) == len(bars[0]) else bars_of(bars, of_part)
+            looks = self._looks_like(of_bars) if tangent else None
+            return differentiate(self.engine, part, of_bars, method, settings, looks)
 
         places = torch.arange(len(rows), device=rows.device)
         found = in_pieces(places, work, lambda: self.engine.size(options.forward), solution.release)
         return [Piece(rows[one.rows], one.value) for one in found]
+
+    def _looks_like(self, like: Bars) -> Bars:
+        """Loss gradients, of the shapes of ``like``, that are zero where nothing is handed out."""
+        if self._looks is None:
+            return torch.ones_like(like[0]), torch.ones_like(like[1])
+        x, y = (part.to(one).expand_as(one) for part, one in zip(self._looks, like, strict=True))
+        return x, y
 
     def answer_to(self, values: ProgramValues, request: CallRequest) -> Answer:
         """The last answer, if it lives and is that of the same data, or a new one that leaves no trace."""

@@ -198,7 +198,8 @@ class ShortCall:
         options, seen = self.options, returned.seen.screen()
         settings = replace(options.adjoint, deadline=Deadline.after(options.forward.time_limit))
         system, diagnosis = returned.seen.system(settings), Diagnosis.unsuspicious(seen)
-        rows, session = seen.suspicious.nonzero().squeeze(-1), self._parts.session
+        doubtful = seen.suspicious | seen.ill_conditioned(settings.tol)
+        rows, session = doubtful.nonzero().squeeze(-1), self._parts.session
         if len(rows):
 
             def work(some: Tensor) -> tuple[FoldedAdjoint, Diagnosis]:

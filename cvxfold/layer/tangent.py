@@ -47,5 +47,6 @@ def moved(
     growth = torch.where(beside > 0, t.norm(dim=1) / beside, 0.0).unsqueeze(1)
     x_bar = r + growth * program.stationary(x, y)[1]
     with product():
-        data = session.differentiate(answer, x_bar, t) if report else session.fold(answer, x_bar, t)
+        passed = session.differentiate if report else session.fold
+        data = passed(answer, x_bar, t, tangent=True)
     return data.p, torch.where(answer.absent.unsqueeze(1), 0.0, data.v - growth * y)

@@ -65,6 +65,11 @@ class Program:
         Pp = _product(half, P, p, n) + _product(half, P.flip(0), p, n)  # an entry stands for two halves
         return Pp, _product(self.values.A, A.flip(0), v, n)
 
+    def sums_of_columns(self, v: Tensor) -> Tensor:
+        """|A|ᵀ|v|, ``(B, n)``, for v ``(B, m)``: the terms of Aᵀ v added up without their signs."""
+        A = self.entries.A.on(v.device)
+        return _product(self.values.A.abs(), A.flip(0), v.abs(), self.structure.n)
+
     def sides(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """−(P x + q + Aᵀ y) ``(B, n)`` and b − A x ``(B, m)`` for x ``(B, n)`` and y ``(B, m)``."""
         Px, Ay = self.stationary(x, y)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.problem.structure import OutputSpec
+from cvxfold.problem.structure import Canonical, OutputSpec
 
 
 class Recovery:
@@ -85,6 +85,19 @@ def handed_out(variables: Sequence[Tensor], dtype: torch.dtype, absent: Tensor |
     return [
         torch.where(absent.view(-1, *[1] * (variable.dim() - 1)), torch.nan, variable) for variable in found
     ]
+
+
+def looks_of(canonical: Canonical) -> tuple[Tensor, Tensor]:
+    """A number for each entry of x ``(n,)`` and y ``(m,)``: zero where no output is made of it.
+
+    No two are alike, so that there is hardly a direction which they do not see.
+    """
+    sizes = {"primal": canonical.structure.n, "dual": canonical.structure.m}
+    found = {source: torch.zeros(size, dtype=torch.float64) for source, size in sizes.items()}
+    for spec in canonical.outputs:
+        places = torch.from_numpy(np.unique(spec.index))
+        found[spec.source][places] = 1.5 + torch.cos(1.7 * places.double().square() + places)
+    return found["primal"], found["dual"]
 
 
 def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | None:

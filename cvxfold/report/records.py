@@ -141,6 +141,7 @@ class BackwardRecord:
         codes: verdicts, as indices into :data:`cvxfold.gradient.verdict.VERDICTS`, ``(B,)``.
         diagnosis: what the verdicts rest on: kinks, singular systems, the forward pass's share of the error.
         tol: on the residual.
+        solved: whether the forward pass reached its tolerance, ``(B,)``.
     """
 
     method: str
@@ -153,6 +154,7 @@ class BackwardRecord:
     codes: Tensor
     diagnosis: Diagnosis
     tol: float
+    solved: Tensor
 
     @classmethod
     def of(
@@ -171,7 +173,7 @@ class BackwardRecord:
         codes = judge(residual, rate, system.exhausted, solved, diagnosis, tol, not system.exact)
         return cls(
             system.method, system.iterations, residual, rate, residual <= tol, history, seconds,
-            codes, diagnosis, tol,
+            codes, diagnosis, tol, solved,
         )  # fmt: skip
 
     @classmethod
@@ -188,7 +190,7 @@ class BackwardRecord:
         history = unknown.expand(longest, batch).clone()
         return cls(
             method, none, unknown, unknown, none > 0, history, seconds, torch.full_like(codes, NO_SOLUTION),
-            Diagnosis.unknown(unknown), tol,
+            Diagnosis.unknown(unknown), tol, none > 0,
         )  # fmt: skip
 
     def padded(self, longest: int) -> "BackwardRecord":
@@ -258,7 +260,4 @@ class BackwardRecord:
         """A sentence for each kind of gradient that is not to be trusted, with the remedy."""
         if not is_worth_a_word(self.codes_here):
             return []
-        here = self.here
-        return complaints(
-            here.codes, here.method, here.residual, here.rate, here.diagnosis, here.tol, remedies
-        )
+        return complaints(self.here, remedies)

@@ -83,10 +83,32 @@ def test_the_check_sees_what_an_engine_gets_wrong() -> None:
     _, program, found = solved("dense_qp20")
     x_bar, y_bar = bars(program)
     adjoint, _ = engine_for(program.entries).differentiate(found, x_bar, y_bar, AdjointSettings())
-    assert check(program, None, adjoint.p, adjoint.v, x_bar)[1].max() < 1e-12
+    no = torch.zeros_like(x_bar[:, 0])
+    assert check(program, None, adjoint.p, adjoint.v, x_bar, no)[1].max() < 1e-12
     wrong = adjoint.p.clone()
     wrong[2] *= 1 + 1e-6
-    assert (check(program, None, wrong, adjoint.v, x_bar)[1] > 1e-9).tolist() == [False, False, True, False]
+    assert (check(program, None, wrong, adjoint.v, x_bar, no)[1] > 1e-9).tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("name", ["dense_qp20", "portfolio", "many_cones_duals"])
+def test_the_check_sees_what_is_wrong_where_the_loss_looks_at_multipliers_alone(name: str) -> None:
+    """A millionth of the terms that they bring in, in the units of the program."""
+    _, program, found = solved(name)
+    phi = engine_for(program.entries).linearize(found)
+    x_bar, y_bar = bars(program)
+    adjoint = fold(phi, 0 * x_bar, y_bar, Direct(), AdjointSettings())
+    by_duals = adjoint.remainder.by_duals
+    assert check(program, None, adjoint.p, adjoint.v, 0 * x_bar, by_duals)[1].max() < 1e-12
+    for wrong in ((adjoint.p, 1e-6 * phi.alone(adjoint.system.w)), (1e-6 * adjoint.p, adjoint.v)):
+        p, v = (
+            (adjoint.p + wrong[0], adjoint.v) if wrong[1] is adjoint.v else (adjoint.p, adjoint.v + wrong[1])
+        )
+        assert (check(program, None, p, v, 0 * x_bar, by_duals)[1] > 1e-9).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,7 +138,8 @@ def test_a_proximal_term_is_known_to_the_check() -> None:
     assert phi.proximal is not None
     adjoint = fold(phi, *bars(program), Direct(), AdjointSettings())
     assert adjoint.residual.max() < 1e-12
-    assert check(program, None, adjoint.p, adjoint.v, bars(program)[0])[1].min() > 1e-6
+    no = torch.zeros_like(adjoint.residual)
+    assert check(program, None, adjoint.p, adjoint.v, bars(program)[0], no)[1].min() > 1e-6
 
 
 def test_proximal_terms_of_two_weights_are_not_mistaken_for_each_other() -> None:

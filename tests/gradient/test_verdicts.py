@@ -37,6 +37,20 @@ def test_an_inexact_forward_pass_is_warned_of_with_its_remedy() -> None:
         evaluate(make_layer(c, refine=False, tol=1e-3), c)
 
 
+def test_the_true_cause_is_told_where_the_forward_pass_stopped_early(engine: str) -> None:
+    """The gradients of a tolerance that nothing reaches are good; no error that is nothing is blamed."""
+    c = case("dense_qp20", 4)
+    layer = make_layer(c, refine=False, tol=1e-15, max_iters=200, acceleration=0)
+    with pytest.warns(cvxfold.ConvergenceWarning) as caught:
+        _, gradients = evaluate(layer, c)
+    assert errors(gradients, c.gradients).max() < 1e-7
+    assert layer.report.forward.status == [cvxfold.Status.UNCONVERGED] * 4
+    assert verdict(layer) == [Verdict.FORWARD_INEXACT] * 4
+    (text,) = (str(one.message) for one in caught if str(one.message).startswith("backward pass"))
+    assert "the forward pass did not reach its tolerance" in text
+    assert "estimated error" not in text
+
+
 def test_slow_names_the_iterations_that_are_missing() -> None:
     c = case("dense_qp20", 4)
     with pytest.warns(cvxfold.ConvergenceWarning, match="more iterations") as caught:

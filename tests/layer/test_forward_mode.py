@@ -163,3 +163,31 @@ def test_single_precision() -> None:
     exact = A.double(), b.double()
     _, (expected,) = pushed(layer, exact, exact)
     close(moved.double(), expected, 1e-5)
+
+
+def test_auxiliary_variables_that_are_not_unique_do_not_matter() -> None:
+    """|u| ≤ v ≤ ½ leaves v free, and nobody is handed it."""
+    c = case("mpc_absolute", 4)
+    layer = layer_of(c.family)
+    pushed(layer, c.params, directions(c.params))
+    assert layer.report.backward.verdict == [cvxfold.Verdict.CONVERGED] * 4
+
+
+@pytest.mark.parametrize("free", ["on a face", "unpriced", "unseen"])
+@pytest.mark.parametrize("handed_out", [True, False])
+def test_a_variable_that_is_not_unique_matters_where_it_is_handed_out(free: str, handed_out: bool) -> None:
+    u, z, b, c = cp.Variable(2), cp.Variable(), cp.Parameter(), cp.Parameter()
+    rows: list[cp.Constraint] = [z >= c]
+    rows += {"on a face": [cp.sum(u) >= b, u >= 0], "unpriced": [cp.sum(u) == b, u >= -5]}.get(
+        free, [z >= b - 100, 0 * u <= 1]
+    )
+    price = cp.sum(u) if free == "on a face" else 0
+    problem = cp.Problem(cp.Minimize(cp.square(z) + price), rows)
+    layer = CvxpyLayer(problem, [b, c], [u, z] if handed_out else [z], on_degenerate="ignore")
+    values = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.tensor([3.0, 4.0], dtype=torch.float64)
+    _, moved = pushed(layer, values, [torch.ones_like(value) for value in values])
+    close(moved[-1], torch.ones_like(values[0]))
+    verdict = cvxfold.Verdict.DEGENERATE if handed_out else cvxfold.Verdict.CONVERGED
+    report = layer.report.backward
+    assert report is not None
+    assert report.verdict == [verdict] * 2

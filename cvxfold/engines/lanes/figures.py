@@ -7,15 +7,18 @@ from torch import Tensor
 
 from cvxfold.engines.lanes.binding import BackwardFigure, ForwardFigure
 from cvxfold.engines.outcome import Ended, Residuals
-from cvxfold.gradient.screen import UNSOLVED, Screen, least_felt
+from cvxfold.gradient.screen import FOUND, UNSOLVED, Screen, least_felt
 from cvxfold.methods import AdjointSettings, AdjointSolution
 
-SUSPECT = 1e-5
+SUSPECT = FOUND
 """‖J w‖/‖w‖ after three steps of inverse iteration below which J may be singular. A null vector grows by
 1/δ = 1e8 a step, so that beside this no step can have missed it."""
 
 PERHAPS, YES = 1, 2
 """Answers of the kernels: a suspicion, and a certainty."""
+
+INACCURATE = 1e-9
+"""Relative residual above which the adjoint is folded again, with all means."""
 
 NEGLIGIBLE = 1e-4
 """What the distance from the solution may do to a gradient, relatively, before it is worth a diagnosis. The
@@ -73,7 +76,7 @@ def screen_of(figures: Tensor) -> Screen:
         gradient=gradient,
         flat=column[BackwardFigure.FLAT] > 0,
         blind=torch.zeros(len(figures), dtype=torch.bool, device=figures.device),
-        unsolved=~solved,
+        unsolved=~(column[BackwardFigure.RESIDUAL] <= INACCURATE),
         suspect=SUSPECT * (matters & ~singular),
         negligible=NEGLIGIBLE,
         kinked=~faint & (kink == YES),

@@ -2,7 +2,8 @@
 
 1. The primal residual, the dual one and the gap, each over the largest of its terms, as SCS has them. Those
    of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
-   max(‖q‖, ‖P‖‖b‖) of the dual residual, and that times max(‖b‖, ‖x‖) of the objective.
+   max(‖q‖, ‖P‖‖b‖) of the dual residual, and a little of that times max(‖b‖, ‖x‖) of the objective, which
+   may be far from it where x is small beside b; all of it where no datum says how large y is.
 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
    |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous. Where b, or q and P x, have
    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
@@ -29,7 +30,8 @@ _FLOOR, _GAP_FLOOR = 1e-13, 1e-14  # of the largest terms
 _STATE_FLOOR = 1e-15  # of the largest |u|
 _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residual
 _BY_ROW = 1e-3  # of a row's residual over its own terms
-_EXCUSED = 1e-2  # of a row's own terms: so much at most is left to rounding
+_EXCUSED, _EXCUSED_ROW = 1e-2, 1e-3  # of a column's or row's own terms: at most left to rounding
+_OBJECTIVE = 1e-3  # of the natural size of the objective
 _NOTHING = 1e-2  # of a little of ‖A‖ times the natural size of x
 _NO_MORE = 1e-12  # of the largest terms: as good as nothing
 _UNSAID = 1e-5  # of the largest terms, where no datum says how small they are
@@ -79,9 +81,10 @@ def tested(
     cone = program.cone
     dual_residual, primal_residual = Px + q + program.A.rmv(y), program.A.mv(x) + s - b
     in_blocks = largest_of_block(in_rows, cone)
-    h, own_h = (_beyond(dual_residual, floor) for floor in _floors(dual_floor, in_columns))
-    g, own_g = (_beyond(primal_residual, floor) for floor in _floors(primal_floor, in_blocks))
-    objective = size.square() * natural * torch.maximum(largest_b, largest_x)
+    h, own_h = (_beyond(dual_residual, floor) for floor in _floors(dual_floor, _EXCUSED * in_columns))
+    g, own_g = (_beyond(primal_residual, floor) for floor in _floors(primal_floor, _EXCUSED_ROW * in_blocks))
+    share = torch.where(known > 0, _OBJECTIVE, 1.0)
+    objective = share * size.square() * natural * torch.maximum(largest_b, largest_x)
     ratios = (
         _over(size * infinity_norm(g / scaling.rows), measured.primal_scale),  # 1
         _over(size * infinity_norm(h / scaling.columns), torch.maximum(measured.dual_scale, size * natural)),
@@ -92,10 +95,10 @@ def tested(
     return torch.stack(ratios).amax(0)
 
 
-def _floors(floor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """A floor ``(B,)`` for all rows, and for each by itself: at most a part of its own terms, ``(B, ·)``."""
-    everywhere = floor.unsqueeze(-1).expand_as(own)
-    return everywhere, torch.minimum(everywhere, _EXCUSED * own)
+def _floors(floor: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """A floor ``(B,)`` for all rows, and for each by itself: at most the part ``(B, ·)`` of its own terms."""
+    everywhere = floor.unsqueeze(-1).expand_as(most)
+    return everywhere, torch.minimum(everywhere, most)
 
 
 def _beyond(value: Tensor, floor: Tensor) -> Tensor:

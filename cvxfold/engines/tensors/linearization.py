@@ -162,6 +162,13 @@ class SplittingLinearization:
         lifted = self.at.reduced.lift_adjoint(p * self.scaling.columns, v * self.scaling.rows, x_bar, y_bar)
         return Pushed(*lifted, weight)
 
+    def alone(self, w: Tensor) -> Tensor:
+        """v = w, in the units of the program, and what presolve's equations make of it."""
+        at, batch = self.at, len(w)
+        nothing = [w.new_zeros(batch, size) for size in (at.point.x.shape[1], at.x.shape[1], at.y.shape[1])]
+        v = self.splitting.alpha * w * self.scaling.rows
+        return at.reduced.lift_adjoint(nothing[0], v, *nothing[1:])[1]
+
     def direction(self, du: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
         """dx = M⁻¹AᵀR(I − 2D) δu and dy = −R(I − D) δu."""
         splitting, D = self.splitting, self.D

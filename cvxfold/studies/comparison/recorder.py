@@ -52,7 +52,10 @@ def adjoint_residual(
     u_bar = D.apply(lambda d: 1 - 2 * d, _each(A, x_bar, _lifted)) + D.apply(lambda d: d - 1, y_bar)
     applied = D.apply(lambda d: d, w) + D.apply(lambda d: 1 - 2 * d, _each(A, pulled, _lifted))
     stationarity = x_bar - _each(A, v, lambda matrix, z: matrix.T @ z)
-    largest = torch.maximum(x_bar.norm(dim=-1), pulled.norm(dim=-1)).unsqueeze(-1)
+    on_y, terms = D.apply(lambda d: d - 1, y_bar), _each(A, w.abs(), lambda matrix, z: abs(matrix).T @ z)
+    share = relative_norm(on_y, u_bar).nan_to_num(0.0).clamp_max(1.0)
+    sizes = (x_bar.norm(dim=-1), pulled.norm(dim=-1), share * terms.norm(dim=-1))
+    largest = torch.stack(sizes).amax(0).unsqueeze(-1)
     return torch.maximum(relative_norm(u_bar - applied, u_bar), relative_norm(stationarity, largest))
 
 

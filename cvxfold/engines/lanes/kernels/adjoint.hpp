@@ -16,8 +16,10 @@
 //    Jacobian of b - s - A x in u, whose growth bounds J's smallest singular value from above; and the step
 //    that Newton's method would still take, then what of it is no null vector. Where J seems singular, two
 //    more corrections purify the null vector, to see whether it matters.
-// 3. Check P p + A'v = x_bar in the program's own units.
-// 4. One more correction tells what error of the gradient the remainder stands for.
+// 3. Where that comes to no good end, as with badly conditioned programs, go on with hardly any
+//    regularization.
+// 4. Check P p + A'v = x_bar in the program's own units.
+// 5. One more correction tells what error of the gradient the remainder stands for.
 #pragma once
 
 #include "criterion.hpp"
@@ -37,7 +39,7 @@ struct Screened {
 };
 
 const int CORRECTIONS = 12;
-const double ADJOINT_EXACT = 1e-15;
+const double ADJOINT_EXACT = 1e-15, ADJOINT_SLOW = 1e-12;
 const double KINK = 1e-9, LEAST_KINK = 1e-13, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
 const double SINGULAR = 1e-5;                                      // as cvxfold.engines.lanes.figures has it
 const double ROUNDING = 2e-16;
@@ -82,9 +84,29 @@ inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, 
     return joined(left, Largest()) / size;
 }
 
-// The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms.
-inline Value stationarity(const Shape &S, const Workspace &w, const AdjointVectors &a) {
+// The squared norm of |A|'|R Q E z_bar| in the program's own units: what y_bar brings into P p + A'v = x_bar,
+// whose terms may all vanish where the loss looks at y alone. Uses w.turned, w.scratch.
+inline Value terms_of_duals(const Shape &S, Workspace &w, const AdjointVectors &a) {
+    Pack *v = w.turned, *sums = w.scratch;
+    if (!any(infinity_norm(a.z_bar, S.m) > 0.0))
+        return Value{};
+    fill(v, S.m, [&](int j) { return w.R[j] * w.E[j] * a.z_bar[j]; });
+    out_of_frame(S, w.frame, v, v);
+    clear(sums, S.n);
+    for (int j = 0; j < S.m; j++) {
+        const Value size = abs(v[j]);
+        change_at(sums, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](int e, Value sum) { return sum + abs(w.A[e]) * size; });
+    }
+    fill(sums, S.n, [&](int i) { return sums[i] / w.columns[i]; });
+    return squared_norm(sums, S.n);
+}
+
+// The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms,
+// and of what y_bar brings in. Uses w.turned, w.scratch, w.Px.
+inline Value stationarity(const Shape &S, Workspace &w, const AdjointVectors &a) {
     Value left{}, given{}, by_P{}, by_A{};
+    const Value by_duals = terms_of_duals(S, w, a);
     multiply_P(S, w.P, a.p, w.Px);
     for (int i = 0; i < S.n; i++) {
         Value unit = 1.0 / w.columns[i], t = a.upper[i] * unit, x_bar = a.x_bar[i] * unit,
@@ -95,7 +117,7 @@ inline Value stationarity(const Shape &S, const Workspace &w, const AdjointVecto
         by_P += Pp * Pp;
         by_A += Av * Av;
     }
-    return sqrt(ratio(left, max(given, max(by_P, by_A)), Value{}));
+    return sqrt(ratio(left, max(max(given, by_duals), max(by_P, by_A)), Value{}));
 }
 
 // One solution with the factor for C columns: a correction, and what runs beside it.
@@ -191,7 +213,7 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
     state_size = select(state_size > 0.0, state_size, splat(1));
     add_rounding(S, w, terms);
     look(S, w.roots, w.u, all(), w.lambda, w.frame, margin); // 1
-    factor_newton(S, w, Value{});
+    factor_newton(S, w, Value{}, {});
     into_frame(S, w.frame, y_given, a.z_bar);
     fill(a.z_bar, S.m, [&](int j) { return a.z_bar[j] * w.E[j]; });
     clear(a.zeta, S.m);
@@ -206,11 +228,9 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
     Mask improving = all(); // 2
     Value best = splat(1e300);
     seen.smallest = splat(1);
-    for (int number = 0; number < CORRECTIONS; number++) {
-        correct(S, Y, w, a, improving, number, y_given, seen);
-        Value left = adjoint_remainder(S, w, a, size);
-        Mask better = improving & (left < best);
-        Mask worse = improving & ~better;
+    const auto keep = [&] { // the better of the last two
+        const Value left = adjoint_remainder(S, w, a, size);
+        const Mask better = improving & (left < best), worse = improving & ~better;
         if (any(worse)) {
             fill(a.p, S.n, [&](int i) { return select(worse, a.p_before[i], a.p[i]); });
             fill(a.zeta, S.m, [&](int j) { return select(worse, a.zeta_before[j], a.zeta[j]); });
@@ -218,12 +238,25 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         seen.corrections += select(improving, splat(1), Value{});
         best = select(better, left, best);
         improving = better & (best > ADJOINT_EXACT);
+    };
+    for (int number = 0; number < CORRECTIONS; number++) {
+        correct(S, Y, w, a, improving, number, y_given, seen);
+        keep();
         const bool looked = number + 1 >= LOOKS + (any(~(seen.smallest >= SINGULAR)) ? PURIFICATIONS : 0);
         if (!any(improving) && looked)
             break;
     }
+    improving = best > ADJOINT_SLOW; // 3
+    if (any(improving)) {
+        adjoint_remainder(S, w, a, size);
+        factor_newton(S, w, Value{}, hardly_any(improving));
+        for (int number = 0; number < CORRECTIONS && any(improving); number++) {
+            correct<1>(S, w, a, improving);
+            keep();
+        }
+    }
     adjoint_remainder(S, w, a, size); // of what was kept; leaves v in w.y
-    seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(infinite())); // 3
+    seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(infinite())); // 4
     seen.state_size = state_size;
     return seen;
 }

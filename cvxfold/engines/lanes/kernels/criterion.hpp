@@ -3,7 +3,8 @@
 //
 // 1. The primal residual, the dual one and the gap, each over the largest of its terms, as SCS has them.
 //    Those of the gap may all cancel, and those of the dual residual vanish: there the natural sizes count,
-//    max(|q|, |P||b|) of the dual residual, and that times max(|b|, |x|) of the objective.
+//    max(|q|, |P||b|) of the dual residual, and a little of that times max(|b|, |x|) of the objective, which
+//    may be far from it where x is small beside b; all of it where no datum says how large y is.
 // 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
 //    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous. Where b, or q and P x (but
 //    for rounding beside the largest terms), have nothing there, no datum says how small these terms are
@@ -22,15 +23,16 @@
 
 namespace cvxfold {
 
-const double FLOOR = 1e-13, GAP_FLOOR = 1e-14; // of the largest terms
-const double STATE_FLOOR = 1e-15;              // of the largest |u|
-const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
-const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
-const double EXCUSED = 1e-2;                   // of a row's own terms: so much at most is left to rounding
-const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
-const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing
-const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
-const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
+const double FLOOR = 1e-13, GAP_FLOOR = 1e-14;   // of the largest terms
+const double STATE_FLOOR = 1e-15;                // of the largest |u|
+const double NOISE = 1e-14, LITTLE = 1e-6;       // of R |u|; of the natural size of the dual residual
+const double NEAR_ROUNDING = 1e-10;              // a tolerance that leaves less and less room for that
+const double EXCUSED = 1e-2, EXCUSED_ROW = 1e-3; // of a column's or row's own terms: at most left to rounding
+const double OBJECTIVE = 1e-3;                   // of the natural size of the objective
+const double NOTHING = 1e-2;                     // of a little of |A| times the natural size of x
+const double NO_MORE = 1e-12;                    // of the largest terms: as good as nothing
+const double UNSAID = 1e-5; // of the largest terms, where no datum says how small they are
+const double BY_ROW = 1e-3; // of a row's residual over its own terms
 
 // What is left of |value| beyond what rounding may leave; NaN stays.
 inline Value beyond(Value value, Value floor) {
@@ -114,14 +116,15 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     for (int j = 0; j < S.m; j++)
         largest_primal = largest(largest_primal, beyond(w.primal[j], primal_floor) * size / w.rows[j]);
     for (int j = 0; j < S.separable(); j++)
-        most =
-            largest(most, BY_ROW * over(beyond(w.primal[j], min(primal_floor, EXCUSED * rows[j])), rows[j]));
+        most = largest(most,
+                       BY_ROW * over(beyond(w.primal[j], min(primal_floor, EXCUSED_ROW * rows[j])), rows[j]));
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
         const Value left = infinity_norm(w.primal + at, S.rows_of(cone));
-        most = largest(most,
-                       BY_ROW * over(beyond(left, primal_floor), infinity_norm(rows + at, S.rows_of(cone))));
+        const Value own = infinity_norm(rows + at, S.rows_of(cone));
+        most = largest(most, BY_ROW * over(beyond(left, min(primal_floor, EXCUSED_ROW * own)), own));
     }
-    const Value objective = size * size * natural * max(of.b, of.x);
+    const Value share = select(known > 0.0, splat(OBJECTIVE), splat(1));
+    const Value objective = share * size * size * natural * max(of.b, of.x);
     most = largest(most, over(largest_primal, m.primal_terms)); // 1
     most = largest(most, over(largest_dual, max(m.dual_terms, size * natural)));
     return largest(most, over(beyond(m.gap, size * size * gap_floor), m.gap_terms + objective));

@@ -7,7 +7,7 @@
 
 namespace cvxfold {
 
-const double ACCURACY = 1e-6; // as cvxfold.gradient.verdict has it
+const double ACCURACY = 1e-6; // as cvxfold.gradient.screen has it
 
 // x (n), y and s (m) of a pack, into w.own in own units; from what `kept` holds.
 inline void restore_points(const Shape &S, Workspace &w, const Block &kept) {
@@ -103,7 +103,7 @@ struct Differentiating {
         f[F::STRENGTH] = seen.strength[lane];
         f[F::GRADIENT] = seen.gradient[lane];
         f[F::FLAT] = seen.flat[lane];
-        // As cvxfold.gradient.verdict would complain of an error.
+        // As cvxfold.gradient.screen has it.
         const double bound = 100 * call.tolerance > ACCURACY ? 100 * call.tolerance : ACCURACY;
         const bool accurate = f[F::ERROR] <= bound || f[F::ERROR] * f[F::STRENGTH] <= CANCELS;
         const bool near = f[F::OFFSET] <= call.negligible || f[F::OFFSET] * f[F::STRENGTH] <= CANCELS;

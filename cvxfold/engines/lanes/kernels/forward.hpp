@@ -3,9 +3,9 @@
 // 1. A few applications of F.
 // 2. Newton's method: where most instances end.
 // 3. What is left, in packs of its own so that nobody waits for it: more Newton steps; the interior-point
-// method
-//    and Newton again; longer and longer rounds of F under a penalty that balances the residuals, each
-//    followed by Newton, their last steps tested as proofs that there is no solution.
+//    method and Newton again, the second time with hardly any regularization; longer and longer rounds of F
+//    under a penalty that balances the residuals, each followed by Newton, their last steps tested as proofs
+//    that there is no solution.
 //
 // Without refinement, F alone in both passes (first_order.hpp).
 #pragma once
@@ -23,7 +23,7 @@ enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
 const int MOST_BY_F = 2500; // without refinement
-const int MOST_POLISHED = 3;
+const int MOST_POLISHED = 4;
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
 
 // What is known of the instances of a pack when it is done.
@@ -120,10 +120,13 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         return second_pass_by_F(S, O, w, progress, mask, ended, time_left);
     Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS, time_left);
     Mask open = mask & ~done;
-    if (any(open) && interior_serves(S) && time_left()) {
-        interior_point(S, w, progress, open, time_left);
+    const Least tried[] = {{}, hardly_any()};
+    for (Least least : tried) {
+        if (!any(open) || !interior_serves(S) || !time_left())
+            break;
+        interior_point(S, w, progress, open, least, time_left);
         progress.regularization = select(open, Value{}, progress.regularization);
-        done |= newton(S, w, progress, open, NEWTON_STEPS, time_left);
+        done |= newton(S, w, progress, open, NEWTON_STEPS, time_left, least);
         open &= ~done;
     }
     int total = FIRST_ITERATIONS;
@@ -172,8 +175,8 @@ inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progres
 }
 
 // Judges, and takes further Newton steps for the lanes of `mask` that are at rounding but not solved: where
-// a row's own terms are nearly nothing, the rounding of others may be much in it. A step that does not help
-// is taken back, and is the last one.
+// a row's own terms are nearly nothing, the rounding of others may be much in it. Steps are regularized as
+// usual and hardly at all in turns; one that does not help is taken back.
 inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
                              Ended &ended) {
     judge(S, O, w, progress, ended);
@@ -182,8 +185,9 @@ inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Pr
         if (!any(mask))
             return;
         look(S, w.roots, w.u, mask, w.lambda, w.frame, nullptr);
-        factor_newton(S, w, Value{});
-        newton_direction(S, w, splat(DELTA));
+        const Least least = step % 2 ? hardly_any() : Least{};
+        factor_newton(S, w, Value{}, least);
+        newton_direction(S, w, least.delta);
         progress.newton_steps += select(mask, splat(1), Value{});
         progress.factorizations += select(mask, splat(1), Value{});
         fill(w.x_before, S.n, [&](int i) { return w.x[i]; });
@@ -197,7 +201,6 @@ inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Pr
             fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
             fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
             judge(S, O, w, progress, ended);
-            mask &= ~back;
         }
     }
 }

@@ -31,10 +31,11 @@ struct Point {
     Pack *ds, *dy, *d, *work; // (m); of semidefinite cones d is in the scaled space
     Pack *a, *b;              // (m): W^-1 ds and W dy of semidefinite cones
     Pack *R;                  // of semidefinite cones
+    Least least;
 
-    Point(const Shape &S, Workspace &w)
+    Point(const Shape &S, Workspace &w, Least at_least)
         : x(w.x_before), y(w.y), s(w.s), G(w.E), l(w.lambda), ds(w.turned), dy(w.u_before), d(w.du),
-          work(w.u_kept), a(w.found), b(w.found + S.m), R(w.adjoint) {}
+          work(w.u_kept), a(w.found), b(w.found + S.m), R(w.adjoint), least(at_least) {}
 };
 
 // Calls visit(size, first row, frame) for each second-order cone; returns the frame that follows.
@@ -60,9 +61,9 @@ template <typename Visit> inline void each_matrix(const Shape &S, const Point &p
                       [&](int order, int row, Pack *M) { visit(order, row, M, p.R + (M - frame)); });
 }
 
-// G, l and the frames. Equalities have G = DELTA.
+// G, l and the frames. Equalities have G = delta.
 inline void scale(const Shape &S, Workspace &w, Point &p) {
-    fill(p.G, S.zero, [&](int) { return splat(DELTA); });
+    fill(p.G, S.zero, [&](int) { return p.least.delta; });
     for (int j = S.zero; j < S.separable(); j++) {
         p.G[j] = p.s[j] / p.y[j];
         p.l[j] = sqrt(p.s[j] * p.y[j]);
@@ -172,14 +173,14 @@ inline void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
 inline void factor(const Shape &S, Workspace &w, const Point &p) {
     if (S.curved())
         rotate_A(S, w.frame, w.A, w.rotated_A, w.scratch);
-    assemble(S, w, splat(SIGMA), nullptr, w.rotated_A, p.G);
+    assemble(S, w, p.least.sigma, nullptr, w.rotated_A, p.G);
     factorize(S, w.K, w.newton, w.target);
 }
 
 // s and y that minimize |s|^2/2 and |y|^2/2 with the residuals zero, moved into the cones.
 inline void begin(const Shape &S, Workspace &w, Point &p) {
-    fill(p.G, S.m, [&](int j) { return j < S.zero ? splat(DELTA) : splat(1); });
-    assemble(S, w, splat(SIGMA), nullptr, w.A, p.G);
+    fill(p.G, S.m, [&](int j) { return j < S.zero ? p.least.delta : splat(1); });
+    assemble(S, w, p.least.sigma, nullptr, w.A, p.G);
     factorize(S, w.K, w.newton, w.target);
     for (int i = 0; i < S.n; i++)
         w.right[S.place[i]] = -w.q[i];
@@ -207,10 +208,10 @@ inline bool interior_serves(const Shape &S) { return S.exponential + S.power == 
 // Puts w.x and w.u of the lanes of `mask` to where the method comes to; never worse off, as Newton's method
 // follows.
 template <typename TimeLeft>
-CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask,
+CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progress, Mask mask, Least least,
                                  TimeLeft time_left) {
     using namespace interior;
-    Point p(S, w);
+    Point p(S, w, least);
     const double degree = interior::degree(S);
     begin(S, w, p);
     progress.factorizations += select(mask, splat(1), Value{});

@@ -15,6 +15,17 @@ namespace cvxfold {
 
 const double SIGMA = 1e-7, DELTA = 1e-8;
 
+// What sigma and delta are at least. Hardly any lets steps through where K is badly conditioned, as in long
+// unstable dynamics, and leaves rounding where K is singular.
+struct Least {
+    Value sigma = splat(SIGMA), delta = splat(DELTA);
+};
+inline Least hardly_any() { return {splat(1e-11), splat(1e-12)}; }
+inline Least hardly_any(Mask where) {
+    const Least usual, hardly = hardly_any();
+    return {select(where, hardly.sigma, usual.sigma), select(where, hardly.delta, usual.delta)};
+}
+
 // Args: E: (m), null for ones. curved_A: the entries of A on the rows of curved cones. G: (m).
 CVXFOLD_LONG void assemble(const Shape &S, Workspace &w, Value sigma, const Pack *E, const Pack *curved_A,
                            const Pack *G) {
@@ -38,8 +49,8 @@ inline void factor_splitting(const Shape &S, Workspace &w, Factor factor) {
 }
 
 // At w.lambda and w.frame; sets w.E and w.rotated_A.
-inline void factor_newton(const Shape &S, Workspace &w, Value regularization) {
-    Value sigma = max(regularization, splat(SIGMA)), delta = max(regularization, splat(DELTA));
+inline void factor_newton(const Shape &S, Workspace &w, Value regularization, Least least) {
+    Value sigma = max(regularization, least.sigma), delta = max(regularization, least.delta);
     Pack *G = w.scratch, *column = w.scratch + S.N;
     fill(w.E, S.m, [&](int j) { return sqrt(max(1.0 - w.lambda[j], Value{})); });
     fill(G, S.m, [&](int j) { return (w.lambda[j] + delta) / w.R[j]; });

@@ -78,7 +78,7 @@ inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
 // Up to `most` steps for the lanes of `mask`, or as many as there is time for; returns those that are done.
 template <typename TimeLeft>
 CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
-                         TimeLeft time_left) {
+                         TimeLeft time_left, Least least = {}) {
     Residual now = residual(S, w, progress.rho);
     const Value merit_at_first = now.merit;
     Value poor{}, resting{}, fell = splat(1);
@@ -89,12 +89,12 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         look_at = first ? mask : S.curved() ? at_work & (fell > KEEP_FACTOR) : at_work; // 1
         if (first || any(raised) || (S.curved() ? any(look_at) : orthant_changed(S, w, at_work))) {
             look(S, w.roots, w.u, look_at, w.lambda, w.frame, nullptr);
-            factor_newton(S, w, progress.regularization);
+            factor_newton(S, w, progress.regularization, least);
             progress.factorizations += select(at_work, splat(1), Value{});
             first = false;
         }
         progress.newton_steps += select(at_work, splat(1), Value{});
-        newton_direction(S, w, max(progress.regularization, splat(DELTA))); // 2
+        newton_direction(S, w, max(progress.regularization, least.delta)); // 2
         fill(w.x_before, S.n, [&](int i) { return w.x[i]; });
         fill(w.u_before, S.m, [&](int j) { return w.u[j]; });
         Value length = splat(1), taken{}; // 3
