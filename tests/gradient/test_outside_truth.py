@@ -1,5 +1,6 @@
 """Gradients and their error estimates against outside truth: closed forms at any scale, and Clarabel."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +111,7 @@ def test_entries_of_any_size_beside_each_other(engine: str, spread: int) -> None
     assert report.backward.verdict == [cvxfold.Verdict.CONVERGED]
 
 
-n = 4
+n, SEED = 4, int(os.environ.get("CVXFOLD_TEST_SEED", "0"))
 MODELS: dict[str, Callable[[Any, Any, Array], tuple[Any, list[Any]]]] = {  # of c, x and a random matrix
     "log_sum_exp": (lambda c, x, M: (cp.log_sum_exp(M @ x) + cp.sum_squares(x - c), [])),
     "entropy": (lambda c, x, M: (c @ x - cp.sum(cp.entr(x)), [cp.sum(x) == 1])),
@@ -125,8 +126,12 @@ MODELS: dict[str, Callable[[Any, Any, Array], tuple[Any, list[Any]]]] = {  # of 
 @pytest.mark.parametrize("count", [2, pytest.param(40, marks=long)])
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 def test_modelling_atoms_at_mixed_scales(engine: str, name: str, count: int) -> None:
-    """The directional derivative, by differences of cvxpy with Clarabel at 1e-12, where both sides agree."""
-    rng, step = np.random.default_rng(len(name)), 1e-4
+    """The directional derivative, by differences of cvxpy with Clarabel at 1e-12, where both sides agree.
+
+    What its values may be off by, over the step, is room: it is far from 1e-12 in x where an objective is flat
+    (norm, quad_over_lin: up to 2e-5). ``CVXFOLD_TEST_SEED`` draws others.
+    """
+    rng, step = np.random.default_rng([len(name), SEED] if SEED else len(name)), 1e-4
     scales = 10.0 ** rng.uniform(-2, 1, n)
     x, c = cp.Variable(n), cp.Parameter(n)
     of_size_one = cp.multiply(1 / scales, x)
@@ -150,13 +155,18 @@ def test_modelling_atoms_at_mixed_scales(engine: str, name: str, count: int) -> 
             assert x.value is not None
             return float(weights[i].numpy() @ x.value)
 
-        right, left = (loss(step) - loss(0)) / step, (loss(0) - loss(-step)) / step
+        ahead, here, behind = (loss(t) for t in (step, 0.0, -step))
+        right, left = (ahead - here) / step, (here - behind) / step
+        apart = abs(here - float(weights[i] @ found[i].detach()))
+        size = float((weights[i] * found[i].detach()).abs().sum())
+        assert report.forward.status[i] is not cvxfold.Status.SOLVED or apart <= 1e-4 * size
         if abs(right - left) > 1e-2 * abs(right + left):
             continue  # a kink between them
         mine = float(gradient[i].numpy() @ direction)
         sizes = float(np.linalg.norm(gradient[i]) * np.linalg.norm(direction))
         flagged = report.backward.verdict[i] is not cvxfold.Verdict.CONVERGED
-        off = max(0.0, abs(mine - 0.5 * (right + left)) - 0.5 * abs(right - left))  # which they do not tell
+        untold = 0.5 * abs(right - left) + 2 * apart / step
+        off = max(0.0, abs(mine - 0.5 * (right + left)) - untold)
         assert flagged or off / max(sizes, 1e-3) <= max(1e-3, float(report.backward.error[i]))
 
 
@@ -180,7 +190,7 @@ def test_a_step_that_does_not_move(engine: str, violated: float) -> None:
     assert not report.forward.rescued.any()
 
 
-@pytest.mark.parametrize("infinite", [1e12, 1e17])
+@pytest.mark.parametrize("infinite", [1e12, 1e15, 1e17, 1e20])
 def test_a_bound_that_stands_for_none(engine: str, infinite: float) -> None:
     """What rounding beside it could hide is not called solved."""
     x, c, high = cp.Variable(3), cp.Parameter(3), cp.Parameter(3)

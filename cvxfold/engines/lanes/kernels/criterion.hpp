@@ -23,16 +23,16 @@
 
 namespace cvxfold {
 
-const double FLOOR = 1e-13, GAP_FLOOR = 1e-14;   // of the largest terms
-const double STATE_FLOOR = 1e-15;                // of the largest |u|
-const double NOISE = 1e-14, LITTLE = 1e-6;       // of R |u|; of the natural size of the dual residual
-const double NEAR_ROUNDING = 1e-10;              // a tolerance that leaves less and less room for that
-const double EXCUSED = 1e-2, EXCUSED_ROW = 1e-3; // of a column's or row's own terms: at most left to rounding
-const double OBJECTIVE = 1e-3;                   // of the natural size of the objective
-const double NOTHING = 1e-2;                     // of a little of |A| times the natural size of x
-const double NO_MORE = 1e-12;                    // of the largest terms: as good as nothing
-const double UNSAID = 1e-5; // of the largest terms, where no datum says how small they are
-const double BY_ROW = 1e-3; // of a row's residual over its own terms
+const double FLOOR = 1e-13, GAP_FLOOR = 1e-14; // of the largest terms
+const double STATE_FLOOR = 1e-15;              // of the largest |u|
+const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
+const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
+const double EXCUSED = 1e-3, UNTOLD = 1e-2;    // of a row's own terms: at most left to rounding; or of y's
+const double OBJECTIVE = 1e-3;                 // of the natural size of the objective
+const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
+const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing
+const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
+const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
 
 // What is left of |value| beyond what rounding may leave; NaN stays.
 inline Value beyond(Value value, Value floor) {
@@ -107,21 +107,22 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     const Value primal_floor = room * (FLOOR * primal + STATE_FLOOR * u);
     const Value dual_floor = room * FLOOR * dual + little;
     const Value gap_floor = room * GAP_FLOOR * (y * primal + of.x * dual) + little * (primal + of.x);
+    const Value excused = select(known > 0.0, splat(EXCUSED), splat(UNTOLD));
     Value largest_primal{}, largest_dual{}, most{};
     for (int i = 0; i < S.n; i++) { // 2
         largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
-        const Value rest = beyond(w.dual[i], min(dual_floor, EXCUSED * columns[i]));
+        const Value rest = beyond(w.dual[i], min(dual_floor, excused * columns[i]));
         most = largest(most, BY_ROW * over(rest, columns[i]));
     }
     for (int j = 0; j < S.m; j++)
         largest_primal = largest(largest_primal, beyond(w.primal[j], primal_floor) * size / w.rows[j]);
     for (int j = 0; j < S.separable(); j++)
-        most = largest(most,
-                       BY_ROW * over(beyond(w.primal[j], min(primal_floor, EXCUSED_ROW * rows[j])), rows[j]));
+        most =
+            largest(most, BY_ROW * over(beyond(w.primal[j], min(primal_floor, EXCUSED * rows[j])), rows[j]));
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
         const Value left = infinity_norm(w.primal + at, S.rows_of(cone));
         const Value own = infinity_norm(rows + at, S.rows_of(cone));
-        most = largest(most, BY_ROW * over(beyond(left, min(primal_floor, EXCUSED_ROW * own)), own));
+        most = largest(most, BY_ROW * over(beyond(left, min(primal_floor, EXCUSED * own)), own));
     }
     const Value share = select(known > 0.0, splat(OBJECTIVE), splat(1));
     const Value objective = share * size * size * natural * max(of.b, of.x);
