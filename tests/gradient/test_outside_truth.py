@@ -128,8 +128,8 @@ MODELS: dict[str, Callable[[Any, Any, Array], tuple[Any, list[Any]]]] = {  # of 
 def test_modelling_atoms_at_mixed_scales(engine: str, name: str, count: int) -> None:
     """The directional derivative, by differences of cvxpy with Clarabel at 1e-12, where both sides agree.
 
-    What its values may be off by, over the step, is room: it is far from 1e-12 in x where an objective is
-    flat (norm, quad_over_lin: up to 2e-5). ``CVXFOLD_TEST_SEED`` draws others.
+    What its values may be off by, over the step, is room: x is far from 1e-12 where an objective is flat
+    (norm, quad_over_lin: up to 2e-5). ``CVXFOLD_TEST_SEED`` draws others.
     """
     rng, step = np.random.default_rng([len(name), SEED] if SEED else len(name)), 1e-4
     scales = 10.0 ** rng.uniform(-2, 1, n)
