@@ -27,7 +27,8 @@ class _Directly(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: ShortCall, *_: Tensor) -> tuple[Tensor, ...]:
         ctx.call = call
-        ctx.save_for_backward(*call.arguments.tensors)  # for second derivatives
+        kept = [None if value.is_inference() else value for value in call.arguments.tensors]
+        ctx.save_for_backward(*kept)  # for second derivatives
         ctx.set_materialize_grads(False)
         return call.terms(last=True)
 
@@ -37,7 +38,11 @@ class _Directly(torch.autograd.Function):
             raise NotImplementedError(NOT_BATCHED)
         wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # create_graph=True
-            return None, *_differentiable(ctx.call, ctx.saved_tensors, bars, wanted)
+            parameters = [
+                value.clone() if kept is None else kept
+                for value, kept in zip(ctx.call.arguments.tensors, ctx.saved_tensors, strict=True)
+            ]
+            return None, *_differentiable(ctx.call, parameters, bars, wanted)
         return None, *_as_given(ctx.call, bars, wanted)
 
 

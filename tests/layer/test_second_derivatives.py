@@ -200,6 +200,16 @@ def test_a_parameter_changed_in_place_is_an_error(engine: str) -> None:
         torch.autograd.grad(found.square().sum(), A, create_graph=True)
 
 
+def test_beside_a_parameter_made_in_inference_mode() -> None:
+    x, c, h = cp.Variable(2), cp.Parameter(2), cp.Parameter()
+    layer = CvxpyLayer(minimize(cp.norm(x - c) + cp.sum_squares(x), x <= h), [c, h], [x])
+    with torch.inference_mode():
+        limit = torch.tensor(5.0, dtype=F64)
+    at = torch.tensor([3.0, 4.0], dtype=F64)
+    found, expected = second_derivative(lambda c: layer(c, limit)[0].sum(), [at], [torch.ones(2, dtype=F64)])
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
 def test_third_derivatives_are_refused() -> None:
     layer, (A, b) = small_layer(), data(0)
     (first,) = torch.autograd.grad(layer(A.detach(), b)[0].pow(3).sum(), b, create_graph=True)

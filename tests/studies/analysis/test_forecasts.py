@@ -264,7 +264,7 @@ def test_remembering_the_loss_keeps_nothing_alive() -> None:
     outputs = layer(*inputs)
     loss = torch.stack([o.square().sum() for o in outputs]).sum()
     gradients = torch.autograd.grad(loss, inputs, create_graph=True)
-    assert kept() == before + 1
+    assert kept() > before
     del inputs, outputs, loss, gradients
     assert kept() == before
 
