@@ -86,6 +86,7 @@ class _Second(torch.autograd.Function):
             ]
             return tuple(torch.stack(column) for column in zip(*rows, strict=True)), (0,) * 6
         flat = [joined(*each, lanes, batch) for each in zip(tensors, in_dims[:12], strict=True)]
+        flat[4:8] = [one.expand(lanes * batch, -1) for one in flat[4:8]]  # no instance shares those
         dx, dy, *moved = _Second.apply(*flat, asked.flattened())
         by_lane = [split(one, lanes, shared) for one, shared in zip(moved, asked.shared, strict=True)]
         return (*(one.unflatten(0, (lanes, batch)) for one in (dx, dy)), *by_lane), (0,) * 6

@@ -131,9 +131,12 @@ def test_hessians_of_a_mapped_batch(way: str) -> None:
     if way == "reverse":
         twice = torch.func.jacrev(torch.func.jacrev(loss, argnums=1), argnums=1)
     found = torch.func.vmap(twice)(A, b)
-    for one, of_A, of_b in zip(found, A, b, strict=True):
+    shared = torch.func.vmap(twice, in_dims=(None, 0))(A[0], b)
+    for one, other, of_A, of_b in zip(found, shared, A, b, strict=True):
         expected = hessian_by_differences(lambda b, A=of_A: loss(A, b), of_b)
         torch.testing.assert_close(one, expected, rtol=1e-6, atol=1e-8)
+        expected = hessian_by_differences(lambda b: loss(A[0], b), of_b)
+        torch.testing.assert_close(other, expected, rtol=1e-6, atol=1e-8)
 
 
 def hessian_by_differences(loss: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
