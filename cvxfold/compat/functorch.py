@@ -54,6 +54,19 @@ def is_legacy_mapped(tensor: Tensor) -> bool:
     return _functorch.is_legacy_batchedtensor(tensor)
 
 
+def nothing_kept(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """``setup_context`` of a ``torch.autograd.Function`` whose derivatives need nothing."""
+
+
+def refusing(reason: str) -> Callable[..., Any]:
+    """``backward`` or ``jvp`` of a ``torch.autograd.Function`` that has none: NotImplementedError."""
+
+    def refuse(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError(reason)
+
+    return refuse
+
+
 def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """A function that ``torch.compile`` leaves alone, with one break of the graph around it.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import nothing_kept, refusing
 from cvxfold.cones.base import Cone
 
 
@@ -93,16 +94,13 @@ class _SecondDerivative(torch.autograd.Function):
     def forward(cone: Cone, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return cone.second_derivative(u, v, w)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise NotImplementedError(
+    setup_context = staticmethod(nothing_kept)
+    backward = staticmethod(
+        refusing(
             "cvxfold: third derivatives of a projection onto a cone are not available; "
             "differentiate at most twice"
         )
+    )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import nothing_kept, refusing
 from cvxfold.compat.trees import flattened, on_tensors
 from cvxfold.errors import ConvergenceError, ConvergenceWarning
 from cvxfold.fold.adjoint import Backward
@@ -151,13 +152,8 @@ class _Second(torch.autograd.Function):
         v, on_x, on_theta = again.second(w, inputs[:count])
         return (*again.tape.layout.unpacked(v), *on_x, *on_theta)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_THIRD_DERIVATIVE)
+    setup_context = staticmethod(nothing_kept)
+    backward = staticmethod(refusing(NO_THIRD_DERIVATIVE))
 
 
 class _Refused(torch.autograd.Function):

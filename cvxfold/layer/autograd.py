@@ -10,7 +10,16 @@ from cvxfold.compat.functorch import is_legacy_mapped, is_mapped
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.session import Session
 from cvxfold.layer.tangent import moved
-from cvxfold.layer.taped import Asked, TapedCall, joined, lanes_first, or_zeros, split
+from cvxfold.layer.taped import (
+    Asked,
+    TapedCall,
+    joined,
+    lane_by_lane,
+    lanes_first,
+    or_zeros,
+    split,
+    tangents_in_lanes,
+)
 from cvxfold.layer.twice import second, second_tangent
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import ForwardRecord
@@ -163,21 +172,13 @@ class _Adjoint(torch.autograd.Function):
         """One backward pass where the forward pass was mapped too, else one for each loss gradient."""
         x_bar, y_bar, *values, asked = inputs
         lanes = info.batch_size
+        if not any(dim is not None for dim in in_dims[2:6]):  # the forward pass, by this very map
+            return lane_by_lane(_Adjoint.apply, inputs, in_dims, lanes)
         x_bar, y_bar = (
             lanes_first(value, dim, lanes) for value, dim in zip((x_bar, y_bar), in_dims[:2], strict=True)
         )
-        forward_was_mapped = any(dim is not None for dim in in_dims[2:6])  # by this very map
-        if not forward_was_mapped:
-            rows = [_Adjoint.apply(x_bar[lane], y_bar[lane], *values, asked) for lane in range(lanes)]
-            outs = [
-                torch.stack(column) if w else None
-                for column, w in zip(zip(*rows, strict=True), asked.wanted, strict=True)
-            ]
-        else:
-            flat = _Adjoint.apply(x_bar.flatten(0, 1), y_bar.flatten(0, 1), *values, asked.flattened())
-            outs = [
-                None if g is None else split(g, lanes, s) for g, s in zip(flat, asked.shared, strict=True)
-            ]
+        flat = _Adjoint.apply(x_bar.flatten(0, 1), y_bar.flatten(0, 1), *values, asked.flattened())
+        outs = [None if g is None else split(g, lanes, s) for g, s in zip(flat, asked.shared, strict=True)]
         return tuple(outs), tuple(None if out is None else 0 for out in outs)
 
 
@@ -216,15 +217,7 @@ class _Tangent(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
         """One pass where the forward pass was mapped too, else one for each tangent."""
-        *tensors, asked = inputs
-        lanes, batch = info.batch_size, asked.passes.request.batch
-        if any(dim is not None for dim in in_dims[4:8]):  # by this very map
-            flat = [joined(*each, lanes, batch) for each in zip(tensors, in_dims[:8], strict=True)]
-            found = _Tangent.apply(*flat, asked.flattened())
-            return tuple(value.unflatten(0, (lanes, batch)) for value in found), (0, 0)
-        dots = [lanes_first(*each, lanes) for each in zip(tensors[:4], in_dims[:4], strict=True)]
-        rows = [_Tangent.apply(*(dot[lane] for dot in dots), *tensors[4:], asked) for lane in range(lanes)]
-        return tuple(torch.stack(column) for column in zip(*rows, strict=True)), (0, 0)
+        return tangents_in_lanes(_Tangent.apply, inputs, in_dims, info.batch_size)
 
 
 def _check_finite(values: list[Tensor]) -> None:

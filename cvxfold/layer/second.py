@@ -69,7 +69,7 @@ def moved_gradient(
 ) -> MovedGradient:
     """The derivative of the gradient on the data, zero for instances without a solution.
 
-    1. The tangents ẋ, ẏ, ṡ.
+    1. The tangents ẋ and ẏ.
     2. The adjoint (p, v).
     3. c, from the projection's second derivative.
     4. The adjoint of what is above, with c added to its v.
@@ -84,19 +84,13 @@ def moved_gradient(
     Raises:
         ConvergenceError, DegenerateError: as the options say.
     """
-    batch, x, y = answer.request.batch, answer.x.nan_to_num(), answer.y.nan_to_num()
-    program = Program(session.entries, values.detached(), batch)
-    along = Program(session.entries, tangents, batch)
+    at = _Place(session, answer, values)
+    program, R_inverse = at.program, at.R_inverse
+    along = at.with_data(tangents)
     dx, dy = moved(session, answer, values, tangents, report=False)  # 1
-    ds = along.sides(x, y)[1] - program.rows(dx)
     adjoint = session.fold(answer, *bars)  # 2
     p, v = adjoint.p, adjoint.v
-    s = _slacks(answer)  # 3
-    cone = session.cone
-    R_inverse = _balance(s, y, cone)
-    u, du = s - R_inverse * y, ds - R_inverse * dy
-    c = cone.second_derivative(u, du, (bars[1] - program.rows(p)) / R_inverse - v)
-    c = torch.where(answer.absent.unsqueeze(1), 0.0, c)
+    c = at.curvature(at.state(along, dx, dy), (bars[1] - program.rows(p)) / R_inverse - v)  # 3
     Pp, Av = along.stationary(p, v)  # 4
     x_bar = bar_tangents[0] - (Pp + Av + program.stationary(dx, c)[1])
     y_bar = bar_tangents[1] - along.rows(p) - R_inverse * c
@@ -104,7 +98,7 @@ def moved_gradient(
     session.judge_aside(answer, again.record)
     entries = session.entries
     return MovedGradient(
-        dx, dy, DataGradients(again.p, again.v + c, x, y, entries), DataGradients(p, v, dx, dy, entries)
+        dx, dy, DataGradients(again.p, again.v + c, at.x, at.y, entries), DataGradients(p, v, dx, dy, entries)
     )
 
 
@@ -130,24 +124,50 @@ def moved_tangent(
     Raises:
         ConvergenceError, DegenerateError: as the options say.
     """
-    batch, x, y = answer.request.batch, answer.x.nan_to_num(), answer.y.nan_to_num()
-    program = Program(session.entries, values.detached(), batch)
-    first, second = (Program(session.entries, each, batch) for each in tangents)
+    at = _Place(session, answer, values)
+    first, second = (at.with_data(each) for each in tangents)
     (dx, dy), (ex, ey) = (moved(session, answer, values, each, report=False) for each in tangents)
-    s = _slacks(answer)
-    R_inverse = _balance(s, y, session.cone)
-    u = s - R_inverse * y
-    du = first.sides(x, y)[1] - program.rows(dx) - R_inverse * dy
-    eu = second.sides(x, y)[1] - program.rows(ex) - R_inverse * ey
-    h = session.cone.second_derivative(u, du, eu)
-    h = torch.where(answer.absent.unsqueeze(1), 0.0, h)
-    r, t = Program(session.entries, moving, batch).sides(x, y)
+    h = at.curvature(at.state(first, dx, dy), at.state(second, ex, ey))
+    r, t = at.with_data(moving).sides(at.x, at.y)
     r = r - sum(first.stationary(ex, ey)) - sum(second.stationary(dx, dy))
     t = t - first.rows(ex) - second.rows(dx)
-    c = h / R_inverse
-    found = session.fold(answer, r - program.stationary(ex, c)[1], t - h)
+    c = h / at.R_inverse
+    found = session.fold(answer, r - at.program.stationary(ex, c)[1], t - h)
     session.judge_aside(answer, found.record)
     return found.p, torch.where(answer.absent.unsqueeze(1), 0.0, found.v + c)
+
+
+class _Place:
+    """The solutions of a call, where the projection is differentiated twice.
+
+    Args:
+        session: of the layer. answer: of the call. values: the stored entries.
+
+    Attributes:
+        program: of the values. x, y: the solutions. R_inverse: R⁻¹ ``(B, m)``.
+    """
+
+    def __init__(self, session: Session, answer: Answer, values: ProgramValues) -> None:
+        self._entries, self._answer, self._cone = session.entries, answer, session.cone
+        self.program = self.with_data(values.detached())
+        self.x, self.y = answer.x.nan_to_num(), answer.y.nan_to_num()
+        s = _slacks(answer)
+        self.R_inverse = _balance(s, self.y, self._cone)
+        self._u = s - self.R_inverse * self.y
+
+    def with_data(self, values: ProgramValues) -> Program:
+        """The batch of programs, or of tangents, with these stored entries."""
+        return Program(self._entries, values, self._answer.request.batch)
+
+    def state(self, along: Program, dx: Tensor, dy: Tensor) -> Tensor:
+        """u̇ ``(B, m)`` for tangents of the data and ẋ and ẏ."""
+        ds = along.sides(self.x, self.y)[1] - self.program.rows(dx)
+        return ds - self.R_inverse * dy
+
+    def curvature(self, du: Tensor, w: Tensor) -> Tensor:
+        """D²Π_K(u)[u̇, w] ``(B, m)``, zero for instances without a solution."""
+        found = self._cone.second_derivative(self._u, du, w)
+        return torch.where(self._answer.absent.unsqueeze(1), 0.0, found)
 
 
 def _slacks(answer: Answer) -> Tensor:

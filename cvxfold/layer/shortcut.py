@@ -23,6 +23,7 @@ from cvxfold.engines.protocol import Passage, Returned, Seen, Shortcut, Solution
 from cvxfold.errors import OutOfMemoryError
 from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
+from cvxfold.layer.answer import Answer
 from cvxfold.layer.backward import folded_again, refolded
 from cvxfold.layer.options import Options
 from cvxfold.layer.plain import PlainArguments, version_of
@@ -133,11 +134,17 @@ class ShortCall:
             for value, batched in zip(parameters, self.arguments.batched, strict=True)
         ]
         values = self._parts.parametrize([value.to(torch.float64) for value in given])
-        request = CallRequest(self.arguments.instances, self.options, found=self._passage)
-        passes = TapedCall(self._parts.session, request)
-        passes.answer = self._parts.session.solve_quietly(values.detached(), request)
-        passes.answer.report = self._report
+        answer = self.answer_to(values.detached())
+        passes = TapedCall(self._parts.session, answer.request)
+        passes.answer = answer
         return values, passes
+
+    def answer_to(self, values: ProgramValues) -> Answer:
+        """What the kernels found as the general way has it, with this call's report; ``values``: its data."""
+        request = CallRequest(self.arguments.instances, self.options, found=self._passage)
+        answer = self._parts.session.solve_quietly(values, request)
+        answer.report = self._report
+        return answer
 
     def on_points(self, bars: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
         """Loss gradients on x ``(B, n)`` and y ``(B, m)`` from those on the variables' terms."""
@@ -152,11 +159,6 @@ class ShortCall:
     def outputs(self) -> Sequence[OutputSpec]:
         """How the variables are made of their terms."""
         return self._parts.outputs
-
-    @property
-    def last_report(self) -> Report:
-        """Of this call."""
-        return self._report
 
     @property
     def passage(self) -> Passage:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cvxfold.layer.base import BaseLayer
 from cvxfold.layer.generally import SolvedGenerally, gradients_of
-from cvxfold.layer.request import CallRequest
 from cvxfold.layer.shortcut import ShortCall
 from cvxfold.problem.recover import finished
 
@@ -68,10 +67,7 @@ class SolvedShortly:
     def generally(self) -> SolvedGenerally:
         """The same as if it had gone the general way, with the same report."""
         arguments, values, _ = self.layer.program(*self.given, invalid_is_error=False)
-        request = CallRequest(self.batch, self.call.options, found=self.call.passage)
-        answer = self.layer.session.solve_quietly(values, request)
-        answer.report = self.call.last_report
-        return SolvedGenerally(self.layer, self.given, arguments, answer)
+        return SolvedGenerally(self.layer, self.given, arguments, self.call.answer_to(values))
 
     def _finished(self, terms: Sequence[Tensor]) -> list[Tensor]:
         return [finished(term, spec) for term, spec in zip(terms, self.call.outputs, strict=True)]

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvxfold.compat.functorch import nothing_kept, refusing
 from cvxfold.layer.second import moved_gradient, moved_tangent
-from cvxfold.layer.taped import Asked, joined, lanes_first, split
+from cvxfold.layer.taped import Asked, joined, lane_by_lane, split, tangents_in_lanes
 from cvxfold.problem.values import ProgramValues
 
 NO_THIRD_DERIVATIVE = (
@@ -62,29 +63,16 @@ class _Second(torch.autograd.Function):
         found = moved_gradient(passes.session, passes.answer, values, dots, (x_bar, y_bar), (x_dot, y_dot))
         return found.dx, found.dy, *found.on(asked.shared)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_THIRD_DERIVATIVE)
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_THIRD_DERIVATIVE)
+    setup_context = staticmethod(nothing_kept)
+    backward = jvp = staticmethod(refusing(NO_THIRD_DERIVATIVE))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
         """One pass where the forward pass was mapped too, else one for each lane."""
         *tensors, asked = inputs
-        lanes, batch = info.batch_size, asked.passes.request.batch
         if not any(dim is not None for dim in in_dims[8:12]):  # not by this very map
-            first = [lanes_first(*each, lanes) for each in zip(tensors[:8], in_dims[:8], strict=True)]
-            rows = [
-                _Second.apply(*(one[lane] for one in first), *tensors[8:], asked) for lane in range(lanes)
-            ]
-            return tuple(torch.stack(column) for column in zip(*rows, strict=True)), (0,) * 6
+            return lane_by_lane(_Second.apply, inputs, in_dims, info.batch_size)
+        lanes, batch = info.batch_size, asked.passes.request.batch
         flat = [joined(*each, lanes, batch) for each in zip(tensors, in_dims[:12], strict=True)]
         flat[4:8] = [one.expand(lanes * batch, -1) for one in flat[4:8]]  # no instance shares those
         dx, dy, *moved = _Second.apply(*flat, asked.flattened())
@@ -103,29 +91,10 @@ class _SecondTangent(torch.autograd.Function):
         moving, dots, others, values = (ProgramValues(*tensors[k : k + 4]) for k in (0, 4, 8, 12))
         return moved_tangent(passes.session, passes.answer, values, (dots, others), moving)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_THIRD_DERIVATIVE)
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise NotImplementedError(NO_THIRD_DERIVATIVE)
+    setup_context = staticmethod(nothing_kept)
+    backward = jvp = staticmethod(refusing(NO_THIRD_DERIVATIVE))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
         """One pass where the forward pass was mapped too, else one for each lane."""
-        *tensors, asked = inputs
-        lanes, batch = info.batch_size, asked.passes.request.batch
-        if any(dim is not None for dim in in_dims[12:16]):  # by this very map
-            flat = [joined(*each, lanes, batch) for each in zip(tensors, in_dims[:16], strict=True)]
-            found = _SecondTangent.apply(*flat, asked.flattened())
-            return tuple(value.unflatten(0, (lanes, batch)) for value in found), (0, 0)
-        first = [lanes_first(*each, lanes) for each in zip(tensors[:12], in_dims[:12], strict=True)]
-        rows = [
-            _SecondTangent.apply(*(one[lane] for one in first), *tensors[12:], asked) for lane in range(lanes)
-        ]
-        return tuple(torch.stack(column) for column in zip(*rows, strict=True)), (0, 0)
+        return tangents_in_lanes(_SecondTangent.apply, inputs, in_dims, info.batch_size)

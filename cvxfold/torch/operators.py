@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.compat.dispatch import recording
+from cvxfold.compat.functorch import refusing
 from cvxfold.layer.autograd import NO_SECOND_DERIVATIVE
 from cvxfold.layer.recall import Passes, Recall
 from cvxfold.problem.arguments import batch_sizes, check_count, device_of, dtype_of_outputs
@@ -131,9 +132,5 @@ def _pulled(ctx: Any, bars: Sequence[Tensor | None]) -> tuple[list[Tensor | None
     return [next(found) if wants else None for wants in ctx.wanted], None, None
 
 
-def _refused(ctx: Any, *_: Any) -> Any:
-    raise NotImplementedError(NO_SECOND_DERIVATIVE)
-
-
 _solve.register_autograd(_pulled, setup_context=_keep)
-_gradients.register_autograd(_refused)
+_gradients.register_autograd(refusing(NO_SECOND_DERIVATIVE))
