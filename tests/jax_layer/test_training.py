@@ -1,4 +1,4 @@
-"""The page on JAX and the example: what they show runs."""
+"""The example of a training under JAX runs and learns."""
 
 import sys
 from importlib import import_module
@@ -8,14 +8,9 @@ import pytest
 
 from problems.jax_layers import double
 from problems.marks import long
-from problems.whole_page import run_page
 
 __all__ = ["double"]
 pytestmark = [pytest.mark.usefixtures("double"), long]
-
-
-def test_the_page() -> None:
-    run_page("jax.md")
 
 
 def test_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
