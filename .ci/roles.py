@@ -1,4 +1,4 @@
-"""An extension of griffe: roles of docstrings, such as :class:`Report`, become code."""
+"""An extension of griffe: roles of docstrings, such as :class:`Report`, become code, and an example a section."""
 
 import re
 from typing import Any
@@ -9,9 +9,13 @@ _ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`~?([^`]+)`")
 
 
 class Roles(Extension):
-    """Rewrites the docstrings of everything that is read."""
+    """Rewrites the docstrings of everything that is read.
+
+    A section called ``Example``, of one alone, is to griffe a box of prose; ``Examples`` it shows as code.
+    """
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Called with each module, class, function and attribute."""
         if obj.docstring is not None:
-            obj.docstring.value = _ROLE.sub(r"`\1`", obj.docstring.value)
+            text = _ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)

@@ -82,8 +82,8 @@ class LayerOptions(TypedDict, total=False):
             NaN with a zero gradient, and the others are what they would have been without them.
         on_degenerate: the same choices as ``on_unconverged`` for gradients that have no unique value; None
             for the same answer. "raise" is a :class:`cvxfold.DegenerateError`.
-        proximal: ε ≥ 0: the gradient is that of the problem with (ε/2)‖x − x*‖² added about its solution
-            x*, held constant. The solution stays; where it is not unique the gradient becomes so.
+        proximal: ε ≥ 0: the gradient is that of the problem with (ε/2)‖x − x₀‖² added about its solution
+            x₀, held constant. The solution stays; where it is not unique the gradient becomes so.
         rescue: whether an interior-point method (Clarabel, on the CPU) takes over the instances that
             cvxfold's own method does not reach at once, before it goes on.
         time_limit: seconds for the forward pass, and again for the backward pass; instances that do not
