@@ -77,6 +77,8 @@ def updated(options: Options, solver_args: Mapping[str, Any] | None, said: Said)
     if ignored:
         names = ", ".join(sorted(ignored))
         text = f"solver_args: {names}: no meaning for cvxfold's solver, ignored"
+        if ignored & {"warm_start", "warm_starts"}:
+            text += "; to begin at the last solutions, call the layer with warm_start=True"
         said.once(f"solver_args: {names}", text)
     return replace(options, forward=forward, solver=solver)
 

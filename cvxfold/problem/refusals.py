@@ -69,8 +69,10 @@ def _check_variables(problem: cp.Problem, variables: Sequence[Any]) -> None:
         if isinstance(variable, cp.Variable) and _contains([*problem.variables(), *duals], variable):
             continue
         hint = ""
-        if isinstance(variable, cp.Constraint):
+        if isinstance(variable, cp.Constraint | list):
             hint = f"; {_DUAL_HINT}"
+        elif variable is None:
+            hint = f"; a value, such as constraint.dual_value, is no variable: {_DUAL_HINT}"
         elif isinstance(variable, cp.Expression) and not isinstance(variable, cp.Variable):
             hint = "; for an expression of variables add a variable and a constraint that they are equal"
         raise ValueError(
@@ -211,38 +213,45 @@ def explained(error: Exception, problem: cp.Problem, gp: bool) -> ValueError:
 
 def _broken_rule(problem: cp.Problem, gp: bool) -> str:
     """What is wrong with a problem that is not DPP, as far as cvxpy's other rules tell."""
-    if gp:
-        return "" if problem.is_dgp() else " It is no geometric program by cvxpy's rules (DGP)."
-    if problem.is_dcp():
+    misplaced = "but a parameter stands where it may not (DPP): in"
+    if gp and problem.is_dgp():
         return (
-            " It is convex by cvxpy's rules (DCP), but a parameter stands where it may not (DPP): in "
-            f"{_offender(problem, dpp=True)}"
+            f" It is a geometric program by cvxpy's rules (DGP), {misplaced} {_offender(problem, True, gp)}"
         )
+    if gp:
+        return f" It is no geometric program by cvxpy's rules (DGP): {_offender(problem, False, gp)}"
+    if problem.is_dcp():
+        return f" It is convex by cvxpy's rules (DCP), {misplaced} {_offender(problem, True, gp)}"
     if problem.is_dgp():
         return " It is a geometric program: give gp=True."
-    return f" It is not convex by cvxpy's rules (DCP): {_offender(problem, dpp=False)}"
+    return f" It is not convex by cvxpy's rules (DCP): {_offender(problem, False, gp)}"
 
 
-def _offender(problem: cp.Problem, dpp: bool) -> str:
+def _offender(problem: cp.Problem, dpp: bool, gp: bool) -> str:
     """The smallest part of a problem that breaks cvxpy's rules."""
     for part in (problem.objective, *problem.constraints):
         with ExitStack() as rules:
             if dpp:
                 rules.enter_context(scopes.dpp_scope())
-            if dpp and part is problem.objective:
+            if dpp and part is problem.objective and not gp:
                 rules.enter_context(scopes.quad_form_dpp_scope())
-            if not part.is_dcp():
-                smallest = _smallest(part)
+            if not (part.is_dgp() if gp else part.is_dcp()):
+                smallest = _smallest(part, gp)
                 within = "" if smallest is part else f", within {_quoted(part)}"
                 return f"{_quoted(smallest)}{within}"
     return "the bounds of a variable"
 
 
-def _smallest(part: Any) -> Any:
-    """The smallest part of a part that is neither convex nor concave by the rules that are in force."""
+def _smallest(part: Any, gp: bool) -> Any:
+    """The smallest part of a part that is neither convex nor concave (log-log, for gp) by the rules."""
     for argument in part.args:
-        if not (argument.is_convex() or argument.is_concave()):
-            return _smallest(argument)
+        curved = (
+            argument.is_log_log_convex() or argument.is_log_log_concave()
+            if gp
+            else argument.is_convex() or argument.is_concave()
+        )
+        if not curved:
+            return _smallest(argument, gp)
     return part
 
 

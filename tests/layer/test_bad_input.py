@@ -222,6 +222,8 @@ def test_parameters_and_variables_of_another_kind() -> None:
     problem = minimize(cp.sum_squares(x - a), positive)
     for parameters, variables, error, words in (
         ([a], [x, positive], ValueError, "dual_variables[0]"),
+        ([a], [x, positive.dual_variables], ValueError, "dual_variables[0]"),
+        ([a], [positive.dual_value], ValueError, "dual_variables[0]"),
         ([a], [2 * x], ValueError, "add a variable and a constraint"),
         ([a], x, ValueError, "list or tuple"),
         (a, [x], ValueError, "list or tuple"),
@@ -314,8 +316,10 @@ def test_what_is_wrong_with_a_problem_that_is_not_dpp() -> None:
     ):
         with pytest.raises(ValueError, match=f"must be DPP.*{word}"):
             CvxpyLayer(problem, problem.parameters(), problem.variables())
-    with pytest.raises(ValueError, match="no geometric program"):
+    with pytest.raises(ValueError, match=f"no geometric program.*: -{a.name()}, within minimize"):
         CvxpyLayer(minimize(cp.square(x - a)), [a], [x], gp=True)
+    with pytest.raises(ValueError, match=rf"no geometric program.*: {free.name()}, within"):
+        CvxpyLayer(minimize(x * a, x >= free), [a], [x], gp=True)
 
 
 @pytest.mark.parametrize("name", ["refine", "rescue"])

@@ -142,7 +142,7 @@ def named(name: Any, method: str | None = None) -> ExternalSolver:
     wanted = name.upper() if isinstance(name, str) else name
     if wanted not in available():
         raise ValueError(
-            f"solver: expected None (cvxfold's own method) or one of {available()}, got {name!r}"
+            f"solver: expected None (cvxfold's own method) or an installed one of {available()}, got {name!r}"
         )
     if wanted == "DIFFCP":  # which hands the problem to one of these
         return named(method or "SCS")

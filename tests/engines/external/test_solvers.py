@@ -144,6 +144,8 @@ def test_one_warning_for_what_has_no_meaning() -> None:
         make_layer(case("portfolio", 2), solver_args={"mode": "dense", "n_jobs_backward": 2})
     assert len(caught) == 1
     assert "mode, n_jobs_backward" in str(caught[0].message)
+    with pytest.warns(UserWarning, match="call the layer with warm_start=True"):
+        make_layer(case("portfolio", 2), solver_args={"warm_start": True})
 
 
 @pytest.mark.parametrize(
