@@ -1,4 +1,4 @@
-"""An extension of griffe: roles of docstrings, such as :class:`Report`, become code, and an example a section."""
+"""An extension of griffe: roles in docstrings, such as :class:`Report`, become code, an example a section."""
 
 import re
 from typing import Any
