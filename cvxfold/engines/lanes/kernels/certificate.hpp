@@ -34,7 +34,7 @@ inline Value certificate_ratio(Value violation, Value gain) {
 // w.scratch.
 inline Value infeasibility(const Shape &S, Workspace &w, Pack *dy) {
     fill(w.turned, S.m, [&](int j) { return -dy[j]; });
-    project(S, w.roots, w.turned, w.scratch, none());
+    project(S, w.roots, w.turned, w.scratch, all(), false);
     fill(dy, S.m, [&](int j) { return dy[j] + w.scratch[j]; });
     Pack *Aty = w.scratch;
     clear(Aty, S.n);
@@ -52,7 +52,7 @@ inline Value unboundedness(const Shape &S, Workspace &w, const Pack *dx) {
     multiply_P(S, w.P, dx, Pdx);
     multiply_A(S, w.A, dx, w.turned);
     fill(w.turned, S.m, [&](int j) { return -w.turned[j]; });
-    project(S, w.roots, w.turned, inside, none());
+    project(S, w.roots, w.turned, inside, all(), false);
     Value violation{}, curvature = dot(dx, Pdx, S.n), descent = -product_beyond_rounding(w.q, dx, S.n);
     for (int i = 0; i < S.n; i++)
         violation = largest(violation, abs(Pdx[i] / w.columns[i]));

@@ -55,8 +55,66 @@ inline void reset(const Shape &S, Pack *roots) {
     });
 }
 
-// s = Pi_K(u), (m).
-CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask keep) {
+// Calls visit(number, what is seen, root) for each of `count` cones in R^3, whose roots are looked for
+// TOGETHER at a time, in the lanes of `mask`, and kept there if asked. Kind: how a cone is seen, by its
+// number.
+template <typename Kind, typename Visit>
+inline void each_in_R3(const Kind &kind, int count, const Pack *u, Pack *roots, Mask mask, bool keep,
+                       Visit visit) {
+    for (int first = 0; first < count; first += TOGETHER) {
+        const int some = least(TOGETHER, count - first);
+        typename Kind::Seen seen[TOGETHER];
+        Bracket brackets[TOGETHER];
+        for (int i = 0; i < some; i++) {
+            const Pack *at = u + 3 * (first + i);
+            seen[i] = kind.seen(first + i, at[0], at[1], at[2]);
+            brackets[i] = kind.bracket(seen[i], roots[first + i]);
+            brackets[i].done |= ~mask;
+        }
+        find_roots(brackets, some, [&](int i, Value x, Value &value, Value &move) {
+            kind.balance(first + i, seen[i], x, value, move);
+        });
+        for (int i = 0; i < some; i++) {
+            const Value root = kind.root_of(seen[i], brackets[i]);
+            if (keep)
+                roots[first + i] = select(mask & ~seen[i].flat, root, roots[first + i]);
+            visit(first + i, seen[i], root);
+        }
+    }
+}
+
+struct Exponential {
+    typedef exponential::Seen Seen;
+
+    Seen seen(int, Value r, Value s, Value t) const { return exponential::seen(r, s, t); }
+    Bracket bracket(const Seen &at, Value guess) const { return exponential::moderate_bracket(at, guess); }
+    void balance(int, const Seen &at, Value rho, Value &value, Value &move) const {
+        exponential::moderate_balance(at, rho, value, move);
+    }
+    Value root_of(const Seen &at, const Bracket &found) const { return exponential::root_of(at, found); }
+    void look(int, const Seen &at, Value rho, Pack projection[3], Frame3 *frame, bool with_margin) const {
+        exponential::look(at, rho, projection, frame, with_margin);
+    }
+};
+
+struct Power {
+    typedef power::Seen Seen;
+    const double *alpha;
+
+    Seen seen(int c, Value x, Value y, Value z) const { return power::seen(alpha[c], x, y, z); }
+    Bracket bracket(const Seen &at, Value guess) const { return power::bracket(at, guess); }
+    void balance(int c, const Seen &at, Value tau, Value &value, Value &move) const {
+        power::balance(alpha[c], at, tau, value, move);
+    }
+    Value root_of(const Seen &at, const Bracket &found) const { return select(at.flat, Value{}, found.x); }
+    void look(int c, const Seen &at, Value tau, Pack projection[3], Frame3 *frame, bool with_margin) const {
+        power::look(alpha[c], at, tau, projection, frame, with_margin);
+    }
+};
+
+// s = Pi_K(u), (m), in the lanes of `mask`; others are left with numbers of no meaning. keep: whether the
+// roots and eigenvectors found are where the next search begins.
+CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask mask, bool keep) {
     clear(s, S.zero);
     fill(s + S.zero, S.nonnegative,
          [&](int i) { return select(u[S.zero + i] <= 0.0, Value{}, u[S.zero + i]); });
@@ -67,17 +125,18 @@ CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, M
     at = each_semidefinite(S, at, known, [&](int order, int row, Pack *U) {
         fill(fresh, order * order, [&](int i) { return U[i]; });
         semidefinite::project(order, u + row, fresh, s + row, fresh + order * order);
-        fill(U, order * order, [&](int i) { return select(keep, fresh[i], U[i]); });
+        if (keep)
+            fill(U, order * order, [&](int i) { return select(mask, fresh[i], U[i]); });
     });
-    for (int c = 0; c < S.exponential + S.power; c++, at += 3) {
-        Value root = roots[c];
-        if (c < S.exponential)
-            exponential::look(u[at], u[at + 1], u[at + 2], root, s + at, nullptr, false);
-        else
-            power::look(S.alpha[c - S.exponential], u[at], u[at + 1], u[at + 2], root, s + at, nullptr,
-                        false);
-        roots[c] = select(keep, root, roots[c]);
-    }
+    const auto project_all = [&](auto kind, int count) {
+        each_in_R3(kind, count, u + at, roots, mask, keep, [&](int c, const auto &seen, Value root) {
+            kind.look(c, seen, root, s + at + 3 * c, nullptr, false);
+        });
+        roots += count;
+        at += 3 * count;
+    };
+    project_all(Exponential(), S.exponential);
+    project_all(Power{S.alpha}, S.power);
 }
 
 inline void keep_frame(const Frame3 &look, Mask mask, Pack *lambda, Pack *frame) {
@@ -117,18 +176,20 @@ CVXFOLD_LONG void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pa
             U[i] = select(mask, fresh[i], U[i]);
         }
     });
-    for (int c = 0; c < S.exponential + S.power; c++, at += 3, frame += FRAME3) {
-        Frame3 seen;
-        Pack projection[3], root = roots[c];
-        if (c < S.exponential)
-            exponential::look(u[at], u[at + 1], u[at + 2], root, projection, &seen, margin != nullptr);
-        else
-            power::look(S.alpha[c - S.exponential], u[at], u[at + 1], u[at + 2], root, projection, &seen,
-                        margin != nullptr);
-        roots[c] = select(mask, root, roots[c]);
-        keep_frame(seen, mask, lambda + at, frame);
-        set_margin(at, 3, seen.margin);
-    }
+    const auto look_at_all = [&](auto kind, int count) {
+        each_in_R3(kind, count, u + at, roots, mask, true, [&](int c, const auto &seen, Value root) {
+            Frame3 found;
+            Pack projection[3];
+            kind.look(c, seen, root, projection, &found, margin != nullptr);
+            keep_frame(found, mask, lambda + at + 3 * c, frame + FRAME3 * c);
+            set_margin(at + 3 * c, 3, found.margin);
+        });
+        roots += count;
+        at += 3 * count;
+        frame += FRAME3 * count;
+    };
+    look_at_all(Exponential(), S.exponential);
+    look_at_all(Power{S.alpha}, S.power);
 }
 
 } // namespace cvxfold

@@ -19,70 +19,109 @@ namespace cvxfold {
 namespace exponential {
 
 const double PARTS[] = {1.0 / 64, 1.0 / 4}; // of the slack, tried as a distance to the boundary
-const double MODERATE = 20; // |rho| up to which the equation itself is solved, beyond it its logarithm
-const double FAR = 100;     // |rho| beyond which the root is an end of its interval, to e^-100
+const double MODERATE = 20;                 // |rho| up to which e^rho is formed, beyond it its logarithm
+const double FAR = 100; // |rho| beyond which the root is an end of its interval, to e^-100
 const double FARTHEST = 1e100;
 const double IN_K = 0.465,
              IN_POLAR = 0.8; // distances of (-1, 1, 1) to the boundaries of K and K*, rounded down
 
 struct Branch {
     Mask inside, polar, face;
+    Value near; // about the root, near where K or its polar begins
+    Value off;  // from the end of the interval there
 };
 
+// Where t > 0 the boundary of K is y = s, mu = 0, rho = r/s; else that of the polar y = 0, mu e^rho = r,
+// 1 - rho = s/r. With k for the quotient, f for e^k or e^(k - 1) and c = |t|/s or |t|/r a step of Newton's
+// method from there has the length (f - c) (k^2 - k + 1) / ((k^2 - 2 k + 2) f + 1/f).
 inline Branch branch(Value r, Value s, Value t) {
-    Value one = splat(1), zero{};
-    Mask s_positive = s > zero, r_positive = r > zero;
-    Value es = exp(r / select(s_positive, s, one)), er = exp(s / select(r_positive, r, one) - 1.0);
+    const Value one = splat(1), zero{};
+    const Mask above = t > zero;
+    const Value base = select(above, s, r), positive = select(base > zero, base, one);
+    const Value k = select(above, r, s) / positive, f = exp(select(above, k, k - 1.0));
+    const Mask within = (base > zero) & (base * f <= abs(t));
     Branch b;
-    b.inside = (s_positive & (s * es <= t)) | ((r <= zero) & (s == zero) & (t >= zero));
-    b.polar = (r_positive & (r * er <= -t)) | ((r == zero) & (s <= zero) & (t <= zero));
+    b.inside = (above & within) | ((r <= zero) & (s == zero) & (t >= zero));
+    b.polar = (~above & within) | ((r == zero) & (s <= zero) & (t <= zero));
     b.inside &= ~b.polar; // the origin is in both; D = 0 there
     b.face = (r <= zero) & (s <= zero) & ~b.inside & ~b.polar;
+    const Value square = k * (k - 1.0) + 1.0;
+    b.off = select(base > zero, (f - abs(t) / positive) * square / ((square + (1.0 - k)) * f + 1.0 / f),
+                   splat(infinite()));
+    b.near = select(above, k - b.off, 1.0 - k + b.off);
     return b;
 }
 
-// The root of y e^rho - mu = t by Newton's method where |rho| is moderate; `missed` tells where it is not.
-inline Value moderate_root(Value r, Value s, Value t, Value low, Value high, Value guess, Mask done,
-                           Mask &missed) {
-    Value a_low = max(low, splat(-MODERATE)), a_high = min(high, splat(MODERATE));
-    Value below = a_low, above = a_high;
-    missed = ~(below < above);
-    Value x = select((guess > below) & (guess < above), guess, 0.5 * (below + above));
-    done |= missed;
-    for (int step = 0; step < 80 && any(~done); step++) {
-        Value e = exp(x), inverse = 1.0 / e, q = x * (x - 1.0) + 1.0, inverse_q = 1.0 / q;
-        Value a = (x - 1.0) * r + s, b = r - x * s;
-        Value sum = (a * e - b * inverse) * inverse_q, value = sum - t;
-        Value slope = ((r + a) * e + (s + b) * inverse) * inverse_q - sum * (2.0 * x - 1.0) * inverse_q;
-        Mask negative = value < 0.0;
-        below = select(negative, x, below);
-        above = select(negative, above, x);
-        Value next = x - value / slope;
-        Mask outside = ~((next > below) & (next < above));
-        Mask narrow = above - below <= 4e-16 * (abs(x) + 1.0);
-        Mask close = (abs(next - x) <= 2e-8 * (abs(x) + 1.0)) & ~outside;
-        Mask exact = value == 0.0;
-        next = select(exact, x, select(outside, 0.5 * (below + above), next));
-        x = select(done, x, next);
-        done |= close | narrow | exact;
-    }
-    missed |= (abs(x) > MODERATE - 1e-3) & (x != low) & (x != high);
-    return x;
+// A point, over its largest entry.
+struct Seen {
+    Value r, s, t, size;
+    Mask valid, flat; // flat: where no root is sought
+    Branch branch;
+    Value low, high;  // what the root lies between
+    Value r_, s_, t_; // a point with a root, where this one is flat
+};
+
+inline Seen seen(Value r, Value s, Value t) {
+    const Value one = splat(1), zero{}, infinity = splat(infinite());
+    Seen p;
+    p.size = max(max(abs(r), abs(s)), abs(t));
+    const Value inverse = 1.0 / select(p.size > zero, p.size, one);
+    p.r = r * inverse;
+    p.s = s * inverse;
+    p.t = t * inverse;
+    p.valid = finite(p.r) & finite(p.s) & finite(p.t);
+    p.branch = branch(p.r, p.s, p.t);
+    p.flat = p.branch.inside | p.branch.polar | p.branch.face | ~p.valid;
+    p.r_ = select(p.flat, one, p.r);
+    p.s_ = select(p.flat, one, p.s);
+    p.t_ = select(p.flat, zero, p.t);
+    p.low = select(p.r_ > zero, 1.0 - p.s_ / p.r_, -infinity);
+    p.high = select(p.s_ > zero, p.r_ / p.s_, infinity);
+    return p;
 }
 
-// The same in logarithms of both sides of y e^rho + t- = mu + t+, almost linear in rho, which cannot
-// overflow.
-inline Value any_root(Value r, Value s, Value t, Value low, Value high, Mask done) {
+// Where a moderate root of y e^rho + t- = mu + t+ is looked for, from a guess.
+inline Bracket moderate_bracket(const Seen &p, Value guess) {
+    const Value first = max(p.low, splat(-MODERATE)), last = min(p.high, splat(MODERATE));
+    const Value near = p.branch.near, off = p.branch.off;
+    Value x = select((guess > first) & (guess < last), guess, min(max(splat(0.5), first + 0.3), last - 0.3));
+    x = select((x > first) & (x < last), x, 0.5 * (first + last));
+    // `near` is about as far from the root as off^2.
+    x = select((near >= first) & (near <= last) & (off * off < abs(x - near)), near, x);
+    return Bracket(x, first, last, p.flat | ~(first < last));
+}
+
+// The logarithm of the left side over the right, almost linear in rho, and Newton's step.
+inline void moderate_balance(const Seen &p, Value rho, Value &value, Value &move) {
+    const Value zero{}, tiny = splat(1e-100);
+    Value e = exp(rho), q = rho * (rho - 1.0) + 1.0, mu_over = 1.0 / (e * q), over = e * mu_over;
+    Value y_over = e * over, bend = (2.0 * rho - 1.0) * over;
+    Value y = (rho - 1.0) * p.r_ + p.s_, mu = p.r_ - rho * p.s_;
+    Value on_left = y * y_over, on_right = mu * mu_over;
+    Value left = max(on_left + max(-p.t_, zero), tiny), right = max(on_right + max(p.t_, zero), tiny);
+    Value left_slope = (p.r_ + y) * y_over - on_left * bend;
+    Value right_slope = -(p.s_ + mu) * mu_over - on_right * bend;
+    // 2 artanh, the first terms: as good as the logarithm at the root, and a shorter step far from it.
+    Value f = (left - right) / (left + right), ff = f * f;
+    value = f * (2.0 + ff * (2.0 / 3 + ff * (2.0 / 5 + ff * (2.0 / 7 + ff * (2.0 / 9)))));
+    move = value * left * right / (left_slope * right - right_slope * left);
+}
+
+// The root for any rho, with logarithms of all terms, so that nothing overflows.
+inline Value any_root(const Seen &p, Mask done) {
+    const Value r = p.r_, s = p.s_, low = p.low, high = p.high;
     Value one = splat(1), nan = splat(not_a_number()), zero{};
-    Value log_above = log_or_minus_infinity(t), log_below = log_or_minus_infinity(-t);
-    auto balance = [&](Value rho, Value &value, Value &slope) {
+    Value log_above = log_or_minus_infinity(p.t_), log_below = log_or_minus_infinity(-p.t_);
+    auto balance = [&](int, Value rho, Value &value, Value &move) {
         Value y = (s - r) + rho * r, mu = r - rho * s, scale = one + rho * (rho - 1.0);
         Value common = (2.0 * rho - 1.0) / scale, log_scale = log(scale);
         Value log_a = log_or_minus_infinity(y) - log_scale + rho,
               log_mu = log_or_minus_infinity(mu) - log_scale - rho;
         Value left = log_of_sum(log_a, log_below), right = log_of_sum(log_mu, log_above);
+        Value slope =
+            exp(log_a - left) * (1.0 - common + r / y) + exp(log_mu - right) * (1.0 + common + s / mu);
         value = left - right;
-        slope = exp(log_a - left) * (1.0 - common + r / y) + exp(log_mu - right) * (1.0 + common + s / mu);
+        move = value / slope;
     };
     Value end = select(low > splat(FAR), low, select(high < splat(-FAR), high, nan));
     end =
@@ -91,8 +130,19 @@ inline Value any_root(Value r, Value s, Value t, Value low, Value high, Mask don
     Value start = min(max(splat(0.5), low + 0.3), high - 0.3);
     start =
         select((start > low) & (start < high), start, select(finite(low + high), 0.5 * (low + high), zero));
-    Value x = bracketed_newton(balance, select(at_end, splat(0.5), start), low, high, done | at_end);
-    return select(at_end, end, x);
+    Bracket bracket(select(at_end, splat(0.5), start), low, high, done | at_end);
+    find_roots(&bracket, 1, balance);
+    return select(at_end, end, bracket.x);
+}
+
+// rho, from what was found in the moderate bracket; zero where the point is flat.
+inline Value root_of(const Seen &p, const Bracket &moderate) {
+    Value rho = moderate.x;
+    const Mask at_an_end = (abs(rho) > MODERATE - 1e-3) & (rho != p.low) & (rho != p.high);
+    const Mask missed = ~p.flat & (~(moderate.low < moderate.high) | at_an_end);
+    if (any(missed))
+        rho = select(missed, any_root(p, ~missed), rho);
+    return select(p.flat, Value{}, rho);
 }
 
 // At most the distance of a point of K or its polar to the boundary: u -+ h (-1, 1, 1) is tried for two
@@ -113,30 +163,11 @@ inline Value inner_margin(const Branch &b, Value r, Value s, Value t) {
     return select(flat, margin, zero);
 }
 
-// The projection, and the frame too where `frame` is not null. `root` is a guess and becomes the root.
-CVXFOLD_LONG void look(Value r, Value s, Value t, Value &root, Pack projection[3], Frame3 *frame,
-                       bool with_margin) {
-    Value one = splat(1), zero{};
-    Value size = max(max(abs(r), abs(s)), abs(t));
-    Value inverse = 1.0 / select(size > zero, size, one);
-    r *= inverse;
-    s *= inverse;
-    t *= inverse;
-    Mask valid = finite(r) & finite(s) & finite(t);
-    Branch b = branch(r, s, t);
-    Mask flat = b.inside | b.polar | b.face | ~valid;
-    Value rho{};
-    if (any(~flat)) {
-        Value r_ = select(flat, one, r), s_ = select(flat, one, s), t_ = select(flat, zero, t);
-        Value infinity = splat(infinite());
-        Value low = select(r_ > zero, 1.0 - s_ / r_, -infinity), high = select(s_ > zero, r_ / s_, infinity);
-        Mask missed;
-        rho = moderate_root(r_, s_, t_, low, high, root, flat, missed);
-        missed &= ~flat;
-        if (any(missed))
-            rho = select(missed, any_root(r_, s_, t_, low, high, ~missed), rho);
-        root = select(flat, root, rho);
-    }
+// The projection of a point with this root, and the frame too where `frame` is not null.
+CVXFOLD_LONG void look(const Seen &at, Value rho, Pack projection[3], Frame3 *frame, bool with_margin) {
+    const Value one = splat(1), zero{}, r = at.r, s = at.s, t = at.t, size = at.size;
+    const Branch &b = at.branch;
+    const Mask flat = at.flat, valid = at.valid;
     Mask positive = rho > zero;
     Value e = exp(-abs(rho)), q = rho * (rho - 1.0) + 1.0;
     Value first = ((rho - 1.0) * r + s) / q, second = (r - rho * s) / q;

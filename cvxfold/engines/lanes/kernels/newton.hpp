@@ -79,7 +79,7 @@ inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
 template <typename TimeLeft>
 CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
                          TimeLeft time_left, Least least = {}) {
-    Residual now = residual(S, w, progress.rho);
+    Residual now = residual_anew(S, w, progress.rho, mask);
     const Value merit_at_first = now.merit;
     Value poor{}, resting{}, fell = splat(1);
     Mask done = mask & (now.relative < EXACT), at_work = mask & ~done & finite(now.merit);
@@ -103,7 +103,7 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         for (int attempt = 0; attempt < LENGTHS; attempt++) {
             fill(w.x, S.n, [&](int i) { return select(seeking, w.x_before[i] + length * w.dx[i], w.x[i]); });
             fill(w.u, S.m, [&](int j) { return select(seeking, w.u_before[j] + length * w.du[j], w.u[j]); });
-            next = residual(S, w, progress.rho);
+            next = residual_anew(S, w, progress.rho, seeking);
             Mask lower = (next.merit < now.merit * 0.9999) | (next.relative < EXACT);
             taken = select(seeking & lower, length, taken);
             seeking &= ~lower;
@@ -118,7 +118,7 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         if (any(back)) {
             fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
             fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
-            next = residual(S, w, progress.rho);
+            next = residual_anew(S, w, progress.rho, back);
         }
         fell = select(at_work, next.merit / max(now.merit, splat(1e-300)), fell);
         Value old = progress.regularization; // 4

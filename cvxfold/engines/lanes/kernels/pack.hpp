@@ -28,6 +28,8 @@ constexpr int W = CVXFOLD_WIDTH, LANES = W;
 
 constexpr int AHEAD = 1, GROUP = 1; // for strided.hpp's sake
 
+constexpr int TOGETHER = 8; // roots that are looked for side by side
+
 inline int number_in_group() { return 0; }
 
 inline void together() {}

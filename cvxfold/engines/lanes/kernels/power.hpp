@@ -81,36 +81,56 @@ inline Value inner_margin(double alpha, const Branch &b, Value x, Value y, Value
     return margin;
 }
 
-// The projection, and the frame too where `frame` is not null. `root` is a guess of tau and becomes tau.
-CVXFOLD_LONG void look(double alpha, Value a, Value b, Value c, Value &root, Pack projection[3],
-                       Frame3 *frame, bool with_margin) {
+// A point, over its largest entry.
+struct Seen {
+    Value a, b, c, size;
+    Mask valid, flat; // flat: where no root is sought
+    Branch branch;
+    Value a_, b_, length; // of a point with a root, where this one is flat
+};
+
+inline Seen seen(double alpha, Value a, Value b, Value c) {
+    const Value one = splat(1), zero{};
+    Seen p;
+    p.size = max(max(abs(a), abs(b)), abs(c));
+    const Value inverse = 1.0 / select(p.size > zero, p.size, one);
+    p.a = a * inverse;
+    p.b = b * inverse;
+    p.c = c * inverse;
+    p.valid = finite(p.a) & finite(p.b) & finite(p.c);
+    p.branch = branch(alpha, p.a, p.b, p.c);
+    p.flat = p.branch.inside | p.branch.polar | ~p.valid;
+    p.a_ = select(p.flat, zero, p.a);
+    p.b_ = select(p.flat, zero, p.b);
+    p.length = select(p.flat, one, max(abs(p.c), splat(NOTHING)));
+    return p;
+}
+
+// Where tau is looked for, from a guess.
+inline Bracket bracket(const Seen &p, Value guess) {
+    const Value end = splat(FARTHEST);
+    return Bracket(select(abs(guess) < end, guess, Value{}), -end, end, p.flat);
+}
+
+inline void balance(double alpha, const Seen &seen, Value tau, Value &value, Value &move) {
     const double beta = 1 - alpha;
-    Value one = splat(1), zero{};
-    Value size = max(max(abs(a), abs(b)), abs(c));
-    Value inverse = 1.0 / select(size > zero, size, one);
-    a *= inverse;
-    b *= inverse;
-    c *= inverse;
-    Mask valid = finite(a) & finite(b) & finite(c);
-    Branch where = branch(alpha, a, b, c);
-    Mask flat = where.inside | where.polar | ~valid;
-    Value a_ = select(flat, zero, a), b_ = select(flat, zero, b),
-          length = select(flat, one, max(abs(c), splat(NOTHING)));
-    Value tau{};
-    if (any(~flat)) {
-        auto balance = [&](Value tau, Value &value, Value &slope) {
-            Point p = point_at(alpha, a_, b_, length, tau);
-            // x^2 - a x = alpha r (c - r) and dr/dtau = r (c - r)/c give the logarithmic slopes of x and y.
-            Value change = p.r * p.rest * (p.rest - p.r) / length;
-            value = log(p.r) - alpha * log(p.x) - beta * log(p.y);
-            slope = p.rest / length - alpha * alpha * change / (p.x * (2.0 * p.x - a_)) -
-                    beta * beta * change / (p.y * (2.0 * p.y - b_));
-        };
-        Value end = splat(FARTHEST);
-        tau = bracketed_newton(balance, select(abs(root) < end, root, zero), -end, end, flat);
-        root = select(flat, root, tau);
-    }
-    Point at = point_at(alpha, a_, b_, length, tau);
+    Point p = point_at(alpha, seen.a_, seen.b_, seen.length, tau);
+    // x^2 - a x = alpha r (c - r) and dr/dtau = r (c - r)/c give the logarithmic slopes of x and y.
+    Value change = p.r * p.rest * (p.rest - p.r) / seen.length;
+    value = log(p.r) - alpha * log(p.x) - beta * log(p.y);
+    move = value / (p.rest / seen.length - alpha * alpha * change / (p.x * (2.0 * p.x - seen.a_)) -
+                    beta * beta * change / (p.y * (2.0 * p.y - seen.b_)));
+}
+
+// The projection of a point with this tau, zero where it is flat, and the frame too where `frame` is not
+// null.
+CVXFOLD_LONG void look(double alpha, const Seen &seen, Value tau, Pack projection[3], Frame3 *frame,
+                       bool with_margin) {
+    const double beta = 1 - alpha;
+    const Value one = splat(1), zero{}, a = seen.a, b = seen.b, c = seen.c, size = seen.size;
+    const Branch &where = seen.branch;
+    const Mask flat = seen.flat, valid = seen.valid;
+    Point at = point_at(alpha, seen.a_, seen.b_, seen.length, tau);
     Value sign = select(c < zero, -one, one);
     Value p[3] = {at.x, at.y, sign * at.r};
     Value d[3] = {-alpha * at.r / at.x, -beta * at.r / at.y, sign};

@@ -20,13 +20,20 @@ inline void set_penalty(const Shape &S, Workspace &w, Value rho) {
 
 // s = Pi_K(u) and y = R (s - u) (Moreau's decomposition).
 inline void decompose(const Shape &S, Workspace &w, const Pack *u) {
-    project(S, w.roots, u, w.s, none());
+    project(S, w.roots, u, w.s, all(), false);
     fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - u[j]); });
 }
 
-// At x = w.x and u = w.u; leaves s, y, both residuals and Px in w.
-CVXFOLD_LONG Residual residual(const Shape &S, Workspace &w, Value rho) {
-    decompose(S, w, w.u);
+// The same at w.u for the lanes of `mask`, whose roots begin there the next time. Those of other lanes must
+// be there already, and keep their bits.
+inline void decompose_anew(const Shape &S, Workspace &w, Mask mask) {
+    project(S, w.roots, w.u, w.y, mask, true);
+    fill(w.s, S.m, [&](int j) { return select(mask, w.y[j], w.s[j]); });
+    fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - w.u[j]); });
+}
+
+// At x = w.x, u = w.u, s and y; leaves both residuals and Px in w.
+CVXFOLD_LONG Residual remaining(const Shape &S, Workspace &w, Value rho) {
     multiply_P(S, w.P, w.x, w.Px);
     clear(w.dual, S.n);
     add_A_transposed(S, w.A, w.y, w.dual);
@@ -53,6 +60,18 @@ CVXFOLD_LONG Residual residual(const Shape &S, Workspace &w, Value rho) {
     r.relative = largest(dual / dual_terms, primal / primal_terms);
     r.merit = sqrt(dual_squares + rho * rho * primal_squares);
     return r;
+}
+
+// At x = w.x and u = w.u; leaves s, y, both residuals and Px in w.
+inline Residual residual(const Shape &S, Workspace &w, Value rho) {
+    decompose(S, w, w.u);
+    return remaining(S, w, rho);
+}
+
+// The same, with s and y anew for the lanes of `mask` alone.
+inline Residual residual_anew(const Shape &S, Workspace &w, Value rho, Mask mask) {
+    decompose_anew(S, w, mask);
+    return remaining(S, w, rho);
 }
 
 // In SCS's definitions and the program's own units (O'Donoghue, "Operator splitting for a homogeneous

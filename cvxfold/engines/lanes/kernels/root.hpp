@@ -9,22 +9,27 @@ namespace cvxfold {
 //
 // Made for functions that end like a logarithm at a finite end of their interval: a step that would leave the
 // bracket is taken in the logarithm of the distance to that end, and if that fails too the bracket is halved.
-//
-// Args: function: value and slope at a pack of points, by reference. start: inside. low, high: the interval,
-// may be infinite. done: lanes with nothing to find.
-template <typename Function>
-inline Value bracketed_newton(Function function, Value start, Value low, Value high, Mask done) {
-    const double eps = 2.220446049250313e-16;
-    Value below = select(finite(low), low + 4 * eps * abs(low), low);
-    Value above = select(finite(high), high - 4 * eps * abs(high), high);
-    Value x = start;
-    for (int step = 0; step < 100 && any(~done); step++) {
-        Value value, slope;
-        function(x, value, slope);
+struct Bracket {
+    Value low, high, below, above,
+        x; // the interval, which may be infinite; what is left of it; the last point
+    Mask done;
+
+    Bracket() {}
+
+    // start: inside. done: lanes with nothing to find.
+    Bracket(Value start, Value low, Value high, Mask done) : low(low), high(high), x(start), done(done) {
+        const double eps = 2.220446049250313e-16;
+        below = select(finite(low), low + 4 * eps * abs(low), low);
+        above = select(finite(high), high - 4 * eps * abs(high), high);
+    }
+
+    // One step, by the function's value at x and Newton's move, value/slope.
+    void step(Value value, Value move) {
+        const double eps = 2.220446049250313e-16;
         Mask negative = value < 0.0;
         below = select(negative, x, below);
         above = select(negative, above, x);
-        Value move = value / slope, next = x - move;
+        Value next = x - move;
         Mask outside = ~((next >= below) & (next <= above));
         if (any(outside & ~done)) {
             Value end = select(move > 0.0, low, high), gap = end - x;
@@ -41,7 +46,23 @@ inline Value bracketed_newton(Function function, Value start, Value low, Value h
         x = select(done, x, next);
         done |= small;
     }
-    return x;
+};
+
+// Roots in `count` brackets, for functions whose value and move at x are function(number, x, value, move), by
+// reference. Each step waits for the one before; those of several brackets are made side by side.
+template <typename Function> inline void find_roots(Bracket *brackets, int count, Function function) {
+    bool open = true;
+    for (int step = 0; step < 100 && open; step++) {
+        open = false;
+        for (int i = 0; i < count; i++) {
+            if (!any(~brackets[i].done))
+                continue;
+            open = true;
+            Value value, move;
+            function(i, brackets[i].x, value, move);
+            brackets[i].step(value, move);
+        }
+    }
 }
 
 } // namespace cvxfold

@@ -19,7 +19,7 @@ CVXFOLD_LONG int iterate(const Shape &S, Workspace &w, Factor factor, double alp
                          TimeLeft time_left) {
     int step = 0;
     for (; step < count && time_left(); step++) {
-        project(S, w.roots, w.u, w.s, mask);
+        project(S, w.roots, w.u, w.s, mask, true);
         change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return SIGMA * w.x[i] - w.q[i]; });
         change_at(w.right, S.place + S.n, 0, S.m,
                   [&](int j, Value) { return w.b[j] - 2.0 * w.s[j] + w.u[j]; });

@@ -11,7 +11,7 @@ namespace cvxfold {
 
 constexpr int WARP = 32; // threads
 
-constexpr int W = 1, LANES = CVXFOLD_STRIDE;
+constexpr int W = 1, LANES = CVXFOLD_STRIDE, TOGETHER = 1;
 
 // Threads that work on one instance together. All of them run through everything, in step, as none of their
 // branches differs; loops over memory (loops.hpp) they share. Thread t of a warp is number t / LANES of
