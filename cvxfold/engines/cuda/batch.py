@@ -66,6 +66,8 @@ class CudaBatch(CompiledBatch):
         device: of all tensors.
     """
 
+    _keeps_constants = False
+
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray, device: torch.device) -> None:
         super().__init__(pattern, maps, order)
         self.device = device

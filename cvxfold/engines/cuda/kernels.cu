@@ -132,7 +132,9 @@ extern "C" __global__ void __launch_bounds__(WARP) prepare(const __grid_constant
         return;
     Place place(t, t.call.shared != 0);
     const Common common(t.shape, of_thread(t.common));
-    solving.prepare_common(common, place.w, threadIdx.x == 0);
+    solving.prepare_common(place.w);
+    if (threadIdx.x == 0)
+        solving.write_head(common);
     bool cold = false;
     for (int instance = threadIdx.x; instance < t.call.batch; instance += WARP)
         cold |= !solving.has_start(instance);

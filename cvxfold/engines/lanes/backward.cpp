@@ -10,10 +10,8 @@ int Batch::backward(const BackwardCall &call) {
     const bool shared = call.shared != 0;
     std::unique_ptr<MemoryPool::Lease> lease;
     std::unique_ptr<Common> common;
-    if (shared) {
-        lease = std::make_unique<MemoryPool::Lease>(commons_);
-        common = common_of(call.state, *lease);
-    }
+    if (shared)
+        common = common_of(call.state, lease);
     const Differentiating work(analysis_.shape, layout_, call);
     const int packs = (call.batch + W - 1) / W;
     std::atomic<int> next(0), suspicious(0);

@@ -20,8 +20,11 @@ size_t Batch::state_size(int batch, bool shared) const {
     return states.head + blocks * states.block * W;
 }
 
-std::unique_ptr<Common> Batch::common_of(const double *state, const MemoryPool::Lease &lease) const {
-    auto common = std::make_unique<Common>(analysis_.shape, lease.memory());
+std::unique_ptr<Common> Batch::common_of(const double *state, std::unique_ptr<MemoryPool::Lease> &lease) {
+    if (is_constant() && constant_.common)
+        return std::make_unique<Common>(*constant_.common);
+    lease = std::make_unique<MemoryPool::Lease>(commons_);
+    auto common = std::make_unique<Common>(analysis_.shape, lease->memory());
     common->each(analysis_.shape, [&](Pack &number) { number = splat(*state++); });
     return common;
 }
@@ -30,10 +33,8 @@ void Batch::points(int batch, bool shared, const double *state, double *x, doubl
     const Shape &S = analysis_.shape;
     std::unique_ptr<MemoryPool::Lease> lease;
     std::unique_ptr<Common> common;
-    if (shared) {
-        lease = std::make_unique<MemoryPool::Lease>(commons_);
-        common = common_of(state, *lease);
-    }
+    if (shared)
+        common = common_of(state, lease);
     Workplace place(S, layout_.entries, shared ? shared_workspaces_ : workspaces_, common.get());
     Workspace &w = place.w;
     const States states(S, shared);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 
 #include "analysis.hpp"
 #include "kernels/differentiating.hpp"
@@ -10,6 +11,15 @@
 #include "memory.hpp"
 
 namespace cvxfold {
+
+// P and A that no parameter reaches, equilibrated, and the splitting's factor under a penalty: the same in
+// all calls, made by the first one.
+struct ForAllCalls {
+    std::once_flag made;
+    std::unique_ptr<MemoryPool::Lease> lease;
+    std::unique_ptr<Common> common; // null until then
+    double penalty = 0;
+};
 
 class Batch {
   public:
@@ -30,14 +40,17 @@ class Batch {
   private:
     friend class ForwardPass;
 
+    bool is_constant() const { return layout_.moving_P == 0 && layout_.moving_A == 0; }
+
     size_t workspace_size(bool shared) const; // in packs, like the others
     size_t common_size() const;
-    // What the batch shares, from a state.
-    std::unique_ptr<Common> common_of(const double *state, const MemoryPool::Lease &lease) const;
+    // What the batch shares: the same in all calls, or from a state into memory that `lease` comes to hold.
+    std::unique_ptr<Common> common_of(const double *state, std::unique_ptr<MemoryPool::Lease> &lease);
 
     Analysis analysis_;
     Layout layout_;
     MemoryPool workspaces_, shared_workspaces_, commons_;
+    ForAllCalls constant_; // goes before its memory
 };
 
 // A workspace, with what the batch shares in its place.

@@ -112,6 +112,7 @@ class CompiledBatch:
     """
 
     device = CPU
+    _keeps_constants = True  # P and A that no parameter reaches are prepared once for all calls
 
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
         self._maps, self._pattern, self._order = maps, pattern, order
@@ -120,6 +121,7 @@ class CompiledBatch:
         self._plans: dict[tuple[int, ...], _Plan] = {}
         columns = [sum(maps.sizes[:k]) for k in range(len(maps.sizes) + 1)]
         self._reach_matrices = _reaching(maps, columns)
+        self._shares_always = self._keeps_constants and not any(self._reach_matrices)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -203,10 +205,12 @@ class CompiledBatch:
         And whether the batch shares P and A.
         """
         strides = [size if given > size else 0 for given, size in zip(numbers, self._maps.sizes, strict=True)]
-        shared = batch > 1 and not any(
+        if batch == 1:
+            return strides, self._shares_always
+        varying = any(
             stride and reaches for stride, reaches in zip(strides, self._reach_matrices, strict=True)
         )
-        return strides, shared
+        return strides, not varying
 
     def ends(self, batch: int) -> Tensor:
         """Memory for where a pass ends.

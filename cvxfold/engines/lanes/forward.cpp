@@ -21,7 +21,7 @@ struct Clock {
     }
 };
 
-// 1. What the batch shares is equilibrated and factored once.
+// 1. What the batch shares is equilibrated and factored once; what all calls share, by the first of them.
 // 2. Packs of neighbours go through the first pass.
 // 3. What it leaves open is packed anew: what had a point to start from goes through the first pass without
 // it,
@@ -35,10 +35,10 @@ class ForwardPass {
 
     int run() {
         std::unique_ptr<MemoryPool::Lease> lease;
-        if (shared_) { // 1
-            lease = std::make_unique<MemoryPool::Lease>(batch_.commons_);
-            prepare_common(lease->memory());
-        }
+        if (shared_ && batch_.is_constant()) // 1
+            take_constant(lease);
+        else if (shared_)
+            prepare_common(lease);
         std::atomic<int> bad(0);
         each_pack(call_.batch, [&](Workspace &w, int pack) { // 2
             bad += solving_.first(w, pack, common_is_factored_, open_.data());
@@ -78,14 +78,50 @@ class ForwardPass {
         });
     }
 
-    void prepare_common(Pack *memory) {
+    // Memory for what is shared and for the work on it.
+    void lay_out_common(std::unique_ptr<MemoryPool::Lease> &lease) {
+        lease = std::make_unique<MemoryPool::Lease>(batch_.commons_);
+        Pack *memory = lease->memory();
         common_ = std::make_unique<Common>(S_, memory);
         lay_out(S_, Y_.entries, true, common_workspace_, memory + common_->used);
         common_->serve(common_workspace_);
-        solving_.prepare_common(*common_, common_workspace_, true);
+    }
+
+    void prepare_common(std::unique_ptr<MemoryPool::Lease> &lease) {
+        lay_out_common(lease);
+        solving_.prepare_common(common_workspace_);
+        solving_.write_head(*common_);
+        factor_if_needed();
+    }
+
+    void factor_if_needed() {
         for (int instance = 0; !common_is_factored_ && instance < call_.batch; instance++)
             if (!solving_.has_start(instance))
                 factor_common();
+    }
+
+    // What no parameter reaches; under another penalty than the first call's with a factor of its own.
+    void take_constant(std::unique_ptr<MemoryPool::Lease> &lease) {
+        ForAllCalls &constant = batch_.constant_;
+        std::call_once(constant.made, [&] {
+            lay_out_common(constant.lease);
+            solving_.prepare_common(common_workspace_);
+            factor_common();
+            constant.penalty = solving_.O.penalty;
+            constant.common = std::move(common_);
+        });
+        common_is_factored_ = constant.penalty == solving_.O.penalty;
+        if (common_is_factored_) {
+            common_ = std::make_unique<Common>(*constant.common);
+        } else {
+            lay_out_common(lease);
+            const Factor own = common_->splitting;
+            *common_ = *constant.common;
+            common_->splitting = own;
+            common_->serve(common_workspace_);
+        }
+        solving_.write_head(*common_);
+        factor_if_needed();
     }
 
     void factor_common() {

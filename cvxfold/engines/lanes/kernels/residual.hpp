@@ -27,6 +27,8 @@ inline void decompose(const Shape &S, Workspace &w, const Pack *u) {
 // The same at w.u for the lanes of `mask`, whose roots begin there the next time. Those of other lanes must
 // be there already, and keep their bits.
 inline void decompose_anew(const Shape &S, Workspace &w, Mask mask) {
+    if (!S.seeks_roots())
+        return decompose(S, w, w.u);
     project(S, w.roots, w.u, w.y, mask, true);
     fill(w.s, S.m, [&](int j) { return select(mask, w.y[j], w.s[j]); });
     fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - w.u[j]); });

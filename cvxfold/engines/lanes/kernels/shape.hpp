@@ -74,6 +74,7 @@ struct Shape {
 
     int32_t separable() const { return zero + nonnegative; }
     bool curved() const { return second_order + semidefinite + exponential + power > 0; }
+    bool seeks_roots() const { return semidefinite + exponential + power > 0; } // or eigenvectors
 
     // Rows of the curved cone of that number, in the order in which they stand.
     int rows_of(int cone) const {

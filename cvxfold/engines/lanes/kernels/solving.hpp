@@ -44,16 +44,19 @@ template <typename TimeLeft> struct Solving {
         return sum == 0.0;
     }
 
-    // What the batch shares, but for the factor; `head`: whether to write it to the state.
-    void prepare_common(const Common &common, Workspace &w, bool head) const {
+    // What the batch shares, into w, but for the factor.
+    void prepare_common(Workspace &w) const {
         int first_instance[W] = {};
         load_parameters(w, first_instance);
         apply(Y.P, S.nnz_P, w.parameters, w.P);
         apply(Y.A, S.nnz_A, w.parameters, w.A);
         equilibrate(S, w, none());
+    }
+
+    // It stands at the state's head.
+    void write_head(const Common &common) const {
         double *to = call.state;
-        if (head)
-            common.each(S, [&](Value &number) { *to++ = number[0]; });
+        common.each(S, [&](Value &number) { *to++ = number[0]; });
     }
 
     // Only who begins cold needs it.
