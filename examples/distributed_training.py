@@ -11,6 +11,7 @@ process takes the GPU of its local rank.
 """
 
 import argparse
+import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,13 @@ class Place:
         dist.all_gather_object(items, item)
         return items
 
+    def leave(self) -> None:
+        """End the group, when all are done and nothing holds on to it that would end with the interpreter."""
+        if self.world > 1:
+            gc.collect()
+            dist.barrier()
+            dist.destroy_process_group()
+
 
 def train(place: Place, epochs: int, batch: int, checkpoint: Path | None = None) -> Model:
     """Train up to some number of epochs.
@@ -170,9 +178,9 @@ def main() -> None:
         model(features, torch.arange(SAMPLES)[part])
     for rank, statuses in enumerate(place.gather([str(one) for one in model.layer.report.forward.status])):
         if place.rank == 0:
-            print(f"rank {rank} solved {statuses.count('solved')} of its {len(statuses)} instances")
-    if place.world > 1:
-        dist.destroy_process_group()
+            solved = statuses.count("solved")
+            print(f"rank {rank} solved {solved} of its {len(statuses)} instances", flush=True)
+    place.leave()
 
 
 if __name__ == "__main__":

@@ -57,14 +57,22 @@ def assert_trained(model: dict[str, Tensor], expected: dict[str, Tensor]) -> Non
         torch.testing.assert_close(model[f"scores.{name}"], value, rtol=1e-9, atol=1e-10)
 
 
+LAST_LINES = "rank 0 solved 32 of its 32 instances\nrank 1 solved 31 of its 31 instances\n"
+"""63 instances do not divide by two."""
+
+
 def in_two_processes(epochs: int, checkpoint: Path) -> str:
-    """What the script prints under torchrun, on this machine and without a GPU."""
+    """What the script prints under torchrun, on this machine and without a GPU.
+
+    A process that has done all that it was to do may still be aborted as it ends, by threads of PyTorch's
+    (pull request 179291 there, closed and not merged): what it printed until then is the result.
+    """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = [str(FOLDER / "distributed_training.py"), "--epochs", str(epochs), "--batch", str(BATCH)]
     command = [*torchrun, *script, "--checkpoint", str(checkpoint)]
     without = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=without, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 or done.stdout.endswith(LAST_LINES), done.stdout + done.stderr
     return done.stdout
 
 
@@ -87,5 +95,4 @@ def test_two_processes_train_like_one(example: Any, tmp_path: Path) -> None:
         printed = in_two_processes(epochs, checkpoint)
         assert printed.count("epoch") == epochs - begun
         assert_trained(torch.load(checkpoint)["model"], trained_alone(example, epochs))
-    # 63 instances do not divide by two.
-    assert "rank 0 solved 32 of its 32 instances\nrank 1 solved 31 of its 31 instances\n" in printed
+        assert printed.endswith(LAST_LINES)
