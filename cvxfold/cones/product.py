@@ -56,6 +56,7 @@ class ProductCone:
         self.dim = dims.rows
         self.parts = tuple(_slices(_factors(dims)))
         self._blocks: dict[torch.device, Tensor] = {}
+        self._pairs: dict[torch.device, Tensor] = {}
         self._intervals: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def project(self, u: Tensor, rough: bool = False) -> Tensor:
@@ -109,6 +110,19 @@ class ProductCone:
             with torch.inference_mode(False):  # made under it they could not serve a backward pass later
                 self._blocks[device] = self._numbers().to(device)
         return self._blocks[device]
+
+    def pairs(self, device: torch.device = _HOST) -> Tensor:
+        """The first row of each second-order cone that has two, int64; copied to a device once."""
+        if device not in self._pairs:
+            first = (
+                row
+                for rows, cone in self.parts
+                if isinstance(cone, SecondOrder) and cone.size > 1
+                for row in range(rows.start, rows.stop, cone.size)
+            )
+            with torch.inference_mode(False):
+                self._pairs[device] = torch.tensor(list(first), dtype=torch.long, device="cpu").to(device)
+        return self._pairs[device]
 
     def _numbers(self) -> Tensor:
         separable = self.dims.separable

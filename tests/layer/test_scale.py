@@ -118,3 +118,73 @@ def test_terms_that_cancel_exactly_are_no_rows_of_their_own(engine: str, unit: f
     assert not layer.report.forward.rescued.any()
     expected = steps + shifts + weights.unsqueeze(-1) * ends
     torch.testing.assert_close(found / unit, expected, rtol=0, atol=1e-12)
+
+
+def square_root(**options: Any) -> CvxpyLayer:
+    """min ax − √x: x = 1/4a², dx/da = −1/2a³, from a cone (1 + x, 1 − x, 2√x) in which x may be rounding."""
+    x, a = cp.Variable(), cp.Parameter(nonneg=True)
+    return CvxpyLayer(
+        cp.Problem(cp.Minimize(a * x - cp.sqrt(x))),
+        [a],
+        [x],
+        on_unconverged="ignore",
+        time_limit=20,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_rounding_beside_its_cone_is_solved_for(engine: str, together: bool) -> None:
+    layer, values = square_root(), torch.logspace(-6, 7, 14, dtype=F64)
+    for a in [values] if together else values.split(1):
+        leaf = a.clone().requires_grad_()
+        (x,) = layer(leaf)
+        (on_a,) = torch.autograd.grad(x.sum(), leaf)
+        off = (x.detach() * 4 * a**2 - 1).abs().maximum((on_a * -2 * a**3 - 1).abs())
+        solved = torch.tensor([status is cvxfold.Status.SOLVED for status in statuses(layer)])
+        assert solved[a > 1e-5].all()
+        assert (off[solved] <= 1e-6).all(), off
+
+
+def far(problem: str) -> tuple[cp.Problem, list[cp.Parameter], cp.Variable, float, float]:
+    """A problem whose solution is far from its data, its parameter's value and that solution."""
+    x, a = cp.Variable(), cp.Parameter(nonneg=True)
+    if problem == "x^1.5":
+        return cp.Problem(cp.Minimize(cp.power(x, 1.5) - a * x)), [a], x, 1e12, (1e12 / 1.5) ** 2
+    rows: list[cp.Constraint] = [1e-12 * x >= a]
+    if problem == "bounded too":
+        rows.append(x >= 0)
+    return cp.Problem(cp.Minimize(x if problem == "linear" else cp.square(x)), rows), [a], x, 1.0, 1e12
+
+
+@pytest.mark.parametrize("problem", ["alone", "bounded too", "linear", "x^1.5"])
+def test_a_solution_that_is_far_is_not_proven_away(engine: str, problem: str) -> None:
+    problem_, parameters, x, value, right = far(problem)
+    layer = CvxpyLayer(problem_, parameters, [x], on_unconverged="ignore", on_unsolvable="nan", time_limit=20)
+    (found,) = layer(torch.tensor([value], dtype=F64))
+    if statuses(layer) == [cvxfold.Status.SOLVED]:
+        assert relative(found, torch.tensor([right], dtype=F64)) < 1e-6
+    else:
+        assert problem in ("x^1.5", "bounded too")
+        assert statuses(layer) == [cvxfold.Status.UNCONVERGED]
+
+
+def test_what_no_point_satisfies_is_proven_in_any_units(engine: str) -> None:
+    """10⁻⁹ x ≥ b, x ≤ 0; and 10⁻⁹ x ≥ b, x ≤ 10⁸."""
+    x, b, high = cp.Variable(), cp.Parameter(), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(cp.square(x)), [1e-9 * x >= b, x <= high])
+    layer = CvxpyLayer(problem, [b, high], [x], on_unconverged="ignore", on_unsolvable="nan")
+    layer(torch.ones(3, dtype=F64), torch.tensor([0, 1e8, 2e9], dtype=F64))
+    assert [str(status) for status in statuses(layer)] == ["infeasible", "infeasible", "solved"]
+
+
+@pytest.mark.parametrize("bound", [1e-9, 1e-14, 1e-20])
+def test_a_bound_that_is_small_beside_the_objective_is_met(engine: str, bound: float) -> None:
+    x, low = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(x), [x >= low]), [low], [x])
+    value = torch.tensor([bound], dtype=F64, requires_grad=True)
+    (found,) = layer(value)
+    (gradient,) = torch.autograd.grad(found.sum(), value)
+    assert statuses(layer) == [cvxfold.Status.SOLVED]
+    assert relative(found.detach(), value.detach()) < 1e-6
+    assert relative(gradient, torch.ones(1, dtype=F64)) < 1e-9

@@ -30,6 +30,10 @@ class Matrix(Batched):
             return v @ self.values[0]
         return (v.unsqueeze(-2) @ self.values).squeeze(-2)
 
+    def absolute(self) -> "Matrix":
+        """|self|, entry by entry."""
+        return Matrix(self.values.abs())
+
     def scale(self, left: Tensor, right: Tensor) -> "Matrix":
         """diag(left) · self · diag(right), for ``left`` ``(1|B, r)`` and ``right`` ``(1|B, c)``."""
         return Matrix(left.unsqueeze(-1) * self.values * right.unsqueeze(-2))

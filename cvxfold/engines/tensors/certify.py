@@ -1,5 +1,7 @@
 """Which of the instances at work have no solution, as directions prove."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -7,13 +9,25 @@ from cvxfold.batches.near import places
 from cvxfold.engines.outcome import INFEASIBLE, UNBOUNDED
 from cvxfold.engines.tensors.batch import Batch
 from cvxfold.engines.tensors.certificate_polish import polished_multiplier, polished_ray
-from cvxfold.engines.tensors.certificates import infeasibility, recession, unboundedness
+from cvxfold.engines.tensors.certificates import (
+    excludes_all,
+    falls_forever,
+    infeasibility,
+    recession,
+    unboundedness,
+)
+from cvxfold.engines.tensors.program import ConeProgram
 
+_BY_SCALE = 1e-2  # of the tolerance
 _PROMISING = 10.0  # residual of a direction that may become a certificate
 
 
-def certify(batch: Batch, dx: Tensor, dy: Tensor) -> Tensor:
+def certify(batch: Batch, dx: Tensor, dy: Tensor, claimed: Tensor | None = None) -> Tensor:
     """Retire the instances that a direction, ``(b, n')`` or ``(b, m')``, proves to have no solution.
+
+    Args:
+        claimed: statuses ``(b,)`` that another solver answers for, and so for the scale of its proofs; None
+            where there is none.
 
     Returns:
         Positions of the instances that were at work and remain.
@@ -21,11 +35,31 @@ def certify(batch: Batch, dx: Tensor, dy: Tensor) -> Tensor:
     program, eps = batch.splitting.program, batch.settings.eps_infeasible
     primal = infeasibility(program, batch.scaling, dy)
     dual = unboundedness(program, batch.scaling, dx)
-    infeasible, unbounded = primal <= eps, dual <= eps
+    infeasible = _by_scale(excludes_all, program, dy, primal <= eps, eps)
+    unbounded = _by_scale(falls_forever, program, dx, (dual <= eps) & ~infeasible, eps)
+    if claimed is not None:
+        infeasible = infeasible | ((primal <= eps) & (claimed == INFEASIBLE))
+        unbounded = unbounded | ((dual <= eps) & (claimed == UNBOUNDED))
     known = batch.settled.certificate
     known[batch.index] = torch.where(infeasible, primal, torch.where(unbounded, dual, known[batch.index]))
     kinds = torch.where(infeasible, INFEASIBLE, UNBOUNDED)
     return batch.retire(batch.point(), infeasible | unbounded, kinds)
+
+
+def _by_scale(
+    proof: Callable[[ConeProgram, Tensor], Tensor],
+    program: ConeProgram,
+    d: Tensor,
+    claimed: Tensor,
+    eps: float,
+) -> Tensor:
+    """Those of ``claimed`` ``(b,)`` that the directions ``d`` ``(b, ·)`` prove whatever A's size."""
+    rows = places(claimed)
+    if not len(rows):
+        return claimed
+    proven = torch.zeros_like(claimed)
+    proven[rows] = proof(program.take(rows), d[rows]) <= _BY_SCALE * eps
+    return proven
 
 
 def certify_polished(batch: Batch, dx: Tensor, dy: Tensor) -> Tensor:

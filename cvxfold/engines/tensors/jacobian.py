@@ -65,20 +65,23 @@ class FactoredJacobian(Batched):
         """The step du with J du ≈ g, ``(B, m)``."""
         A = self.splitting.program.A
         dx = self.factor.solve(A.rmv(self._excess(g)))
-        return self._regularized_inverse(g - A.mv(dx))
+        return self.regularized_inverse(g - A.mv(dx))
 
     def inverse_transposed(self, r: Tensor) -> Tensor:
         """The adjoint w with Jᵀ w ≈ r, ``(B, m)``."""
         A = self.splitting.program.A
-        t = self._regularized_inverse(r)
+        t = self.regularized_inverse(r)
         return t - self._excess(A.mv(self.factor.solve(A.rmv(t))))
 
-    def _regularized_inverse(self, v: Tensor) -> Tensor:
+    def regularized_inverse(self, v: Tensor) -> Tensor:
         """(D + δI)⁻¹ v, with δ times R/ρ on equality rows."""
         splitting = self.splitting
         return splitting.penalty.unsqueeze(-1) / splitting.R * self.D.apply(_inverse, v)
 
     def _excess(self, v: Tensor) -> Tensor:
         """(W − R) v."""
-        splitting = self.splitting
-        return splitting.penalty.unsqueeze(-1) * self.D.apply(_weight, v) - splitting.R * v
+        return self.weighted(v) - self.splitting.R * v
+
+    def weighted(self, v: Tensor) -> Tensor:
+        """W v."""
+        return self.splitting.penalty.unsqueeze(-1) * self.D.apply(_weight, v)

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from cvxfold.cones import ProductDerivative, largest_of_block
 from cvxfold.engines.reduction.scaling import Scaling
+from cvxfold.engines.tensors.adjoint_pairs import mended_adjoint
 from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
+from cvxfold.engines.tensors.pairs import Pairs
 from cvxfold.engines.tensors.residuals import infinity_norm, terms
-from cvxfold.engines.tensors.splitting import Splitting
+from cvxfold.engines.tensors.splitting import Iterate, Splitting
 from cvxfold.gradient.linearization import Kinks, Pushed
 from cvxfold.problem.program import Program
 
@@ -131,10 +133,24 @@ class SplittingLinearization:
         splitting = self.splitting
         point = self.at.point if self.du is None else splitting.evaluate(self.u)
         rows, columns = terms(splitting.program, point.x, point.s, point.y)
+        pairs = Pairs.at(splitting, point.u)
+        if pairs is not None:
+            return self._offset_by_pairs(pairs, point, rows)
         moved = splitting.solve_normal(_ROUNDING * _signs(columns) * columns)
         return self.jacobian.inverse(
             point.g + _ROUNDING * _signs(rows) * rows + splitting.program.A.mv(moved)
         )
+
+    def _offset_by_pairs(self, pairs: Pairs, point: Iterate, rows: Tensor) -> Tensor:
+        """The same by Newton's step in x and u, with the digits of pairs; terms of ``rows`` ``(B, m)``."""
+        program, x = self.splitting.program, point.x
+        terms = program.P.absolute().mv(x.abs()) + program.q.abs() + pairs.transposed_terms(point.y)
+        dual = program.P.mv(x) + program.q + pairs.transposed(point.y) + _ROUNDING * _signs(terms) * terms
+        own = pairs.terms(x)
+        e = pairs.written(_ROUNDING * _signs(rows) * rows, _ROUNDING * _signs(own) * own)
+        g = pairs.written(point.g, -pairs.residual(x)) + e
+        dx = self.jacobian.factor.solve(program.A.rmv(self.jacobian.weighted(g)) - dual)
+        return self.jacobian.regularized_inverse(g - program.A.mv(dx))
 
     def image(self, u: Tensor) -> Tensor:
         """F(u)."""
@@ -154,8 +170,8 @@ class SplittingLinearization:
         on_x, on_y = self._restricted(x_bar, y_bar)
         w = splitting.alpha * w
         p = splitting.solve_normal(on_x - A.rmv(w))
+        p, v = mended_adjoint(self.jacobian, p, w + R * A.mv(p), on_x, on_y)
         Ap = A.mv(p)
-        v = w + R * Ap
         weight = torch.maximum(v.abs(), (R * (Ap - on_y)).abs())
         largest = infinity_norm(weight).unsqueeze(-1)
         weight = weight / torch.where(largest > 0, largest, torch.ones_like(largest))

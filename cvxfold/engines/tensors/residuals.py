@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.outcome import Residuals
 from cvxfold.engines.reduction.scaling import Scaling
@@ -12,7 +13,7 @@ from cvxfold.engines.tensors.program import ConeProgram
 
 
 @dataclass(frozen=True)
-class MeasuredResiduals:
+class MeasuredResiduals(Batched):
     """Violations of the optimality conditions and the sizes they are measured against, each ``(B,)``.
 
     The definitions are those of SCS (O'Donoghue, "Operator splitting for a homogeneous embedding of the

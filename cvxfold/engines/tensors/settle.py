@@ -5,13 +5,11 @@ from torch import Tensor
 
 from cvxfold.batches.near import places
 from cvxfold.engines.outcome import SOLVED, UNCONVERGED
-from cvxfold.engines.reduction.scaling import Scaling
-from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.batch import Batch
-from cvxfold.engines.tensors.criterion import tested
+from cvxfold.engines.tensors.detail import in_detail
 from cvxfold.engines.tensors.newton import POLISHED, newton_steps
 from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
-from cvxfold.engines.tensors.splitting import Iterate, Splitting
+from cvxfold.engines.tensors.splitting import Iterate
 
 _NEWTON_STEPS = 8
 _STALLED = 0.5  # an instance whose residual iterations and a finish did not reduce by this stalls
@@ -70,17 +68,4 @@ def give_up(batch: Batch) -> None:
 def _solved(batch: Batch, point: Iterate, residual: MeasuredResiduals) -> Tensor:
     """Which instances are solved, ``(b,)``."""
     settings = batch.settings
-    return number_tested(batch.splitting, batch.scaling, point, residual, settings) <= settings.eps
-
-
-def number_tested(
-    splitting: Splitting,
-    scaling: Scaling,
-    point: Iterate,
-    residual: MeasuredResiduals,
-    settings: ForwardSettings,
-) -> Tensor:
-    """What is held against the tolerance, ``(B,)``: in SCS's definitions where nothing is to be refined."""
-    if settings.refine:
-        return tested(splitting, scaling, point, residual, settings.eps)
-    return residual.largest(settings.eps_abs, settings.eps_rel)
+    return in_detail(batch.splitting, batch.scaling, point, residual, settings)[2] <= settings.eps

@@ -14,6 +14,7 @@ from cvxfold.engines.settings import FIRST_ROUND, ForwardSettings
 from cvxfold.engines.tensors.balancing import adapt, balance, begin_again
 from cvxfold.engines.tensors.batch import Batch, Settled
 from cvxfold.engines.tensors.certify import certify, certify_free_descent, certify_step
+from cvxfold.engines.tensors.detail import in_detail
 from cvxfold.engines.tensors.finish import (
     Rescue,
     directions,
@@ -24,7 +25,7 @@ from cvxfold.engines.tensors.finish import (
 from cvxfold.engines.tensors.memory import Memory, first_operator
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals
-from cvxfold.engines.tensors.settle import give_up, number_tested, polish_and_retire, retire_solved
+from cvxfold.engines.tensors.settle import give_up, polish_and_retire, retire_solved
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _ROUND = 50
@@ -195,7 +196,7 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
     residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
     kept = batch.whole if splitting.program.shared else splitting
     memory = Memory.of(batch, kept, settled.status == SOLVED if early is None else early, late)
-    number = number_tested(splitting, scaling, point, residual, batch.settings)
+    point, residual, number = in_detail(splitting, scaling, point, residual, batch.settings)
     return Found(splitting, scaling, point, settled, residual, number, memory)
 
 
@@ -205,7 +206,7 @@ def _settle_claims(batch: Batch, start: Start, final: bool) -> None:
     if start.iterations is not None:
         batch.settled.iterations = start.iterations.clone()
     if start.x is not None:  # it may be a certificate; then we can tell how good it is
-        certify(batch, *directions(batch, start))
+        certify(batch, *directions(batch, start), claimed=start.status[batch.index])
     given = start.status[batch.index]
     settled = (given == INFEASIBLE) | (given == UNBOUNDED) | final
     batch.retire(batch.point(), settled, given)

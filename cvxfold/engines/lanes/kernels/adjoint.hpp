@@ -38,8 +38,8 @@ struct Screened {
     Value gradient, flat;        // its norm; 1 where it is zero to rounding
 };
 
-const int CORRECTIONS = 12;
-const double ADJOINT_EXACT = 1e-15, ADJOINT_SLOW = 1e-12;
+const int CORRECTIONS = 12, MENDING = 3;
+const double ADJOINT_EXACT = 1e-15, ADJOINT_SLOW = 1e-12, PAIR_EXACT = 1e-10;
 const double KINK = 1e-9, LEAST_KINK = 1e-13, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
 const double SINGULAR = 1e-5;                                      // as cvxfold.engines.lanes.figures has it
 const double ROUNDING = 2e-16;
@@ -61,14 +61,21 @@ struct AdjointVectors {
 };
 
 // upper = x_bar - P p - (E Q'A)'zeta and lower likewise, exactly; returns the larger relative to the
-// right-hand side.
-inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Value size) {
+// right-hand side. Leaves v in w.y, where it is `wanted`, and is with A itself then; else with Q'A, in which
+// less may cancel (second_order.hpp).
+inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Value size,
+                               bool wanted = false) {
     fill(w.y, S.m, [&](int j) { return w.E[j] * a.zeta[j]; });
-    out_of_frame(S, w.frame, w.y, w.y); // v
     multiply_P(S, w.P, a.p, a.upper);
-    add_A_transposed(S, w.A, w.y, a.upper);
-    multiply_A(S, w.A, a.p, a.lower);
-    into_frame(S, w.frame, a.lower, a.lower);
+    if (wanted || !S.curved()) {
+        out_of_frame(S, w.frame, w.y, w.y); // v
+        add_A_transposed(S, w.A, w.y, a.upper);
+        multiply_A(S, w.A, a.p, a.lower);
+        into_frame(S, w.frame, a.lower, a.lower);
+    } else {
+        add_A_transposed(S, w.rotated_A, w.y, a.upper);
+        multiply_A(S, w.rotated_A, a.p, a.lower);
+    }
     Value left{};
     fill(a.upper, S.n, [&](int i) {
         const Value rest = a.x_bar[i] - a.upper[i];
@@ -180,12 +187,6 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
     }
 }
 
-// The largest of some numbers in all of their places.
-inline void spread_largest(Pack *numbers, int count) {
-    const Value most = infinity_norm(numbers, count);
-    fill(numbers, count, [&](int) { return most; });
-}
-
 // Adds to the residuals w.dual and w.primal what rounding may have left of their terms, or hidden.
 // terms: (m), becomes what is added up in each row's cone, null where nobody asks.
 inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
@@ -196,7 +197,39 @@ inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
     for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))
         spread_largest(terms + at, S.rows_of(cone));
     fill(w.dual, S.n, [&](int i) { return w.dual[i] + (ROUNDING * sign(i) * columns[i]); });
+    each_pair(S, w, [&](int at, int, const second_order::Pair &pair) {
+        const Value large = sign(at) * rows[at], small = sign(at + 1) * terms_of_pair(S, w, at, pair);
+        one_by_one([&] {
+            rows[at] = sign(at) * 0.5 * (large + small);
+            rows[at + 1] = sign(at + 1) * pair.sign * (0.5 * (large - small));
+        });
+    });
     fill(w.primal, S.m, [&](int j) { return w.primal[j] + (ROUNDING * sign(j) * rows[j]); });
+}
+
+// Further corrections where a second-order cone's second row in its frame, which fixes what is small there,
+// is not solved for beside its own terms, though it is beside all others.
+inline void mend_pairs(const Shape &S, Workspace &w, AdjointVectors &a, Value size) {
+    if (!S.second_order)
+        return;
+    Value left = adjoint_remainder(S, w, a, size);
+    for (int number = 0; number < MENDING; number++) {
+        Value worst{};
+        each_pair(S, w, [&](int at, int, const second_order::Pair &) {
+            const int row = at + 1;
+            const Value own = w.E[row] * terms_in_frame(S, w, a.p, row) + abs(a.z_bar[row]);
+            worst = max(worst, over(abs(a.lower[row]), own));
+        });
+        const Mask off = (worst > PAIR_EXACT) & (left <= ADJOINT_SLOW);
+        if (!any(off))
+            return;
+        correct<1>(S, w, a, off);
+        const Value after = adjoint_remainder(S, w, a, size);
+        const Mask back = off & ~(after <= max(2.0 * left, splat(ADJOINT_EXACT)));
+        fill(a.p, S.n, [&](int i) { return select(back, a.p_before[i], a.p[i]); });
+        fill(a.zeta, S.m, [&](int j) { return select(back, a.zeta_before[j], a.zeta[j]); });
+        left = select(back, splat(infinite()), after);
+    }
 }
 
 // From w.u, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v. margin: (m), becomes
@@ -255,7 +288,8 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
             keep();
         }
     }
-    adjoint_remainder(S, w, a, size); // of what was kept; leaves v in w.y
+    mend_pairs(S, w, a, size);
+    adjoint_remainder(S, w, a, size, true); // of what was kept; leaves v in w.y
     seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(infinite())); // 4
     seen.state_size = state_size;
     return seen;

@@ -7,6 +7,13 @@
 // of the splitting tend to such directions where there are any (Banjac, Goulart, Stellato and Boyd,
 // "Infeasibility detection in the alternating direction method of multipliers for convex optimization",
 // 2019).
+//
+// Nor may the size of A decide: 1e-12 x >= 1 has dy = 1 with A'dy = 1e-12, which proves no more than that x
+// >= 1e12. So what is left counts beside what the entries of A on its row or column make of b or q as well,
+// the natural sizes of x, X_i = max_j |b_j|/|A_ji|, and of y, Y_j = max_i |q_i|/|A_ji|, over the rows j and
+// columns i that carry b'dy and q'dx, beyond rounding:
+//
+//     sum_i |A'dy|_i X_i << |b'dy|        sum_j |A dx + ds|_j Y_j << |q'dx|
 #pragma once
 
 #include "residual.hpp"
@@ -14,6 +21,10 @@
 namespace cvxfold {
 
 const double CERTIFICATE_ROUNDING = 1e-14, OUT_OF_REACH = 1e12;
+const double CANCELLED = 1e-13; // of the terms of an entry of A'dy or A dx
+const double MUCH = 1e-3;       // of the largest term of b'dy or q'dx
+const double NO_ENTRY = 1e-15;  // of the largest entry of A
+const double BY_SCALE = 1e-2;   // of the tolerance
 
 // a'b, zero where it is what rounding leaves of terms that cancel.
 inline Value product_beyond_rounding(const Pack *a, const Pack *b, int size) {
@@ -64,6 +75,64 @@ inline Value unboundedness(const Shape &S, Workspace &w, const Pack *dx) {
     const Value reach = max(splat(1), infinity_norm(w.q, S.n) / select(P > 0.0, P, splat(infinite())));
     Mask far = sqrt(squared_norm(dx, S.n)) * descent >= OUT_OF_REACH * reach * curvature;
     return select(far, certificate_ratio(violation, descent), splat(infinite()));
+}
+
+// |size/entry|; zero where the entry is no more than rounding, `least`.
+inline Value over_entry(Value size, Value entry, Value least) {
+    return select(abs(entry) <= least, Value{}, abs(size) / max(abs(entry), splat(2.3e-308)));
+}
+
+// |a| where its term a d is at least `much`, else zero.
+inline Value carrying(Value a, Value d, Value much) { return select(abs(a * d) >= much, abs(a), Value{}); }
+
+// What dy (m) in K* leaves of A'dy = 0 times the natural sizes of x, where b'dy = -1. Uses w.scratch.
+inline Value excludes_all(const Shape &S, Workspace &w, const Pack *dy) {
+    Pack *left = w.scratch, *terms = left + S.n, *natural = terms + S.n;
+    const Value least = NO_ENTRY * infinity_norm(w.A, S.nnz_A);
+    const Value much = MUCH * largest_of(0, S.m, [&](int j) { return abs(w.b[j] * dy[j]); });
+    clear(left, S.n);
+    clear(terms, S.n);
+    clear(natural, S.n);
+    add_A_transposed(S, w.A, dy, left);
+    for (int j = 0; j < S.m; j++) {
+        const Value b = carrying(w.b[j], dy[j], much), y = abs(dy[j]);
+        const int first = S.A_start[j], end = S.A_start[j + 1];
+        change_at(terms, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
+        change_at(natural, S.A_column, first, end,
+                  [&](int e, Value most) { return max(most, over_entry(b, w.A[e], least)); });
+    }
+    const Value sum = sum_of(0, S.n, [&](int i) {
+        return select(abs(left[i]) <= CANCELLED * terms[i], Value{}, abs(left[i]) * natural[i]);
+    });
+    return certificate_ratio(sum, -product_beyond_rounding(w.b, dy, S.m));
+}
+
+// What dx (n) leaves of A dx + ds = 0 times the natural sizes of y, where q'dx = -1. Uses w.turned,
+// w.scratch.
+inline Value falls_forever(const Shape &S, Workspace &w, const Pack *dx) {
+    Pack *inside = w.scratch, *terms = inside + S.m, *natural = w.scratch + 2 * S.m;
+    const Value least = NO_ENTRY * infinity_norm(w.A, S.nnz_A);
+    const Value much = MUCH * largest_of(0, S.n, [&](int i) { return abs(w.q[i] * dx[i]); });
+    multiply_A(S, w.A, dx, w.turned);
+    fill(w.turned, S.m, [&](int j) { return -w.turned[j]; });
+    project(S, w.roots, w.turned, inside, all(), false);
+    for (int j = 0; j < S.m; j++) {
+        const int first = S.A_start[j], end = S.A_start[j + 1];
+        terms[j] = sum_of(first, end, [&](int e) { return abs(w.A[e] * dx[S.A_column[e]]); });
+        natural[j] = largest_of(first, end, [&](int e) {
+            const int i = S.A_column[e];
+            return over_entry(carrying(w.q[i], dx[i], much), w.A[e], least);
+        });
+    }
+    for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
+        spread_largest(terms + at, S.rows_of(cone));
+        spread_largest(natural + at, S.rows_of(cone));
+    }
+    const Value sum = sum_of(0, S.m, [&](int j) {
+        const Value left = abs(inside[j] - w.turned[j]);
+        return select(left <= CANCELLED * terms[j], Value{}, left * natural[j]);
+    });
+    return certificate_ratio(sum, -product_beyond_rounding(w.q, dx, S.n));
 }
 
 } // namespace cvxfold

@@ -45,6 +45,9 @@ inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
     }
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
         spread_largest(w.turned + at, S.rows_of(cone));
+    each_pair(S, w, [&](int at, int, const second_order::Pair &) {
+        w.turned[at + 1] = terms_in_frame(S, w, a.p, at + 1);
+    });
     fill(a.upper, S.n, [&](int i) { return a.upper[i] + (ROUNDING * sign(i) * columns[i]); });
     fill(a.lower, S.m, [&](int j) {
         const Value terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);

@@ -12,6 +12,7 @@
 //    of |A||x|, at least. Where q alone has nothing, P x may be rounding: it counts as a little of |P| times
 //    the size of x at least, which is |x| or |b|, but the latter at most |q|/|P|. What is rounding of that
 //    size in b is nothing, too.
+// 3. The sum or difference of a second-order cone's first two rows that is the smaller (pairs.hpp), likewise.
 //
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
 // the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
@@ -32,7 +33,8 @@ const double OBJECTIVE = 1e-3;                 // of the natural size of the obj
 const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
 const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing
 const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
-const double BY_ROW = 1e-3;                    // of a row's residual over its own terms
+const double BY_ROW = 1e-3, BY_PAIR = 0.1;     // of a row's residual over its own terms; of a pair's
+const double PAIR_FLOOR = 1e-20;               // of a cone's terms, where a pair has next to none
 
 // What is left of |value| beyond what rounding may leave; NaN stays.
 inline Value beyond(Value value, Value floor) {
@@ -66,14 +68,30 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
                                Pack *columns) {
     fill(columns, S.n, [&](int i) { return abs(w.q[i]); });
     add_over_P(S, columns, [&](int e, int j) { return abs(w.P[e] * w.x[j]); });
-    for (int j = 0; j < S.m; j++) {
+    int paired = S.second_order ? S.separable() : S.m; // rows from there on belong to pairs or are as others
+    const auto add_y = [&](int j) {
         const Value y = abs(w.y[j]);
+        change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
+    };
+    for (int j = 0; j < S.m; j++) {
         rows[j] = fold(
             S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
             [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); }, Sum());
-        change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
-                  [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
+        if (j < paired)
+            add_y(j);
     }
+    each_pair(S, w, [&](int at, int, const second_order::Pair &pair) {
+        for (; paired < at; paired++)
+            add_y(paired);
+        const Value small = 0.5 * abs(pair.y), large = 0.5 * abs(w.y[at] - pair.sign * w.y[at + 1]);
+        change_by_pair(S, w, at, pair.sign, columns, [&](Value sum, Value with, Value against) {
+            return sum + (abs(with) * small + abs(against) * large);
+        });
+        paired += 2;
+    });
+    for (; paired < S.m; paired++)
+        add_y(paired);
     const Value natural_x = select(of.both(), min(of.b, of.by_q()), of.b);
     const Value unit = FLOOR * of.P * max(natural_x, of.x);
     const Value unit_row = FLOOR * of.A * max(select(of.both(), natural_x, Value{}), of.x);
@@ -124,6 +142,11 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
         const Value own = infinity_norm(rows + at, S.rows_of(cone));
         most = largest(most, BY_ROW * over(beyond(left, min(primal_floor, EXCUSED * own)), own));
     }
+    each_pair(S, w, [&](int at, int size, const second_order::Pair &pair) { // 3
+        const Value left = w.primal[at] - pair.sign * w.primal[at + 1], own = terms_of_pair(S, w, at, pair);
+        const Value floor = room * PAIR_FLOOR * infinity_norm(rows + at, size);
+        most = largest(most, BY_PAIR * over(beyond(left, floor), own));
+    });
     const Value share = select(known > 0.0, splat(OBJECTIVE), splat(1));
     const Value objective = share * size * size * natural * max(of.b, of.x);
     most = largest(most, over(largest_primal, m.primal_terms)); // 1

@@ -43,8 +43,7 @@ inline void out_of_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) 
     turn_frame<false>(S, frame, a, out);
 }
 
-// The rows of Q'A that belong to curved cones, whose rows share one pattern; the others stay as they are in
-// A. column: (m), for the rows of one cone in one column.
+// Q'A, of curved cones whose rows share one pattern. column: (m), for the rows of one cone in one column.
 inline void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, Pack *column) {
     Pack *scratch = frame_scratch(S, frame);
     const auto each_column = [&](int row, int size, auto rotate) {
@@ -56,6 +55,7 @@ inline void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, 
         }
     };
     int at = S.separable();
+    fill(rotated, S.A_start[at], [&](int e) { return A[e]; });
     for (int c = 0; c < S.second_order; c++) {
         const int size = S.sizes[c];
         each_column(at, size, [&] { second_order::into_frame(size, frame, column, column); });

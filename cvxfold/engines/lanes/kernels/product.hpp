@@ -59,6 +59,12 @@ inline Value infinity_norm(const Pack *v, int size) {
     return largest_of(0, size, [&](int i) { return abs(v[i]); });
 }
 
+// The largest of some numbers in all of their places.
+inline void spread_largest(Pack *numbers, int count) {
+    const Value most = infinity_norm(numbers, count);
+    fill(numbers, count, [&](int) { return most; });
+}
+
 inline Value squared_norm(const Pack *v, int size) {
     return sum_of(0, size, [&](int i) { return v[i] * v[i]; });
 }

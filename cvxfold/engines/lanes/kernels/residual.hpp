@@ -1,7 +1,7 @@
 // What is left of the optimality conditions at a state u and a point x.
 #pragma once
 
-#include "cones.hpp"
+#include "pairs.hpp"
 #include "product.hpp"
 #include "workspace.hpp"
 
@@ -38,7 +38,7 @@ inline void decompose_anew(const Shape &S, Workspace &w, Mask mask) {
 CVXFOLD_LONG Residual remaining(const Shape &S, Workspace &w, Value rho) {
     multiply_P(S, w.P, w.x, w.Px);
     clear(w.dual, S.n);
-    add_A_transposed(S, w.A, w.y, w.dual);
+    add_A_transposed_by_pairs(S, w);
     multiply_A(S, w.A, w.x, w.primal);
     Value dual_terms = splat(1), primal_terms = splat(1), dual{}, primal{}, dual_squares{}, primal_squares{};
     fill(w.dual, S.n, [&](int i) {
@@ -55,6 +55,7 @@ CVXFOLD_LONG Residual remaining(const Shape &S, Workspace &w, Value rho) {
         primal_squares += rest * rest;
         return rest;
     });
+    mend_pairs(S, w);
     dual_terms = joined(dual_terms, Larger()), primal_terms = joined(primal_terms, Larger());
     dual = joined(dual, Largest()), primal = joined(primal, Largest());
     dual_squares = joined(dual_squares, Sum()), primal_squares = joined(primal_squares, Sum());

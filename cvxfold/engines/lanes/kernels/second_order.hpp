@@ -3,7 +3,12 @@
 // Between K and its polar D has the eigenvectors (1, z/|z|)/sqrt(2) with eigenvalue 1, (1, -z/|z|)/sqrt(2)
 // with 0 and (0, v) with v orthogonal to z and eigenvalue (1 + t/|z|)/2. A Householder reflection H takes e_1
 // to +-z/|z|: in the coordinates Q'a = ((a_0 + c)/sqrt(2), (a_0 - c)/sqrt(2), the rest of H a_z), c the part
-// along z/|z|, D is diagonal. Frame: [sign, 2/h'h, h (d - 1)].
+// along z/|z|, D is diagonal. Frame: [sign, 2/h'h, h (d - 1), 1 - |z_1|/|z|].
+//
+// A cone 2 a b >= |v|^2 is one of (a + b, a - b, v) up to factors, as CVXPY states square roots and
+// quotients. Where b is small beside a, so is v, and a - b = z_1 is nearly all of z: what depends on b is the
+// difference of two numbers that are nearly equal, and v tells it more exactly than they do. So 1 - |z_1|/|z|
+// is made of the rest of z, and `Pair` and `into_frame` use that.
 #pragma once
 
 #include "loops.hpp"
@@ -14,7 +19,7 @@ namespace second_order {
 
 const double ROOT_HALF = 0.70710678118654752440;
 
-inline int frame_size(int size) { return size + 1; }
+inline int frame_size(int size) { return size + 2; }
 
 inline void project(int size, const Pack *u, Pack *s) {
     Value one = splat(1), zero{}, t = u[0], squares{};
@@ -42,9 +47,33 @@ inline void reflect(int size, const Pack *z, Value norm, Mask mask, Pack *frame)
     frame[0] = select(mask, -sign, frame[0]);
     frame[1] = select(mask, 1.0 / (1.0 + abs(first)), frame[1]);
     frame[2] = select(mask, first + sign, frame[2]);
-    for (int i = 1; i < size - 1; i++)
-        frame[2 + i] = select(mask, select(has, z[i] * inverse, zero), frame[2 + i]);
+    Value squares{};
+    for (int i = 1; i < size - 1; i++) {
+        const Value entry = select(has, z[i] * inverse, zero);
+        squares += entry * entry;
+        frame[2 + i] = select(mask, entry, frame[2 + i]);
+    }
+    frame[size + 1] = select(mask, squares / (1.0 + abs(first)), frame[size + 1]);
 }
+
+// Of the projection s of u, and of y = R (s - u): s_0 - sign s_1 and y_0 + sign y_1, with the sign of u_1,
+// which are the small ones of the two rows' sums and differences where u_1 is nearly all of z.
+struct Pair {
+    Value sign, s, y;
+
+    Pair(int size, const Pack *u, Value R) {
+        Value zero{}, t = u[0], rest{};
+        for (int i = 2; i < size; i++)
+            rest += u[i] * u[i];
+        const Value first = abs(u[1]), norm = sqrt(first * first + rest);
+        const Value gap = rest / max(norm + first, splat(2.3e-308)); // norm - first
+        const Mask inside = norm <= t, polar = norm <= -t;
+        const Value turned = gap / max(norm, splat(2.3e-308));
+        sign = select(u[1] >= 0.0, splat(1), splat(-1));
+        s = select(polar, zero, select(inside, t - first, 0.5 * (t + norm) * turned));
+        y = R * select(polar, -t - first, select(inside, zero, 0.5 * (norm - t) * turned));
+    }
+};
 
 // Eigenvalues and frame of D at u where `mask` is; returns the distance to the nearest point without a
 // derivative.
@@ -76,15 +105,15 @@ inline void into_frame(int size, const Pack *frame, const Pack *a, Pack *out) {
         return;
     }
     const Pack *h = frame + 2;
-    Value along{};
-    for (int i = 1; i < size; i++)
-        along += h[i - 1] * a[i];
-    along *= frame[1];
-    Value first = frame[0] * (a[1] - along * h[0]), zeroth = a[0];
+    Value rest{};
+    for (int i = 2; i < size; i++)
+        rest += h[i - 1] * a[i];
+    const Value zeroth = a[0], first = -frame[0] * a[1], along = frame[1] * (rest + h[0] * a[1]);
     for (int i = 2; i < size; i++)
         out[i] = a[i] - along * h[i - 1];
-    out[0] = ROOT_HALF * (zeroth + first);
-    out[1] = ROOT_HALF * (zeroth - first);
+    rest -= frame[size + 1] * first; // the part along z/|z| without that of z_1/|z_1|
+    out[0] = ROOT_HALF * ((zeroth + first) + rest);
+    out[1] = ROOT_HALF * ((zeroth - first) - rest);
 }
 
 // Q a. May work in place.

@@ -1,0 +1,84 @@
+"""Adjoints to their own digits where a second-order cone makes some of their entries small.
+
+An adjoint (p, v) satisfies, with z = R (Ap − ȳ) and D = DΠ_K(u),
+
+    P p + Aᵀv = x̄            D v = (I − D) z
+
+Along the unit eigenvector c = (1, −ẑ)/√2 of D with eigenvalue 0 the second equation is cᵀz = 0. As in
+:mod:`cvxfold.engines.tensors.pairs` it may be what fixes an entry of p that is small beside the others, and
+beside what rounding leaves of all other equations. There steps follow for what that one leaves alone, the
+rest being solved for: with r₂ = c cᵀz,
+
+    (P + AᵀWA) δp = −Aᵀ(D + δI)⁻¹ r₂            (D + δI) δv = r₂ + (I − D) R A δp
+"""
+
+import torch
+from torch import Tensor
+
+from cvxfold.batches.near import places
+from cvxfold.cones.second_order import SecondOrder, SecondOrderDerivative
+from cvxfold.engines.tensors.jacobian import FactoredJacobian
+
+_EXACT = 1e-10  # of the terms of the equation along c
+_SOLVED = 1e-10  # of both equations' largest terms: an adjoint that is solved for, up to such entries
+_STEPS = 3
+
+
+def mended_adjoint(
+    jacobian: FactoredJacobian, p: Tensor, v: Tensor, on_x: Tensor, on_y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """p ``(B, n)`` and v ``(B, m)``, corrected where they are solved for but not beside their own terms.
+
+    Args:
+        jacobian: at the solutions.
+        on_x: x̄, ``(B, n)``. on_y: ȳ, ``(B, m)``.
+    """
+    if not jacobian.splitting.program.cone.dims.second_order:
+        return p, v
+    for step in range(_STEPS):
+        left = _left(jacobian, p, on_y)
+        off = left.any(-1)
+        rows = places(off if step else off & _is_solved(jacobian, p, v, on_x, on_y))
+        if not len(rows):
+            break
+        dp, dv = _step(jacobian.take(rows), left[rows])
+        p, v = p.index_add(0, rows, dp), v.index_add(0, rows, dv)
+    return p, v
+
+
+def _left(jacobian: FactoredJacobian, p: Tensor, on_y: Tensor) -> Tensor:
+    """r₂, ``(B, m)``: zero where the equation along c is solved for beside its own terms."""
+    splitting, left = jacobian.splitting, torch.zeros_like(on_y)
+    A, R, tiny = splitting.program.A.values, splitting.R, torch.finfo(p.dtype).tiny
+    for (rows, cone), (_, D) in zip(splitting.program.cone.parts, jacobian.D.parts, strict=True):
+        if not isinstance(cone, SecondOrder) or not isinstance(D, SecondOrderDerivative) or cone.size < 2:
+            continue
+        c = torch.cat([torch.ones_like(D.direction[..., :1]), -D.direction], -1)
+        blocks = A[:, rows].reshape(len(A), cone.cones, cone.size, A.shape[-1])
+        along = (c.unsqueeze(-1) * blocks).sum(2) * p.unsqueeze(1)
+        by_y = (c * on_y[:, rows].reshape(c.shape)).sum(-1)
+        rest, own = along.sum(-1) - by_y, along.abs().sum(-1) + by_y.abs()
+        between = (D.eigenvalues[..., 0] == 1) & (D.eigenvalues[..., 1] == 0)
+        rest = torch.where(between & (rest.abs() > _EXACT * own.clamp_min(tiny)), rest, 0.0)
+        left[:, rows] = 0.5 * R[:, rows] * (c * rest.unsqueeze(-1)).flatten(1)
+    return left
+
+
+def _step(jacobian: FactoredJacobian, left: Tensor) -> tuple[Tensor, Tensor]:
+    """δp and δv for r₂; what is not finite is none."""
+    program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
+    dp = -jacobian.factor.solve(program.A.rmv(jacobian.regularized_inverse(left)))
+    dv = jacobian.regularized_inverse(left + D.apply(lambda d: 1 - d, R * program.A.mv(dp)))
+    sound = (dp.isfinite().all(-1) & dv.isfinite().all(-1)).unsqueeze(-1)
+    return torch.where(sound, dp, 0.0), torch.where(sound, dv, 0.0)
+
+
+def _is_solved(jacobian: FactoredJacobian, p: Tensor, v: Tensor, on_x: Tensor, on_y: Tensor) -> Tensor:
+    """Where both equations are solved for beside their largest terms, ``(B,)``."""
+    program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
+    z, Av = R * (program.A.mv(p) - on_y), program.A.rmv(v)
+    first = on_x - program.P.mv(p) - Av
+    second = D.apply(lambda d: 1 - d, z) - D.apply(lambda d: d, v)
+    of_first = torch.maximum(on_x.norm(dim=-1), Av.norm(dim=-1))
+    of_second = torch.maximum(v.norm(dim=-1), (R * on_y).norm(dim=-1))
+    return (first.norm(dim=-1) <= _SOLVED * of_first) & (second.norm(dim=-1) <= _SOLVED * of_second)
