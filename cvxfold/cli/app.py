@@ -206,7 +206,8 @@ def bench(
     batch: Annotated[
         list[int] | None, typer.Option(min=1, help="Instances. May be repeated.", show_default="1 and 64")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each peer is measured.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each peer has its turn.")] = 7,
+    in_a_row: Annotated[int, typer.Option(min=1, help="Passes that it makes in a turn.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="For everybody.", show_default="each one's own choice")
     ] = None,
@@ -248,6 +249,7 @@ def bench(
         tuple(size or ()),
         tuple(batch or ()),
         rounds,
+        in_a_row,
         threads,
         seed,
         time_limit,

@@ -64,7 +64,8 @@ def measure_cell(
 
     1. Each makes its layer, from a problem of its own, and makes first calls that are not timed.
     2. In each round everybody solves and differentiates the same new values, one after the other, beginning
-       with another one each time, so that what else the machine does hits all alike.
+       with another one each time, so that what else the machine does hits all alike; as many sets of values
+       in a row as the settings say.
     3. The answers of the first round are compared with the reference, and with cvxfold on the CPU where they
        come from another device.
     """
@@ -74,12 +75,14 @@ def measure_cell(
         with _guarded(one):
             _begin(one, family, size, weights, settings)
     for turn in range(settings.rounds):  # 2
-        values = drawn(family, size, min(batch, DISTINCT), settings.seed, turn)
+        numbers = range(turn * settings.in_a_row, (turn + 1) * settings.in_a_row)
+        row = [drawn(family, size, min(batch, DISTINCT), settings.seed, number) for number in numbers]
         start = turn % max(1, len(contenders))
         for one in [*contenders[start:], *contenders[:start]]:
-            if one.evaluate is not None and not (one.passes and one.spent > settings.time_limit):
-                with _guarded(one):
-                    _turn(one, values, weights, turn)
+            for values in row:
+                if one.evaluate is not None and not (one.passes and one.spent > settings.time_limit):
+                    with _guarded(one):
+                        _turn(one, values, weights)
     everyones = min((one.count for one in contenders), default=batch)  # 3
     values = drawn(family, size, batch, settings.seed, 0)
     exact = truth(family, size, [v[:everyones] for v in values], [w[:everyones] for w in weights])
@@ -88,7 +91,7 @@ def measure_cell(
         family.name,
         size,
         batch,
-        tuple(_measured(one, exact, host, settings.rounds) for one in contenders),
+        tuple(_measured(one, exact, host, settings.rounds * settings.in_a_row) for one in contenders),
         0 if isinstance(exact, str) else len(exact.instances),
     )
 
@@ -152,20 +155,20 @@ def _expected(
     return expected
 
 
-def _turn(one: _Contender, values: Sequence[Tensor], weights: Sequence[Tensor], turn: int) -> None:
+def _turn(one: _Contender, values: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
     assert one.evaluate is not None
     done = one_pass(one.evaluate, one.given(values), one.given(weights))
-    if turn == 0:
+    if not one.passes:
         one.answer, one.engine = done, getattr(getattr(one.evaluate, "report", None), "engine", None)
     scale = one.batch / one.count
     one.passes.append(Pass([], [], done.forward * scale, done.backward * scale))
     one.spent += done.seconds
 
 
-def _measured(one: _Contender, exact: CellTruth | str, host: CellTruth | None, rounds: int) -> Measurement:
+def _measured(one: _Contender, exact: CellTruth | str, host: CellTruth | None, wanted: int) -> Measurement:
     note, answer = one.note, one.answer
-    if not note and len(one.passes) < rounds:
-        note = f"{len(one.passes)} of {rounds} rounds"
+    if not note and len(one.passes) < wanted:
+        note = f"{len(one.passes)} of {wanted} passes"
     if not one.is_whole and one.passes:
         scaled = f"{one.count} of {one.batch} instances, times {one.batch / one.count:.3g}"
         note = "; ".join(part for part in (note, scaled) if part)

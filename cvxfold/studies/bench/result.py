@@ -19,7 +19,7 @@ class Measurement:
         peer: its name.
         setup: seconds to make the layer from a fresh problem.
         first: seconds of its very first call, on one instance, forward and backward.
-        forward: seconds of the forward pass in each round. backward: of the backward pass.
+        forward: seconds of each forward pass. backward: of each backward pass.
         peak_bytes: how far a call on the full batch, before the rounds, raised the process's resident
             memory; None where the system does not tell.
         forward_error: relative error of the outputs, the largest of the instances that were checked; None
@@ -29,7 +29,7 @@ class Measurement:
         device: where the values were. count: instances that were measured, where the batch was too many for a
             peer on the host; its times are scaled to the batch.
         engine: which of cvxfold's served.
-        note: what else there is to say: why it was skipped, failed, or had fewer rounds.
+        note: what else there is to say: why it was skipped, failed, or made fewer passes.
     """
 
     peer: str

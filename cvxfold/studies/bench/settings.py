@@ -10,7 +10,9 @@ class BenchSettings:
     Args:
         families, peers: by name; empty: all families, the usual peers.
         sizes: of every family; empty: each one's own. batches: likewise.
-        rounds: how often each peer is measured, after a first call that is not.
+        rounds: how often each peer has its turn, after a first call that is not measured.
+        in_a_row: passes that it makes in a turn, each on other values. With one, code and data are in no
+            caches; with more they are, as in a loop that calls one layer over and over.
         threads: for everybody; None leaves each to its own choice.
         seed: of the values, the loss and the order.
         time_limit: seconds that a peer may spend on a cell: more rounds than that are left out, and a peer
@@ -27,6 +29,7 @@ class BenchSettings:
     sizes: tuple[int, ...] = ()
     batches: tuple[int, ...] = ()
     rounds: int = 7
+    in_a_row: int = 1
     threads: int | None = None
     seed: int = 0
     time_limit: float = 20.0

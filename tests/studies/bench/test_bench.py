@@ -127,13 +127,27 @@ def test_everybody_is_given_the_same_values_in_turns() -> None:
     assert abs(min(values[0]) - min(values[1])) > 1e-6  # new ones in each round
 
 
+def test_several_passes_in_a_row() -> None:
+    order: list[tuple[str, float]] = []
+
+    def noted(name: str) -> FakePeer:
+        return FakePeer(name, lambda output: order.append((name, float(output.sum(0)[0]))) or output)
+
+    (cell,) = bench(replace(TINY, in_a_row=3), [noted("one"), noted("two")]).cells
+    assert [name for name, _ in order[-12:]] == ["one"] * 3 + ["two"] * 6 + ["one"] * 3
+    first, second = [value for _, value in order[-12:-9]], [value for _, value in order[-9:-6]]
+    assert first == pytest.approx(second, abs=1e-9)
+    assert len({round(value, 6) for value in first}) == 3
+    assert [one.rounds for one in cell.measurements] == [6, 6]
+
+
 def test_the_time_limit() -> None:
     settings = BenchSettings(families=("portfolio",), sizes=(5,), batches=(1, 64), rounds=20, time_limit=0.2)
     peer = Slow("slow", None)
     few, many = bench(settings, [peer]).cells
     (one,), (other,) = few.measurements, many.measurements
     assert 1 <= one.rounds < 20
-    assert one.note == f"{one.rounds} of 20 rounds"
+    assert one.note == f"{one.rounds} of 20 passes"
     assert other.rounds == 0
     assert other.note.startswith("skipped: about")
     assert max(shape[0] for shape in peer.calls) < 64
