@@ -8,7 +8,6 @@ formula.
 import torch
 from torch import Tensor
 
-_BISECTIONS = 60
 _CORRECTIONS = 4  # of the active set, from the threshold that the last one gives; two are enough but for ties
 
 Real = float | Tensor
@@ -140,13 +139,18 @@ def _like(value: Real, x: Tensor) -> Tensor:
 
 
 def _threshold(v: Tensor, total: Tensor, cap: Tensor) -> Tensor:
-    """τ by bisection, ``(…,)``: the sum falls as τ grows."""
-    low, high = (v - cap).amin(-1), v.amax(-1)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        large = torch.minimum((v - middle.unsqueeze(-1)).clamp_min(0), cap).sum(-1) > total
-        low, high = torch.where(large, middle, low), torch.where(large, high, middle)
-    return (low + high) / 2
+    """τ, ``(…,)``. As it falls an entry grows from τ = v on and is full at τ = v − cap.
+
+    Between two of these ends the sum is linear, so it is found at all of them, in their order, and τ between
+    the two where the total is.
+    """
+    ends, order = torch.cat([v, v - cap], dim=-1).sort(dim=-1, descending=True)
+    growing = torch.where(order < v.shape[-1], 1.0, -1.0).to(v).cumsum(-1)  # entries, below each end
+    gains = growing[..., :-1] * (ends[..., :-1] - ends[..., 1:])
+    sums, total = torch.nn.functional.pad(gains.cumsum(-1), (1, 0)), total.unsqueeze(-1)
+    last = ((sums < total).sum(-1, keepdim=True) - 1).clamp_min(0)
+    end, slope, found = (one.expand(*last.shape[:-1], -1).gather(-1, last) for one in (ends, growing, sums))
+    return (end - (total - found) / slope.clamp_min(1)).squeeze(-1)
 
 
 def _active(v: Tensor, tau: Tensor, cap: Tensor) -> tuple[Tensor, Tensor]:

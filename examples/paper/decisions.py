@@ -131,9 +131,12 @@ class Samples:
         """The mean regret of a model over some rows, relative to the mean of |value|."""
         model.eval()
         p, *known = self.at(rows)
-        lost = problem.value(problem.decide(model(self.features[rows]), *known), p, *known) - self.best[rows]
+        guess = model(self.features[rows])
         model.train()
-        return float(lost.mean() / self.best[rows].abs().mean())
+        parts = zip(*(one.split(BATCH) for one in (guess, p, *known)), strict=True)
+        found = [problem.value(problem.decide(guess, *of), p, *of) for guess, p, *of in parts]
+        best = self.best[rows]
+        return float((torch.cat(found) - best).mean() / best.abs().mean())
 
 
 @dataclass
@@ -224,6 +227,7 @@ class Contest:
             return (first(features[rows]) - self.samples.costs[rows]).square().mean()
 
         self.train("two-stage", first, squared, None)
+        run.keep(self.courses)
         for name, layer in contestants.items():
             model = copy.deepcopy(first)
 
@@ -231,6 +235,7 @@ class Contest:
                 return self.lost(layer, model(features[rows]), rows)
 
             self.train(name, model, through, lambda name=name: run.advance(name))
+            run.keep(self.courses)
         return first(features[:BATCH]).detach()
 
     def _compare(self, contestants: Mapping[str, Layer], guess: Tensor) -> None:

@@ -168,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
             courses[name] = trained(
                 loss, torch.optim.Adam([D], RATE), score, plan, lambda name=name: run.advance(name)
             )
+            run.keep(courses)
         D, d, x = operators["cvxfold layer"], noisy[:BATCH], clean[:BATCH]
         truth = exact_gradient(d, x, D)
         for name, layer in contestants.items():

@@ -206,7 +206,7 @@ class Experiment:
         self._progress.update(self._task, advance=by, description=doing)
 
     def save(self, found: dict[str, Any]) -> None:
-        """Write the numbers, with what they depend on."""
+        """Write the numbers, with what they depend on; what was written before is no longer there."""
         about = {
             "quick": self._given.quick,
             **self._given.chosen,
@@ -224,6 +224,10 @@ class Experiment:
         axes = list(self._figure.subplots(1, panels, squeeze=False)[0])
         axes[0].set_xlabel(label)
         return axes
+
+    def keep(self, courses: Mapping[str, Course]) -> None:
+        """Write the courses so far: a run that is cut short loses only the contestant that it was at."""
+        self.save({"courses": {name: vars(course) for name, course in courses.items()}})
 
     def compare(
         self,

@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     with Experiment(given, "multilabel", plan.steps * len(contestants)) as run:
         for name, layer in contestants.items():
             found[name] = train(layer, data, plan, given.seed, lambda name=name: run.advance(name))
+            run.keep(found)
         run.save({"courses": {name: vars(one) for name, one in found.items()}})
         run.compare(found, "accuracy", "Both digits right, of pictures not seen before")
     return found

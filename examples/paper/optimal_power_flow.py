@@ -6,8 +6,8 @@ On the IEEE 57-bus case (with ``--quick``, the 14-bus one) a network predicts th
 yesterday and today, and is trained on the regret of the dispatch that this leads to. This is not convex.
 Data and settings are those of Kotary, Christopher, Dinh and Fioretto: demands that grow by up to a fifth, at
 some of the buses, with the distance from 65 °F; costs that grow with the change of temperature; 25 epochs of
-Adam. But here each generator has a sensitivity of its own, for with one in common the best dispatch would not
-depend on it. The black box in front of the folded step is an interior-point method.
+Adam, a day a step. But here each generator has a sensitivity of its own, for with one in common the best
+dispatch would not depend on it. The black box in front of the folded step is an interior-point method.
 """
 
 import math
@@ -34,7 +34,7 @@ WIDTH, HIDDEN = 32, 4
 LEAST = 0.05  # multiple of the nominal costs
 RATES = (0.01, 0.1)  # the latter is the authors'
 EPSILON = 1e-4  # of Adam: where generators are at bounds gradients are rounding, of which it would make steps
-BATCH, DEPTH = 4, 5  # DEPTH: of unrolling
+COMPARED, DEPTH = 4, 5  # days whose gradients are compared; steps that are unrolled
 
 Layer = Callable[[Tensor, Tensor], Tensor]
 
@@ -228,11 +228,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     from pypower.api import case14, case57
 
     given = start("optimal_power_flow", __doc__, argv, rate=RATES)
-    case, sizes, epochs = (case14, (16, 4, 16), 5) if given.quick else (case57, (32, 16, 24), 25)
+    case, sizes, batch, epochs = (case14, (16, 4, 16), 4, 5) if given.quick else (case57, (26, 13, 24), 1, 25)
     train, _, test = given.scaled(sizes)
     dispatch = Dispatch(Network.of(case()))
     days = Days.drawn(dispatch, train + test, given.seed)
-    contestants, plan = dispatch.layers(DEPTH), Plan(train, BATCH, epochs)
+    contestants, plan = dispatch.layers(DEPTH), Plan(train, batch, epochs)
     courses: dict[str, Course] = {}
 
     def lost(x: Tensor, rows: slice) -> Tensor:
@@ -256,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
 
             optimizer = torch.optim.Adam(model.parameters(), given.chosen["rate"], eps=EPSILON)
             courses[name] = trained(loss, optimizer, regret, plan, lambda name=name: run.advance(name))
-        for name, one in measured(dispatch, days, slice(BATCH), contestants).items():
+            run.keep(courses)
+        for name, one in measured(dispatch, days, slice(COMPARED), contestants).items():
             courses[name].bytes, courses[name].gradient_error = one.bytes, one.gradient_error
             courses[name].count(contestants[name])
         run.compare(courses, "test regret, percent", f"{dispatch.network.buses} buses, {train} days")

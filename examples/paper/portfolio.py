@@ -207,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
                     lambda guess, layer=layer: loss_of(layer, guess, returns), guess
                 )
                 courses[name].gradient_error = abs(float((found * direction).sum()) / truth - 1)
+            run.keep(courses)
         run.save({
             "courses": {name: vars(course) for name, course in courses.items()},
             "sharpe": sharpe,

@@ -6,6 +6,7 @@ from typing import Any
 import cvxpy as cp
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from cvxfold.fold import projections
@@ -94,3 +95,18 @@ def test_corners() -> None:
 def test_bad_input(call: Callable[[Tensor], Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(points())
+
+
+def test_thousands_of_entries_with_ties_and_caps_of_their_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 3000, dtype=torch.float64, generator=generator).round(decimals=1)
+    cap = torch.rand(3000, dtype=torch.float64, generator=generator).round(decimals=1)
+    total = torch.tensor([1e-3, 400.0, 1400.0], dtype=torch.float64)
+    found = projections.capped_simplex(x, total, cap)
+    torch.testing.assert_close(found.sum(-1), total, rtol=1e-12, atol=1e-12)
+    for one, point, wanted in zip(found, x, total, strict=True):
+        tau = brentq(
+            lambda t, point=point, wanted=wanted: float((point - t).clamp_min(0).minimum(cap).sum() - wanted),
+            -10, 10, xtol=1e-15,
+        )  # fmt: skip
+        torch.testing.assert_close(one, (point - tau).clamp_min(0).minimum(cap), rtol=0, atol=1e-12)
