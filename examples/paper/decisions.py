@@ -203,6 +203,7 @@ class Contest:
             update: F, whose Φ is looked at.
         """
         warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)  # what is not exact is in the figures
+        contestants = given.among(contestants)
         with Experiment(given, title, self.plan.steps * len(contestants)) as run:
             guess = self._train_all(contestants, run)
             self._compare(contestants, guess)

@@ -149,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     count, test_count, _ = given.scaled(sizes)
     clean, noisy = signals("china.jpg", count, n, given.seed)
     test_clean, test_noisy = signals("flower.jpg", test_count, n, given.seed + 1)
-    contestants, plan = layers(n), Plan(count, BATCH, epochs)
+    every = layers(n)
+    contestants, plan = given.among(every), Plan(count, BATCH, epochs)
     courses: dict[str, Course] = {}
     operators: dict[str, Tensor] = {}
     warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)  # what is not exact is told in the figures
@@ -162,14 +163,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
 
             def score(D: Tensor = D) -> float:
                 with torch.no_grad():
-                    found = contestants["cvxfold layer"](test_noisy, D)
+                    found = every["cvxfold layer"](test_noisy, D)
                 return float((found - test_clean).square().mean())
 
             courses[name] = trained(
                 loss, torch.optim.Adam([D], RATE), score, plan, lambda name=name: run.advance(name)
             )
             run.keep(courses)
-        D, d, x = operators["cvxfold layer"], noisy[:BATCH], clean[:BATCH]
+        D = operators.get("cvxfold layer", differences(n))
+        d, x = noisy[:BATCH], clean[:BATCH]
         truth = exact_gradient(d, x, D)
         for name, layer in contestants.items():
             found, courses[name].bytes = gradient(lambda D, layer=layer: (layer(d, D) - x).square().mean(), D)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from cvxfold.studies.allocations import allocations
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures"
 
+C = TypeVar("C")
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -32,6 +34,7 @@ class Arguments:
         output: where the figure goes; the numbers go beside it, as JSON.
         seed: of all that is random.
         samples: to train on, if it was said how many.
+        only: parts of the names of the contestants that are to run; none for all.
         chosen: a script's own options.
     """
 
@@ -39,7 +42,19 @@ class Arguments:
     output: Path
     seed: int
     samples: int | None
+    only: Sequence[str]
     chosen: Mapping[str, Any]
+
+    def among(self, contestants: Mapping[str, C]) -> dict[str, C]:
+        """The contestants that are to run.
+
+        Raises:
+            ValueError: none is called so.
+        """
+        named = [name for name in contestants if any(part in name for part in self.only or [""])]
+        if not named:
+            raise ValueError(f"--only: expected parts of {list(contestants)}, got {list(self.only)}")
+        return {name: contestants[name] for name in named}
 
     def scaled(self, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
         """Sizes of a training, a validation and a test set, in proportion to the samples asked for."""
@@ -62,6 +77,7 @@ def start(
     parser.add_argument("--output", type=Path, help="where the figure goes; by default to docs/figures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, help="to train on, where a script can do with fewer")
+    parser.add_argument("--only", nargs="+", default=[], help="contestants to run, by parts of their names")
     for option, values in choices.items():
         parser.add_argument(f"--{option}", type=type(values[0]), choices=values, default=values[0])
     given = parser.parse_args(argv)
@@ -70,7 +86,7 @@ def start(
     output = given.output or FIGURES / f"{'_'.join([name, *special])}.png"
     check_plot(output)
     torch.set_num_threads(1)
-    return Arguments(given.quick, output, given.seed, given.samples, chosen)
+    return Arguments(given.quick, output, given.seed, given.samples, given.only, chosen)
 
 
 @dataclass

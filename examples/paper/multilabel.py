@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     given = start("multilabel", __doc__, argv)
     count, epochs, depth = (250, 6, 50) if given.quick else (1250, 10, DEPTH)
     data = pairs(count, given.seed)
-    contestants, plan = layers(depth), Plan(int(0.8 * count), BATCH, epochs)
+    contestants, plan = given.among(layers(depth)), Plan(int(0.8 * count), BATCH, epochs)
     found: dict[str, Course] = {}
     warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)  # what is not exact is told in the figures
     with Experiment(given, "multilabel", plan.steps * len(contestants)) as run:

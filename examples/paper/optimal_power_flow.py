@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     train, _, test = given.scaled(sizes)
     dispatch = Dispatch(Network.of(case()))
     days = Days.drawn(dispatch, train + test, given.seed)
-    contestants, plan = dispatch.layers(DEPTH), Plan(train, batch, epochs)
+    contestants, plan = given.among(dispatch.layers(DEPTH)), Plan(train, batch, epochs)
     courses: dict[str, Course] = {}
 
     def lost(x: Tensor, rows: slice) -> Tensor:

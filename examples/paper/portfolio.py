@@ -31,7 +31,8 @@ from cvxfold.fold.updates import SQPStep
 from cvxfold.torch import CvxpyLayer
 
 RIDGE = 0.1  # η
-STEP, DEPTH = 0.01, 20
+STEP, DEPTH = 0.01, 20  # DEPTH: of unrolling,
+LONGER = 0.1  # by this step: with STEP it is far from converged, and from twice this on it diverges
 RATE, BATCH = 0.01, 32
 RECORDED = 0.00364  # the final test regret in the authors' repository
 
@@ -83,7 +84,7 @@ def layers(market: Market) -> dict[str, Layer | None]:
     common: Any = {"batched": True, "on_unconverged": "ignore", "probe": False}
     solver = black_box(market)
     folded = cvxfold.fold(sqp_step(market, STEP), solver, backward=GMRES(), **common)
-    unrolled = cvxfold.fold(sqp_step(market, 1.0), solver, backward=Unrolled(DEPTH), **common)
+    unrolled = cvxfold.fold(sqp_step(market, LONGER), solver, backward=Unrolled(DEPTH), **common)
     own, peer = CvxpyLayer(program, [c], [x]), PeerLayer(program, [c], [x])
     found: dict[str, Layer | None] = {
         "two-stage": None,
@@ -186,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     """Train all contestants; returns their courses."""
     given = start("portfolio", __doc__, argv, data=("drawn", "prices"))
     market, epochs = market_of(given)
-    contestants, judge = layers(market), Judge(market)
+    contestants, judge = given.among(layers(market)), Judge(market)
     equal = torch.full_like(market.returns[market.cut :], 1 / market.assets)
     plan, returns = Plan(market.cut, BATCH, epochs), market.returns[:BATCH]
     guess = network(market, given.seed)(market.features[:BATCH]).detach()
