@@ -16,6 +16,8 @@ from cvxfold.fold import GMRES, LFPI, Unrolled
 DEPTH, COLD = 10, 20  # steps unrolled from a solution, or folded; and from elsewhere
 RATES, BATCH, EPOCHS_FIRST = (1e-2, 1e-3), 50, 30  # first on squared errors, then on the regret
 
+LONGER = "two-stage, as long"  # as the others: on squared errors all the time
+
 Layer = Callable[..., Tensor]
 """Predicted costs ``(B, n)`` and what is known of each instance → decisions ``(B, n)``."""
 
@@ -204,7 +206,7 @@ class Contest:
         """
         warnings.simplefilter("ignore", cvxfold.ConvergenceWarning)  # what is not exact is in the figures
         contestants = given.among(contestants)
-        with Experiment(given, title, self.plan.steps * len(contestants)) as run:
+        with Experiment(given, title, self.plan.steps * (1 + len(contestants))) as run:
             guess = self._train_all(contestants, run)
             self._compare(contestants, guess)
             known = [one[: len(guess)] for one in self.samples.known]
@@ -224,15 +226,16 @@ class Contest:
         """Returns the two-stage model's predictions of a batch."""
         first, features = self.network(), self.samples.features
 
-        def squared(rows: slice) -> Tensor:
-            return (first(features[rows]) - self.samples.costs[rows]).square().mean()
+        def squared(rows: slice, model: nn.Module = first) -> Tensor:
+            return (model(features[rows]) - self.samples.costs[rows]).square().mean()
 
         self.train("two-stage", first, squared, None)
-        run.keep(self.courses)
-        for name, layer in contestants.items():
+        for name, layer in {LONGER: None, **contestants}.items():
             model = copy.deepcopy(first)
 
-            def through(rows: slice, model: nn.Module = model, layer: Layer = layer) -> Tensor:
+            def through(rows: slice, model: nn.Module = model, layer: Layer | None = layer) -> Tensor:
+                if layer is None:
+                    return squared(rows, model)
                 return self.lost(layer, model(features[rows]), rows)
 
             self.train(name, model, through, lambda name=name: run.advance(name))
