@@ -260,7 +260,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
         for name, one in measured(dispatch, days, slice(COMPARED), contestants).items():
             courses[name].bytes, courses[name].gradient_error = one.bytes, one.gradient_error
             courses[name].count(contestants[name])
-        run.compare(courses, "test regret, percent", f"{dispatch.network.buses} buses, {train} days")
+        run.compare(
+            courses,
+            "test regret, percent",
+            f"{dispatch.network.buses} buses, {train} days",
+            {"last five": {name: float(np.mean(course.score[-5:])) for name, course in courses.items()}},
+        )
         run.save({"courses": {name: vars(course) for name, course in courses.items()}, "depth": DEPTH})
     return courses
 
