@@ -239,7 +239,7 @@ class Contest:
                 return self.lost(layer, model(features[rows]), rows)
 
             self.train(name, model, through, lambda name=name: run.advance(name))
-            run.keep(self.courses)
+            run.keep(self.courses, **{"test regret": self.regrets})
         return first(features[:BATCH]).detach()
 
     def _compare(self, contestants: Mapping[str, Layer], guess: Tensor) -> None:

@@ -95,7 +95,7 @@ class Course:
 
     Args:
         score: on data not trained on, before training and after each epoch.
-        seconds: of each epoch.
+        seconds: of the processor, for each epoch.
         bytes: the most that tensors held for one loss gradient.
         gradient_error: ‖found − true‖ / ‖true‖ of that gradient, or the like.
         iterations: of the backward pass, the median over the batch, where there were any.
@@ -152,13 +152,13 @@ def trained(
     """
     course = Course([score()])
     for _ in range(plan.epochs):
-        began = time.perf_counter()
+        began = time.process_time()
         for rows in plan.batches:
             optimizer.zero_grad()
             loss(rows).backward()
             optimizer.step()
             told()
-        course.seconds.append(time.perf_counter() - began)
+        course.seconds.append(time.process_time() - began)
         course.score.append(score())
     return course
 
@@ -241,9 +241,9 @@ class Experiment:
         axes[0].set_xlabel(label)
         return axes
 
-    def keep(self, courses: Mapping[str, Course]) -> None:
+    def keep(self, courses: Mapping[str, Course], **more: Any) -> None:
         """Write the courses so far: a run that is cut short loses only the contestant that it was at."""
-        self.save({"courses": {name: vars(course) for name, course in courses.items()}})
+        self.save({"courses": {name: vars(course) for name, course in courses.items()}, **more})
 
     def compare(
         self,
