@@ -105,7 +105,7 @@ def test_thousands_of_entries_with_ties_and_caps_of_their_own() -> None:
     found = projections.capped_simplex(x, total, cap)
     torch.testing.assert_close(found.sum(-1), total, rtol=1e-12, atol=1e-12)
     for one, point, wanted in zip(found, x, total, strict=True):
-        tau = brentq(
+        tau: Any = brentq(
             lambda t, point=point, wanted=wanted: float((point - t).clamp_min(0).minimum(cap).sum() - wanted),
             -10, 10, xtol=1e-15,
         )  # fmt: skip
