@@ -14,7 +14,7 @@ counts beside what the entries of A on its row or column make of b or q as well,
     of x    X_i = max_j |b_j|/|A_ji|        Σ |Aᵀδy|_i X_i ≪ |bᵀδy|
     of y    Y_j = max_i |q_i|/|A_ji|        Σ |Aδx + δs|_j Y_j ≪ |qᵀδx|
 
-over the rows j and columns i that carry bᵀδy and qᵀδx, beyond rounding and up to a hundredth of ε.
+over the rows j and columns i that carry bᵀδy and qᵀδx, beyond rounding and up to a billionth.
 """
 
 import torch

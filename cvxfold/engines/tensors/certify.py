@@ -18,7 +18,7 @@ from cvxfold.engines.tensors.certificates import (
 )
 from cvxfold.engines.tensors.program import ConeProgram
 
-_BY_SCALE = 1e-2  # of the tolerance
+_BY_SCALE = 1e-9  # of bᵀδy or qᵀδx, of what is left beside the natural sizes
 _PROMISING = 10.0  # residual of a direction that may become a certificate
 
 
@@ -35,8 +35,8 @@ def certify(batch: Batch, dx: Tensor, dy: Tensor, claimed: Tensor | None = None)
     program, eps = batch.splitting.program, batch.settings.eps_infeasible
     primal = infeasibility(program, batch.scaling, dy)
     dual = unboundedness(program, batch.scaling, dx)
-    infeasible = _by_scale(excludes_all, program, dy, primal <= eps, eps)
-    unbounded = _by_scale(falls_forever, program, dx, (dual <= eps) & ~infeasible, eps)
+    infeasible = _by_scale(excludes_all, program, dy, primal <= eps)
+    unbounded = _by_scale(falls_forever, program, dx, (dual <= eps) & ~infeasible)
     if claimed is not None:
         infeasible = infeasible | ((primal <= eps) & (claimed == INFEASIBLE))
         unbounded = unbounded | ((dual <= eps) & (claimed == UNBOUNDED))
@@ -51,14 +51,13 @@ def _by_scale(
     program: ConeProgram,
     d: Tensor,
     claimed: Tensor,
-    eps: float,
 ) -> Tensor:
     """Those of ``claimed`` ``(b,)`` that the directions ``d`` ``(b, ·)`` prove whatever A's size."""
     rows = places(claimed)
     if not len(rows):
         return claimed
     proven = torch.zeros_like(claimed)
-    proven[rows] = proof(program.take(rows), d[rows]) <= _BY_SCALE * eps
+    proven[rows] = proof(program.take(rows), d[rows]) <= _BY_SCALE
     return proven
 
 

@@ -14,6 +14,8 @@
 // columns i that carry b'dy and q'dx, beyond rounding:
 //
 //     sum_i |A'dy|_i X_i << |b'dy|        sum_j |A dx + ds|_j Y_j << |q'dx|
+//
+// up to a thousandth
 #pragma once
 
 #include "residual.hpp"
@@ -24,7 +26,7 @@ const double CERTIFICATE_ROUNDING = 1e-14, OUT_OF_REACH = 1e12;
 const double CANCELLED = 1e-13; // of the terms of an entry of A'dy or A dx
 const double MUCH = 1e-3;       // of the largest term of b'dy or q'dx
 const double NO_ENTRY = 1e-15;  // of the largest entry of A
-const double BY_SCALE = 1e-2;   // of the tolerance
+const double BY_SCALE = 1e-3;   // of b'dy or q'dx, of what is left beside the natural sizes
 
 // a'b, zero where it is what rounding leaves of terms that cancel.
 inline Value product_beyond_rounding(const Pack *a, const Pack *b, int size) {

@@ -28,7 +28,7 @@ const double FLOOR = 1e-13, GAP_FLOOR = 1e-14; // of the largest terms
 const double STATE_FLOOR = 1e-15;              // of the largest |u|
 const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
 const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
-const double EXCUSED = 1e-3, UNTOLD = 1e-2;    // of a row's own terms: at most left to rounding; or of y's
+const double EXCUSED = 1e-5, UNTOLD = 1e-2;    // of a row's own terms: at most left to rounding; or of y's
 const double OBJECTIVE = 1e-3;                 // of the natural size of the objective
 const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
 const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing

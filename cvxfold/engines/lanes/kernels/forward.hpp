@@ -90,10 +90,10 @@ inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask m
     Value infeasible = infeasibility(S, w, w.du), unbounded = unboundedness(S, w, w.dx);
     Mask no_point = mask & (infeasible <= O.eps_infeasible);
     if (any(no_point))
-        no_point &= excludes_all(S, w, w.du) <= BY_SCALE * O.eps_infeasible;
+        no_point &= excludes_all(S, w, w.du) <= BY_SCALE;
     Mask no_bound = mask & ~no_point & (unbounded <= O.eps_infeasible);
     if (any(no_bound))
-        no_bound &= falls_forever(S, w, w.dx) <= BY_SCALE * O.eps_infeasible;
+        no_bound &= falls_forever(S, w, w.dx) <= BY_SCALE;
     ended.status = select(no_point, splat(INFEASIBLE), select(no_bound, splat(UNBOUNDED), ended.status));
     ended.certificate = select(no_point, infeasible, select(no_bound, unbounded, ended.certificate));
 }
