@@ -23,7 +23,8 @@ enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
 const int MOST_BY_F = 2500; // without refinement
-const int MOST_POLISHED = 4;
+const int MOST_POLISHED = 12;
+const double POLISHED = 1e-12;              // of what is held against the tolerance, whatever that is
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
 
 // What is known of the instances of a pack when it is done.
@@ -178,14 +179,16 @@ inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progres
     ended.status = select(proven, ended.status, reached);
 }
 
-// Judges, and takes further Newton steps for the lanes of `mask` that are at rounding but not solved: where
-// a row's own terms are nearly nothing, the rounding of others may be much in it. Steps are regularized as
-// usual and hardly at all in turns; one that does not help is taken back.
+// Judges, and takes further Newton steps for the lanes of `mask` that are at rounding but not solved, or only
+// just: where a row's own terms are nearly nothing, the rounding of others may be much in it, and solutions
+// that are badly conditioned are far off at residuals a little below the tolerance. Steps are regularized as
+// usual and hardly at all in turns; one that does not help is taken back, and two in a row are the last.
 inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
                              Ended &ended) {
     judge(S, O, w, progress, ended);
+    Mask idle = none();
     for (int step = 0; O.refine && step < MOST_POLISHED; step++) {
-        mask &= ended.status == splat(UNCONVERGED);
+        mask &= (ended.status <= splat(UNCONVERGED)) & ~(ended.tested <= splat(POLISHED));
         if (!any(mask))
             return;
         look(S, w.roots, w.u, mask, w.lambda, w.frame, nullptr);
@@ -206,6 +209,8 @@ inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Pr
             fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
             judge(S, O, w, progress, ended);
         }
+        mask &= ~(back & idle);
+        idle = back;
     }
 }
 
