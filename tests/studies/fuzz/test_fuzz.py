@@ -13,7 +13,7 @@ from cvxfold.studies.fuzz.problem import scaled
 from cvxfold.studies.fuzz.programs import SLIGHTLY, Ending, RandomProgram
 from cvxfold.studies.fuzz.reference import examine
 from cvxfold.studies.fuzz.run import fuzz
-from cvxfold.studies.fuzz.solve import Case, replay
+from cvxfold.studies.fuzz.solve import Case, examine_structure, replay
 from cvxfold.studies.fuzz.structure import RandomStructure, draw_structure
 from problems.marks import long
 from problems.reference import Reference
@@ -237,6 +237,13 @@ def test_nothing_is_silently_wrong(count: int) -> None:
     assert numbers["unsolvable_certified"] > 0.95
     assert numbers["estimate_covers_error"] > 0.96
     assert numbers["estimate_within_100"] > 0.9
+
+
+@pytest.mark.parametrize(("seed", "number"), [(777, 208), (0, 347), (0, 1034)])
+def test_badly_conditioned_solutions_are_polished(seed: int, number: int) -> None:
+    """Off by up to 5e-4 where Newton's method stops at a residual that is a little below the tolerance."""
+    outcomes = examine_structure(seed, number, batch=8)
+    assert [figures.reproduction(one) for one in figures.wrong(outcomes)] == []
 
 
 @long
