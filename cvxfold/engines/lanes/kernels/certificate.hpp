@@ -15,7 +15,7 @@
 //
 //     sum_i |A'dy|_i X_i << |b'dy|        sum_j |A dx + ds|_j Y_j << |q'dx|
 //
-// up to a thousandth
+// each up to a thousandth.
 #pragma once
 
 #include "residual.hpp"
