@@ -12,13 +12,15 @@ from problems.marks import needs_lanes
 
 pytestmark = [needs_lanes, pytest.mark.filterwarnings("ignore::cvxfold.ConvergenceWarning")]
 NAMES = ["dense_qp20", "portfolio", "many_cones", "log_sum_exp"]
+FINEST = {"log_sum_exp": 1e-8}
+"""Where the iteration's own rounding, 1e-14 in equilibrated units, is 1e-9 in those of the problem."""
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_comes_as_near_as_the_tolerance_says(name: str) -> None:
     c = case(name, 9)
     rough, fine = [], []
-    for tol, found in ((1e-3, rough), (1e-9, fine)):
+    for tol, found in ((1e-3, rough), (FINEST.get(name, 1e-9), fine)):
         layer = make_layer(c, engine="lanes", refine=False, tol=tol)
         found += [errors(evaluate(layer, c)[0], c.values).max(), int(layer.report.forward.iterations.max())]
         assert layer.report.engine == "lanes"
