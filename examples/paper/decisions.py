@@ -212,8 +212,7 @@ class Contest:
             known = [one[: len(guess)] for one in self.samples.known]
             solution = self.problem.solve(guess, *known)
             self.rho = spectral_radius(update, solution, guess, *known)
-            run.save({
-                "courses": {name: vars(course) for name, course in self.courses.items()},
+            run.keep(self.courses, {
                 "test regret": self.regrets,
                 "KKT gradient against differences": self.differences,
                 "spectral radius, median": float(self.rho.median()),
@@ -239,7 +238,7 @@ class Contest:
                 return self.lost(layer, model(features[rows]), rows)
 
             self.train(name, model, through, lambda name=name: run.advance(name))
-            run.keep(self.courses, **{"test regret": self.regrets})
+            run.keep(self.courses, {"test regret": self.regrets})
         return first(features[:BATCH]).detach()
 
     def _compare(self, contestants: Mapping[str, Layer], guess: Tensor) -> None:

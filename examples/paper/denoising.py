@@ -177,8 +177,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
             found, courses[name].bytes = gradient(lambda D, layer=layer: (layer(d, D) - x).square().mean(), D)
             courses[name].gradient_error = float((found - truth).norm() / truth.norm())
             courses[name].count(layer)
-        run.save({
-            "courses": {name: vars(course) for name, course in courses.items()},
+        run.keep(courses, {
             "error of the noisy signals": float((test_noisy - test_clean).square().mean()),
             "‖D‖": {name: float(torch.linalg.matrix_norm(D.detach(), 2)) for name, D in operators.items()},
         })  # fmt: skip

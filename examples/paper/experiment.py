@@ -241,9 +241,9 @@ class Experiment:
         axes[0].set_xlabel(label)
         return axes
 
-    def keep(self, courses: Mapping[str, Course], **more: Any) -> None:
-        """Write the courses so far: a run that is cut short loses only the contestant that it was at."""
-        self.save({"courses": {name: vars(course) for name, course in courses.items()}, **more})
+    def keep(self, courses: Mapping[str, Course], more: Mapping[str, Any] | None = None) -> None:
+        """Write the courses, and ``more``: so far, as a run that is cut short loses only what it was at."""
+        self.save({"courses": {name: vars(course) for name, course in courses.items()}, **(more or {})})
 
     def compare(
         self,

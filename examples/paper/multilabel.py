@@ -157,11 +157,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
             found[name], first[name] = train(
                 layer, data, plan, given.seed, lambda name=name: run.advance(name)
             )
-            run.keep(found)
-        run.save({
-            "courses": {name: vars(one) for name, one in found.items()},
-            "gradient error at first": first,
-        })  # fmt: skip
+            run.keep(found, {"gradient error at first": first})
         title = "Both digits right, of pictures not seen before"
         run.compare(found, "accuracy", title, {"gradient error at first": first})
     return found

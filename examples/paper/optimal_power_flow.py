@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
             f"{dispatch.network.buses} buses, {train} days",
             {"last five": {name: float(np.mean(course.score[-5:])) for name, course in courses.items()}},
         )
-        run.save({"courses": {name: vars(course) for name, course in courses.items()}, "depth": DEPTH})
+        run.keep(courses, {"depth": DEPTH})
     return courses
 
 

@@ -210,8 +210,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
                 )
                 courses[name].gradient_error = abs(float((found * direction).sum()) / truth - 1)
             run.keep(courses)
-        run.save({
-            "courses": {name: vars(course) for name, course in courses.items()},
+        run.keep(courses, {
             "sharpe": sharpe,
             "recorded": RECORDED,
             "equal weights": {"regret": judge.regret(equal), "sharpe": judge.sharpe(equal)},

@@ -52,10 +52,9 @@ inline Branch branch(Value r, Value s, Value t) {
     return b;
 }
 
-// A point, over its largest entry.
 struct Seen {
-    Value r, s, t, size;
-    Mask valid, flat; // flat: where no root is sought
+    Scaled3 u;
+    Mask flat; // where no root is sought
     Branch branch;
     Value low, high;  // what the root lies between
     Value r_, s_, t_; // a point with a root, where this one is flat
@@ -64,17 +63,12 @@ struct Seen {
 inline Seen seen(Value r, Value s, Value t) {
     const Value one = splat(1), zero{}, infinity = splat(infinite());
     Seen p;
-    p.size = max(max(abs(r), abs(s)), abs(t));
-    const Value inverse = 1.0 / select(p.size > zero, p.size, one);
-    p.r = r * inverse;
-    p.s = s * inverse;
-    p.t = t * inverse;
-    p.valid = finite(p.r) & finite(p.s) & finite(p.t);
-    p.branch = branch(p.r, p.s, p.t);
-    p.flat = p.branch.inside | p.branch.polar | p.branch.face | ~p.valid;
-    p.r_ = select(p.flat, one, p.r);
-    p.s_ = select(p.flat, one, p.s);
-    p.t_ = select(p.flat, zero, p.t);
+    p.u = Scaled3(r, s, t);
+    p.branch = branch(p.u.x, p.u.y, p.u.z);
+    p.flat = p.branch.inside | p.branch.polar | p.branch.face | ~p.u.valid;
+    p.r_ = select(p.flat, one, p.u.x);
+    p.s_ = select(p.flat, one, p.u.y);
+    p.t_ = select(p.flat, zero, p.u.z);
     p.low = select(p.r_ > zero, 1.0 - p.s_ / p.r_, -infinity);
     p.high = select(p.s_ > zero, p.r_ / p.s_, infinity);
     return p;
@@ -165,9 +159,9 @@ inline Value inner_margin(const Branch &b, Value r, Value s, Value t) {
 
 // The projection of a point with this root, and the frame too where `frame` is not null.
 CVXFOLD_LONG void look(const Seen &at, Value rho, Pack projection[3], Frame3 *frame, bool with_margin) {
-    const Value one = splat(1), zero{}, r = at.r, s = at.s, t = at.t, size = at.size;
+    const Value one = splat(1), zero{}, r = at.u.x, s = at.u.y, t = at.u.z, size = at.u.size;
     const Branch &b = at.branch;
-    const Mask flat = at.flat, valid = at.valid;
+    const Mask flat = at.flat, valid = at.u.valid;
     Mask positive = rho > zero;
     Value e = exp(-abs(rho)), q = rho * (rho - 1.0) + 1.0;
     Value first = ((rho - 1.0) * r + s) / q, second = (r - rho * s) / q;

@@ -15,6 +15,22 @@ struct Frame3 {
     Value margin;  // at most the distance to the nearest point without a derivative, and of its order
 };
 
+// A point over its largest entry.
+struct Scaled3 {
+    Value x, y, z, size;
+    Mask valid; // finite
+
+    Scaled3() {}
+
+    Scaled3(Value a, Value b, Value c) : size(max(max(abs(a), abs(b)), abs(c))) {
+        const Value inverse = 1.0 / select(size > 0.0, size, splat(1));
+        x = a * inverse;
+        y = b * inverse;
+        z = c * inverse;
+        valid = finite(x) & finite(y) & finite(z);
+    }
+};
+
 // Axes along p, p x d and d, eigenvalues 1, curved and 0; where `flat`, the standard basis and `diagonal`.
 inline void set_frame(Frame3 &frame, const Value p[3], const Value d[3], Value curved, Mask flat,
                       const Value diagonal[3]) {

@@ -81,28 +81,21 @@ inline Value inner_margin(double alpha, const Branch &b, Value x, Value y, Value
     return margin;
 }
 
-// A point, over its largest entry.
 struct Seen {
-    Value a, b, c, size;
-    Mask valid, flat; // flat: where no root is sought
+    Scaled3 u;
+    Mask flat; // where no root is sought
     Branch branch;
     Value a_, b_, length; // of a point with a root, where this one is flat
 };
 
 inline Seen seen(double alpha, Value a, Value b, Value c) {
-    const Value one = splat(1), zero{};
     Seen p;
-    p.size = max(max(abs(a), abs(b)), abs(c));
-    const Value inverse = 1.0 / select(p.size > zero, p.size, one);
-    p.a = a * inverse;
-    p.b = b * inverse;
-    p.c = c * inverse;
-    p.valid = finite(p.a) & finite(p.b) & finite(p.c);
-    p.branch = branch(alpha, p.a, p.b, p.c);
-    p.flat = p.branch.inside | p.branch.polar | ~p.valid;
-    p.a_ = select(p.flat, zero, p.a);
-    p.b_ = select(p.flat, zero, p.b);
-    p.length = select(p.flat, one, max(abs(p.c), splat(NOTHING)));
+    p.u = Scaled3(a, b, c);
+    p.branch = branch(alpha, p.u.x, p.u.y, p.u.z);
+    p.flat = p.branch.inside | p.branch.polar | ~p.u.valid;
+    p.a_ = select(p.flat, Value{}, p.u.x);
+    p.b_ = select(p.flat, Value{}, p.u.y);
+    p.length = select(p.flat, splat(1), max(abs(p.u.z), splat(NOTHING)));
     return p;
 }
 
@@ -127,9 +120,9 @@ inline void balance(double alpha, const Seen &seen, Value tau, Value &value, Val
 CVXFOLD_LONG void look(double alpha, const Seen &seen, Value tau, Pack projection[3], Frame3 *frame,
                        bool with_margin) {
     const double beta = 1 - alpha;
-    const Value one = splat(1), zero{}, a = seen.a, b = seen.b, c = seen.c, size = seen.size;
+    const Value one = splat(1), zero{}, a = seen.u.x, b = seen.u.y, c = seen.u.z, size = seen.u.size;
     const Branch &where = seen.branch;
-    const Mask flat = seen.flat, valid = seen.valid;
+    const Mask flat = seen.flat, valid = seen.u.valid;
     Point at = point_at(alpha, seen.a_, seen.b_, seen.length, tau);
     Value sign = select(c < zero, -one, one);
     Value p[3] = {at.x, at.y, sign * at.r};

@@ -18,10 +18,15 @@ inline void set_penalty(const Shape &S, Workspace &w, Value rho) {
     fill(w.R, S.m, [&](int j) { return j < S.zero ? rho * EQUALITY_PENALTY : rho; });
 }
 
+// y = R (s - u).
+inline void set_multipliers(const Shape &S, Workspace &w, const Pack *u) {
+    fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - u[j]); });
+}
+
 // s = Pi_K(u) and y = R (s - u) (Moreau's decomposition).
 inline void decompose(const Shape &S, Workspace &w, const Pack *u) {
     project(S, w.roots, u, w.s, all(), false);
-    fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - u[j]); });
+    set_multipliers(S, w, u);
 }
 
 // The same at w.u for the lanes of `mask`, whose roots begin there the next time. Those of other lanes must
@@ -31,7 +36,7 @@ inline void decompose_anew(const Shape &S, Workspace &w, Mask mask) {
         return decompose(S, w, w.u);
     project(S, w.roots, w.u, w.y, mask, true);
     fill(w.s, S.m, [&](int j) { return select(mask, w.y[j], w.s[j]); });
-    fill(w.y, S.m, [&](int j) { return w.R[j] * (w.s[j] - w.u[j]); });
+    set_multipliers(S, w, w.u);
 }
 
 // At x = w.x, u = w.u, s and y; leaves both residuals and Px in w.

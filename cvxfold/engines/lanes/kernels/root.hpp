@@ -10,8 +10,9 @@ namespace cvxfold {
 // Made for functions that end like a logarithm at a finite end of their interval: a step that would leave the
 // bracket is taken in the logarithm of the distance to that end, and if that fails too the bracket is halved.
 struct Bracket {
-    Value low, high, below, above,
-        x; // the interval, which may be infinite; what is left of it; the last point
+    Value low, high;    // the interval, which may be infinite
+    Value below, above; // what is left of it
+    Value x;            // the last point
     Mask done;
 
     Bracket() {}
