@@ -1,4 +1,4 @@
-"""The kernels of CUDA devices, compiled by the C++ compiler and run on the CPU, a thread after the other."""
+"""The kernels of CUDA devices, compiled by the C++ compiler and run on the CPU by threads out of step."""
 
 import ctypes
 import shutil
@@ -20,22 +20,63 @@ _ENGINES = _HERE.parents[1] / "cvxfold" / "engines"
 compiler = shutil.which("g++") or shutil.which("clang++")
 
 
-class Emulator:
-    """The kernels for so many instances of a warp, compiled into a folder."""
+class OutOfStepError(AssertionError):
+    """Threads of a kernel do not wait where they must, or wait for who never comes."""
 
-    def __init__(self, lanes: int, folder: Path) -> None:
+
+class Emulator:
+    """The kernels for so many instances of a warp, compiled into a folder.
+
+    Args:
+        lanes: instances of a warp. folder: for the module. watched: whether each read and write is looked
+            at, for those that no wait puts in order. kernels: the folder of ``kernels``, and ``kernels.cu``.
+    """
+
+    def __init__(self, lanes: int, folder: Path, *, watched: bool = True) -> None:
         assert compiler is not None
-        module = folder / f"emulator_{lanes}.so"
+        self._path = folder / f"emulator_{lanes}_{watched}.so"
         includes = [f"-I{_ENGINES / 'lanes'}", f"-I{_ENGINES / 'cuda'}"]
-        flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *includes]
-        command = [compiler, *flags, f"-DCVXFOLD_STRIDE={lanes}", _HERE / "emulator.cpp", "-o", module]
-        subprocess.run(command, check=True)
-        self.lanes, self._module = lanes, ctypes.CDLL(str(module))
+        flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-fPIC", *includes]
+        objects = []
+        for name, more in (
+            ("warp", ["-O2"]),
+            ("emulator", [f"-DCVXFOLD_STRIDE={lanes}", *(["-fsanitize=thread"] if watched else [])]),
+        ):
+            objects.append(folder / f"{name}_{lanes}_{watched}.o")
+            command = [compiler, *flags, *more, "-c", _HERE / f"{name}.cpp", "-o", objects[-1]]
+            subprocess.run(command, check=True)
+        subprocess.run([compiler, "-shared", *objects, "-ldl", "-o", self._path], check=True)
+        self.lanes, self._module, self._lot = lanes, ctypes.CDLL(str(self._path)), 0
+        self._module.emulate.restype = ctypes.c_char_p
         assert self._module.emulator_task_size() == ctypes.sizeof(Task)
 
     def launch(self, name: str, blocks: int, task: Task) -> None:
-        """Run a kernel."""
-        assert self._module.emulate(name.encode(), blocks, ctypes.byref(task)) == 0
+        """Run a kernel, its threads in an order drawn anew.
+
+        Raises:
+            OutOfStepError: they rely on being in step.
+        """
+        self._lot += 1
+        said = self._module.emulate(name.encode(), blocks, self._lot, ctypes.byref(task))
+        assert said is not None, name
+        if said:
+            lines = sorted({self._explained(line) for line in said.decode().splitlines()})
+            raise OutOfStepError(f"{name}:\n" + "\n".join(lines[:40]))
+
+    def _explained(self, line: str) -> str:
+        kind, *places = line.split()
+        return f"{kind}: " + " | ".join(self._line_of(place) for place in places)
+
+    def _line_of(self, place: str) -> str:
+        """Where in the text a place of the module is, and where that was called from."""
+        tool = shutil.which("addr2line")
+        if place == "0" or tool is None:
+            return place
+        asked = subprocess.run(
+            [tool, "-i", "-e", self._path, place], capture_output=True, text=True, check=True
+        )
+        lines = [line.rpartition("/")[2].split()[0] for line in asked.stdout.splitlines()]
+        return " < ".join(line for line in lines if not line.startswith(("strided", "pack")))
 
 
 class EmulatedBatch(CudaBatch):

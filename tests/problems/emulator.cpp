@@ -1,21 +1,9 @@
-// The device's kernels on the CPU, thread after thread: what runs here is their very text. One thread does
-// the work of a whole group.
+// The device's kernels on the CPU: what runs here is their very text, by the threads of warp.hpp.
 #define __global__
 #define __launch_bounds__(threads)
 #define __grid_constant__
 
-struct Index {
-    int x;
-};
-static thread_local Index threadIdx, blockIdx, gridDim;
-
-static int atomicAdd(int *counter, int by) {
-    const int before = *counter;
-    *counter += by;
-    return before;
-}
-static void __syncwarp() {}
-static bool __any_sync(unsigned, bool) { return true; } // who runs alone sees nobody else
+#include "warp.hpp"
 
 #include "kernels.cu"
 
@@ -23,22 +11,19 @@ static bool __any_sync(unsigned, bool) { return true; } // who runs alone sees n
 
 extern "C" int emulator_task_size() { return sizeof(Task); }
 
-extern "C" int emulate(const char *name, int blocks, const void *given) {
-    Task task;
-    std::memcpy(&task, given, sizeof task);
+// Runs a kernel; returns what `run_warps` does, or null for no kernel of that name. lot: who runs when.
+extern "C" const char *emulate(const char *name, int blocks, unsigned lot, const void *given) {
+    const Task &task = *static_cast<const Task *>(given);
     const struct {
         const char *name;
         void (*kernel)(const Task);
-    } kernels[] = {{"prepare", prepare}, {"first", first},     {"first_again", first_again},
-                   {"second", second},   {"restore", restore}, {"differentiate", differentiate},
+    } kernels[] = {{"prepare", prepare},
+                   {"forward", forward},
+                   {"restore", restore},
+                   {"differentiate", differentiate},
                    {"points", points}};
     for (const auto &each : kernels)
-        if (!std::strcmp(each.name, name)) {
-            gridDim.x = blocks;
-            for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++)
-                for (threadIdx.x = 0; threadIdx.x < LANES; threadIdx.x++)
-                    each.kernel(task);
-            return 0;
-        }
-    return 1;
+        if (!std::strcmp(each.name, name))
+            return run_warps(blocks, lot, [&] { each.kernel(task); });
+    return nullptr;
 }

@@ -117,12 +117,14 @@ class CudaBatch(CompiledBatch):
             None if ends is None else ends.data_ptr(), figures.data_ptr(), state.data_ptr(),
         )  # fmt: skip
         blocks, memory = self._at_work(task, batch, lanes, shared)
-        lists = self._empty_bytes(batch * 9)
+        lists = empty(-(-batch * 9 // 8), device=self.device)
         task.misled, task.left = lists.data_ptr(), lists.data_ptr() + 4 * batch
         task.open = lists.data_ptr() + 8 * batch
         counters = self._counters(task)
-        for name in ("prepare", "first", "first_again", "second"):
-            self._launcher(lanes).launch(name, 1 if name == "prepare" else blocks, task)
+        self._launcher(lanes).launch("prepare", 1, task)
+        for stage in range(_STAGES):
+            task.stage = stage
+            self._launcher(lanes).launch("forward", blocks, task)
         unsolved = self._read(counters)
         del memory, lists
         return Passed(figures, state, shared, unsolved, lanes)
@@ -196,10 +198,24 @@ class CudaBatch(CompiledBatch):
         blocks = min(-(-batch // lanes), WARPS * self._multiprocessors)
         bytes_each = 8 * packs * lanes
         blocks = max(1, min(blocks, int(SHARE * self._free_memory() / bytes_each)))
-        work = self._zeros(blocks * packs * lanes)
+        blocks, work = self._as_many(blocks, packs * lanes)
         common = self._zeros((self._data + self._factor) * lanes if shared else 0)
         task.packs_at_work, task.work, task.common = packs, work.data_ptr(), common.data_ptr()
         return blocks, [work, common]
+
+    def _as_many(self, blocks: int, numbers: int) -> tuple[int, Tensor]:
+        """Zeros for so many blocks, or for fewer where memory does not suffice: others may take it meanwhile.
+
+        Raises:
+            MemoryError: it does not suffice for one.
+        """
+        while True:
+            try:
+                return blocks, self._zeros(blocks * numbers)
+            except MemoryError:
+                if blocks == 1:
+                    raise
+            blocks //= 2
 
     def _free_memory(self) -> int:
         if self.device.type != "cuda":
@@ -211,11 +227,8 @@ class CudaBatch(CompiledBatch):
     def _zeros(self, count: int) -> Tensor:
         return empty(count, device=self.device).zero_()
 
-    def _empty_bytes(self, count: int) -> Tensor:
-        return torch.empty(count, dtype=torch.uint8, device=self.device)
-
     def _counters(self, task: Task) -> Tensor:
-        counters = torch.empty(_COUNTERS, dtype=torch.int32, device=self.device)
+        counters = empty(_COUNTERS, device=self.device).view(torch.int32)
         task.counters = counters.data_ptr()
         return counters
 
@@ -225,5 +238,8 @@ class CudaBatch(CompiledBatch):
         return int(counters[_BAD])
 
 
-_COUNTERS = -(-len(bytes(Counters())) // 4)
+_STAGES = 3
+"""Of ``forward``, as kernels.cu has them."""
+
+_COUNTERS = -(-len(bytes(Counters())) // 8)
 _BAD = Counters.bad.offset // 4

@@ -6,9 +6,9 @@
 // forward pass:
 //
 // 1. `prepare`: the clock and the counters; what the batch shares.
-// 2. `first`: the first pass over all instances; who is misled or left goes to a list.
-// 3. `first_again`: the first pass anew over those misled, who may then be left.
-// 4. `second`: the second pass over those left.
+// 2. `forward`, FIRST: the first pass over all instances; who is misled or left goes to a list.
+// 3. FIRST_AGAIN: the first pass anew over those misled, who may then be left.
+// 4. SECOND: the second pass over those left.
 //
 // Nothing here waits for the host: lists and their lengths stay on the device.
 #include "kernels/differentiating.hpp"
@@ -35,6 +35,7 @@ struct Task {
     int32_t *misled, *left; // lists (batch)
     char *open;             // (batch)
     int32_t packs_at_work;  // of a block
+    int32_t stage;          // of `forward`
     int64_t slots[SLOTS];   // addresses
 };
 
@@ -135,61 +136,56 @@ extern "C" __global__ void __launch_bounds__(WARP) prepare(const __grid_constant
     solving.prepare_common(place.w);
     if (threadIdx.x == 0)
         solving.write_head(common);
-    bool cold = false;
+    bool cold = !t.settings.refine;
     for (int instance = threadIdx.x; instance < t.call.batch; instance += WARP)
         cold |= !solving.has_start(instance);
     if (__any_sync(0xffffffff, cold)) {
         solving.factor_common(common, place.w);
-        t.counters->factored = 1;
+        if (threadIdx.x == 0)
+            t.counters->factored = 1;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(WARP) first(const __grid_constant__ Task t) {
+// What `forward` does: its passes are one kernel, as they call the same, which so is compiled once.
+enum Stage { FIRST, FIRST_AGAIN, SECOND };
+
+extern "C" __global__ void __launch_bounds__(WARP) forward(const __grid_constant__ Task t) {
+    const bool shared = t.call.shared != 0, factored = shared && t.counters->factored;
+    const int number = t.stage == FIRST         ? t.call.batch
+                       : t.stage == FIRST_AGAIN ? t.counters->misled
+                                                : t.counters->left;
+    if (number == 0)
+        return;
     const Call call = call_of(t);
     const Solving<DeviceClock> solving = solving_of(t, call);
-    Place place(t, t.call.shared != 0);
-    const bool factored = t.call.shared && t.counters->factored;
-    each_instance(t.call.batch, [&](int instance) {
-        count(&t.counters->bad, solving.first(place.w, instance, factored, t.open));
+    Place place(t, shared);
+    if (t.stage == SECOND || (t.stage == FIRST_AGAIN && shared && !factored))
+        place.w.splitting = place.own_splitting; // what is shared must not be written
+    each_instance(number, [&](int k) {
+        if (t.stage == SECOND) {
+            count(&t.counters->bad, solving.second(place.w, Chosen(t.left, number, k)));
+            return;
+        }
+        const bool anew = t.stage == FIRST_AGAIN;
+        const int instance = anew ? t.misled[k] : k;
+        count(&t.counters->bad,
+              anew ? solving.first_again(place.w, Chosen(t.misled, number, k), factored, t.open)
+                   : solving.first(place.w, instance, factored, t.open));
         list(t, instance);
     });
 }
 
-extern "C" __global__ void __launch_bounds__(WARP) first_again(const __grid_constant__ Task t) {
-    const int misled = t.counters->misled;
-    if (misled == 0)
-        return;
-    const Call call = call_of(t);
-    const Solving<DeviceClock> solving = solving_of(t, call);
-    Place place(t, t.call.shared != 0);
-    if (t.call.shared && !t.counters->factored)
-        place.w.splitting = place.own_splitting;
-    const bool factored = t.call.shared && t.counters->factored;
-    each_instance(misled, [&](int k) {
-        const Chosen chosen(t.misled, misled, k);
-        count(&t.counters->bad, solving.first_again(place.w, chosen, factored, t.open));
-        list(t, chosen.instance[0]);
-    });
-}
-
-extern "C" __global__ void __launch_bounds__(WARP) second(const __grid_constant__ Task t) {
-    const int left = t.counters->left;
-    if (left == 0)
-        return;
-    const Call call = call_of(t);
-    const Solving<DeviceClock> solving = solving_of(t, call);
-    Place place(t, t.call.shared != 0);
-    place.w.splitting = place.own_splitting; // what is shared must not be written
-    each_instance(left,
-                  [&](int k) { count(&t.counters->bad, solving.second(place.w, Chosen(t.left, left, k))); });
-}
-
 // The backward pass, and `points`: what the batch shares, from the state.
 extern "C" __global__ void __launch_bounds__(WARP) restore(const __grid_constant__ Task t) {
-    *t.counters = Counters{};
+    if (threadIdx.x == 0)
+        *t.counters = Counters{};
     const double *head = t.backward.state;
     if (t.backward.shared)
-        Common(t.shape, of_thread(t.common)).each(t.shape, [&](Pack &number) { number = *head++; });
+        Common(t.shape, of_thread(t.common)).each(t.shape, [&](Pack &number) {
+            if (number_in_group() == 0)
+                number = *head;
+            head++;
+        });
 }
 
 extern "C" __global__ void __launch_bounds__(WARP) differentiate(const __grid_constant__ Task t) {

@@ -33,7 +33,7 @@ class Task(Structure):
         ("shape", Shape), ("layout", Layout), ("settings", KernelSettings), ("call", Call),
         ("backward", BackwardCall), ("work", c_void_p), ("common", c_void_p), ("x", c_void_p),
         ("y", c_void_p), ("s", c_void_p), ("counters", c_void_p), ("misled", c_void_p), ("left", c_void_p),
-        ("open", c_void_p), ("packs_at_work", c_int32), ("slots", c_int64 * SLOTS),
+        ("open", c_void_p), ("packs_at_work", c_int32), ("stage", c_int32), ("slots", c_int64 * SLOTS),
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import torch
 
 from cvxfold.engines.cuda.records import WARP
 
-NAMES = ("prepare", "first", "first_again", "second", "restore", "differentiate", "points")
+NAMES = ("prepare", "forward", "restore", "differentiate", "points")
 """Of the kernels."""
 
 _HERE = Path(__file__).parent

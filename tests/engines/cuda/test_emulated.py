@@ -1,7 +1,7 @@
 """The text of the CUDA kernels meets the references, on the CPU: loading, packing, both passes, all cones."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", params=[32, 4])
-def emulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator(request.param, tmp_path_factory.mktemp("emulator"))
+def emulator(request: pytest.FixtureRequest, emulator_of: Callable[[int], Emulator]) -> Emulator:
+    return emulator_of(request.param)
 
 
 @pytest.fixture(autouse=True)

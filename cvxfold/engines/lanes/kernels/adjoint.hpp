@@ -12,10 +12,9 @@
 //
 // 1. Factor the regularized matrix at u, as Newton's method does.
 // 2. Refine against the exact one. Beside the first two corrections run two steps of inverse iteration on J,
-// the
-//    Jacobian of b - s - A x in u, whose growth bounds J's smallest singular value from above; and the step
-//    that Newton's method would still take, then what of it is no null vector. Where J seems singular, two
-//    more corrections purify the null vector, to see whether it matters.
+//    the Jacobian of b - s - A x in u, whose growth bounds J's smallest singular value from above; and the
+//    step that Newton's method would still take, then what of it is no null vector. Where J seems singular,
+//    two more corrections purify the null vector, to see whether it matters.
 // 3. Where that comes to no good end, as with badly conditioned programs, go on with hardly any
 //    regularization.
 // 4. Check P p + A'v = x_bar in the program's own units.
@@ -63,8 +62,8 @@ struct AdjointVectors {
 // upper = x_bar - P p - (E Q'A)'zeta and lower likewise, exactly; returns the larger relative to the
 // right-hand side. Leaves v in w.y, where it is `wanted`, and is with A itself then; else with Q'A, in which
 // less may cancel (second_order.hpp).
-inline Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Value size,
-                               bool wanted = false) {
+CVXFOLD_LONG Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVectors &a, Value size,
+                                     bool wanted = false) {
     fill(w.y, S.m, [&](int j) { return w.E[j] * a.zeta[j]; });
     multiply_P(S, w.P, a.p, a.upper);
     if (wanted || !S.curved()) {
@@ -115,7 +114,7 @@ inline Value stationarity(const Shape &S, Workspace &w, const AdjointVectors &a)
     Value left{}, given{}, by_P{}, by_A{};
     const Value by_duals = terms_of_duals(S, w, a);
     multiply_P(S, w.P, a.p, w.Px);
-    for (int i = 0; i < S.n; i++) {
+    each(S.n, [&](int i) {
         Value unit = 1.0 / w.columns[i], t = a.upper[i] * unit, x_bar = a.x_bar[i] * unit,
               Pp = w.Px[i] * unit;
         Value Av = x_bar - Pp - t;
@@ -123,7 +122,9 @@ inline Value stationarity(const Shape &S, Workspace &w, const AdjointVectors &a)
         given += x_bar * x_bar;
         by_P += Pp * Pp;
         by_A += Av * Av;
-    }
+    });
+    left = joined(left, Sum()), given = joined(given, Sum());
+    by_P = joined(by_P, Sum()), by_A = joined(by_A, Sum());
     return sqrt(ratio(left, max(max(given, by_duals), max(by_P, by_A)), Value{}));
 }
 
@@ -192,8 +193,8 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
 inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
     Pack *rows = w.du, *columns = w.dx;
     add_up_terms(S, w, Sizes(S, w), rows, columns);
-    for (int j = 0; terms && j < S.m; j++)
-        terms[j] = max(rows[j], abs(w.u[j]));
+    if (terms)
+        fill(terms, S.m, [&](int j) { return max(rows[j], abs(w.u[j])); });
     for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))
         spread_largest(terms + at, S.rows_of(cone));
     fill(w.dual, S.n, [&](int i) { return w.dual[i] + (ROUNDING * sign(i) * columns[i]); });

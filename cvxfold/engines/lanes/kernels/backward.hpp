@@ -46,23 +46,21 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
         const Value step = side * ASIDE * inside * w.reach[j];
         w.u[j] = u[j] + select(margin[j] <= w.reach[j], step, Value{});
     };
-    for (int j = 0; j < S.separable(); j++)
-        move(j, 1);
+    each(S.separable(), [&](int j) { move(j, 1); });
     int at = S.separable();
     for (int c = 0; c < S.second_order; at += S.sizes[c++])
-        for (int i = 0; i < S.sizes[c]; i++)
-            move(at + i, i == 0 ? 1 : 0);
+        each(S.sizes[c], [&](int i) { move(at + i, i == 0 ? 1 : 0); });
     for (int c = 0; c < S.semidefinite; c++)
         for (int j = S.orders[c]; j > 0; at += j--)
-            for (int i = 0; i < j; i++)
-                move(at + i, i == 0 ? 1 : 0);
-    for (int c = 0; c < S.exponential + S.power; c++, at += 3)
+            each(j, [&](int i) { move(at + i, i == 0 ? 1 : 0); });
+    each(S.exponential + S.power, [&](int c) {
         for (int i = 0; i < 3; i++)
-            move(at + i, c < S.exponential ? exponential_inside[i] : power_inside[i]);
+            move(at + 3 * c + i, c < S.exponential ? exponential_inside[i] : power_inside[i]);
+    });
 }
 
 // p (n) and v (m), or steps of x and y, from equilibrated units.
-inline void into_own_units(const Shape &S, const Workspace &w, Pack *p, Pack *v) {
+CVXFOLD_LONG void into_own_units(const Shape &S, const Workspace &w, Pack *p, Pack *v) {
     fill(p, S.n, [&](int i) { return p[i] * w.columns[i]; });
     fill(v, S.m, [&](int j) { return v[j] * w.rows[j]; });
 }
@@ -73,10 +71,10 @@ struct Kept {
 
     Kept(const Shape &S, Workspace &w, const AdjointVectors &a) : p(w.found), v(p + S.n), u(v + S.m) {
         fill(p, S.n, [&](int i) { return a.p[i]; });
-        for (int j = 0; j < S.m; j++) {
+        each(S.m, [&](int j) {
             v[j] = w.y[j];
             u[j] = w.u[j];
-        }
+        });
     }
 
     // Leaves in a.p and w.y how far they are from what is kept.
@@ -87,10 +85,10 @@ struct Kept {
 
     void restore(const Shape &S, Workspace &w, AdjointVectors &a) const {
         fill(a.p, S.n, [&](int i) { return p[i]; });
-        for (int j = 0; j < S.m; j++) {
+        each(S.m, [&](int j) {
             w.y[j] = v[j];
             w.u[j] = u[j];
-        }
+        });
     }
 };
 
@@ -105,9 +103,9 @@ inline Screened adjoint_beside(const Shape &S, const Layout &Y, Workspace &w, Ad
 // Whether it matters on which side of the kinks within w.reach an instance is: NO, where both sides give the
 // same gradient on what parameters reach and on neither J is singular in a way that matters; YES, where the
 // gradients are far apart; else PERHAPS. The adjoint and the state are as before afterwards.
-inline Value sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                          const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
-                          Value floor) {
+CVXFOLD_LONG Value sides_matter(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                                const Progress &progress, const Pack *y_given, DataGradient at, Pack *margin,
+                                Value floor) {
     const Kept kept(S, w, a);
     Mask agree = all(), solved = all();
     Value farthest{};
@@ -131,8 +129,8 @@ inline Value sides_matter(const Shape &S, const Layout &Y, Workspace &w, Adjoint
 // Whether parameters feel that a multiplier is not unique, y and y + t dy being as good: they move the rows
 // that dy ties to each other apart, dy'(db - dA x) != 0, or, by more than a part of a gradient of norm
 // `size`, a gradient that takes y for its like, -dA'(dy p'). Uses w.turned, w.scratch, w.parameters.
-inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
-                               const DataGradient &at, Value size) {
+CVXFOLD_LONG Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
+                                     const DataGradient &at, Value size) {
     Pack *dy = w.turned, *sums = w.parameters;
     Value largest{};
     moved_multipliers(S, w, null, dy);
@@ -168,8 +166,8 @@ inline Mask multipliers_matter(const Shape &S, const Layout &Y, Workspace &w, co
 // The norm of the gradient's change on what parameters reach where the step w.step is
 // taken: as a diagnosis takes it (cvxfold.gradient.error), for where the projection turns too fast to say it
 // from here. Infinite where that cannot be told. The adjoint and the state are as before afterwards.
-inline Value change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                            const Progress &progress, const Pack *y_given, DataGradient at) {
+CVXFOLD_LONG Value change_by_step(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
+                                  const Progress &progress, const Pack *y_given, DataGradient at) {
     const Kept kept(S, w, a);
     fill(w.u, S.m, [&](int j) { return w.u[j] + (w.step[S.N + j]); });
     const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
@@ -213,10 +211,10 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     const bool turns = S.curved() && S.m > 0;
     if (S.m > 0) {
         fill(dx, S.n, [&](int i) { return a.step[i]; });
-        for (int j = 0; j < S.m; j++) {
+        each(S.m, [&](int j) {
             w.turned[j] = -w.primal[j];
             dy[j] = w.E[j] * a.step[S.n + j];
-        }
+        });
         state_of(S, w, a.step, w.turned, du);
         find_kinks(S, w, margin, du, seen);
         out_of_frame(S, w.frame, dy, dy);

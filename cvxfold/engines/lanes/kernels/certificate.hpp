@@ -120,11 +120,11 @@ inline Value falls_forever(const Shape &S, Workspace &w, const Pack *dx) {
     project(S, w.roots, w.turned, inside, all(), false);
     for (int j = 0; j < S.m; j++) {
         const int first = S.A_start[j], end = S.A_start[j + 1];
-        terms[j] = sum_of(first, end, [&](int e) { return abs(w.A[e] * dx[S.A_column[e]]); });
-        natural[j] = largest_of(first, end, [&](int e) {
-            const int i = S.A_column[e];
-            return over_entry(carrying(w.q[i], dx[i], much), w.A[e], least);
-        });
+        set(terms[j], sum_of(first, end, [&](int e) { return abs(w.A[e] * dx[S.A_column[e]]); }));
+        set(natural[j], largest_of(first, end, [&](int e) {
+                const int i = S.A_column[e];
+                return over_entry(carrying(w.q[i], dx[i], much), w.A[e], least);
+            }));
     }
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
         spread_largest(terms + at, S.rows_of(cone));

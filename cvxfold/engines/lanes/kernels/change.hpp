@@ -15,8 +15,8 @@
 namespace cvxfold {
 
 // rho (m) in the frame, at w.u, a.p and w.y = v, for a step du; y_given: y_bar. Uses w.turned, w.scratch.
-inline void turn_of_projection(const Shape &S, Workspace &w, const AdjointVectors &a, const Pack *du,
-                               const Pack *y_given, Pack *rho) {
+CVXFOLD_LONG void turn_of_projection(const Shape &S, Workspace &w, const AdjointVectors &a, const Pack *du,
+                                     const Pack *y_given, Pack *rho) {
     Pack *sum = w.turned, *beside = w.scratch;
     fill(beside, S.m, [&](int j) { return w.u[j] + du[j] + ROUNDING * sign(j) * w.u[j]; });
     look(S, w.roots, beside, all(), w.lambda_beside, w.frame_beside, nullptr);
@@ -40,13 +40,13 @@ inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
     for (int j = 0; j < S.m; j++) {
         const Value v = abs(w.y[j]);
         const int first = S.A_start[j], end = S.A_start[j + 1];
-        w.turned[j] = sum_of(first, end, [&](int e) { return abs(w.A[e] * a.p[S.A_column[e]]); });
+        set(w.turned[j], sum_of(first, end, [&](int e) { return abs(w.A[e] * a.p[S.A_column[e]]); }));
         change_at(columns, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(w.A[e]) * v; });
     }
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
         spread_largest(w.turned + at, S.rows_of(cone));
     each_pair(S, w, [&](int at, int, const second_order::Pair &) {
-        w.turned[at + 1] = terms_in_frame(S, w, a.p, at + 1);
+        set(w.turned[at + 1], terms_in_frame(S, w, a.p, at + 1));
     });
     fill(a.upper, S.n, [&](int i) { return a.upper[i] + (ROUNDING * sign(i) * columns[i]); });
     fill(a.lower, S.m, [&](int j) {
@@ -56,8 +56,8 @@ inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
 }
 
 // dp (n) and dv (m) by a.upper, a.lower and rho, (m), null for zero. Uses w.turned, w.right.
-inline void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors &a, const Pack *rho, Pack *dp,
-                              Pack *dv) {
+CVXFOLD_LONG void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors &a, const Pack *rho,
+                                    Pack *dp, Pack *dv) {
     if (rho) {
         fill(w.turned, S.m, [&](int j) {
             return select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});

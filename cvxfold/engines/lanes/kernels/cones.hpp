@@ -47,9 +47,8 @@ inline int cone_scratch(const Shape &S) {
 }
 
 // Roots and eigenvectors begin anew, so that what follows does not depend on what came before.
-inline void reset(const Shape &S, Pack *roots) {
-    for (int c = 0; c < S.exponential + S.power; c++)
-        roots[c] = splat(0.5);
+CVXFOLD_LONG void reset(const Shape &S, Pack *roots) {
+    fill(roots, S.exponential + S.power, [](int) { return splat(0.5); });
     each_semidefinite(S, 0, roots + S.exponential + S.power, [](int order, int, Pack *U) {
         fill(U, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
     });
@@ -57,11 +56,12 @@ inline void reset(const Shape &S, Pack *roots) {
 
 // Calls visit(number, what is seen, root) for each of `count` cones in R^3, whose roots are looked for
 // TOGETHER at a time, in the lanes of `mask`, and kept there if asked. Kind: how a cone is seen, by its
-// number.
+// number. A cone is one thread's.
 template <typename Kind, typename Visit>
 inline void each_in_R3(const Kind &kind, int count, const Pack *u, Pack *roots, Mask mask, bool keep,
                        Visit visit) {
-    for (int first = 0; first < count; first += TOGETHER) {
+    together();
+    for (int first = number_in_group() * TOGETHER; first < count; first += GROUP * TOGETHER) {
         const int some = least(TOGETHER, count - first);
         typename Kind::Seen seen[TOGETHER];
         Bracket brackets[TOGETHER];
@@ -81,6 +81,7 @@ inline void each_in_R3(const Kind &kind, int count, const Pack *u, Pack *roots, 
             visit(first + i, seen[i], root);
         }
     }
+    together();
 }
 
 struct Exponential {
@@ -140,8 +141,10 @@ CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, M
 }
 
 inline void keep_frame(const Frame3 &look, Mask mask, Pack *lambda, Pack *frame) {
-    fill(lambda, 3, [&](int i) { return select(mask, look.lambda[i], lambda[i]); });
-    fill(frame, FRAME3, [&](int i) { return select(mask, look.axes[i], frame[i]); });
+    for (int i = 0; i < 3; i++)
+        lambda[i] = select(mask, look.lambda[i], lambda[i]);
+    for (int i = 0; i < FRAME3; i++)
+        frame[i] = select(mask, look.axes[i], frame[i]);
 }
 
 // lambda (m) and the frames (S.frame) at u, where `mask` is; `margin` (m), where not null, becomes the
@@ -155,8 +158,8 @@ CVXFOLD_LONG void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pa
     if (margin)
         fill(margin, S.separable(), [&](int i) { return i >= S.zero ? abs(u[i]) : splat(infinite()); });
     const auto set_margin = [&](int row, int size, Value nearest) {
-        for (int i = 0; margin && i < size; i++)
-            margin[row + i] = nearest;
+        if (margin)
+            fill(margin + row, size, [&](int) { return nearest; });
     };
     int at = S.separable();
     for (int c = 0; c < S.second_order; c++) {
@@ -171,10 +174,11 @@ CVXFOLD_LONG void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pa
         Pack *scratch = fresh + order * order;
         const Value nearest = semidefinite::look(order, u + row, fresh, mask, lambda + row, scratch);
         set_margin(row, semidefinite::rows(order), nearest);
-        for (int i = 0; i < order * order; i++, frame++) {
-            *frame = select(mask, fresh[i], *frame);
+        each(order * order, [&](int i) {
+            frame[i] = select(mask, fresh[i], frame[i]);
             U[i] = select(mask, fresh[i], U[i]);
-        }
+        });
+        frame += order * order;
     });
     const auto look_at_all = [&](auto kind, int count) {
         each_in_R3(kind, count, u + at, roots, mask, true, [&](int c, const auto &seen, Value root) {
@@ -182,7 +186,8 @@ CVXFOLD_LONG void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pa
             Pack projection[3];
             kind.look(c, seen, root, projection, &found, margin != nullptr);
             keep_frame(found, mask, lambda + at + 3 * c, frame + FRAME3 * c);
-            set_margin(at + 3 * c, 3, found.margin);
+            for (int i = 0; margin && i < 3; i++)
+                margin[at + 3 * c + i] = found.margin;
         });
         roots += count;
         at += 3 * count;

@@ -75,9 +75,9 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
                   [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
     };
     for (int j = 0; j < S.m; j++) {
-        rows[j] = fold(
-            S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
-            [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); }, Sum());
+        set(rows[j], fold(
+                         S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
+                         [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); }, Sum()));
         if (j < paired)
             add_y(j);
     }
@@ -117,9 +117,7 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     const Value natural = select(known > 0.0, known, select(of.b > 0.0, of.b, splat(1)));
     const Value primal = max(infinity_norm(rows, S.m), of.idle_rows()), u = infinity_norm(w.u, S.m);
     const double room = eps < NEAR_ROUNDING ? eps / NEAR_ROUNDING : 1;
-    Value noise{};
-    for (int j = 0; j < S.m; j++)
-        noise = max(noise, NOISE * w.R[j] * abs(w.u[j]));
+    const Value noise = fold(0, S.m, Value{}, [&](int j) { return NOISE * w.R[j] * abs(w.u[j]); }, Larger());
     const Value dual = max(natural, infinity_norm(columns, S.n)),
                 little = room * min(noise, LITTLE * natural);
     const Value primal_floor = room * (FLOOR * primal + STATE_FLOOR * u);
@@ -127,16 +125,20 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     const Value gap_floor = room * GAP_FLOOR * (y * primal + of.x * dual) + little * (primal + of.x);
     const Value excused = select(known > 0.0, splat(EXCUSED), splat(UNTOLD));
     Value largest_primal{}, largest_dual{}, most{};
-    for (int i = 0; i < S.n; i++) { // 2
+    each(S.n, [&](int i) { // 2
         largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
         const Value rest = beyond(w.dual[i], min(dual_floor, excused * columns[i]));
         most = largest(most, BY_ROW * over(rest, columns[i]));
-    }
-    for (int j = 0; j < S.m; j++)
+    });
+    each(S.m, [&](int j) {
         largest_primal = largest(largest_primal, beyond(w.primal[j], primal_floor) * size / w.rows[j]);
-    for (int j = 0; j < S.separable(); j++)
-        most =
-            largest(most, BY_ROW * over(beyond(w.primal[j], min(primal_floor, EXCUSED * rows[j])), rows[j]));
+    });
+    each(S.separable(), [&](int j) {
+        const Value rest = beyond(w.primal[j], min(primal_floor, EXCUSED * rows[j]));
+        most = largest(most, BY_ROW * over(rest, rows[j]));
+    });
+    largest_dual = joined(largest_dual, Largest()), largest_primal = joined(largest_primal, Largest());
+    most = joined(most, Largest());
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
         const Value left = infinity_norm(w.primal + at, S.rows_of(cone));
         const Value own = infinity_norm(rows + at, S.rows_of(cone));

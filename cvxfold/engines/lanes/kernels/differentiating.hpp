@@ -28,7 +28,7 @@ struct Differentiating {
         : S(shape), Y(layout), call(given), states(shape, given.shared != 0) {}
 
     // 1. The pack as the forward pass left it. 2. Loss gradients on x and y. 3. The adjoint. 4. What is asked
-    // for. Returns how many instances somebody should look at.
+    // for. Returns how many instances somebody should look at, to the first of a group.
     int differentiate(Workspace &w, int pack) const {
         double *state = const_cast<double *>(call.state);
         const Block kept(S, call.shared != 0, states.at(state, pack * W)); // 1
@@ -52,7 +52,7 @@ struct Differentiating {
                     if (call.gradients[k])
                         store(k, pack * W + lane, from, Y.parameter_sizes[k], lane);
             }
-            suspicious += write(seen, lane, pack * W + lane);
+            one_by_one([&] { suspicious += write(seen, lane, pack * W + lane); });
         }
         return suspicious;
     }

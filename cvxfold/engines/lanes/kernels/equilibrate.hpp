@@ -23,18 +23,14 @@ inline void mean_over_cones(const Shape &S, Pack *squares) {
     int at = S.separable();
     for (int c = 0; at < S.m; c++) {
         const int size = S.rows_of(c);
-        Value mean{};
-        for (int i = 0; i < size; i++)
-            mean += squares[at + i];
-        mean /= splat(size);
-        for (int i = 0; i < size; i++)
-            squares[at + i] = mean;
+        const Value mean = sum_of(at, at + size, [&](int i) { return squares[i]; }) / splat(size);
+        fill(squares + at, size, [&](int) { return mean; });
         at += size;
     }
 }
 
 // P <- D P D and A <- E A D.
-inline void scale_matrices(const Shape &S, Workspace &w, const Pack *D, const Pack *E) {
+CVXFOLD_LONG void scale_matrices(const Shape &S, Workspace &w, const Pack *D, const Pack *E) {
     fill(w.P, S.nnz_P, [&](int e) { return w.P[e] * (D[S.P_row[e]] * D[S.P_column[e]]); });
     for (int j = 0; j < S.m; j++) {
         const int first = S.A_start[j];
@@ -58,7 +54,7 @@ CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
         add_over_P(S, by_column, [&](int e, int) { return w.P[e] * w.P[e]; });
         for (int j = 0; j < S.m; j++) {
             const int first = S.A_start[j], end = S.A_start[j + 1];
-            by_row[j] = sum_of(first, end, [&](int e) { return w.A[e] * w.A[e]; });
+            set(by_row[j], sum_of(first, end, [&](int e) { return w.A[e] * w.A[e]; }));
             change_at(by_column, S.A_column, first, end,
                       [&](int e, Value sum) { return sum + w.A[e] * w.A[e]; });
         }

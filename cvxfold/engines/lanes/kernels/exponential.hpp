@@ -102,7 +102,7 @@ inline void moderate_balance(const Seen &p, Value rho, Value &value, Value &move
 }
 
 // The root for any rho, with logarithms of all terms, so that nothing overflows.
-inline Value any_root(const Seen &p, Mask done) {
+CVXFOLD_LONG Value any_root(const Seen &p, Mask done) {
     const Value r = p.r_, s = p.s_, low = p.low, high = p.high;
     Value one = splat(1), nan = splat(not_a_number()), zero{};
     Value log_above = log_or_minus_infinity(p.t_), log_below = log_or_minus_infinity(-p.t_);
@@ -179,8 +179,8 @@ CVXFOLD_LONG void look(const Seen &at, Value rho, Pack projection[3], Frame3 *fr
     Value diagonal[3] = {select(in_K | b.face, one, zero), select(in_K, one, zero),
                          select(in_K | up, one, zero)};
     const Value u[3] = {r, s, t};
-    fill(projection, 3,
-         [&](int i) { return select(valid, size * select(flat, diagonal[i] * u[i], p[i]), u[i] * size); });
+    for (int i = 0; i < 3; i++)
+        projection[i] = select(valid, size * select(flat, diagonal[i] * u[i], p[i]), u[i] * size);
     if (!frame)
         return;
     Value vv = v[0] * v[0] + v[1] * v[1] + v[2] * v[2], ww = w[0] * w[0] + w[1] * w[1] + w[2] * w[2];

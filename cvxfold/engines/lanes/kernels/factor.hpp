@@ -178,9 +178,11 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRIC
             const Alone<Number> pivot = own[j], inverse = 1.0 / pivot;
             Number *L = f.L + first;
             together();
-            f.D[j] = pivot;
-            f.inverse_D[j] = inverse;
-            own[j] = Number{};
+            if (number_in_group() == 0) {
+                f.D[j] = pivot;
+                f.inverse_D[j] = inverse;
+                own[j] = Number{};
+            }
             if constexpr (FAR<Number>) {
                 fill(L, length, [&](int i) { return own[S.L_row[first + i]] * inverse; });
                 change_at(own, S.L_row, first, first + length, [](int, Value) { return Value{}; });
@@ -276,8 +278,11 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
                 for (int c = 0; c < C; c++)
                     sum[c] -= entry[k] * from[k][c];
         });
-        for (int c = 0; c < C; c++)
-            right[j * C + c] = joined(sum[c], Sum());
+        for (int c = 0; c < C; c++) {
+            const Value total = joined(sum[c], Sum());
+            if (number_in_group() == 0)
+                right[j * C + c] = total;
+        }
         together();
     }
 }

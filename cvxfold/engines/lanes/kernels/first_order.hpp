@@ -34,12 +34,12 @@ class Anderson {
     }
 
     // Forgets what lanes have seen.
-    void drop(Mask mask) {
+    CVXFOLD_LONG void drop(Mask mask) {
         for (int k = 0; k < MEMORY; k++)
-            for (int j = 0; j < m_; j++) {
+            each(m_, [&](int j) {
                 DF_[k][j] = select(mask, Value{}, DF_[k][j]);
                 DG_[k][j] = select(mask, Value{}, DG_[k][j]);
-            }
+            });
         for (auto &row : gram_)
             for (Value &entry : row)
                 entry = select(mask, Value{}, entry);
@@ -48,11 +48,9 @@ class Anderson {
     }
 
     // From `before` and u = F(before) to the next u, for the lanes of `mask`; the others keep theirs.
-    void advance(const Pack *before, Pack *u, Mask mask) {
-        Value squares{};
-        for (int j = 0; j < m_; j++) // 1
-            squares += (u[j] - before[j]) * (u[j] - before[j]);
-        const Value norm = sqrt(squares);
+    CVXFOLD_LONG void advance(const Pack *before, Pack *u, Mask mask) {
+        const Value norm = // 1
+            sqrt(sum_of(0, m_, [&](int j) { return (u[j] - before[j]) * (u[j] - before[j]); }));
         const Mask back = mask & (norm > last_), on = mask & ~back; // 3
         if (any(back)) {
             fill(u, m_, [&](int j) { return select(back, g_[j], u[j]); });
@@ -61,39 +59,32 @@ class Anderson {
         last_ = select(back, splat(1e300), norm);
         const int newest = at_++ % MEMORY;
         const Mask has = held_ > 0.0;
-        for (int j = 0; j < m_; j++) {
+        each(m_, [&](int j) {
             const Value f = u[j] - before[j];
             DF_[newest][j] = select(has, f - f_[j], Value{});
             DG_[newest][j] = select(has, u[j] - g_[j], Value{});
             f_[j] = select(on, f, f_[j]);
             g_[j] = select(on, u[j], g_[j]);
-        }
+        });
         held_ += select(on, splat(1), Value{});
         Value right[MEMORY], trace{};
         for (int k = 0; k < MEMORY; k++) {
-            gram_[newest][k] = gram_[k][newest] = product(DF_[newest], DF_[k]);
-            right[k] = product(DF_[k], f_);
+            gram_[newest][k] = gram_[k][newest] = dot(DF_[newest], DF_[k], m_);
+            right[k] = dot(DF_[k], f_, m_);
         }
         for (int k = 0; k < MEMORY; k++)
             trace += gram_[k][k];
         Value gamma[MEMORY];
         least_squares(RIDGE * trace + splat(1e-300), right, gamma);
-        for (int j = 0; j < m_; j++) { // 2
+        each(m_, [&](int j) { // 2
             Value next = u[j];
             for (int k = 0; k < MEMORY; k++)
                 next -= gamma[k] * DG_[k][j];
             u[j] = select(on, next, u[j]);
-        }
+        });
     }
 
   private:
-    Value product(const Pack *a, const Pack *b) const {
-        Value sum{};
-        for (int j = 0; j < m_; j++)
-            sum += a[j] * b[j];
-        return sum;
-    }
-
     // (gram + ridge I) gamma = right, by Cholesky's factor.
     void least_squares(Value ridge, Value *right, Value *gamma) const {
         Value L[MEMORY][MEMORY];
@@ -150,10 +141,10 @@ CVXFOLD_LONG Mask first_order(const Shape &S, const Settings &O, Workspace &w, P
         }
         total += stretch;
         progress.iterations += select(at_work, splat(stretch), Value{});
-        for (int j = 0; j < S.m; j++) {
+        each(S.m, [&](int j) {
             w.u_kept[j] = w.du[j];
             w.lambda[j] = w.u[j];
-        }
+        });
         iterate(S, w, w.splitting, O.relaxation, at_work, 1, [] { return true; }); // for x(u)
         fill(w.u, S.m, [&](int j) { return w.lambda[j]; });
         residual(S, w, progress.rho); // 4

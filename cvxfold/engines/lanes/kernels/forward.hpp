@@ -49,7 +49,7 @@ inline Value number_tested(const Shape &S, const Settings &O, Workspace &w, cons
 }
 
 // At what `residual` found.
-inline Mask is_solved(const Shape &S, const Settings &O, Workspace &w, const Progress &progress) {
+CVXFOLD_LONG Mask is_solved(const Shape &S, const Settings &O, Workspace &w, const Progress &progress) {
     return number_tested(S, O, w, measure(S, w, progress.size), progress.size) <= tolerance(O);
 }
 
@@ -82,7 +82,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
 }
 
 // Tests the last step of F from (x_kept, u_kept) as a certificate.
-inline void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask mask, Ended &ended) {
+CVXFOLD_LONG void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask mask, Ended &ended) {
     decompose(S, w, w.u_kept);
     fill(w.du, S.m, [&](int j) { return w.y[j]; });
     decompose(S, w, w.u);
@@ -162,15 +162,16 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         Mask now = newton(S, w, progress, open, NEWTON_STEPS, time_left);
         done |= now;
         open &= ~now;
-        for (int i = 0; i < S.n; i++) // F goes on from its own point
-            w.x[i] = select(open, w.x_kept[i], w.x[i]);
+        // F goes on from its own point.
+        fill(w.x, S.n, [&](int i) { return select(open, w.x_kept[i], w.x[i]); });
         fill(w.u, S.m, [&](int j) { return select(open, w.u_kept[j], w.u[j]); });
     }
     return done;
 }
 
 // What the lanes have come to; a status that a certificate gave stays.
-inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress, Ended &ended) {
+CVXFOLD_LONG void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress,
+                        Ended &ended) {
     ended.residual = residual(S, w, progress.rho);
     ended.measured = measure(S, w, progress.size);
     ended.tested = number_tested(S, O, w, ended.measured, progress.size);
@@ -183,8 +184,8 @@ inline void judge(const Shape &S, const Settings &O, Workspace &w, const Progres
 // just: where a row's own terms are nearly nothing, the rounding of others may be much in it, and solutions
 // that are badly conditioned are far off at residuals a little below the tolerance. Steps are regularized as
 // usual and hardly at all in turns; one that does not help is taken back, and two in a row are the last.
-inline void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                             Ended &ended) {
+CVXFOLD_LONG void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Progress &progress,
+                                   Mask mask, Ended &ended) {
     judge(S, O, w, progress, ended);
     Mask idle = none();
     for (int step = 0; O.refine && step < MOST_POLISHED; step++) {

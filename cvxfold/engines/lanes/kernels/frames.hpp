@@ -9,7 +9,7 @@ namespace cvxfold {
 inline Pack *frame_scratch(const Shape &S, Pack *frame) { return frame + S.frame - cone_scratch(S); }
 
 // out = Q'a (inward) or Q a, (m), on the rows of curved cones; the others are copied. May work in place.
-template <bool inward> inline void turn_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) {
+template <bool inward> CVXFOLD_LONG void turn_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) {
     Pack *scratch = frame_scratch(S, frame);
     fill(out, S.separable(), [&](int i) { return a[i]; });
     int at = S.separable();
@@ -25,14 +25,16 @@ template <bool inward> inline void turn_frame(const Shape &S, Pack *frame, const
         semidefinite::turn_triangle(order, U, inward, a + row, out + row, scratch);
         frame += order * order;
     });
-    for (; at < S.m; at += 3, frame += FRAME3) {
-        const Value a0 = a[at], a1 = a[at + 1], a2 = a[at + 2];
+    each((S.m - at) / 3, [&](int c) {
+        const int row = at + 3 * c;
+        const Pack *Q = frame + FRAME3 * c;
+        const Value a0 = a[row], a1 = a[row + 1], a2 = a[row + 2];
         const int across = inward ? 3 : 1, along = inward ? 1 : 3;
         for (int i = 0; i < 3; i++) {
-            const Pack *row = frame + across * i;
-            out[at + i] = row[0] * a0 + row[along] * a1 + row[2 * along] * a2;
+            const Pack *of = Q + across * i;
+            out[row + i] = of[0] * a0 + of[along] * a1 + of[2 * along] * a2;
         }
-    }
+    });
 }
 
 inline void into_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) {
@@ -44,38 +46,39 @@ inline void out_of_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) 
 }
 
 // Q'A, of curved cones whose rows share one pattern. column: (m), for the rows of one cone in one column.
-inline void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, Pack *column) {
+CVXFOLD_LONG void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, Pack *column) {
     Pack *scratch = frame_scratch(S, frame);
-    const auto each_column = [&](int row, int size, auto rotate) {
-        for (int e = 0; e < S.A_start[row + 1] - S.A_start[row]; e++) {
-            fill(column, size, [&](int i) { return A[S.A_start[row + i] + e]; });
-            rotate();
-            for (int i = 0; i < size; i++)
-                rotated[S.A_start[row + i] + e] = column[i];
-        }
-    };
+    const auto entries = [&](int row) { return S.A_start[row + 1] - S.A_start[row]; };
     int at = S.separable();
     fill(rotated, S.A_start[at], [&](int e) { return A[e]; });
     for (int c = 0; c < S.second_order; c++) {
-        const int size = S.sizes[c];
-        each_column(at, size, [&] { second_order::into_frame(size, frame, column, column); });
+        const int size = S.sizes[c], first = S.A_start[at], count = entries(at);
+        each(count, [&](int e) {
+            second_order::into_frame_by<ByOne>(
+                size, frame, [&](int i) -> Value { return A[first + i * count + e]; },
+                [&](int i, Value value) { rotated[first + i * count + e] = value; });
+        });
         frame += second_order::frame_size(size);
         at += size;
     }
     at = each_semidefinite(S, at, frame, [&](int order, int row, Pack *U) {
-        each_column(row, semidefinite::rows(order),
-                    [&] { semidefinite::turn_triangle(order, U, true, column, column, scratch); });
+        const int size = semidefinite::rows(order), first = S.A_start[row], count = entries(row);
+        for (int e = 0; e < count; e++) {
+            fill(column, size, [&](int i) { return A[first + i * count + e]; });
+            semidefinite::turn_triangle(order, U, true, column, column, scratch);
+            each(size, [&](int i) { rotated[first + i * count + e] = column[i]; });
+        }
         frame += order * order;
     });
     for (; at < S.m; at += 3, frame += FRAME3) {
-        const int e0 = S.A_start[at], e1 = S.A_start[at + 1], e2 = S.A_start[at + 2];
-        for (int e = 0; e < e1 - e0; e++) {
-            const Value a0 = A[e0 + e], a1 = A[e1 + e], a2 = A[e2 + e];
+        const int first = S.A_start[at], count = entries(at);
+        each(count, [&](int e) {
+            const Value a0 = A[first + e], a1 = A[first + count + e], a2 = A[first + 2 * count + e];
             for (int i = 0; i < 3; i++) {
                 const Pack *axis = frame + 3 * i;
-                rotated[S.A_start[at + i] + e] = axis[0] * a0 + axis[1] * a1 + axis[2] * a2;
+                rotated[first + i * count + e] = axis[0] * a0 + axis[1] * a1 + axis[2] * a2;
             }
-        }
+        });
     }
 }
 

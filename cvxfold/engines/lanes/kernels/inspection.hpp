@@ -21,32 +21,26 @@ template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pa
     fill(w.turned, S.m, [&](int j) { return w.R[j] * r[j]; });
     clear(upper, S.n);
     add_A_transposed(S, w.A, w.turned, upper);
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i] * C + c] = -upper[i];
+    put<C>(S.place, w.right, c, S.n, [&](int i) { return -upper[i]; });
     into_frame(S, w.frame, r, w.turned);
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j] * C + c] = w.E[j] * w.turned[j];
+    put<C>(S.place + S.n, w.right, c, S.m, [&](int j) { return w.E[j] * w.turned[j]; });
 }
 
 // The step that is left of Newton's method, from w.dual and w.primal, into column c. Uses w.turned.
 template <int C> inline void gather_step(const Shape &S, Workspace &w, int c) {
     into_frame(S, w.frame, w.primal, w.turned);
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i] * C + c] = -w.dual[i];
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j] * C + c] = -w.E[j] * w.turned[j];
+    put<C>(S.place, w.right, c, S.n, [&](int i) { return -w.dual[i]; });
+    put<C>(S.place + S.n, w.right, c, S.m, [&](int j) { return -w.E[j] * w.turned[j]; });
 }
 
 // T (dx, z) for a solution (N) as `scatter` leaves it, into column c.
 template <int C> inline void gather_null(const Shape &S, Workspace &w, const Pack *solution, int c) {
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i] * C + c] = SIGMA * solution[i];
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j] * C + c] = -DELTA / w.R[j] * solution[S.n + j];
+    put<C>(S.place, w.right, c, S.n, [&](int i) { return SIGMA * solution[i]; });
+    put<C>(S.place + S.n, w.right, c, S.m, [&](int j) { return -DELTA / w.R[j] * solution[S.n + j]; });
 }
 
 // du (m) of a solution (dx, z), (N); r: (m), null for zero.
-inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const Pack *r, Pack *du) {
+CVXFOLD_LONG void state_of(const Shape &S, Workspace &w, const Pack *solution, const Pack *r, Pack *du) {
     multiply_A(S, w.A, solution, du);
     fill(du, S.m, [&](int j) { return (r ? Value(r[j]) : Value{}) - du[j]; });
     into_frame(S, w.frame, du, du);
@@ -58,7 +52,7 @@ inline void state_of(const Shape &S, Workspace &w, const Pack *solution, const P
 }
 
 // A vector without a preferred direction, the same at every call.
-inline double generic(int j) {
+CVXFOLD_LONG double generic(int j) {
     const double place = j + 1;
     return cosine(1.7 * place * place + place);
 }
@@ -67,24 +61,24 @@ inline double generic(int j) {
 inline double sign(int j) { return generic(j) < 0 ? -1 : 1; }
 
 // |K v| for a v = (dx, z), (N), of length 1, K without regularization. Uses w.turned, w.dx, w.du.
-inline Value null_residual(const Shape &S, Workspace &w, const Pack *v) {
-    Pack *dy = w.turned, *upper = w.dx, *lower = w.du, squares{};
+CVXFOLD_LONG Value null_residual(const Shape &S, Workspace &w, const Pack *v) {
+    Pack *dy = w.turned, *upper = w.dx, *lower = w.du;
     fill(dy, S.m, [&](int j) { return w.E[j] * v[S.n + j]; });
     out_of_frame(S, w.frame, dy, dy);
     multiply_P(S, w.P, v, upper);
     add_A_transposed(S, w.A, dy, upper);
     multiply_A(S, w.A, v, lower);
     into_frame(S, w.frame, lower, lower);
-    for (int j = 0; j < S.m; j++) {
+    const Value squares = sum_of(0, S.m, [&](int j) {
         const Value rest = w.E[j] * lower[j] - w.lambda[j] / w.R[j] * v[S.n + j];
-        squares += rest * rest;
-    }
+        return rest * rest;
+    });
     return sqrt(squares + squared_norm(upper, S.n));
 }
 
 // Leaves in dy (m) how a null vector (dx, z), (N), moves the multipliers, in own units; returns the length,
 // in equilibrated ones, below which a part of it is none. Uses w.scratch.
-inline Value moved_multipliers(const Shape &S, Workspace &w, const Pack *null, Pack *dy) {
+CVXFOLD_LONG Value moved_multipliers(const Shape &S, Workspace &w, const Pack *null, Pack *dy) {
     Pack *du = w.scratch;
     state_of(S, w, null, nullptr, du);
     const Value length = FELT * sqrt(squared_norm(du, S.m));
@@ -101,12 +95,12 @@ struct Concern {
 };
 
 // Uses w.turned, w.scratch.
-inline Concern matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null, const Pack *x_bar,
-                       const Pack *y_given) {
-    Pack *dy = w.turned, x_largest{};
+CVXFOLD_LONG Concern matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
+                             const Pack *x_bar, const Pack *y_given) {
+    Pack *dy = w.turned;
     const Value length = moved_multipliers(S, w, null, dy), y_largest = infinity_norm(dy, S.m);
-    for (int i = 0; i < S.n; i++)
-        x_largest = max(x_largest, abs(null[i] * w.columns[i]));
+    const Value x_largest =
+        fold(0, S.n, Value{}, [&](int i) { return abs(null[i] * w.columns[i]); }, Larger());
     Mask seen = none(), inequality = none(), moved = none();
     for (int i = 0; i < S.n; i++)
         seen |=

@@ -48,6 +48,11 @@ template <typename Visit> inline Pack *each_second_order(const Shape &S, Pack *f
     return frame;
 }
 
+// Calls visit(row) for each row of the orthant, as `each` does.
+template <typename Visit> inline void each_orthant_row(const Shape &S, Visit visit) {
+    each(S.nonnegative, [&](int i) { visit(S.zero + i); });
+}
+
 inline int semidefinite_rows_begin(const Shape &S) {
     int at = S.separable();
     for (int c = 0; c < S.second_order; c++)
@@ -63,37 +68,36 @@ template <typename Visit> inline void each_matrix(const Shape &S, const Point &p
 
 // G, l and the frames. Equalities have G = delta.
 inline void scale(const Shape &S, Workspace &w, Point &p) {
-    fill(p.G, S.zero, [&](int) { return p.least.delta; });
-    for (int j = S.zero; j < S.separable(); j++) {
+    each(S.zero, [&](int j) { p.G[j] = p.least.delta; });
+    each_orthant_row(S, [&](int j) {
         p.G[j] = p.s[j] / p.y[j];
         p.l[j] = sqrt(p.s[j] * p.y[j]);
-    }
+    });
     Pack *rest = each_second_order(S, w.frame, [&](int size, int at, Pack *frame) {
         scaling_second_order::scale(size, p.s + at, p.y + at, p.G + at, p.l + at, frame, p.work + at);
     });
     Pack *scratch = frame_scratch(S, w.frame);
     each_matrix(S, p, rest, [&](int order, int at, Pack *M, Pack *R) {
-        for (int j = 0; j < semidefinite::rows(order); j++)
-            p.G[at + j] = splat(1);
+        each(semidefinite::rows(order), [&](int j) { p.G[at + j] = splat(1); });
         scaling_semidefinite::scale(order, p.s + at, p.y + at, R, M, p.l + at, scratch);
     });
 }
 
 // d = W (l \ e): e = -l o l, and for the corrector -l o l - (W^-1 ds) o (W dy) + centre 1.
-inline void complementarity(const Shape &S, Workspace &w, Point &p, bool corrector, Value centre) {
-    for (int j = S.zero; j < S.separable(); j++) {
+CVXFOLD_LONG void complementarity(const Shape &S, Workspace &w, Point &p, bool corrector, Value centre) {
+    each_orthant_row(S, [&](int j) {
         Value e = -p.s[j] * p.y[j];
         if (corrector)
             e += centre - p.ds[j] * p.dy[j];
         p.d[j] = e / p.y[j];
-    }
+    });
     Pack *rest = each_second_order(S, w.frame, [&](int size, int at, const Pack *frame) {
         const scaling_second_order::Corrector correct{frame,     p.G + at,  p.l + at,
                                                       p.ds + at, p.dy + at, w.scratch};
         if (corrector)
             correct(size, centre, p.d + at);
-        for (int i = 0; !corrector && i < size; i++)
-            p.d[at + i] = -p.s[at + i];
+        else
+            each(size, [&](int i) { p.d[at + i] = -p.s[at + i]; });
     });
     Pack *scratch = frame_scratch(S, w.frame);
     each_matrix(S, p, rest, [&](int order, int at, Pack *, Pack *) {
@@ -105,39 +109,42 @@ inline void complementarity(const Shape &S, Workspace &w, Point &p, bool correct
 }
 
 // From d: dx into w.dx, dy and ds = d - W^2 dy.
-inline void step(const Shape &S, Workspace &w, Point &p) {
+CVXFOLD_LONG void step(const Shape &S, Workspace &w, Point &p) {
     const int matrices = semidefinite_rows_begin(S);
-    fill(p.work, S.m, [&](int j) { return -w.primal[j] - (j < S.zero || j >= matrices ? Value{} : p.d[j]); });
+    each(S.m,
+         [&](int j) { p.work[j] = -w.primal[j] - (j < S.zero || j >= matrices ? Value{} : Value(p.d[j])); });
     into_frame(S, w.frame, p.work, p.work);
-    for (int j = matrices; j < S.m; j++)
-        p.work[j] -= p.d[j];
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i]] = -w.dual[i];
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j]] = p.work[j];
+    each(S.m - matrices, [&](int j) { p.work[matrices + j] -= p.d[matrices + j]; });
+    each(S.n, [&](int i) { w.right[S.place[i]] = -w.dual[i]; });
+    each(S.m, [&](int j) { w.right[S.place[S.n + j]] = p.work[j]; });
     solve<1>(S, w.newton, w.right);
     scatter<1>(S, w.right, 0, w.dx, p.dy);
-    fill(p.work, S.m, [&](int j) { return p.G[j] * p.dy[j]; });
-    for (int j = matrices; j < S.m; j++) {
-        p.b[j] = p.dy[j];
-        p.a[j] = p.d[j] - p.dy[j];
-    }
+    each(S.m, [&](int j) {
+        p.work[j] = p.G[j] * p.dy[j];
+        if (j >= matrices) {
+            p.b[j] = p.dy[j];
+            p.a[j] = p.d[j] - p.dy[j];
+        }
+    });
     out_of_frame(S, w.frame, p.dy, p.dy);
     out_of_frame(S, w.frame, p.work, p.work);
-    for (int j = S.zero; j < matrices; j++)
+    each(matrices - S.zero, [&](int i) {
+        const int j = S.zero + i;
         p.ds[j] = p.d[j] - p.work[j];
+    });
     Pack *rest = each_second_order(S, w.frame, [](int, int, Pack *) {}), *scratch = frame_scratch(S, w.frame);
     each_matrix(S, p, rest, [&](int order, int at, Pack *, Pack *R) {
         semidefinite::turn_triangle(order, R, false, p.a + at, p.ds + at, scratch);
     });
 }
 
-inline Value longest(const Shape &S, Workspace &w, const Point &p) {
+CVXFOLD_LONG Value longest(const Shape &S, Workspace &w, const Point &p) {
     Value length = splat(1 / SHORT_OF_BOUNDARY);
-    for (int j = S.zero; j < S.separable(); j++) {
+    each_orthant_row(S, [&](int j) {
         length = select(p.ds[j] < 0.0, min(length, -p.s[j] / p.ds[j]), length);
         length = select(p.dy[j] < 0.0, min(length, -p.y[j] / p.dy[j]), length);
-    }
+    });
+    length = joined(length, Smaller());
     Pack *rest = each_second_order(S, w.frame, [&](int size, int at, Pack *) {
         length = scaling_second_order::to_boundary(size, p.s + at, p.ds + at, length);
         length = scaling_second_order::to_boundary(size, p.y + at, p.dy + at, length);
@@ -151,10 +158,10 @@ inline Value longest(const Shape &S, Workspace &w, const Point &p) {
 }
 
 // Moves v, where it is not well inside of the cone, by a multiple of the cone's unit.
-inline void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
+CVXFOLD_LONG void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
     Value inside = splat(1e300);
-    for (int j = S.zero; j < S.separable(); j++)
-        inside = min(inside, v[j]);
+    each_orthant_row(S, [&](int j) { inside = min(inside, v[j]); });
+    inside = joined(inside, Smaller());
     Pack *rest = each_second_order(S, w.frame, [&](int size, int at, Pack *) {
         inside = min(inside, v[at] - sqrt(squared_norm(v + at + 1, size - 1)));
     });
@@ -163,9 +170,8 @@ inline void move_inside(const Shape &S, Workspace &w, const Point &p, Pack *v) {
         inside = min(inside, scaling_semidefinite::depth(order, v + at, M, scratch));
     });
     const Value by = select(inside > 1e-3, Value{}, 0.1 - inside);
-    for (int j = S.zero; j < S.separable(); j++)
-        v[j] += by;
-    each_second_order(S, w.frame, [&](int, int at, Pack *) { v[at] += by; });
+    each_orthant_row(S, [&](int j) { v[j] += by; });
+    each_second_order(S, w.frame, [&](int, int at, Pack *) { set(v[at], v[at] + by); });
     each_matrix(S, p, rest,
                 [&](int order, int at, Pack *, Pack *) { scaling_semidefinite::shift(order, v + at, by); });
 }
@@ -179,16 +185,14 @@ inline void factor(const Shape &S, Workspace &w, const Point &p) {
 
 // s and y that minimize |s|^2/2 and |y|^2/2 with the residuals zero, moved into the cones.
 inline void begin(const Shape &S, Workspace &w, Point &p) {
-    fill(p.G, S.m, [&](int j) { return j < S.zero ? p.least.delta : splat(1); });
+    each(S.m, [&](int j) { p.G[j] = j < S.zero ? p.least.delta : splat(1); });
     assemble(S, w, p.least.sigma, nullptr, w.A, p.G);
     factorize(S, w.K, w.newton, w.target);
-    for (int i = 0; i < S.n; i++)
-        w.right[S.place[i]] = -w.q[i];
-    for (int j = 0; j < S.m; j++)
-        w.right[S.place[S.n + j]] = w.b[j];
+    each(S.n, [&](int i) { w.right[S.place[i]] = -w.q[i]; });
+    each(S.m, [&](int j) { w.right[S.place[S.n + j]] = w.b[j]; });
     solve<1>(S, w.newton, w.right);
     scatter<1>(S, w.right, 0, p.x, p.y);
-    fill(p.s, S.m, [&](int j) { return j < S.zero ? Value{} : -p.y[j]; });
+    each(S.m, [&](int j) { p.s[j] = j < S.zero ? Value{} : -p.y[j]; });
     move_inside(S, w, p, p.s);
     move_inside(S, w, p, p.y);
 }
@@ -218,15 +222,15 @@ CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progres
     Mask running = mask;
     for (int iteration = 0; iteration < MOST && time_left(); iteration++) {
         multiply_P(S, w.P, p.x, w.Px); // 1
-        fill(w.dual, S.n, [&](int i) { return w.Px[i] + w.q[i]; });
+        each(S.n, [&](int i) { w.dual[i] = w.Px[i] + w.q[i]; });
         add_A_transposed(S, w.A, p.y, w.dual);
         multiply_A(S, w.A, p.x, w.primal);
         Value mu{};
-        for (int j = 0; j < S.m; j++) {
+        each(S.m, [&](int j) {
             w.primal[j] += p.s[j] - w.b[j];
             mu += p.s[j] * p.y[j];
-        }
-        mu /= splat(degree);
+        });
+        mu = joined(mu, Sum()) / splat(degree);
         Value left = largest(infinity_norm(w.dual, S.n), infinity_norm(w.primal, S.m));
         running &= ((left > ENOUGH) | (mu > ENOUGH)) & finite(left + mu);
         if (!any(running))
@@ -237,23 +241,23 @@ CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progres
         progress.newton_steps += select(running, splat(1), Value{});
         complementarity(S, w, p, false, Value{}); // 3
         step(S, w, p);
-        Value length = min(longest(S, w, p), splat(1)), ahead{};
-        for (int j = S.zero; j < S.m; j++)
-            ahead += (p.s[j] + length * p.ds[j]) * (p.y[j] + length * p.dy[j]);
+        Value length = min(longest(S, w, p), splat(1));
+        const Value ahead = sum_of(
+            S.zero, S.m, [&](int j) { return (p.s[j] + length * p.ds[j]) * (p.y[j] + length * p.dy[j]); });
         Value rest = max(ahead / (degree * max(mu, splat(1e-300))), Value{});
         Value centring = min(rest * rest * rest, splat(1));
         complementarity(S, w, p, true, centring * mu); // 4
         step(S, w, p);
         length = min(SHORT_OF_BOUNDARY * longest(S, w, p), splat(1)); // 5
-        fill(p.x, S.n, [&](int i) { return select(running, p.x[i] + length * w.dx[i], p.x[i]); });
-        for (int j = 0; j < S.m; j++) {
+        each(S.n, [&](int i) { p.x[i] = select(running, p.x[i] + length * w.dx[i], p.x[i]); });
+        each(S.m, [&](int j) {
             p.y[j] = select(running, p.y[j] + length * p.dy[j], p.y[j]);
             if (j >= S.zero)
                 p.s[j] = select(running, p.s[j] + length * p.ds[j], p.s[j]);
-        }
+        });
     }
-    fill(w.x, S.n, [&](int i) { return select(mask, p.x[i], w.x[i]); });
-    fill(w.u, S.m, [&](int j) { return select(mask, p.s[j] - p.y[j] / w.R[j], w.u[j]); });
+    each(S.n, [&](int i) { w.x[i] = select(mask, p.x[i], w.x[i]); });
+    each(S.m, [&](int j) { w.u[j] = select(mask, p.s[j] - p.y[j] / w.R[j], w.u[j]); });
 }
 
 } // namespace cvxfold

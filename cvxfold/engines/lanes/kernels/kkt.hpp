@@ -41,7 +41,7 @@ CVXFOLD_LONG void assemble(const Shape &S, Workspace &w, Value sigma, const Pack
     change_at(w.K, S.diagonal_in_K + S.n, 0, S.m, [&](int j, Value) { return -G[j]; });
 }
 
-inline void factor_splitting(const Shape &S, Workspace &w, Factor factor) {
+CVXFOLD_LONG void factor_splitting(const Shape &S, Workspace &w, Factor factor) {
     Pack *G = w.scratch;
     fill(G, S.m, [&](int j) { return 1.0 / w.R[j]; });
     assemble(S, w, splat(SIGMA), nullptr, w.A, G);
@@ -49,7 +49,7 @@ inline void factor_splitting(const Shape &S, Workspace &w, Factor factor) {
 }
 
 // At w.lambda and w.frame; sets w.E and w.rotated_A.
-inline void factor_newton(const Shape &S, Workspace &w, Value regularization, Least least) {
+CVXFOLD_LONG void factor_newton(const Shape &S, Workspace &w, Value regularization, Least least) {
     Value sigma = max(regularization, least.sigma), delta = max(regularization, least.delta);
     Pack *G = w.scratch, *column = w.scratch + S.N;
     fill(w.E, S.m, [&](int j) { return sqrt(max(1.0 - w.lambda[j], Value{})); });

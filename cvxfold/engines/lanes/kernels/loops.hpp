@@ -1,5 +1,14 @@
 // Loops over packs in memory, that say what does not depend on what.
 //
+// Where threads share the work on an instance (strided.hpp), they share it here. They run through the same
+// text, each for itself, and nothing keeps them in step but `together`, at the begin and the end of each
+// loop:
+//
+// - What all of a group see is written in these forms alone, each number by one thread.
+// - Everybody may read it, outside of them too.
+// - The forms are for what all of a group come by: neither inside of each other's steps, nor behind a
+//   condition that is not the same for all. What a step calls works on its own.
+//
 // A compiler cannot know that arrays are different, so it would finish each step's store before the next
 // step's loads. Where memory is far away, as on a GPU, that wait is most of the time: there AHEAD steps are
 // read before any of them is written. The numbers are the same.
@@ -17,9 +26,12 @@ template <int N> struct Constant {
 // of a run, whose length is a constant: AHEAD, then 1.
 template <typename Step> inline void in_runs(int from, int to, Step step) {
     int i = from + number_in_group();
-    if constexpr (AHEAD > 1)
+    if constexpr (AHEAD > 1) {
+        CVXFOLD_ROLLED
         for (; i + (AHEAD - 1) * GROUP < to; i += AHEAD * GROUP)
             step(i, Constant<AHEAD>());
+    }
+    CVXFOLD_ROLLED
     for (; i < to; i += GROUP)
         step(i, Constant<1>());
 }
@@ -27,6 +39,7 @@ template <typename Step> inline void in_runs(int from, int to, Step step) {
 // Calls step(i) for 0 <= i < count, for what is written elsewhere than in packs.
 template <typename Step> inline void each(int count, Step step) {
     together();
+    CVXFOLD_ROLLED
     for (int i = number_in_group(); i < count; i += GROUP)
         step(i);
     together();
@@ -38,6 +51,11 @@ template <typename Work> inline void one_by_one(Work work) {
     if (number_in_group() == 0)
         work();
     together();
+}
+
+// place = value, which is the same for all of a group.
+inline void set(Pack &place, Value value) {
+    one_by_one([&] { place = value; });
 }
 
 // out[i] = f(i) for i < count. f(i) may read out[i], but nothing else that is written here.
@@ -80,6 +98,9 @@ struct Sum {
 struct Larger {
     Value operator()(Value a, Value b) const { return max(a, b); }
 };
+struct Smaller {
+    Value operator()(Value a, Value b) const { return min(a, b); }
+};
 struct Largest { // NaN where one is
     Value operator()(Value so_far, Value value) const { return largest(so_far, value); }
 };
@@ -117,5 +138,27 @@ template <typename F> inline Value sum_of(int from, int until, F f) {
 template <typename F> inline Value largest_of(int from, int until, F f) {
     return fold(from, until, Value{}, f, Largest());
 }
+
+// For what is written once for who works alone, and once for a group.
+struct ByGroup {
+    template <typename Step> static void each(int count, Step step) { cvxfold::each(count, step); }
+    template <typename Work> static void one_by_one(Work work) { cvxfold::one_by_one(work); }
+    template <typename F> static Value sum_of(int from, int until, F f) {
+        return cvxfold::sum_of(from, until, f);
+    }
+};
+struct ByOne {
+    template <typename Step> static void each(int count, Step step) {
+        for (int i = 0; i < count; i++)
+            step(i);
+    }
+    template <typename Work> static void one_by_one(Work work) { work(); }
+    template <typename F> static Value sum_of(int from, int until, F f) {
+        Value sum{};
+        for (int i = from; i < until; i++)
+            sum += f(i);
+        return sum;
+    }
+};
 
 } // namespace cvxfold

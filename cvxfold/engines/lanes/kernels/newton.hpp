@@ -43,7 +43,7 @@ const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, 
 const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
 
 // The step from w.dual and w.primal into w.dx and w.du.
-inline void newton_direction(const Shape &S, Workspace &w, Value delta) {
+CVXFOLD_LONG void newton_direction(const Shape &S, Workspace &w, Value delta) {
     into_frame(S, w.frame, w.primal, w.turned);
     change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return -w.dual[i]; });
     change_at(w.right, S.place + S.n, 0, S.m, [&](int j, Value) { return -w.E[j] * w.turned[j]; });

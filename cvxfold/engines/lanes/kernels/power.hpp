@@ -129,8 +129,8 @@ CVXFOLD_LONG void look(double alpha, const Seen &seen, Value tau, Pack projectio
     Value d[3] = {-alpha * at.r / at.x, -beta * at.r / at.y, sign};
     Value in_K = select(where.inside, one, zero);
     const Value u[3] = {a, b, c};
-    fill(projection, 3,
-         [&](int i) { return select(valid, size * select(flat, in_K * u[i], p[i]), u[i] * size); });
+    for (int i = 0; i < 3; i++)
+        projection[i] = select(valid, size * select(flat, in_K * u[i], p[i]), u[i] * size);
     if (!frame)
         return;
     // lambda with S and the rest divided by x^2 y^2, so that nothing underflows.

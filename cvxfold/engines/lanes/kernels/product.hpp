@@ -7,7 +7,7 @@
 namespace cvxfold {
 
 // out = A x, (m).
-inline void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack *out) {
+CVXFOLD_LONG void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack *out) {
     const auto term = [&](int e) { return A[e] * x[S.A_column[e]]; };
     if constexpr (GROUP > 1) { // a row for each
         fill(out, S.m, [&](int row) {
@@ -23,7 +23,7 @@ inline void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack *out) 
 }
 
 // out += A'y, (n).
-inline void add_A_transposed(const Shape &S, const Pack *A, const Pack *y, Pack *out) {
+CVXFOLD_LONG void add_A_transposed(const Shape &S, const Pack *A, const Pack *y, Pack *out) {
     for (int row = 0; row < S.m; row++) {
         const Value factor = y[row];
         change_at(out, S.A_column, S.A_start[row], S.A_start[row + 1],
@@ -49,23 +49,23 @@ template <typename F> inline void add_over_P(const Shape &S, Pack *out, F term) 
 }
 
 // out = P x, (n).
-inline void multiply_P(const Shape &S, const Pack *P, const Pack *x, Pack *out) {
+CVXFOLD_LONG void multiply_P(const Shape &S, const Pack *P, const Pack *x, Pack *out) {
     clear(out, S.n);
     add_over_P(S, out, [&](int e, int j) { return P[e] * x[j]; });
 }
 
 // The largest |v_i|, NaN where one is.
-inline Value infinity_norm(const Pack *v, int size) {
+CVXFOLD_LONG Value infinity_norm(const Pack *v, int size) {
     return largest_of(0, size, [&](int i) { return abs(v[i]); });
 }
 
 // The largest of some numbers in all of their places.
-inline void spread_largest(Pack *numbers, int count) {
+CVXFOLD_LONG void spread_largest(Pack *numbers, int count) {
     const Value most = infinity_norm(numbers, count);
     fill(numbers, count, [&](int) { return most; });
 }
 
-inline Value squared_norm(const Pack *v, int size) {
+CVXFOLD_LONG Value squared_norm(const Pack *v, int size) {
     return sum_of(0, size, [&](int i) { return v[i] * v[i]; });
 }
 

@@ -24,14 +24,14 @@ inline void set_multipliers(const Shape &S, Workspace &w, const Pack *u) {
 }
 
 // s = Pi_K(u) and y = R (s - u) (Moreau's decomposition).
-inline void decompose(const Shape &S, Workspace &w, const Pack *u) {
+CVXFOLD_LONG void decompose(const Shape &S, Workspace &w, const Pack *u) {
     project(S, w.roots, u, w.s, all(), false);
     set_multipliers(S, w, u);
 }
 
 // The same at w.u for the lanes of `mask`, whose roots begin there the next time. Those of other lanes must
 // be there already, and keep their bits.
-inline void decompose_anew(const Shape &S, Workspace &w, Mask mask) {
+CVXFOLD_LONG void decompose_anew(const Shape &S, Workspace &w, Mask mask) {
     if (!S.seeks_roots())
         return decompose(S, w, w.u);
     project(S, w.roots, w.u, w.y, mask, true);
@@ -90,22 +90,25 @@ struct Measured {
 };
 
 // At x, s, y, Px, dual and primal as `residual` left them.
-inline Measured measure(const Shape &S, const Workspace &w, Value size) {
+CVXFOLD_LONG Measured measure(const Shape &S, const Workspace &w, Value size) {
     Measured out{};
     Value quadratic{}, linear{}, support{};
-    for (int i = 0; i < S.n; i++) {
+    each(S.n, [&](int i) {
         Value unit = size / w.columns[i], Aty = w.dual[i] - w.Px[i] - w.q[i];
         out.dual = largest(out.dual, abs(w.dual[i]) * unit);
         out.dual_terms = largest(out.dual_terms, max(abs(w.Px[i]), max(abs(Aty), abs(w.q[i]))) * unit);
         quadratic += w.x[i] * w.Px[i];
         linear += w.x[i] * w.q[i];
-    }
-    for (int j = 0; j < S.m; j++) {
+    });
+    each(S.m, [&](int j) {
         Value unit = size / w.rows[j], Ax = w.primal[j] - w.s[j] + w.b[j];
         out.primal = largest(out.primal, abs(w.primal[j]) * unit);
         out.primal_terms = largest(out.primal_terms, max(abs(Ax), max(abs(w.s[j]), abs(w.b[j]))) * unit);
         support += w.b[j] * w.y[j];
-    }
+    });
+    out.dual = joined(out.dual, Largest()), out.dual_terms = joined(out.dual_terms, Largest());
+    out.primal = joined(out.primal, Largest()), out.primal_terms = joined(out.primal_terms, Largest());
+    quadratic = joined(quadratic, Sum()), linear = joined(linear, Sum()), support = joined(support, Sum());
     out.gap = size * size * abs(quadratic + linear + support);
     out.gap_terms = size * size * max(abs(quadratic), max(abs(linear), abs(support)));
     return out;

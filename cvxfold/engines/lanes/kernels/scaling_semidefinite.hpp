@@ -17,19 +17,24 @@ const double SHRINK = 0.6; // of a step that leaves the cone
 const int TRIALS = 40, BISECTIONS = 3;
 
 // The lower Cholesky factor of X (order, order) in place, zeros above it; where it is positive definite.
-inline Mask cholesky(int order, Pack *X) {
+CVXFOLD_LONG Mask cholesky(int order, Pack *X) {
     Mask positive = all();
     for (int j = 0; j < order; j++) {
-        for (int k = 0; k < j; k++)
-            for (int i = j; i < order; i++)
-                X[i * order + j] -= X[i * order + k] * X[j * order + k];
-        positive &= X[j * order + j] > 0.0;
-        const Value root = sqrt(max(X[j * order + j], splat(1e-300))), inverse = 1.0 / root;
-        X[j * order + j] = root;
-        for (int i = j + 1; i < order; i++) {
-            X[i * order + j] *= inverse;
-            X[j * order + i] = Value{};
-        }
+        each(order - j, [&](int below) {
+            const Pack *row = X + (j + below) * order;
+            Value sum = row[j];
+            for (int k = 0; k < j; k++)
+                sum -= row[k] * X[j * order + k];
+            X[(j + below) * order + j] = sum;
+        });
+        const Value pivot = X[j * order + j], root = sqrt(max(pivot, splat(1e-300))), inverse = 1.0 / root;
+        positive &= pivot > 0.0;
+        each(order - j, [&](int below) {
+            const int i = j + below;
+            if (below)
+                X[j * order + i] = Value{};
+            X[i * order + j] = below ? X[i * order + j] * inverse : root;
+        });
     }
     return positive;
 }
@@ -42,30 +47,34 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
     cholesky(order, L);
     semidefinite::unpack(order, y, Y);
     semidefinite::turn(order, L, true, Y, half, product);
-    fill(M, size, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
+    each(size, [&](int i) { M[i] = splat(i % (order + 1) == 0 ? 1 : 0); });
     semidefinite::rotate_to_diagonal(order, product, M);
-    fill(l, order, [&](int j) { return sqrt(max(product[j * order + j], splat(1e-300))); });
-    for (int i = 0; i < order; i++)
+    each(order, [&](int j) { l[j] = sqrt(max(product[j * order + j], splat(1e-300))); });
+    each(order, [&](int i) {
         for (int j = 0; j < order; j++) {
             Value sum{};
             for (int k = 0; k <= i; k++)
                 sum += L[i * order + k] * M[k * order + j];
             R[i * order + j] = sum / sqrt(l[j]);
         }
-    for (int j = 0; j < order; j++) // M = L^-T V diag(l)^1/2
+    });
+    each(order, [&](int j) { // M = L^-T V diag(l)^1/2
         for (int i = order - 1; i >= 0; i--) {
             Value sum = M[i * order + j] * sqrt(l[j]);
             for (int k = i + 1; k < order; k++)
                 sum -= L[k * order + i] * M[k * order + j];
             M[i * order + j] = sum / L[i * order + i];
         }
+    });
 }
 
 // The predictor's x = l \ (-l o l).
 inline void predict(int order, const Pack *l, Pack *x) {
-    for (int j = 0; j < order; j++)
+    each(order, [&](int j) {
+        Pack *column = x + semidefinite::column_begins(order, j) - j;
         for (int i = j; i < order; i++)
-            *x++ = i == j ? -l[j] : Value{};
+            column[i] = i == j ? -l[j] : Value{};
+    });
 }
 
 // x = l \ (centre 1 - l o l - a o b), with a o b = (a b + b a)/2. scratch: (2 order^2).
@@ -77,25 +86,28 @@ struct Corrector {
         Pack *A = scratch, *B = scratch + order * order;
         semidefinite::unpack(order, a, A);
         semidefinite::unpack(order, b, B);
-        for (int j = 0; j < order; j++)
+        each(order, [&](int j) {
+            Pack *column = x + semidefinite::column_begins(order, j) - j;
             for (int i = j; i < order; i++) {
                 Value sum{};
                 for (int k = 0; k < order; k++)
                     sum += A[i * order + k] * B[j * order + k] + B[i * order + k] * A[j * order + k];
                 const Value e = (i == j ? centre - l[j] * l[j] : Value{}) - 0.5 * sum;
-                *x++ = (i == j ? 1.0 : semidefinite::ROOT_TWO) * 2.0 * e / (l[i] + l[j]);
+                column[i] = (i == j ? 1.0 : semidefinite::ROOT_TWO) * 2.0 * e / (l[i] + l[j]);
             }
+        });
     }
 };
 
 // A t <= most for which diag(l) + t a stays in the cone, nearly the largest. scratch: (2 order^2).
-inline Value to_boundary(int order, const Pack *l, const Pack *a, Value most, Pack *scratch) {
+CVXFOLD_LONG Value to_boundary(int order, const Pack *l, const Pack *a, Value most, Pack *scratch) {
     Pack *D = scratch, *X = scratch + order * order;
     semidefinite::unpack(order, a, D);
     const auto inside = [&](Value t) {
-        for (int i = 0; i < order; i++)
+        each(order, [&](int i) {
             for (int j = 0; j <= i; j++)
                 X[i * order + j] = t * D[i * order + j] + (i == j ? Value(l[i]) : Value{});
+        });
         return cholesky(order, X);
     };
     Value t = most;
@@ -118,7 +130,7 @@ inline Value to_boundary(int order, const Pack *l, const Pack *a, Value most, Pa
 // The least eigenvalue of a triangle. U: (order^2), becomes its eigenvectors. scratch: as `eigen` needs it.
 inline Value depth(int order, const Pack *v, Pack *U, Pack *scratch) {
     Pack *w = scratch + 3 * order * order;
-    fill(U, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
+    each(order * order, [&](int i) { U[i] = splat(i % (order + 1) == 0 ? 1 : 0); });
     semidefinite::eigen(order, v, U, w, scratch);
     Value least = w[0];
     for (int i = 1; i < order; i++)
@@ -128,8 +140,7 @@ inline Value depth(int order, const Pack *v, Pack *U, Pack *scratch) {
 
 // Adds to the diagonal of a triangle.
 inline void shift(int order, Pack *v, Value by) {
-    for (int j = 0; j < order; v += order - j++)
-        *v += by;
+    each(order, [&](int j) { v[semidefinite::column_begins(order, j)] += by; });
 }
 
 } // namespace scaling_semidefinite

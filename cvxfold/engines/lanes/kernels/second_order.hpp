@@ -21,39 +21,42 @@ const double ROOT_HALF = 0.70710678118654752440;
 
 inline int frame_size(int size) { return size + 2; }
 
-inline void project(int size, const Pack *u, Pack *s) {
-    Value one = splat(1), zero{}, t = u[0], squares{};
-    for (int i = 1; i < size; i++)
-        squares += u[i] * u[i];
-    Value norm = sqrt(squares);
+// The sum of u_i^2 for `from` <= i < `to`.
+inline Value squared_sum(int from, int to, const Pack *u) {
+    return sum_of(from, to, [&](int i) { return u[i] * u[i]; });
+}
+
+CVXFOLD_LONG void project(int size, const Pack *u, Pack *s) {
+    Value one = splat(1), zero{}, t = u[0], norm = sqrt(squared_sum(1, size, u));
     Mask inside = norm <= t, polar = norm <= -t;
     inside &= ~polar; // the origin is in both; D = 0 there
     Value curved = 0.5 * (1.0 + t / select(norm > zero, norm, one));
     Value factor = select(inside, one, select(polar, zero, curved));
-    s[0] = select(inside, t, select(polar, zero, 0.5 * (t + norm)));
-    for (int i = 1; i < size; i++)
-        s[i] = factor * u[i];
+    set(s[0], select(inside, t, select(polar, zero, 0.5 * (t + norm))));
+    fill(s + 1, size - 1, [&](int i) { return factor * u[i + 1]; });
 }
 
 // The reflection for the direction z/|z|; e_1 where z = 0. Written where `mask` is.
-inline void reflect(int size, const Pack *z, Value norm, Mask mask, Pack *frame) {
+CVXFOLD_LONG void reflect(int size, const Pack *z, Value norm, Mask mask, Pack *frame) {
     Value one = splat(1), zero{};
     if (size == 1)
         return;
     Mask has = norm > zero;
     Value inverse = 1.0 / select(has, norm, one);
     Value first = select(has, z[0] * inverse, one);
-    Value sign = select(first >= zero, one, -one);
-    frame[0] = select(mask, -sign, frame[0]);
-    frame[1] = select(mask, 1.0 / (1.0 + abs(first)), frame[1]);
-    frame[2] = select(mask, first + sign, frame[2]);
-    Value squares{};
-    for (int i = 1; i < size - 1; i++) {
-        const Value entry = select(has, z[i] * inverse, zero);
+    Value sign = select(first >= zero, one, -one), squares{};
+    each(size - 2, [&](int i) {
+        const Value entry = select(has, z[i + 1] * inverse, zero);
         squares += entry * entry;
-        frame[2 + i] = select(mask, entry, frame[2 + i]);
-    }
-    frame[size + 1] = select(mask, squares / (1.0 + abs(first)), frame[size + 1]);
+        frame[3 + i] = select(mask, entry, frame[3 + i]);
+    });
+    squares = joined(squares, Sum());
+    one_by_one([&] {
+        frame[0] = select(mask, -sign, frame[0]);
+        frame[1] = select(mask, 1.0 / (1.0 + abs(first)), frame[1]);
+        frame[2] = select(mask, first + sign, frame[2]);
+        frame[size + 1] = select(mask, squares / (1.0 + abs(first)), frame[size + 1]);
+    });
 }
 
 // Of the projection s of u, and of y = R (s - u): s_0 - sign s_1 and y_0 + sign y_1, with the sign of u_1,
@@ -62,9 +65,7 @@ struct Pair {
     Value sign, s, y;
 
     Pair(int size, const Pack *u, Value R) {
-        Value zero{}, t = u[0], rest{};
-        for (int i = 2; i < size; i++)
-            rest += u[i] * u[i];
+        const Value zero{}, t = u[0], rest = squared_sum(2, size, u);
         const Value first = abs(u[1]), norm = sqrt(first * first + rest);
         const Value gap = rest / max(norm + first, splat(2.3e-308)); // norm - first
         const Mask inside = norm <= t, polar = norm <= -t;
@@ -77,61 +78,63 @@ struct Pair {
 
 // Eigenvalues and frame of D at u where `mask` is; returns the distance to the nearest point without a
 // derivative.
-inline Value look(int size, const Pack *u, Mask mask, Pack *lambda, Pack *frame) {
-    Value one = splat(1), zero{}, t = u[0], squares{};
-    for (int i = 1; i < size; i++)
-        squares += u[i] * u[i];
-    Value norm = sqrt(squares);
+CVXFOLD_LONG Value look(int size, const Pack *u, Mask mask, Pack *lambda, Pack *frame) {
+    Value one = splat(1), zero{}, t = u[0], norm = sqrt(squared_sum(1, size, u));
     Mask inside = norm <= t, polar = norm <= -t;
     inside &= ~polar;
     Mask boundary = ~(inside | polar);
     Value flat = select(inside, one, zero);
-    lambda[0] = select(mask, select(boundary, one, flat), lambda[0]);
+    set(lambda[0], select(mask, select(boundary, one, flat), lambda[0]));
     if (size > 1) {
         Value curved = select(boundary, 0.5 * (1.0 + t / select(norm > zero, norm, one)), flat);
-        lambda[1] = select(mask, flat, lambda[1]);
-        for (int i = 2; i < size; i++)
-            lambda[i] = select(mask, curved, lambda[i]);
+        set(lambda[1], select(mask, flat, lambda[1]));
+        fill(lambda + 2, size - 2, [&](int i) { return select(mask, curved, lambda[2 + i]); });
         reflect(size, u + 1, norm, mask, frame);
         return ROOT_HALF * min(abs(t - norm), abs(t + norm));
     }
     return abs(t);
 }
 
-// Q'a. May work in place.
-inline void into_frame(int size, const Pack *frame, const Pack *a, Pack *out) {
+// Q'a, of numbers a(i), which out(i, value) takes, perhaps to the same places. Loops: who works on it.
+template <typename Loops, typename From, typename To>
+inline void into_frame_by(int size, const Pack *frame, From a, To out) {
     if (size == 1) {
-        out[0] = a[0];
+        Loops::one_by_one([&] { out(0, a(0)); });
         return;
     }
     const Pack *h = frame + 2;
-    Value rest{};
-    for (int i = 2; i < size; i++)
-        rest += h[i - 1] * a[i];
-    const Value zeroth = a[0], first = -frame[0] * a[1], along = frame[1] * (rest + h[0] * a[1]);
-    for (int i = 2; i < size; i++)
-        out[i] = a[i] - along * h[i - 1];
+    Value rest = Loops::sum_of(2, size, [&](int i) { return h[i - 1] * a(i); });
+    const Value zeroth = a(0), second = a(1), first = -frame[0] * second,
+                along = frame[1] * (rest + h[0] * second);
+    Loops::each(size - 2, [&](int i) { out(i + 2, a(i + 2) - along * h[i + 1]); });
     rest -= frame[size + 1] * first; // the part along z/|z| without that of z_1/|z_1|
-    out[0] = ROOT_HALF * ((zeroth + first) + rest);
-    out[1] = ROOT_HALF * ((zeroth - first) - rest);
+    Loops::one_by_one([&] {
+        out(0, ROOT_HALF * ((zeroth + first) + rest));
+        out(1, ROOT_HALF * ((zeroth - first) - rest));
+    });
+}
+
+// Q'a. May work in place.
+inline void into_frame(int size, const Pack *frame, const Pack *a, Pack *out) {
+    into_frame_by<ByGroup>(
+        size, frame, [&](int i) -> Value { return a[i]; }, [&](int i, Value value) { out[i] = value; });
 }
 
 // Q a. May work in place.
 inline void out_of_frame(int size, const Pack *frame, const Pack *a, Pack *out) {
     if (size == 1) {
-        out[0] = a[0];
+        set(out[0], a[0]);
         return;
     }
     const Pack *h = frame + 2;
-    Value zeroth = ROOT_HALF * (a[0] + a[1]), first = frame[0] * (ROOT_HALF * (a[0] - a[1]));
-    Value along = h[0] * first;
-    for (int i = 2; i < size; i++)
-        along += h[i - 1] * a[i];
+    const Value zeroth = ROOT_HALF * (a[0] + a[1]), first = frame[0] * (ROOT_HALF * (a[0] - a[1]));
+    Value along = fold(2, size, h[0] * first, [&](int i) { return h[i - 1] * a[i]; }, Sum());
     along *= frame[1];
-    for (int i = 2; i < size; i++)
-        out[i] = a[i] - along * h[i - 1];
-    out[0] = zeroth;
-    out[1] = first - along * h[0];
+    fill(out + 2, size - 2, [&](int i) { return a[i + 2] - along * h[i + 1]; });
+    one_by_one([&] {
+        out[0] = zeroth;
+        out[1] = first - along * h[0];
+    });
 }
 
 } // namespace second_order

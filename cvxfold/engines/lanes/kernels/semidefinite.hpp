@@ -20,6 +20,9 @@ const int MOST_SWEEPS = 20;
 
 inline int rows(int order) { return order * (order + 1) / 2; }
 
+// Where in a triangle column j begins, with its entry on the diagonal.
+inline int column_begins(int order, int j) { return j * order - j * (j - 1) / 2; }
+
 inline int frame_size(int order) { return order * order; }
 
 // Packs of scratch memory that the functions below need.
@@ -27,19 +30,21 @@ inline int scratch_size(int order) { return 3 * order * order + order; }
 
 // The symmetric matrix (order, order) of a scaled triangle.
 inline void unpack(int order, const Pack *triangle, Pack *X) {
-    for (int j = 0; j < order; j++) {
-        X[j * order + j] = *triangle++;
+    each(order, [&](int j) {
+        const Pack *column = triangle + column_begins(order, j) - j;
+        X[j * order + j] = column[j];
         for (int i = j + 1; i < order; i++)
-            X[i * order + j] = X[j * order + i] = *triangle++ * (1 / ROOT_TWO);
-    }
+            X[i * order + j] = X[j * order + i] = column[i] * (1 / ROOT_TWO);
+    });
 }
 
 inline void pack(int order, const Pack *X, Pack *triangle) {
-    for (int j = 0; j < order; j++) {
-        *triangle++ = X[j * order + j];
+    each(order, [&](int j) {
+        Pack *column = triangle + column_begins(order, j) - j;
+        column[j] = X[j * order + j];
         for (int i = j + 1; i < order; i++)
-            *triangle++ = X[i * order + j] * ROOT_TWO;
-    }
+            column[i] = X[i * order + j] * ROOT_TWO;
+    });
 }
 
 inline bool is_zero(int size, const Pack *row) {
@@ -51,7 +56,7 @@ inline bool is_zero(int size, const Pack *row) {
 
 // Y = U'X U, or U X U'. half: (order). Rows and entries of X that are zero in every lane cost nothing: the
 // sums without them have the same bits.
-inline void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *half, Pack *Y) {
+CVXFOLD_LONG void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *half, Pack *Y) {
     const auto u = [&](int i, int j) { return transposed ? U[i * order + j] : U[j * order + i]; };
     clear(Y, order * order);
     for (int k = 0; k < order; k++) {
@@ -62,28 +67,29 @@ inline void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack 
         for (int l = 0; l < order; l++)
             if (any(row[l] != 0.0))
                 fill(half, order, [&](int j) { return half[j] + (row[l] * u(l, j)); });
-        for (int i = 0; i < order; i++) {
+        each(order, [&](int i) {
             const Value factor = u(k, i);
             for (int j = i; j < order; j++)
                 Y[i * order + j] += factor * half[j];
-        }
+        });
     }
-    for (int i = 0; i < order; i++)
+    each(order, [&](int i) {
         for (int j = i + 1; j < order; j++)
             Y[j * order + i] = Y[i * order + j];
+    });
 }
 
 // Diagonalizes X in place by rotations, which U (order, order) takes from the right.
-inline void rotate_to_diagonal(int order, Pack *X, Pack *U) {
-    Value norm{};
-    for (int i = 0; i < order * order; i++)
-        norm += X[i] * X[i];
+CVXFOLD_LONG void rotate_to_diagonal(int order, Pack *X, Pack *U) {
+    const Value norm = sum_of(0, order * order, [&](int i) { return X[i] * X[i]; });
     const Value tiny = EXACT * sqrt(norm);
     for (int sweep = 0; sweep < MOST_SWEEPS; sweep++) {
         Value off{};
-        for (int p = 0; p < order; p++)
+        each(order, [&](int p) {
             for (int q = p + 1; q < order; q++)
                 off = max(off, abs(X[p * order + q]));
+        });
+        off = joined(off, Larger());
         const Mask at_work = off > tiny;
         if (!any(at_work))
             return;
@@ -98,10 +104,12 @@ inline void rotate_to_diagonal(int order, Pack *X, Pack *U) {
                 const Value root = sqrt(theta * theta + 1.0), magnitude = 1.0 / (abs(theta) + root);
                 const Value t = select(turns, select(theta >= 0.0, magnitude, -magnitude), Value{});
                 const Value c = 1.0 / sqrt(t * t + 1.0), s = t * c;
-                X[p * order + p] -= t * apq;
-                X[q * order + q] += t * apq;
-                X[p * order + q] = X[q * order + p] = select(turns, Value{}, apq);
-                for (int k = 0; k < order; k++) {
+                one_by_one([&] {
+                    X[p * order + p] -= t * apq;
+                    X[q * order + q] += t * apq;
+                    X[p * order + q] = X[q * order + p] = select(turns, Value{}, apq);
+                });
+                each(order, [&](int k) {
                     if (k != p && k != q) {
                         const Value kp = X[k * order + p], kq = X[k * order + q];
                         X[k * order + p] = X[p * order + k] = c * kp - s * kq;
@@ -110,7 +118,7 @@ inline void rotate_to_diagonal(int order, Pack *X, Pack *U) {
                     const Value up = U[k * order + p], uq = U[k * order + q];
                     U[k * order + p] = c * up - s * uq;
                     U[k * order + q] = s * up + c * uq;
-                }
+                });
             }
     }
 }
@@ -129,17 +137,17 @@ CVXFOLD_LONG void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scra
     Pack *w = scratch + 3 * order * order, *X = scratch, *half = X + order * order, *Y = half + order * order;
     eigen(order, u, U, w, scratch);
     Value least = w[0];
-    for (int i = 0; i < order; i++) {
+    each(order, [&](int i) {
         least = min(least, w[i]);
         w[i] = select(w[i] <= 0.0, Value{}, w[i]);
-    }
+    });
+    least = joined(least, Smaller());
     clear(X, order * order);
-    for (int i = 0; i < order; i++)
-        X[i * order + i] = w[i];
+    each(order, [&](int i) { X[i * order + i] = w[i]; });
     turn(order, U, false, X, half, Y);
     pack(order, Y, X);
-    for (int i = 0; i < rows(order); i++) // what is in the cone stays as it is, to the last bit
-        s[i] = select(least >= 0.0, u[i], X[i]);
+    // What is in the cone stays as it is, to the last bit.
+    fill(s, rows(order), [&](int i) { return select(least >= 0.0, u[i], X[i]); });
 }
 
 // Eigenvalues of the derivative, as a triangle, where `mask` is; returns the distance to the nearest kink.
@@ -147,18 +155,18 @@ CVXFOLD_LONG Value look(int order, const Pack *u, Pack *U, Mask mask, Pack *lamb
     Pack *w = scratch + 3 * order * order;
     eigen(order, u, U, w, scratch);
     Value nearest = abs(w[0]);
-    for (int j = 0; j < order; j++) {
+    each(order, [&](int j) {
+        Pack *column = lambda + column_begins(order, j) - j;
         nearest = min(nearest, abs(w[j]));
         for (int i = j; i < order; i++) {
             const Value high = max(w[i], w[j]), low = min(w[i], w[j]), one = splat(1);
             const Mask mixed = (high > 0.0) & (low <= 0.0);
             const Value part = high / select(mixed, high - low, one);
             const Value entry = select(mixed, part, select(low > 0.0, one, Value{}));
-            *lambda = select(mask, i == j ? select(w[i] > 0.0, one, Value{}) : entry, *lambda);
-            lambda++;
+            column[i] = select(mask, i == j ? select(w[i] > 0.0, one, Value{}) : entry, column[i]);
         }
-    }
-    return nearest;
+    });
+    return joined(nearest, Smaller());
 }
 
 // U'A U (inward) or U A U' of a scaled triangle. May work in place.

@@ -92,10 +92,8 @@ template <typename TimeLeft> struct Solving {
                 continue;
             }
             known[lane] = -1;
-            for (int i = 0; i < S.n; i++)
-                w.columns[i][lane] = D[i];
-            for (int j = 0; j < S.m; j++)
-                w.rows[j][lane] = E[j];
+            each(S.n, [&](int i) { w.columns[i][lane] = D[i]; });
+            each(S.m, [&](int j) { w.rows[j][lane] = E[j]; });
         }
         return known;
     }
@@ -123,12 +121,11 @@ template <typename TimeLeft> struct Solving {
                 continue;
             warm[lane] = -1;
             const double *x = start_of(instances[lane]), *y = x + S.n, *s = y + S.m;
-            for (int i = 0; i < S.n; i++)
-                w.x[i][lane] = x[i];
-            for (int j = 0; j < S.m; j++) {
+            each(S.n, [&](int i) { w.x[i][lane] = x[i]; });
+            each(S.m, [&](int j) {
                 w.y[j][lane] = y[j];
                 w.u[j][lane] = s[j];
-            }
+            });
         }
         if (!any(warm))
             return warm;
@@ -165,7 +162,9 @@ template <typename TimeLeft> struct Solving {
         for (int lane = 0; lane < chosen.count; lane++) {
             if (done[lane])
                 bad += write(w, progress, ended, lane, instances[lane], false);
-            open[instances[lane]] = done[lane] ? SETTLED : warm[lane] && O.refine ? MISLED : LEFT;
+            one_by_one([&] {
+                open[instances[lane]] = done[lane] ? SETTLED : warm[lane] && O.refine ? MISLED : LEFT;
+            });
         }
         return bad;
     }
@@ -189,7 +188,7 @@ template <typename TimeLeft> struct Solving {
             block_of(instance).keep_lane(S, instance % W, w, progress, lane);
             if (done[lane])
                 bad += write(w, progress, ended, lane, instance, false);
-            open[instance] = done[lane] ? SETTLED : LEFT;
+            one_by_one([&] { open[instance] = done[lane] ? SETTLED : LEFT; });
         }
         return bad;
     }
@@ -231,7 +230,7 @@ template <typename TimeLeft> struct Solving {
             const int to = instances[lane] % W;
             copy_lane(kept.x, to, w.x, lane, S.n);
             copy_lane(kept.u, to, w.u, lane, S.m);
-            (*kept.rho)[to] = progress.rho[lane];
+            one_by_one([&] { (*kept.rho)[to] = progress.rho[lane]; });
             bad += write(w, progress, ended, lane, instances[lane], true);
         }
         return bad;
@@ -255,8 +254,14 @@ template <typename TimeLeft> struct Solving {
             each(S.N + S.m, [&](int e) { to[e] = w.own[e][lane]; });
             each(S.n, [&](int i) { D[i] = w.columns[i][lane]; });
             each(S.m, [&](int j) { E[j] = w.rows[j][lane]; });
-            E[S.m] = progress.age[lane];
+            one_by_one([&] { E[S.m] = progress.age[lane]; });
         }
+        one_by_one([&] { write_figures(progress, ended, lane, instance, second); });
+        return ended.status[lane] != SOLVED;
+    }
+
+    void write_figures(const Progress &progress, const Ended &ended, int lane, int instance,
+                       bool second) const {
         using F = ForwardFigure;
         double *f = call.figures + static_cast<size_t>(instance) * F::COUNT;
         const Measured &m = ended.measured;
@@ -272,7 +277,6 @@ template <typename TimeLeft> struct Solving {
         f[F::CERTIFICATE] = ended.certificate[lane];
         f[F::PENALTY] = progress.rho[lane];
         f[F::SECOND_PASS] = second;
-        return ended.status[lane] != SOLVED;
     }
 };
 

@@ -38,11 +38,11 @@ const double LARGEST_MOVE = 1e2, LARGEST_PENALTY = 1e5;
 // Moves rho toward the balance of both residuals, keeping s and y; returns the lanes where it moved.
 inline Mask rebalance(const Shape &S, Workspace &w, Mask mask, Value &rho) {
     residual(S, w, rho);
-    Value primal_terms = splat(1e-12), dual_terms = splat(1e-12);
-    for (int j = 0; j < S.m; j++)
-        primal_terms = max(primal_terms, max(abs(w.s[j]), abs(w.b[j])));
-    for (int i = 0; i < S.n; i++)
-        dual_terms = max(dual_terms, max(abs(w.Px[i]), abs(w.q[i])));
+    const Value nothing = splat(1e-12);
+    const Value primal_terms =
+        fold(0, S.m, nothing, [&](int j) { return max(abs(w.s[j]), abs(w.b[j])); }, Larger());
+    const Value dual_terms =
+        fold(0, S.n, nothing, [&](int i) { return max(abs(w.Px[i]), abs(w.q[i])); }, Larger());
     Value primal = infinity_norm(w.primal, S.m) / primal_terms,
           dual = infinity_norm(w.dual, S.n) / dual_terms;
     Value move = sqrt(max(primal, splat(1e-14)) / max(dual, splat(1e-14)));

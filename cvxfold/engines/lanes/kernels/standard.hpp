@@ -12,11 +12,14 @@ typedef long long int64_t;
 #include <cstdint>
 #endif
 
-// What is long and called from several places: inlined where compilers find it worth it; a call on a GPU.
+// What is long and called from several places: inlined where compilers find it worth it; a call on a GPU,
+// where assembling what is written out several times takes most of a compilation.
 #ifdef __CUDACC_RTC__
 #define CVXFOLD_LONG __noinline__
+#define CVXFOLD_ROLLED _Pragma("unroll 1")
 #else
 #define CVXFOLD_LONG inline
+#define CVXFOLD_ROLLED
 #endif
 
 namespace cvxfold {

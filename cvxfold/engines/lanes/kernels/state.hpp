@@ -40,14 +40,13 @@ struct Common {
     }
 };
 
-inline void copy(Pack *to, const Pack *from, int count) {
+CVXFOLD_LONG void copy(Pack *to, const Pack *from, int count) {
     fill(to, count, [&](int i) { return from[i]; });
 }
 
 // One lane of some packs into a lane of others.
 inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, int count) {
-    for (int i = 0; i < count; i++)
-        to[i][to_lane] = from[i][from_lane];
+    each(count, [&](int i) { to[i][to_lane] = from[i][from_lane]; });
 }
 
 // A pack of instances after the forward pass. P, A, D and E are null where the batch shares them.
@@ -88,13 +87,15 @@ struct Block {
         copy(b, w.b, S.m);
         copy(x, w.x, S.n);
         copy(u, w.u, S.m);
-        *rho = progress.rho;
-        *size = progress.size;
-        *regularization = progress.regularization;
-        *iterations = progress.iterations;
-        *newton_steps = progress.newton_steps;
-        *factorizations = progress.factorizations;
-        *stuck = progress.stuck;
+        one_by_one([&] {
+            *rho = progress.rho;
+            *size = progress.size;
+            *regularization = progress.regularization;
+            *iterations = progress.iterations;
+            *newton_steps = progress.newton_steps;
+            *factorizations = progress.factorizations;
+            *stuck = progress.stuck;
+        });
     }
 
     // One lane of a workspace into a lane of the block.
@@ -109,13 +110,15 @@ struct Block {
         copy_lane(b, to, w.b, from, S.m);
         copy_lane(x, to, w.x, from, S.n);
         copy_lane(u, to, w.u, from, S.m);
-        (*rho)[to] = progress.rho[from];
-        (*size)[to] = progress.size[from];
-        (*regularization)[to] = progress.regularization[from];
-        (*iterations)[to] = progress.iterations[from];
-        (*newton_steps)[to] = progress.newton_steps[from];
-        (*factorizations)[to] = progress.factorizations[from];
-        (*stuck)[to] = progress.stuck[from];
+        one_by_one([&] {
+            (*rho)[to] = progress.rho[from];
+            (*size)[to] = progress.size[from];
+            (*regularization)[to] = progress.regularization[from];
+            (*iterations)[to] = progress.iterations[from];
+            (*newton_steps)[to] = progress.newton_steps[from];
+            (*factorizations)[to] = progress.factorizations[from];
+            (*stuck)[to] = progress.stuck[from];
+        });
     }
 
     void restore(const Shape &S, Workspace &w) const {

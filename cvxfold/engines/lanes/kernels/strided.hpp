@@ -13,10 +13,8 @@ constexpr int WARP = 32; // threads
 
 constexpr int W = 1, LANES = CVXFOLD_STRIDE, TOGETHER = 1;
 
-// Threads that work on one instance together. All of them run through everything, in step, as none of their
-// branches differs; loops over memory (loops.hpp) they share. Thread t of a warp is number t / LANES of
-// instance t % LANES.
-#ifdef __CUDACC_RTC__
+// Threads that work on one instance together: all of them run through everything, and share the loops over
+// memory (loops.hpp). Thread t of a warp is number t / LANES of instance t % LANES.
 constexpr int GROUP = WARP / LANES, AHEAD = GROUP > 1 ? 4 : 8;
 
 inline int number_in_group() { return GROUP > 1 ? threadIdx.x / LANES : 0; }
@@ -40,17 +38,6 @@ inline double of_partner(double value, int distance) {
 
 // Whether something holds for all of a group, where what each sees may differ: a clock.
 inline bool agreed(bool mine) { return GROUP > 1 ? __all_sync(group_mask(), mine) : mine; }
-#else
-constexpr int GROUP = 1, AHEAD = LANES < WARP ? 4 : 8; // elsewhere a thread alone does the same
-
-inline int number_in_group() { return 0; }
-
-inline void together() {}
-
-inline double of_partner(double value, int) { return value; }
-
-inline bool agreed(bool mine) { return mine; }
-#endif
 
 struct Value;
 
