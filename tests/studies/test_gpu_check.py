@@ -34,6 +34,16 @@ def test_the_whole_run(tmp_path: Path) -> None:
         assert said in shown
 
 
+def test_kernels_are_shown_with_what_they_take() -> None:
+    found = {"seconds": 12.34, "kernels": {"forward": (168, 1208), "points": (63, 376)}}
+    step = {"name": "kernels", "kind": "kernels", "status": "done", "arguments": {}, "result": found}
+    shown = text({"device": "cuda", "asked_seconds": 1.0, "steps": [step]})
+    assert "ready after 12.3 s" in shown
+    assert "forward 168, 1208 B; points 63, 376 B" in shown
+    assert "kernels" in [part.kind for part in plan("cuda:1", tiny=False)]
+    assert "kernels" not in [part.kind for part in plan("cpu", tiny=False)]
+
+
 def test_the_plan_has_what_matters_first() -> None:
     names = [part.name for part in plan("cuda", tiny=False)]
     assert names[:2] == ["machine", "tests"]

@@ -40,7 +40,8 @@ FEW = 4
 """Instances of a warp where a batch is too small to fill the device with a thread for each: eight threads
 share each one's work."""
 
-_KINDS = ("second_order", "semidefinite", "exponential", "power")
+KINDS = ("second_order", "semidefinite", "exponential", "power")
+"""Of cones, of which the kernels leave out those that a structure has not."""
 
 
 class Launcher(Protocol):
@@ -84,7 +85,7 @@ class CudaBatch(CompiledBatch):
         self._multiprocessors = (
             torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
         )
-        self._without = tuple(kind.upper() for kind in _KINDS if not getattr(shape, kind))
+        self._without = tuple(kind.upper() for kind in KINDS if not getattr(shape, kind))
 
     def _launcher(self, lanes: int) -> Launcher:
         """The kernels for so many instances of a warp."""
@@ -102,7 +103,12 @@ class CudaBatch(CompiledBatch):
         settings: KernelSettings,
         begin: Begin | None = None,
     ) -> Passed:
-        """Solve, as :meth:`CompiledBatch.forward` does."""
+        """Solve, as :meth:`CompiledBatch.forward` does.
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured.
+        """
+        self._refuse_to_be_captured()
         strides, shared = self._varying([value.numel() for value in parameters], batch)
         lanes = self._lanes(batch)
         state = empty(self._state_size(batch, lanes, shared), device=self.device)
@@ -149,7 +155,12 @@ class CudaBatch(CompiledBatch):
         tolerances: tuple[float, float, float],
         raw: bool = False,
     ) -> tuple[Tensor, int]:
-        """Differentiate, as :meth:`CompiledBatch.backward` does."""
+        """Differentiate, as :meth:`CompiledBatch.backward` does.
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured.
+        """
+        self._refuse_to_be_captured()
         batch = len(passed.figures)
         figures = empty(batch, len(BackwardFigure), device=self.device)
         task = self._new_task(output_gradients, [], gradients)
@@ -159,6 +170,12 @@ class CudaBatch(CompiledBatch):
         )  # fmt: skip
         counters = self._run(task, passed, ("restore", "differentiate"))
         return figures, self._read(counters)
+
+    def _refuse_to_be_captured(self) -> None:
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a CUDA graph cannot hold a layer's call: the host waits to learn which instances are solved"
+            )
 
     def _run(self, task: Task, passed: Passed, names: tuple[str, str]) -> Tensor:
         """The kernels of a pass over what another one left; returns its counters."""

@@ -95,6 +95,17 @@ class Kernels:
                 for name in NAMES
             }
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """By name, registers of a thread, and the bytes it keeps in memory for want of registers."""
+        driver = _bindings("driver")
+        kinds = driver.CUfunction_attribute
+        asked = kinds.CU_FUNC_ATTRIBUTE_NUM_REGS, kinds.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
+        found = {}
+        for name, function in self._functions.items():
+            registers, kept = (_checked(driver.cuFuncGetAttribute(kind, function)) for kind in asked)
+            found[name] = registers, kept
+        return found
+
     def launch(self, name: str, blocks: int, task: Structure) -> None:
         """Start a kernel on the current stream, one warp a block."""
         driver = _bindings("driver")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from cvxfold.engines.choose import compiled
+from cvxfold.engines.cuda import toolkit
+from cvxfold.engines.cuda.batch import FEW, KINDS
 from cvxfold.studies.bench.machine import described, rates
 
 _PACKAGES = ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "triton", "jax", "scipy")
@@ -37,6 +39,21 @@ def facts(device: str) -> dict[str, Any]:
         names = ("name", "major", "minor", "total_memory", "multi_processor_count", "L2_cache_size")
         found["card"] = {name: getattr(properties, name, None) for name in names}
     return found
+
+
+def kernels(device: str) -> dict[str, Any]:
+    """The kernels for problems without curved cones: seconds until they can be started, and what they take.
+
+    Args:
+        device: a CUDA device.
+
+    Returns:
+        ``seconds``, for compilation where none are kept on disk; ``kernels``: registers of a thread, and
+        bytes that it keeps in memory for want of them, by name.
+    """
+    place, started = torch.zeros(1, device=device).device, time.perf_counter()
+    found = toolkit.kernels_for(place, FEW, tuple(kind.upper() for kind in KINDS))
+    return {"seconds": time.perf_counter() - started, "kernels": found.sizes()}
 
 
 def floors(device: str) -> dict[str, Any]:

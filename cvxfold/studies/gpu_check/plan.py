@@ -47,6 +47,8 @@ def plan(device: str, tiny: bool) -> list[Part]:
     steps = [Part("facts", "machine", 90, arguments={"device": device})]
     if not tiny:
         steps.append(Part("tests", "tests", 90, 10))
+    if device.startswith("cuda"):
+        steps.append(Part("kernels", "kernels", 90, 10, {"device": device}))
 
     def waits(family: str, batch: int) -> Part:
         given = {"family": family, "size": size, "batch": batch, "device": device}

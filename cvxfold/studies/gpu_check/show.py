@@ -22,7 +22,8 @@ def text(found: dict[str, Any]) -> str:
 
     lines += shown("waits", _waits)
     lines += _bench([step["result"] for step in done if step["kind"] == "cell"])
-    lines += [*shown("facts", _facts), *shown("floors", _floors), *shown("tests", _tests)]
+    lines += [*shown("facts", _facts), *shown("kernels", _kernels), *shown("floors", _floors)]
+    lines += shown("tests", _tests)
     lines += _not_done(steps)
     return "\n".join(lines)
 
@@ -33,6 +34,12 @@ def _facts(step: dict[str, Any]) -> Iterator[str]:
     engine = found["engine_on_the_cpu"] or found["why_not_lanes"]
     yield f"{found['processor']}, {found['cores_allowed']} cores; on the CPU: {engine}"
     yield " ".join(f"{name} {number}" for name, number in found["versions"].items())
+
+
+def _kernels(step: dict[str, Any]) -> Iterator[str]:
+    found = step["result"]
+    sizes = (f"{name} {registers}, {kept} B" for name, (registers, kept) in found["kernels"].items())
+    yield f"kernels ready after {found['seconds']:.1f} s; registers, bytes in memory: {'; '.join(sizes)}"
 
 
 def _tests(step: dict[str, Any]) -> Iterator[str]:

@@ -33,10 +33,10 @@ def serve(pipe: Connection, log: Path) -> None:
 
 def _functions() -> dict[str, Callable[..., dict[str, Any]]]:
     """What can be asked, imported here so that a process that is only started costs nothing."""
-    from cvxfold.studies.gpu_check.facts import facts, floors
+    from cvxfold.studies.gpu_check.facts import facts, floors, kernels
     from cvxfold.studies.gpu_check.waits import waits
 
-    return {"facts": facts, "floors": floors, "waits": waits, "cell": cell}
+    return {"facts": facts, "kernels": kernels, "floors": floors, "waits": waits, "cell": cell}
 
 
 def cell(

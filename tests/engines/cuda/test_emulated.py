@@ -123,3 +123,30 @@ def test_a_shared_matrix_is_shared_and_differentiated(tmp_path: Path) -> None:
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_short_memory_lets_fewer_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turns, down to one block; and with less than the half of what seemed free."""
+    c = torch.linspace(-3, 3, 70, dtype=torch.float64)
+    one = torch.ones((), dtype=torch.float64)
+    asked: list[int] = []
+    there = [10**9]
+
+    def scarce(self: EmulatedBatch, count: int) -> torch.Tensor:
+        asked.append(count)
+        if count > there[0]:
+            raise MemoryError
+        return torch.zeros(count, dtype=torch.float64)
+
+    monkeypatch.setattr(EmulatedBatch, "_zeros", scarce)
+    monkeypatch.setattr("cvxfold.engines.cuda.batch.WARPS", 64)
+    (x,) = _scalar()(c, -one, one)
+    whole = max(asked)
+    for numbers, free in ((whole // 2, 1 << 30), (whole // 3, 1 << 30), (10**9, 1)):
+        monkeypatch.setattr(EmulatedBatch, "_free_memory", lambda self, free=free: free)
+        there[0] = numbers
+        asked.clear()
+        (again,) = _scalar()(c, -one, one)
+        assert torch.equal(x, again)
+        assert max(asked) == whole if free > 1 else max(asked) < whole
+    torch.testing.assert_close(x, c.clamp(-1, 1), rtol=1e-10, atol=1e-10)
