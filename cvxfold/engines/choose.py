@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from cvxfold.engines.cuda import toolkit
+from cvxfold.engines.cuda.batch import FEW, KINDS
 from cvxfold.engines.external import ExternalSolver, available, named, why_no_rescue
 from cvxfold.engines.lanes import library
 from cvxfold.engines.lanes.engine import LanesEngine
@@ -19,6 +22,7 @@ __all__ = [
     "compiled",
     "engine_for",
     "external_solver",
+    "sizes_on",
     "unroller_of",
     "why_no_cuda_kernels",
     "why_no_rescue",
@@ -97,3 +101,12 @@ def compiled() -> CompiledPart:
         ValueError: the environment variable ``CVXFOLD_ISA`` asks for what is not there.
     """
     return CompiledPart(library.instruction_set(), library.width(), library.why_not())
+
+
+def sizes_on(device: torch.device) -> dict[str, tuple[int, int]]:
+    """Of the kernels for problems without curved cones on a CUDA device, compiled where none are kept.
+
+    Returns:
+        By name, registers of a thread and the bytes that it keeps in memory.
+    """
+    return toolkit.kernels_for(device, FEW, tuple(kind.upper() for kind in KINDS)).sizes()

@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from cvxfold.engines.choose import compiled
-from cvxfold.engines.cuda import toolkit
-from cvxfold.engines.cuda.batch import FEW, KINDS
+from cvxfold.engines.choose import compiled, sizes_on
 from cvxfold.studies.bench.machine import described, rates
 
 _PACKAGES = ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "triton", "jax", "scipy")
@@ -52,8 +50,8 @@ def kernels(device: str) -> dict[str, Any]:
         bytes that it keeps in memory for want of them, by name.
     """
     place, started = torch.zeros(1, device=device).device, time.perf_counter()
-    found = toolkit.kernels_for(place, FEW, tuple(kind.upper() for kind in KINDS))
-    return {"seconds": time.perf_counter() - started, "kernels": found.sizes()}
+    sizes = sizes_on(place)
+    return {"seconds": time.perf_counter() - started, "kernels": sizes}
 
 
 def floors(device: str) -> dict[str, Any]:
