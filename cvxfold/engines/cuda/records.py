@@ -83,7 +83,8 @@ def shape_on_device(shape: Shape, arrays: Arrays) -> Shape:
         "alpha": sizeof(c_double) * shape.power, "P_row": ints * shape.nnz_P, "P_column": ints * shape.nnz_P,
         "A_start": ints * (shape.m + 1), "A_column": ints * shape.nnz_A, "place": ints * N,
         "K_start": ints * (N + 1), "K_row": ints * shape.nnz_K, "P_in_K": ints * shape.nnz_P,
-        "A_in_K": ints * shape.nnz_A, "diagonal_in_K": ints * N, "L_start": ints * (N + 1),
+        "A_in_K": ints * shape.nnz_A, "diagonal_in_K": ints * N,
+        "leaf_start": ints * (N - shape.leaves + 1), "L_start": ints * (N + 1),
         "L_row": ints * shape.nnz_L, "L_reach": ints * shape.nnz_L, "panel": sizeof(Panel) * shape.panels,
         "update": sizeof(Update) * updates,
     }  # fmt: skip

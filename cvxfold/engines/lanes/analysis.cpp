@@ -41,7 +41,8 @@ Analysis::Analysis(const Description &given)
     S.orders = orders_.data();
     S.frame += eigenvector_packs(S) + cone_scratch(S);
     S.roots = given.exponential + given.power + eigenvector_packs(S) + cone_scratch(S);
-    find_K(given);
+    find_order(given);
+    find_K();
     find_L();
     find_panels();
     find_reach();
@@ -56,6 +57,7 @@ Analysis::Analysis(const Description &given)
     S.P_in_K = P_in_K_.data();
     S.A_in_K = A_in_K_.data();
     S.diagonal_in_K = diagonal_in_K_.data();
+    S.leaf_start = leaf_start_.data();
     S.L_start = L_start_.data();
     S.L_row = L_row_.data();
     S.L_reach = L_reach_.data();
@@ -66,12 +68,49 @@ Analysis::Analysis(const Description &given)
     S.diagonal_P = P_row_ == P_column_;
 }
 
-// K's entries in the order, by columns of the lower triangle, and where those of P, A and the diagonal are.
-void Analysis::find_K(const Description &given) {
-    const Shape &S = shape;
+// Where everything stands in the order: as given, but for the leaves, which come first, sorted by their row.
+// What has one neighbour alone, and stands before it, can as well be eliminated before all else.
+void Analysis::find_order(const Description &given) {
+    Shape &S = shape;
+    std::vector<int32_t> given_place(S.N), neighbour(S.N, -1), leaves, rest;
+    for (int k = 0; k < S.N; k++)
+        given_place[given.order[k]] = k;
+    const int32_t SEVERAL = -2;
+    auto meet = [&](int32_t a, int32_t b) {
+        if (a != b && neighbour[a] != b)
+            neighbour[a] = neighbour[a] == -1 ? b : SEVERAL;
+    };
+    for (int e = 0; e < S.nnz_P; e++) {
+        meet(P_row_[e], P_column_[e]);
+        meet(P_column_[e], P_row_[e]);
+    }
+    for (int j = 0; j < S.m; j++)
+        for (int e = A_start_[j]; e < A_start_[j + 1]; e++) {
+            meet(S.n + j, A_column_[e]);
+            meet(A_column_[e], S.n + j);
+        }
+    for (int k = 0; k < S.N; k++) {
+        const int32_t one = given.order[k], other = neighbour[one];
+        (other >= 0 && given_place[other] > k ? leaves : rest).push_back(one);
+    }
+    S.leaves = static_cast<int32_t>(leaves.size());
     place_.resize(S.N);
-    for (int i = 0; i < S.N; i++)
-        place_[given.order[i]] = i;
+    for (size_t i = 0; i < rest.size(); i++)
+        place_[rest[i]] = S.leaves + static_cast<int32_t>(i);
+    std::stable_sort(leaves.begin(), leaves.end(),
+                     [&](int32_t a, int32_t b) { return place_[neighbour[a]] < place_[neighbour[b]]; });
+    leaf_start_.assign(rest.size() + 1, 0);
+    for (size_t l = 0; l < leaves.size(); l++) {
+        place_[leaves[l]] = static_cast<int32_t>(l);
+        leaf_start_[place_[neighbour[leaves[l]]] - S.leaves + 1]++;
+    }
+    for (size_t i = 0; i < rest.size(); i++)
+        leaf_start_[i + 1] += leaf_start_[i];
+}
+
+// K's entries in the order, by columns of the lower triangle, and where those of P, A and the diagonal are.
+void Analysis::find_K() {
+    const Shape &S = shape;
     struct Entry {
         int32_t column, row, *where;
     };
@@ -155,7 +194,7 @@ bool Analysis::same_rows(int a, int from_a, int b, int from_b) const {
            std::equal(begin + from_a, begin + L_start_[a + 1], begin + from_b);
 }
 
-// Panels, and for each the runs of earlier columns that change it.
+// Panels, and for each the runs of earlier columns that change it, of those that are no leaves.
 void Analysis::find_panels() {
     const int N = shape.N;
     // Earlier columns that have rows in the panel at hand, with where the first of them is.
@@ -163,11 +202,11 @@ void Analysis::find_panels() {
         int32_t column, entry, count, rows[PANEL];
     };
     std::vector<std::vector<std::pair<int32_t, int32_t>>> by_row(N); // (column, entry) of each row of L
-    for (int j = 0; j < N; j++)
+    for (int j = shape.leaves; j < N; j++)
         for (int p = L_start_[j]; p < L_start_[j + 1]; p++)
             by_row[L_row_[p]].push_back({j, p});
     std::vector<int32_t> place(N, -1);
-    for (int first = 0; first < N;) {
+    for (int first = shape.leaves; first < N;) {
         int count = 1;
         while (count < PANEL && first + count < N && continues(first + count - 1))
             count++;

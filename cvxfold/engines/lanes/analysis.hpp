@@ -27,7 +27,8 @@ struct Analysis {
     Analysis &operator=(const Analysis &) = delete;
 
   private:
-    void find_K(const Description &given);
+    void find_order(const Description &given);
+    void find_K();
     void find_L();
     void find_panels();
     void find_reach();
@@ -36,7 +37,7 @@ struct Analysis {
     bool same_rows(int a, int from_a, int b, int from_b) const;
 
     std::vector<int32_t> sizes_, orders_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_,
-        P_in_K_, A_in_K_, diagonal_in_K_, L_start_, L_row_, L_reach_;
+        P_in_K_, A_in_K_, diagonal_in_K_, leaf_start_, L_start_, L_row_, L_reach_;
     std::vector<Panel> panels_;
     std::vector<Panel::Update> updates_;
     std::vector<double> alpha_;

@@ -149,21 +149,55 @@ inline void copy_to(Number *CVXFOLD_RESTRICT to, const int32_t *index, int first
             to[index[p]] = from[p];
 }
 
-// Panel by panel from the left; a panel is up to four neighbouring columns of one pattern.
+// D and L of the leaves, whose columns are K's.
+template <typename Number> inline void factorize_leaves(const Shape &S, const Number *K, FactorOf<Number> f) {
+    const auto factorize = [&](int l) {
+        const Alone<Number> pivot = K[2 * l], inverse = 1.0 / pivot;
+        f.D[l] = pivot;
+        f.inverse_D[l] = inverse;
+        f.L[l] = K[2 * l + 1] * inverse;
+    };
+    if constexpr (FAR<Number>)
+        each(S.leaves, factorize);
+    else
+        for (int l = 0; l < S.leaves; l++)
+            factorize(l);
+}
+
+// What its leaves do to the diagonal of column j.
+template <typename Number>
+inline void update_by_leaves(const Shape &S, int j, const Number *K, const Number *L, Number &diagonal) {
+    const int first = S.leaf_start[j - S.leaves], end = S.leaf_start[j - S.leaves + 1];
+    if (first == end)
+        return;
+    one_by_one([&] {
+        Alone<Number> sum = diagonal;
+        for (int l = first; l < end; l++)
+            sum -= K[2 * l + 1] * L[l];
+        diagonal = sum;
+    });
+}
+
+// The leaves, and the rest panel by panel from the left; a panel is up to four neighbouring columns of one
+// pattern.
 //
-// 1. K's columns. 2. What earlier columns do to them. 3. What the panel's columns do to each other, and L.
+// 1. K's columns. 2. What leaves and earlier columns do to them. 3. What the panel's columns do to each
+// other, and L.
 //
 // Args: K: (nnz_K). target: (PANEL N), zero before and after.
 template <typename Number>
 CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRICT K, FactorOf<Number> f,
                                    Number *CVXFOLD_RESTRICT target) {
+    factorize_leaves(S, K, f);
     for (int panel = 0; panel < S.panels; panel++) {
         const Panel &P = S.panel[panel];
         const int end = P.first + P.count;
         for (int j = P.first; j < end; j++) // 1
             copy_to(target + static_cast<size_t>(j - P.first) * S.N, S.K_row, S.K_start[j], S.K_start[j + 1],
                     K);
-        for (int u = P.begin; u < P.end; u++) { // 2
+        for (int j = P.first; j < end; j++) // 2
+            update_by_leaves(S, j, K, f.L, target[static_cast<size_t>(j - P.first) * S.N + j]);
+        for (int u = P.begin; u < P.end; u++) {
             const Panel::Update &update = S.update[u];
             if (update.run == 4)
                 update_panel<4>(S, update, f, target);
@@ -247,8 +281,13 @@ inline void factorize(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Factor f,
 template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD_RESTRICT right) {
     const Pack *CVXFOLD_RESTRICT L = f.L;
     const int32_t *CVXFOLD_RESTRICT rows = S.L_row, *CVXFOLD_RESTRICT starts = S.L_start;
-    together();
-    for (int j = 0; j < S.N; j++) {
+    each(S.N - S.leaves, [&](int i) { // what the leaves do to others
+        Pack *own = right + (S.leaves + i) * C;
+        for (int l = S.leaf_start[i]; l < S.leaf_start[i + 1]; l++)
+            for (int c = 0; c < C; c++)
+                own[c] = own[c] - L[l] * right[l * C + c];
+    });
+    for (int j = S.leaves; j < S.N; j++) {
         Value known[C];
         for (int c = 0; c < C; c++)
             known[c] = right[j * C + c];
@@ -263,7 +302,7 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
         });
         together();
     }
-    for (int j = S.N - 1; j >= 0; j--) {
+    for (int j = S.N - 1; j >= S.leaves; j--) {
         Value sum[C];
         for (int c = 0; c < C; c++)
             sum[c] = number_in_group() == 0 ? right[j * C + c] * f.inverse_D[j] : Value{};
@@ -285,6 +324,10 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
         }
         together();
     }
+    each(S.leaves, [&](int l) {
+        for (int c = 0; c < C; c++)
+            right[l * C + c] = right[l * C + c] * f.inverse_D[l] - L[l] * right[rows[l] * C + c];
+    });
 }
 
 } // namespace cvxfold

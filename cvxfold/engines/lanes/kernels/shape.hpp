@@ -47,6 +47,10 @@ struct Panel {
 //
 // A is stored by rows; the rows of a cone that is no orthant share one pattern. P is stored by its upper
 // triangle. K = [P A'; A -G] is stored by the columns of its lower triangle in the elimination order.
+//
+// That begins with leaves: columns with one row besides the diagonal, that no other column changes, such as
+// those of bounds. Column l < leaves has the entries 2l and 2l + 1 of K, and entry l of L; those with row
+// leaves + i are leaf_start[i] to leaf_start[i + 1].
 struct Shape {
     int32_t n, m, N;                           // variables, rows, n + m
     int32_t zero, nonnegative;                 // rows
@@ -64,6 +68,8 @@ struct Shape {
     const int32_t *place; // where variable i, then row n + j, stands in the order
     const int32_t *K_start, *K_row;
     const int32_t *P_in_K, *A_in_K, *diagonal_in_K;
+    int32_t leaves;
+    const int32_t *leaf_start;
     const int32_t *L_start, *L_row;
     const int32_t *L_reach; // of an entry of L, the first one behind it whose row is not the next one
     int32_t panels;         // neighbouring columns of L that are factored together
