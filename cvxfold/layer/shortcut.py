@@ -134,14 +134,14 @@ class ShortCall:
             for value, batched in zip(parameters, self.arguments.batched, strict=True)
         ]
         values = self._parts.parametrize([value.to(torch.float64) for value in given])
-        answer = self.answer_to(values.detached())
+        answer = self.answer_to(values.detached(), [value.requires_grad for value in parameters])
         passes = TapedCall(self._parts.session, answer.request)
         passes.answer = answer
         return values, passes
 
-    def answer_to(self, values: ProgramValues) -> Answer:
+    def answer_to(self, values: ProgramValues, wanted: Sequence[bool] | None = None) -> Answer:
         """What the kernels found as the general way has it, with this call's report; ``values``: its data."""
-        request = CallRequest(self.arguments.instances, self.options, found=self._passage)
+        request = CallRequest(self.arguments.instances, self.options, found=self._passage, wanted=wanted)
         answer = self._parts.session.solve_quietly(values, request)
         answer.report = self._report
         return answer
@@ -238,7 +238,7 @@ class ShortCall:
             leaves.append(part.detach().requires_grad_(wants))
         with torch.enable_grad():
             values = self._parts.parametrize(leaves)
-        program = Program(session.entries, values.detached(), len(rows))
+        program = Program(session.entries.asked(wanted), values.detached(), len(rows))
         solution = self._solution(program, rows)
         x_bar, y_bar = (bar[rows] for bar in self.on_points(bars))
         again, part = refolded(session.engine, solution, (x_bar, y_bar), felt, settings)
