@@ -105,8 +105,10 @@ def examined(
             engine, solution if everyone else solution.take(rows), bars_of(bars, rows), seen.felt, settings,
             None if looks is None else bars_of(looks, rows),
         )  # fmt: skip
-        p, v = adjoint.p.index_copy(0, rows, again.p), adjoint.v.index_copy(0, rows, again.v)
-        adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, rows, again.system))
+        taken, part = better_of(adjoint.system.take(rows), seen.take(rows), again, part)
+        again, at = again.take(taken), rows[taken]
+        p, v = adjoint.p.index_copy(0, at, again.p), adjoint.v.index_copy(0, at, again.v)
+        adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, at, again.system))
     return adjoint, overwritten(Diagnosis.unsuspicious(seen), rows, part)
 
 
@@ -123,6 +125,22 @@ def refolded(
     adjoint = fold(phi, *bars, Auto(), settings)
     seen = screen(phi, adjoint, *bars)
     return adjoint, diagnose(phi, bars, adjoint, seen, felt, settings.deadline, looks)
+
+
+def better_of(
+    system: AdjointSolution, seen: Screen, again: FoldedAdjoint, part: Diagnosis
+) -> tuple[Tensor, Diagnosis]:
+    """Where an adjoint found again is the better one, places ``(k,)``, and a diagnosis of what counts.
+
+    It may leave more of its system than the first one did, where that is ill-conditioned. Where there is no
+    unique derivative the least-norm adjoint is the one to return.
+
+    Args:
+        system, seen: of the first adjoints, ``(b,)``. again, part: the others, and their diagnosis.
+    """
+    first = (system.residual < again.residual) & ~part.degenerate
+    error = torch.where(first, seen.adjoint_error, part.adjoint_error)
+    return (~first).nonzero().squeeze(-1), replace(part, adjoint_error=error)
 
 
 def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -> AdjointSolution:

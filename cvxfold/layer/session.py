@@ -19,7 +19,7 @@ from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.protocol import Engine, Seen, Shortcut, Solution, SolveRequest, Unroller
 from cvxfold.gradient.adjoint import Bars, bars_of
-from cvxfold.layer.answer import Answer
+from cvxfold.layer.answer import Answer, ShortlyAnswered
 from cvxfold.layer.backward import FoldedGradient, differentiate, put_together
 from cvxfold.layer.complaints import complain_of_flat, judge_backward, judge_forward
 from cvxfold.layer.options import Options
@@ -70,7 +70,7 @@ class Session:
         self.said = Said()
         self._shortcut: Shortcut | None = None
         self._looked_for_shortcut = False
-        self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
+        self._last: Callable[[], Answer | ShortlyAnswered | None] = lambda: None  # a weak reference
         self._reports = Reports()
         self.flat_is_said = False
 
@@ -107,6 +107,10 @@ class Session:
     def remember(self, report: Report) -> None:
         """Keep the report of a call as the last one."""
         self._reports.remember(report)
+
+    def remember_call(self, call: ShortlyAnswered) -> None:
+        """Keep a call by the shortcut as the last one, as long as others do."""
+        self._last = weakref.ref(call)
 
     def notify(self, report: Report) -> None:
         """Call back all that listen, after a pass."""
@@ -268,6 +272,7 @@ class Session:
     def answer_to(self, values: ProgramValues, request: CallRequest) -> Answer:
         """The last answer, if it lives and is that of the same data, or a new one that leaves no trace."""
         last = self._last()
+        last = last.answered(values) if isinstance(last, ShortlyAnswered) else last
         if last is not None and len(last.pieces) == 1 and last.request.batch == request.batch:
             known = last.pieces[0].value.program.values
             bare = last.request.options.forward.bare == request.options.forward.bare
