@@ -20,7 +20,7 @@ from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import Screen
 from cvxfold.methods import AdjointSettings, AdjointSolution
 from cvxfold.methods.unrolled import Tape, Unrolled
-from cvxfold.problem.program import Program
+from cvxfold.problem.program import Entries, Program
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ class Solution(Batched):
         """Which instances reached the tolerance, ``(B,)``."""
         return self.status == SOLVED
 
+    def asked(self, entries: Entries) -> "Solution":
+        """The same where a gradient is asked for on what reaches the moving ones of ``entries`` alone."""
+        if self.program.entries is entries:
+            return self
+        return replace(self, program=replace(self.program, entries=entries))
+
     def release(self) -> None:
         """Forget what the engine can compute again."""
         if self.kept is not None:
@@ -138,8 +144,11 @@ class Engine(Protocol):
         """
         ...
 
-    def linearize(self, solution: Solution) -> ProgramLinearization:
-        """The splitting iteration at a solution, whichever engine found it: for every other method."""
+    def linearize(self, solution: Solution, thoroughly: bool = False) -> ProgramLinearization:
+        """The splitting iteration at a solution, whichever engine found it: for every other method.
+
+        ``thoroughly``: many products with it will be asked for.
+        """
         ...
 
     def size(self, settings: ForwardSettings) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ Nothing here is decided; the numbers are bounds that any engine can have at hand
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,7 +110,7 @@ def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_b
         )
     du, kinks = phi.offset(), phi.kinks()
     on_kink = (kinks.margin <= reach(kinks, du)).any(-1)
-    smallest = torch.stack([stretch(phi, w)[1] for w in inverse_iterates(phi)]).amin(0)
+    smallest = torch.stack([one.length for one in inverse_iterates(phi)]).amin(0)
     change = change_by_remainder(phi, adjoint, y_bar)
     share = change_by_step(phi, du, adjoint, x_bar, y_bar)
     margin = (kinks.margin / kinks.terms.clamp_min(torch.finfo(du.dtype).tiny)).amin(-1)
@@ -178,16 +179,34 @@ def reach(kinks: Kinks, du: Tensor) -> Tensor:
     return torch.maximum(least, torch.minimum(10 * kinks.largest(du), _LARGEST_KINK * size))
 
 
-def inverse_iterates(phi: ProgramLinearization) -> list[Tensor]:
-    """Unit vectors w ``(B, k)`` that J makes small: after one step of inverse iteration and after more.
+class Tried(NamedTuple):
+    """A vector w ``(b, k)`` of length 1, J w and its length ``(b,)``."""
 
-    One step makes w large along all directions that J makes small, more along the smallest.
+    w: Tensor
+    Jw: Tensor
+    length: Tensor
+
+    @property
+    def promising(self) -> Tensor:
+        """Where it may lead to a null vector, ``(b,)``."""
+        return ~(self.length >= SUSPECT)
+
+
+def inverse_iterates(phi: ProgramLinearization) -> list[Tried]:
+    """Vectors that J makes small: after one step of inverse iteration and after more.
+
+    One step makes w large along all directions that J makes small, more along the smallest. A linearization
+    keeps them: a diagnosis looks at what a screen has looked at.
     """
-    w, found = _generic(phi.u), []
+    kept: dict[str, list[Tried]] = vars(phi)
+    if "tried" in kept:
+        return kept["tried"]
+    w, found = _generic(phi.u), list[Tried]()
     for steps in _INVERSE_ITERATIONS:
         for _ in range(steps):
             w = normalized(phi.inverse(w))
-        found.append(w)
+        found.append(Tried(w, *stretch(phi, w)))
+    kept["tried"] = found
     return found
 
 

@@ -4,6 +4,8 @@ J w = 0 with w ≠ 0 stands for a direction in which the solution is not determi
 ds = D w, dy = −R(I − D) w satisfy the homogeneous conditions P dx = 0, Aᵀdy = 0, A dx + ds = 0. It matters
 
 - where dx moves a variable, or dy a multiplier, that the loss looks at;
+- where parameters tilt the objective along dx, dxᵀ(dq + dP x + dAᵀ y) ≠ 0: of solutions that are as good one
+  is then the best, at an end of dx, where other rows are active, and so may be what the loss looks at;
 - where dy ties inequality rows to each other and parameters move these rows apart, dyᵀ(db − dA x) ≠ 0, so
   that they do not stay active together; or the gradient on A, which takes y for its like, is another one
   with y + t dy: −(t dy)pᵀ. What is felt of that is felt in the parameters: entries that one parameter moves
@@ -14,8 +16,6 @@ The null vector is found by inverse iteration with the approximate inverse and c
 J w.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -24,14 +24,15 @@ from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, chec
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
     FELT,
-    SUSPECT,
     UNSOLVED,
+    Tried,
     gradient_floor,
     inverse_iterates,
     normalized,
     stretch,
 )
 from cvxfold.methods.history import relative_norm
+from cvxfold.problem.gradients import DataGradients
 
 SIDES_AGREE = 1e-5  # relative difference of two gradients that still counts as none
 _PURIFICATIONS = 4
@@ -52,45 +53,34 @@ def null_direction(
     """
     smallest = torch.full_like(doubt, torch.inf)
     singular = torch.zeros_like(doubt, dtype=torch.bool)
-    tried = [_Tried(w, *stretch(phi, w)) for w in inverse_iterates(phi)]
+    tried = inverse_iterates(phi)
     unsolved = ~(adjoint.residual <= UNSOLVED)
     *promising, some_unsolved = some(*(one.promising for one in tried), unsolved)
     for one, is_promising in zip(tried, promising, strict=True):
         smallest = torch.minimum(smallest, one.length)
         if is_promising:
-            found = _examine(phi, one, bars, doubt, adjoint)
+            found = _examine(phi, one, bars, doubt, adjoint, singular)
             smallest, singular = torch.minimum(smallest, found[0]), singular | found[1]
     if remainder and some_unsolved and len(rows := places(unsolved & ~singular)):
         part, left = phi.take(rows), normalized(adjoint.remainder.r[rows])
-        one = _Tried(left, *stretch(part, left))
-        found = _examine(part, one, bars_of(bars, rows), doubt[rows], adjoint.take(rows))
+        one = Tried(left, *stretch(part, left))
+        found = _examine(part, one, bars_of(bars, rows), doubt[rows], adjoint.take(rows), singular[rows])
         smallest[rows], singular[rows] = torch.minimum(smallest[rows], found[0]), found[1]
     return smallest, singular
 
 
-class _Tried(NamedTuple):
-    """A vector w ``(b, k)`` of length 1, J w and its length ``(b,)``."""
-
-    w: Tensor
-    Jw: Tensor
-    length: Tensor
-
-    @property
-    def promising(self) -> Tensor:
-        """Where it may lead to a null vector, ``(b,)``."""
-        return ~(self.length >= SUSPECT)
-
-
 def _examine(
-    phi: ProgramLinearization, tried: _Tried, bars: Bars, doubt: Tensor, adjoint: Adjoint
+    phi: ProgramLinearization, tried: Tried, bars: Bars, doubt: Tensor, adjoint: Adjoint, known: Tensor
 ) -> tuple[Tensor, Tensor]:
     """‖J w‖ for w of length 1, ``(b,)``, and where w leads to a null vector that matters, ``(b,)``.
+
+    Not where one is ``known`` ``(b,)``.
 
     w ← w − N J w leaves a null vector as it is, and of anything else only what N ≈ J⁻¹ is wrong about.
     """
     w, Jw, smallest = tried
     singular = torch.zeros_like(smallest, dtype=torch.bool)
-    rows = places(tried.promising)
+    rows = places(tried.promising & ~known if is_near(w) else tried.promising)
     if not len(rows):
         return smallest, singular
     smallest = smallest.clone()
@@ -131,14 +121,31 @@ def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars, adjoint: Adjoint)
     dx, dy = phi.direction(w, floor=FELT)
     moves, ties = _relative(dx) > FELT, _relative(dy) > FELT
     matters = (moves & (bars[0] != 0)).any(-1) | (ties & (bars[1] != 0)).any(-1)
+    moved, dx = moves.any(-1), torch.where(moves, dx, 0.0)
     tied, dy = ties[:, cones.zero :].any(-1), torch.where(ties, dy, 0.0)
     if not is_near(dy):
+        matters = matters | (moved & _solutions_matter(phi, dx))
         return matters | (tied & _multipliers_matter(phi, dy, bars, adjoint))
+    rows = places(moved & ~matters)
+    if len(rows):
+        matters[rows] = _solutions_matter(phi.take(rows), dx[rows])
     rows = places(tied & ~matters)
     if len(rows):
         of_rows = bars_of(bars, rows)
         matters[rows] = _multipliers_matter(phi.take(rows), dy[rows], of_rows, adjoint.take(rows))
     return matters
+
+
+def _solutions_matter(phi: ProgramLinearization, dx: Tensor) -> Tensor:
+    """Whether parameters tilt the objective along ``dx`` ``(b, n)``: dxᵀ(dq + dP x + dAᵀ y) ≠ 0, ``(b,)``."""
+    entries = phi.program.entries
+    y = torch.where(_relative(phi.y) > FELT, phi.y, 0.0)
+    found = DataGradients(dx, torch.zeros_like(y), phi.x, y, entries)
+    by_P, largest_P = entries.P_by_parameters.transposed(found.on_P(False))
+    by_q, largest_q = entries.q_by_parameters.transposed(found.on_q(False))
+    by_A, largest_A = entries.A_by_parameters.transposed(found.on_A(False))
+    largest = torch.stack([largest_P, largest_q, largest_A]).amax(0)
+    return (by_P + by_q + by_A).norm(dim=-1) > FELT * largest
 
 
 def _multipliers_matter(phi: ProgramLinearization, dy: Tensor, bars: Bars, adjoint: Adjoint) -> Tensor:

@@ -6,6 +6,7 @@ A batch is one piece, unless its parameters were not all valid or it had to be s
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from cvxfold.engines.outcome import INVALID, is_absent
 from cvxfold.engines.protocol import Solution
 from cvxfold.layer.request import CallRequest
 from cvxfold.problem.program import Program
+from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import ForwardRecord
 from cvxfold.report.report import Report
 
@@ -109,6 +111,15 @@ class Answer:
                 "(it does not fit into memory); use a smaller one"
             )
         return self.pieces[0].value
+
+
+@runtime_checkable
+class ShortlyAnswered(Protocol):
+    """A call by the engine's shortcut."""
+
+    def answered(self, values: ProgramValues) -> Answer | None:
+        """What it found, with the loss gradients of its backward pass, if its data were these values."""
+        ...
 
 
 def is_broken(solution: Solution) -> Tensor:

@@ -8,13 +8,15 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from cvxfold.batches.records import overwritten
+from cvxfold.batches.records import Piece, joined, overwritten
 from cvxfold.engines.protocol import Engine, Solution
 from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, fold
 from cvxfold.gradient.diagnosis import Diagnosis, diagnose
 from cvxfold.gradient.screen import Screen, screen
+from cvxfold.layer.answer import Answer
 from cvxfold.methods import AdjointMethod, AdjointSettings, AdjointSolution, Auto
 from cvxfold.methods.history import padded
 from cvxfold.report.records import BackwardRecord
@@ -92,7 +94,7 @@ def examined(
         return adjoint, Diagnosis.unsuspicious(seen)
     everyone = len(rows) == len(solution.x)
     if isinstance(adjoint, FoldedAdjoint):
-        phi = engine.linearize(solution)
+        phi = engine.linearize(solution, thoroughly=True)
         if everyone:
             return adjoint, diagnose(phi, bars, adjoint, seen, seen.felt, settings.deadline, looks)
         of_rows, again, seen_again = bars_of(bars, rows), adjoint.take(rows), seen.take(rows)
@@ -103,8 +105,10 @@ def examined(
             engine, solution if everyone else solution.take(rows), bars_of(bars, rows), seen.felt, settings,
             None if looks is None else bars_of(looks, rows),
         )  # fmt: skip
-        p, v = adjoint.p.index_copy(0, rows, again.p), adjoint.v.index_copy(0, rows, again.v)
-        adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, rows, again.system))
+        taken, part = better_of(adjoint.system.take(rows), seen.take(rows), again, part)
+        again, at = again.take(taken), rows[taken]
+        p, v = adjoint.p.index_copy(0, at, again.p), adjoint.v.index_copy(0, at, again.v)
+        adjoint = replace(adjoint, p=p, v=v, system=folded_again(adjoint.system, at, again.system))
     return adjoint, overwritten(Diagnosis.unsuspicious(seen), rows, part)
 
 
@@ -117,10 +121,26 @@ def refolded(
     looks: Bars | None = None,
 ) -> tuple[FoldedAdjoint, Diagnosis]:
     """Fold suspicious instances again, with all means, and examine them; the last as in a diagnosis."""
-    phi = engine.linearize(solution)
+    phi = engine.linearize(solution, thoroughly=True)
     adjoint = fold(phi, *bars, Auto(), settings)
     seen = screen(phi, adjoint, *bars)
     return adjoint, diagnose(phi, bars, adjoint, seen, felt, settings.deadline, looks)
+
+
+def better_of(
+    system: AdjointSolution, seen: Screen, again: FoldedAdjoint, part: Diagnosis
+) -> tuple[Tensor, Diagnosis]:
+    """Where an adjoint found again is the better one, places ``(k,)``, and a diagnosis of what counts.
+
+    It may leave more of its system than the first one did, where that is ill-conditioned. Where there is no
+    unique derivative the least-norm adjoint is the one to return.
+
+    Args:
+        system, seen: of the first adjoints, ``(b,)``. again, part: the others, and their diagnosis.
+    """
+    first = (system.residual < again.residual) & ~part.degenerate
+    error = torch.where(first, seen.adjoint_error, part.adjoint_error)
+    return (~first).nonzero().squeeze(-1), replace(part, adjoint_error=error)
 
 
 def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -> AdjointSolution:
@@ -133,3 +153,14 @@ def folded_again(system: AdjointSolution, rows: Tensor, part: AdjointSolution) -
     }
     methods = "; ".join(dict.fromkeys((system.method, part.method)))
     return replace(system, method=methods, history=whole.index_copy(1, rows, history), **changed)
+
+
+def put_together(found: list[Piece[FoldedGradient]], answer: Answer) -> FoldedGradient:
+    """The gradient of a batch from those of its pieces; zero, and no more to tell, for the rest."""
+    records = [piece.value.record for piece in found]
+    longest = max((len(record.history) for record in records), default=0)
+    methods = "; ".join(dict.fromkeys(record.method for record in records)) or "none"
+    unknown = BackwardRecord.blank(answer.codes, methods, longest, answer.request.options.adjoint.tol, 0.0)
+    nothing = FoldedGradient(torch.zeros_like(answer.x), torch.zeros_like(answer.y), unknown)
+    padded = [Piece(piece.rows, piece.value.padded(longest)) for piece in found]
+    return joined(padded, nothing, answer.request.batch)

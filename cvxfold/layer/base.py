@@ -10,10 +10,11 @@ from torch import Tensor
 
 from cvxfold.compat.functorch import dual_numbers, lasting
 from cvxfold.layer.options import OPTIONS, LayerOptions, Options, PluginOptions
+from cvxfold.layer.parts import LayerParts
 from cvxfold.layer.plain import PlainArguments
 from cvxfold.layer.said import Said
 from cvxfold.layer.session import Session
-from cvxfold.layer.shortcut import LayerParts, ShortCall, is_plain
+from cvxfold.layer.shortcut import ShortCall, is_plain
 from cvxfold.layer.solver_args import updated
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize

@@ -60,6 +60,7 @@ class SolvedGenerally:
             self.answer,
             torch.zeros_like(x) if x_bar is None else x_bar,
             torch.zeros_like(y) if y_bar is None else y_bar,
+            wanted=wanted,
         )
         leaves = []  # 3
         for value, spec, wants, sums in zip(self.given, self._specs, wanted, summed, strict=True):

@@ -1,5 +1,6 @@
 """What is asked of one call of a layer, beside the data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,6 +20,8 @@ class CallRequest:
         invalid: instances whose parameters are not to be solved for, ``(B,)``; None if there are none.
         found: what the engine's shortcut has found of this batch, if it was asked.
         spent: seconds that the call has taken so far.
+        wanted: the parameters that gradients are asked for on, as far as is known: kinks and errors are
+            judged by what is felt there. None for all.
     """
 
     batch: int
@@ -27,3 +30,4 @@ class CallRequest:
     invalid: Tensor | None = None
     found: Passage | None = None
     spent: float = 0.0
+    wanted: Sequence[bool] | None = None

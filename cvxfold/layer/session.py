@@ -3,7 +3,7 @@
 import copy
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.pieces import in_pieces
-from cvxfold.batches.records import Piece, joined
+from cvxfold.batches.records import Piece
 from cvxfold.cones.product import ProductCone
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.choose import engine_for, shortcut_for, unroller_of
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.protocol import Engine, Seen, Shortcut, Solution, SolveRequest, Unroller
 from cvxfold.gradient.adjoint import Bars, bars_of
-from cvxfold.layer.answer import Answer
-from cvxfold.layer.backward import FoldedGradient, differentiate
+from cvxfold.layer.answer import Answer, ShortlyAnswered
+from cvxfold.layer.backward import FoldedGradient, differentiate, put_together
 from cvxfold.layer.complaints import complain_of_flat, judge_backward, judge_forward
 from cvxfold.layer.options import Options
 from cvxfold.layer.request import CallRequest
@@ -70,7 +70,7 @@ class Session:
         self.said = Said()
         self._shortcut: Shortcut | None = None
         self._looked_for_shortcut = False
-        self._last: Callable[[], Answer | None] = lambda: None  # a weak reference
+        self._last: Callable[[], Answer | ShortlyAnswered | None] = lambda: None  # a weak reference
         self._reports = Reports()
         self.flat_is_said = False
 
@@ -107,6 +107,10 @@ class Session:
     def remember(self, report: Report) -> None:
         """Keep the report of a call as the last one."""
         self._reports.remember(report)
+
+    def remember_call(self, call: ShortlyAnswered) -> None:
+        """Keep a call by the shortcut as the last one, as long as others do."""
+        self._last = weakref.ref(call)
 
     def notify(self, report: Report) -> None:
         """Call back all that listen, after a pass."""
@@ -177,11 +181,18 @@ class Session:
         return in_pieces(rows, work, lambda: engine.size(options.forward), least=Solution.least)
 
     def differentiate(
-        self, answer: Answer, x_bar: Tensor, y_bar: Tensor, tangent: bool = False
+        self,
+        answer: Answer,
+        x_bar: Tensor,
+        y_bar: Tensor,
+        tangent: bool = False,
+        wanted: Sequence[bool] | None = None,
     ) -> DataGradients:
         """The backward pass from loss gradients on x ``(B, n)`` and y ``(B, m)``.
 
-        With ``tangent`` they are none: who looks at what is known from what the layer hands out.
+        With ``tangent`` they are none: who looks at what is known from what the layer hands out, and all
+        parameters may move. Else ``wanted`` are the parameters that gradients are asked for on, None: those
+        of the request.
 
         1. Fold the instances that have a solution, each piece together or in halves.
         2. Put the gradients together, zero for the rest, and report.
@@ -193,20 +204,30 @@ class Session:
         started = time.perf_counter()
         answer.bars = x_bar.detach(), y_bar.detach()
         options = answer.request.options
-        whole = self.fold(answer, x_bar, y_bar, tangent)  # 1, 2
+        whole = self.fold(answer, x_bar, y_bar, tangent, wanted)  # 1, 2
         record = replace(whole.record, seconds=time.perf_counter() - started)
         answer.report.set_backward(record)
         self.judge_backward(answer.report, options)  # 3
         self.say_if_flat(record, options)
         return DataGradients(whole.p, whole.v, answer.x.nan_to_num(), answer.y.nan_to_num(), self.entries)
 
-    def fold(self, answer: Answer, x_bar: Tensor, y_bar: Tensor, tangent: bool = False) -> FoldedGradient:
+    def fold(
+        self,
+        answer: Answer,
+        x_bar: Tensor,
+        y_bar: Tensor,
+        tangent: bool = False,
+        wanted: Sequence[bool] | None = None,
+    ) -> FoldedGradient:
         """Steps 1 and 2 of the backward pass: nobody is told, and nothing is remembered."""
         options, found = answer.request.options, list[Piece[FoldedGradient]]()
         deadline = Deadline.after(options.forward.time_limit)
+        wanted = answer.request.wanted if wanted is None else wanted
+        entries = self.entries if tangent else self.entries.asked(wanted)
         for piece in answer.differentiable:
-            found += self._fold_in_pieces(piece, (x_bar, y_bar), options, deadline, tangent)
-        return _put_together(found, answer)
+            asked = Piece(piece.rows, piece.value.asked(entries))
+            found += self._fold_in_pieces(asked, (x_bar, y_bar), options, deadline, tangent)
+        return put_together(found, answer)
 
     def judge_aside(self, answer: Answer, record: BackwardRecord) -> None:
         """Complain about what was folded beside the backward pass and is not to be trusted."""
@@ -251,6 +272,7 @@ class Session:
     def answer_to(self, values: ProgramValues, request: CallRequest) -> Answer:
         """The last answer, if it lives and is that of the same data, or a new one that leaves no trace."""
         last = self._last()
+        last = last.answered(values) if isinstance(last, ShortlyAnswered) else last
         if last is not None and len(last.pieces) == 1 and last.request.batch == request.batch:
             known = last.pieces[0].value.program.values
             bare = last.request.options.forward.bare == request.options.forward.bare
@@ -273,14 +295,3 @@ def _starting_at(points: Tensor, structure: Structure) -> Start:
     """A start from x, y and s side by side, whatever follows."""
     n, m = structure.n, structure.m
     return Start(points[:, n + m : n + 2 * m], points[:, n : n + m], points[:, :n])
-
-
-def _put_together(found: list[Piece[FoldedGradient]], answer: Answer) -> FoldedGradient:
-    """The gradient of a batch from those of its pieces; zero, and no more to tell, for the rest."""
-    records = [piece.value.record for piece in found]
-    longest = max((len(record.history) for record in records), default=0)
-    methods = "; ".join(dict.fromkeys(record.method for record in records)) or "none"
-    unknown = BackwardRecord.blank(answer.codes, methods, longest, answer.request.options.adjoint.tol, 0.0)
-    nothing = FoldedGradient(torch.zeros_like(answer.x), torch.zeros_like(answer.y), unknown)
-    padded = [Piece(piece.rows, piece.value.padded(longest)) for piece in found]
-    return joined(padded, nothing, answer.request.batch)

@@ -8,9 +8,8 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,11 +23,11 @@ from cvxfold.errors import OutOfMemoryError
 from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
 from cvxfold.layer.answer import Answer
-from cvxfold.layer.backward import folded_again, refolded
+from cvxfold.layer.backward import better_of, folded_again, refolded
 from cvxfold.layer.options import Options
+from cvxfold.layer.parts import LayerParts
 from cvxfold.layer.plain import PlainArguments, version_of
 from cvxfold.layer.request import CallRequest
-from cvxfold.layer.session import Session
 from cvxfold.layer.taped import TapedCall
 from cvxfold.methods import AdjointSettings, Auto
 from cvxfold.problem.gradients import DataGradients
@@ -38,30 +37,6 @@ from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
 from cvxfold.report.report import Report
-
-
-class Parametrize(Protocol):
-    """The stored entries of some parameters' programs."""
-
-    def __call__(self, parameters: Sequence[Tensor]) -> ProgramValues:
-        """From tensors ``(1|B, *shape)``, float64; logarithms where the problem has those."""
-        ...
-
-
-@dataclass(frozen=True)
-class LayerParts:
-    """What a call needs of its layer.
-
-    Args:
-        session: that lasts. outputs: what the layer returns.
-        limits: the least and the largest value of each output's terms, or None.
-        parametrize: the general way from parameters to stored entries.
-    """
-
-    session: Session
-    outputs: Sequence[OutputSpec]
-    limits: Sequence[tuple[Tensor, Tensor] | None]
-    parametrize: Parametrize
 
 
 def is_plain(options: Options) -> bool:
@@ -81,7 +56,7 @@ class ShortCall:
         self, parts: LayerParts, shortcut: Shortcut, options: Options, arguments: PlainArguments
     ) -> None:
         self._parts, self._shortcut, self.options = parts, shortcut, options
-        self.arguments = arguments
+        self.arguments, self._bars = arguments, None
         forward, deadline = options.forward, Deadline.after(options.forward.time_limit)
         self._request = SolveRequest(forward, None, options.rescue, options.proximal, deadline)
 
@@ -107,6 +82,7 @@ class ShortCall:
         record = partial(_forward_record, self._passage.ended, self._seconds)
         self._report = Report(record, self._parts.session.engine.name)
         self._parts.session.remember(self._report)
+        self._parts.session.remember_call(self)
         if not quietly:
             self._parts.session.notify(self._report)
         return self._report
@@ -134,16 +110,27 @@ class ShortCall:
             for value, batched in zip(parameters, self.arguments.batched, strict=True)
         ]
         values = self._parts.parametrize([value.to(torch.float64) for value in given])
-        answer = self.answer_to(values.detached())
+        answer = self.answer_to(values.detached(), [value.requires_grad for value in parameters])
         passes = TapedCall(self._parts.session, answer.request)
         passes.answer = answer
         return values, passes
 
-    def answer_to(self, values: ProgramValues) -> Answer:
+    def answer_to(self, values: ProgramValues, wanted: Sequence[bool] | None = None) -> Answer:
         """What the kernels found as the general way has it, with this call's report; ``values``: its data."""
-        request = CallRequest(self.arguments.instances, self.options, found=self._passage)
+        request = CallRequest(self.arguments.instances, self.options, found=self._passage, wanted=wanted)
         answer = self._parts.session.solve_quietly(values, request)
         answer.report = self._report
+        return answer
+
+    def answered(self, values: ProgramValues) -> Answer | None:
+        """What was found, with the last loss gradients, if its data were these values."""
+        if any(version_of(value) != version for value, version in self._given):
+            return None
+        known = self._parts.parametrize([value for value, _ in self._given])
+        if not known.same_as(values):
+            return None
+        answer = self.answer_to(known)
+        answer.bars = None if self._bars is None else self.on_points(self._bars)
         return answer
 
     def on_points(self, bars: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
@@ -176,7 +163,7 @@ class ShortCall:
         """
         started = time.perf_counter()
         batch, settings = self.arguments.instances, self.options.adjoint
-        flat = [None if bar is None else _in_rows(bar) for bar in bars]
+        flat = self._bars = [None if bar is None else _in_rows(bar) for bar in bars]
         try:
             returned = self._passage.differentiate(flat, wanted, settings)
         except MemoryError as error:
@@ -204,12 +191,12 @@ class ShortCall:
         rows, session = doubtful.nonzero().squeeze(-1), self._parts.session
         if len(rows):
 
-            def work(some: Tensor) -> tuple[FoldedAdjoint, Diagnosis]:
+            def work(some: Tensor) -> tuple[FoldedAdjoint, Diagnosis, Tensor]:
                 return self._again(some, bars, wanted, returned, seen.felt, settings)
 
             for piece in in_pieces(rows, work, lambda: session.engine.size(options.forward)):
-                again, part = piece.value
-                system = folded_again(system, piece.rows, again.system)
+                again, part, taken = piece.value
+                system = folded_again(system, piece.rows[taken], again.take(taken).system)
                 diagnosis = overwritten(diagnosis, piece.rows, part)
         record = BackwardRecord.of(system, diagnosis, torch.ones_like(system.converged), settings.tol)
         record = replace(record, seconds=time.perf_counter() - started)
@@ -224,8 +211,8 @@ class ShortCall:
         returned: Returned,
         felt: Tensor,
         settings: AdjointSettings,
-    ) -> tuple[FoldedAdjoint, Diagnosis]:
-        """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; their gradients go in place."""
+    ) -> tuple[FoldedAdjoint, Diagnosis, Tensor]:
+        """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; better gradients go in place."""
         session, arguments = self._parts.session, self.arguments
         if any(version_of(value) != version for value, version in self._given):
             raise RuntimeError(
@@ -238,10 +225,12 @@ class ShortCall:
             leaves.append(part.detach().requires_grad_(wants))
         with torch.enable_grad():
             values = self._parts.parametrize(leaves)
-        program = Program(session.entries, values.detached(), len(rows))
+        program = Program(session.entries.asked(wanted), values.detached(), len(rows))
         solution = self._solution(program, rows)
         x_bar, y_bar = (bar[rows] for bar in self.on_points(bars))
         again, part = refolded(session.engine, solution, (x_bar, y_bar), felt, settings)
+        first, seen = returned.seen.system(settings).take(rows), returned.seen.screen().take(rows)
+        taken, part = better_of(first, seen, again, part)
         data = DataGradients(again.p, again.v, solution.x, solution.y, session.entries)
         on = [
             one(len(value) == 1 < len(rows))
@@ -254,8 +243,8 @@ class ShortCall:
         )
         targets = [target for target in returned.gradients if target is not None]
         for target, gradient in zip(targets, gradients, strict=True):
-            target[rows] = 0.0 if gradient is None else gradient.reshape(len(rows), -1)
-        return again, part
+            target[rows[taken]] = 0.0 if gradient is None else gradient.reshape(len(rows), -1)[taken]
+        return again, part, taken
 
     def _solution(self, program: Program, rows: Tensor) -> Solution:
         """Of the instances ``rows`` ``(b,)``, without what the shortcut keeps."""

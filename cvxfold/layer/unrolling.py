@@ -124,6 +124,7 @@ class _Backward:
         solution, bars = self._solution, self._bars
         self._bars = {}
         started = time.perf_counter()
+        solution = solution.asked(self._session.entries.asked(self._request.wanted))
         x_bar = bars.get("x", torch.zeros_like(solution.x))
         y_bar = bars.get("y", torch.zeros_like(solution.y))
         phi = self._session.unroller.linearize(solution)
@@ -133,7 +134,7 @@ class _Backward:
         rows = (~self._absent).nonzero().squeeze(-1)
         if not len(rows):
             return
-        record = self._record(rows, x_bar[rows], y_bar[rows], descent)
+        record = self._record(solution, rows, x_bar[rows], y_bar[rows], descent)
         settings, batch = self._request.options.adjoint, self._request.batch
         seconds = descent.seconds + time.perf_counter() - started
         codes = torch.zeros_like(self._absent, dtype=torch.long)
@@ -142,11 +143,13 @@ class _Backward:
         self._report.set_backward(record)
         self._session.judge_backward(self._report, self._request.options)
 
-    def _record(self, rows: Tensor, x_bar: Tensor, y_bar: Tensor, descent: Descent) -> BackwardRecord:
+    def _record(
+        self, solution: Solution, rows: Tensor, x_bar: Tensor, y_bar: Tensor, descent: Descent
+    ) -> BackwardRecord:
         """The record of the instances ``rows`` ``(b,)``, whose loss gradients are given."""
         engine, settings = self._session.unroller, self._request.options.adjoint
         everyone = len(rows) == len(self._absent)
-        solution = self._solution if everyone else self._solution.take(rows)
+        solution = solution if everyone else solution.take(rows)
         phi = engine.linearize(solution)
         w, history = (descent.w, descent.history) if everyone else (descent.w[rows], descent.history[:, rows])
         method = OnTape(w / phi.units.unsqueeze(-1), history, str(self._method))

@@ -16,7 +16,8 @@ from cvxfold.methods.history import compact, relative_norm
 from cvxfold.methods.jacobian_free import JacobianFree
 from cvxfold.methods.least_squares import LeastSquares
 from cvxfold.methods.lfpi import LFPI
-from cvxfold.methods.linearization import Linearization
+from cvxfold.methods.linearization import HasMatrix, Linearization
+from cvxfold.methods.pseudo_inverse import PseudoInverse
 from cvxfold.methods.unrolled import Unrolled
 
 _KRYLOV_ITERS = 200  # what preconditioned GMRES has not solved by then has no solution
@@ -29,7 +30,8 @@ class Auto:
     """Direct; preconditioned GMRES where refinement is not enough; least squares where neither is sane.
 
     An adjoint that only a singular system could make so large is no derivative: such an instance gets the
-    least-norm least-squares adjoint, whose residual tells that there is none.
+    least-norm least-squares adjoint, whose residual tells that there is none. Where Φ is a small matrix its
+    singular values take the place of both.
 
     Args:
         least_norm: whether to go on to least squares.
@@ -42,6 +44,8 @@ class Auto:
         """Each method for the instances that the one before left unsolved, each with all iterations."""
         few = replace(settings, max_iters=min(settings.max_iters or _KRYLOV_ITERS, _KRYLOV_ITERS))
         rest = [(GMRES(preconditioned=True), few), (LeastSquares(), settings)]
+        if self.least_norm and isinstance(phi, HasMatrix):
+            rest = [(PseudoInverse(), settings)]  # which is what both come to
         return _in_turn(phi, rhs, [(Direct(), settings), *rest[: 1 + self.least_norm]])
 
 

@@ -1,6 +1,6 @@
 """A fixed-point iteration, linearized at its fixed point: all that the linear methods know of it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -29,4 +29,14 @@ class Linearization(Protocol):
 
     def take(self, index: Tensor) -> "Linearization":
         """Keep the instances ``index`` ``(b,)``."""
+        ...
+
+
+@runtime_checkable
+class HasMatrix(Protocol):
+    """A linearization that knows Φ as a matrix."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """Φ, ``(B, k, k)``."""
         ...

@@ -54,11 +54,13 @@ class DataGradients:
 
     def on_moving(self) -> Tensor:
         """All that a parameter reaches, side by side, ``(B, ·)``."""
-        parts = (self.on_P(False), self.on_q(False), self.on_A(False), self.on_b(False))
-        kept = (
-            _at(part, index.on(part.device)) for part, index in zip(parts, self.entries.moving, strict=True)
-        )
-        return torch.cat(list(kept), dim=1)
+        parts = (self.on_P, self.on_q, self.on_A, self.on_b)
+        kept = [
+            _at(part(False), index.on(self.p.device))
+            for part, index in zip(parts, self.entries.moving, strict=True)
+            if len(index)
+        ]
+        return torch.cat(kept, dim=1) if kept else self.p.new_empty(len(self.p), 0)
 
 
 def _at(v: Tensor, index: Tensor) -> Tensor:

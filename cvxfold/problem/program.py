@@ -4,6 +4,8 @@ minimize    ½ xᵀP x + qᵀx
 subject to  A x + s = b,   s ∈ K
 """
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +22,39 @@ class Entries:
     """The places of the stored data on any device, and which of them a parameter reaches.
 
     Args:
-        structure: of the program. moving: what parameters reach.
+        structure: of the program. moving: how parameters move it.
+
+    Attributes:
+        wanted: the parameters that are meant; None for all.
     """
+
+    wanted: tuple[bool, ...] | None = None
 
     def __init__(self, structure: Structure, moving: Moving) -> None:
         self.structure = structure
         self.P, self.A, self.b = (
             Index(places) for places in (structure.P_entries, structure.A_entries, structure.b_entries)
         )
-        self.moving = [Index(np.flatnonzero(mask)) for mask in (moving.P, moving.q, moving.A, moving.b)]
-        self.A_by_parameters, self.b_by_parameters = (SparseMap(each) for each in moving.by_parameters)
+        self._reached_by(moving)
+        self._asked: dict[tuple[bool, ...], Entries] = {}
+
+    def _reached_by(self, moving: Moving) -> None:
+        self._moving = moving
+        self.moving = [Index(np.flatnonzero(mask)) for mask in moving.masks]
+        self.P_by_parameters, self.q_by_parameters, self.A_by_parameters, self.b_by_parameters = (
+            SparseMap(each) for each in moving.maps
+        )
+
+    def asked(self, wanted: Sequence[bool] | None) -> "Entries":
+        """The same where a gradient is asked for on the ``wanted`` parameters alone; None: on all."""
+        if wanted is None or not self._moving.columns or all(wanted) or not any(wanted):
+            return self
+        key = tuple(wanted)
+        if key not in self._asked:
+            part = self._asked[key] = copy.copy(self)
+            part.wanted = key
+            part._reached_by(self._moving.asked(key))
+        return self._asked[key]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A canonicalized problem: its structure, and how the user's tensors enter and leave it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,24 +38,41 @@ class Structure:
 
 @dataclass(frozen=True)
 class Moving:
-    """Which stored entries of P, q, A and b a parameter reaches, as masks; and how those of A and b move.
+    """How the stored entries of P, q, A and b move with the parameters.
 
     Args:
-        by_parameters: the maps from the parameter vector to A's and b's entries, without constants.
+        maps: from the parameter vector to the entries of P, q, A and b, without constants.
+        columns: of each parameter in that vector; none where they are not known.
     """
 
-    P: np.ndarray
-    q: np.ndarray
-    A: np.ndarray
-    b: np.ndarray
-    by_parameters: tuple[sp.csr_array, sp.csr_array]
+    maps: tuple[sp.csr_array, ...]
+    columns: tuple[slice, ...] = ()
 
     @classmethod
-    def of(cls, *maps: sp.csr_array) -> "Moving":
+    def of(cls, *maps: sp.csr_array, columns: Sequence[slice] = ()) -> "Moving":
         """By the maps from the parameter vector, with a trailing 1, to the entries of P, q, A and b."""
-        linear = [sp.csr_array(data[:, :-1]) for data in maps]
-        P, q, A, b = (np.diff(each.indptr) > 0 for each in linear)
-        return cls(P, q, A, b, (linear[2], linear[3]))
+        return cls(tuple(sp.csr_array(data[:, :-1]) for data in maps), tuple(columns))
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        """Which stored entries of P, q, A and b a parameter reaches."""
+        return [np.diff(each.indptr) > 0 for each in self.maps]
+
+    def asked(self, wanted: Sequence[bool]) -> "Moving":
+        """By the parameters that are ``wanted`` alone."""
+        width: Any = self.maps[0].shape
+        keep = np.zeros(width[1], dtype=bool)
+        for columns, wants in zip(self.columns, wanted, strict=True):
+            keep[columns] = wants
+        return Moving(tuple(of_columns(each, keep) for each in self.maps), self.columns)
+
+
+def of_columns(matrix: Any, keep: np.ndarray) -> sp.csr_array:
+    """A matrix of the same shape with nothing stored but the columns of the mask ``keep``."""
+    rows: Any = sp.coo_array(matrix)
+    kept = keep[rows.coords[1]]
+    places = rows.coords[0][kept], rows.coords[1][kept]
+    return sp.csr_array((rows.data[kept], places), shape=matrix.shape)
 
 
 @dataclass(frozen=True)
@@ -137,5 +155,6 @@ class Canonical:
 
     @property
     def moving(self) -> Moving:
-        """Which stored entries a parameter reaches."""
-        return Moving.of(self.P, self.q, self.A, self.b)
+        """How the stored entries move with the parameters."""
+        columns = [spec.columns for spec in self.parameters]
+        return Moving.of(self.P, self.q, self.A, self.b, columns=columns)

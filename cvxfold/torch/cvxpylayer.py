@@ -10,7 +10,7 @@ import torch
 from cvxpylayers.utils.parse_args import LayersContext
 from torch import Tensor
 
-from cvxfold.compat.functorch import uncompiled
+from cvxfold.compat.functorch import is_wrapped, uncompiled
 from cvxfold.engines.protocol import Passage
 from cvxfold.layer.autograd import solve
 from cvxfold.layer.base import BaseLayer
@@ -151,7 +151,8 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
         self.say_uneven(arguments.uneven)
         batch = 1 if arguments.batch is None else arguments.batch
         found = found if arguments.invalid is None else None
-        request = CallRequest(batch, options, warm, arguments.invalid, found, time.perf_counter() - begun)
+        spent = time.perf_counter() - begun
+        request = CallRequest(batch, options, warm, arguments.invalid, found, spent, _wanted(params))
         unrolled = options.backward if isinstance(options.backward, Unrolled) and batch else None
         if unrolled is not None:
             x, y, absent = solve_unrolled(values, self._session, request, unrolled)
@@ -204,3 +205,11 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
         for name in BUFFERS:
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args, **named)
+
+
+def _wanted(params: Sequence[Any]) -> list[bool] | None:
+    """Which parameters require gradients; None where ``torch.func`` does not tell."""
+    tensors = [value for value in params if isinstance(value, Tensor)]
+    if any(is_wrapped(value) for value in tensors):
+        return None
+    return [isinstance(value, Tensor) and value.requires_grad for value in params]

@@ -171,3 +171,55 @@ def test_a_kink_that_nobody_feels(weight: float, expected: Verdict) -> None:
     (found,) = layer(c)
     (found * torch.tensor([[1.0], [weight]], dtype=torch.float64)).sum().backward()
     assert verdict(layer) == [Verdict.CONVERGED, expected]
+
+
+def asked(layer: CvxpyLayer, given: Values, who: list[int], weight: Any = None, **options: Any) -> Any:
+    """The gradients of the weighted sum of the solution on the parameters ``who``; no others need any."""
+    values = [torch.tensor(v, dtype=torch.float64, requires_grad=i in who) for i, v in enumerate(given)]
+    (x,) = layer(*values)
+    weight = torch.ones_like(x) if weight is None else torch.tensor(weight, dtype=x.dtype)
+    return torch.autograd.grad((weight * x).sum(), [values[i] for i in who], **options)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["", "create_graph"])
+def test_a_kink_is_judged_by_the_parameters_asked_for(again: bool) -> None:
+    """The lasso at λ = 0 is least squares to who asks for the data's gradient; λ has one side only."""
+    x, A, b, weight = cp.Variable(3), cp.Parameter((5, 3)), cp.Parameter(5), cp.Parameter(nonneg=True)
+    problem = minimize(0.5 * cp.sum_squares(A @ x - b) + weight * cp.norm1(x))
+    layer = CvxpyLayer(problem, [A, b, weight], [x], on_unconverged="ignore")
+    generator = torch.Generator().manual_seed(3)
+    data = [torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((5, 3), (5,))]
+    leaves = [value.clone().requires_grad_() for value in data]
+    least_squares = torch.linalg.solve(leaves[0].mT @ leaves[0], leaves[0].mT @ leaves[1])
+    expected = torch.autograd.grad(least_squares.sum(), leaves)
+    given = [value.tolist() for value in data]
+    for who in ([0], [1], [0, 1]):
+        found = asked(layer, [*given, 0.0], who, create_graph=again)
+        assert verdict(layer) == [Verdict.CONVERGED]
+        assert layer.report is not None
+        assert layer.report.backward is not None
+        assert layer.report.backward.error.item() < 1e-8
+        for one, other in zip(found, [expected[i] for i in who], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+    for who in ([2], [1, 2]):  # whether ‖x‖₁'s epigraph variables happen to lie on their bounds or not
+        asked(layer, [*given, 0.0], who, create_graph=again)
+        assert verdict(layer) == [Verdict.DEGENERATE]
+        asked(layer, [*given, 0.1], who, create_graph=again)
+        assert verdict(layer) == [Verdict.CONVERGED]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["", "create_graph"])
+def test_a_multiplier_is_judged_by_the_parameters_asked_for(again: bool) -> None:
+    """‖x − c‖² under x ≥ t + d and x ≥ t + e where d = e: t moves both bounds as one, d and e apart."""
+    x, c, t, d, e = cp.Variable(2), cp.Parameter(2), cp.Parameter(), cp.Parameter(2), cp.Parameter(2)
+    problem = minimize(cp.sum_squares(x - c), x >= t + d, x >= t + e)
+    layer = CvxpyLayer(problem, [c, t, d, e], [x], on_unconverged="ignore")
+    given = [[-1.0, 2.0], 0.25, [0.0, 0.5], [0.0, 0.5]]
+    for who, expected in (([0], [[0.0, 3.0]]), ([1], [2.0]), ([0, 1], [[0.0, 3.0], 2.0])):
+        found = asked(layer, given, who, [2.0, 3.0], create_graph=again)
+        assert verdict(layer) == [Verdict.CONVERGED]
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, torch.tensor(other, dtype=one.dtype), rtol=1e-9, atol=1e-9)
+    for who in ([2], [1, 3]):
+        asked(layer, given, who, create_graph=again)
+        assert verdict(layer) == [Verdict.DEGENERATE]

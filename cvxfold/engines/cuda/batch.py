@@ -25,6 +25,7 @@ from cvxfold.engines.lanes.binding import (
     Call,
     ForwardFigure,
     KernelSettings,
+    Layout,
     Shape,
 )
 from cvxfold.engines.lanes.maps import Maps
@@ -80,12 +81,23 @@ class CudaBatch(CompiledBatch):
         self._arrays = arrays.copied(device)
         relocate(self._task.shape, self._arrays.data_ptr())
         relocate(self._task.layout, self._arrays.data_ptr())
+        self._asked: dict[int, tuple[Maps, Layout, Tensor]] = {}
         self._factor = shape.nnz_L + 2 * (shape.n + shape.m)
         self._data = shape.nnz_P + shape.nnz_A + shape.n + shape.m
         self._multiprocessors = (
             torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
         )
         self._without = tuple(kind.upper() for kind in KINDS if not getattr(shape, kind))
+
+    def _layout_of(self, maps: Maps) -> Layout:
+        """A layout on the device, copied there once."""
+        if id(maps) not in self._asked:
+            arrays = Arrays()
+            layout = maps.laid_out(arrays.place)
+            there = arrays.copied(self.device)
+            relocate(layout, there.data_ptr())
+            self._asked[id(maps)] = maps, layout, there
+        return self._asked[id(maps)][1]
 
     def _launcher(self, lanes: int) -> Launcher:
         """The kernels for so many instances of a warp."""
@@ -142,7 +154,7 @@ class CudaBatch(CompiledBatch):
         task = self._new_task([], [], [])
         task.x, task.y, task.s = (value.data_ptr() for value in (x, y, s))
         task.backward = BackwardCall(
-            batch, 0, passed.shared, 0, 0.0, 0.0, 0.0, 0, 0, None, passed.state.data_ptr()
+            batch, 0, passed.shared, 0, 0.0, 0.0, 0.0, 0, 0, None, passed.state.data_ptr(), None
         )
         self._run(task, passed, ("restore", "points"))
         return x, y, s
@@ -154,6 +166,7 @@ class CudaBatch(CompiledBatch):
         gradients: Sequence[Tensor | None],
         tolerances: tuple[float, float, float],
         raw: bool = False,
+        asked: Maps | None = None,
     ) -> tuple[Tensor, int]:
         """Differentiate, as :meth:`CompiledBatch.backward` does.
 
@@ -166,8 +179,10 @@ class CudaBatch(CompiledBatch):
         task = self._new_task(output_gradients, [], gradients)
         task.backward = BackwardCall(
             batch, 0, passed.shared, raw, *tolerances, 0, len(output_gradients), figures.data_ptr(),
-            passed.state.data_ptr(),
+            passed.state.data_ptr(), None,
         )  # fmt: skip
+        if asked is not None:
+            task.layout = self._layout_of(asked)
         counters = self._run(task, passed, ("restore", "differentiate"))
         return figures, self._read(counters)
 

@@ -22,7 +22,7 @@ class SymbolicAnalysis:
     """
 
     def __init__(self, module: Any, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
-        cones, layout = pattern.cones, maps.layout()
+        cones, layout = pattern.cones, maps.layout
         arrays = [
             np.asarray(values, dtype=kind)
             for values, kind in (

@@ -243,6 +243,7 @@ class CompiledBatch:
         gradients: Sequence[Tensor | None],
         tolerances: tuple[float, float, float],
         raw: bool = False,
+        asked: Maps | None = None,
     ) -> tuple[Tensor, int]:
         """Differentiate.
 
@@ -254,6 +255,8 @@ class CompiledBatch:
                 p ``(B, n)`` and v ``(B, m)``.
             tolerances: on the residual, on J's smallest singular value, and on the offset.
             raw: whether the adjoint itself is wanted.
+            asked: what reaches the data of all that a gradient is asked for on: kinks and errors are judged
+                by what is felt there. None for everything.
 
         Returns:
             Figures by :class:`BackwardFigure`, ``(B, ·)``, and how many instances somebody should look at.
@@ -268,6 +271,7 @@ class CompiledBatch:
         call = BackwardCall(
             batch, torch.get_num_threads(), passed.shared, raw, *tolerances, ctypes.addressof(given),
             ctypes.addressof(filled), figures.data_ptr(), passed.state.data_ptr(),
+            None if asked is None else ctypes.addressof(asked.layout),
         )  # fmt: skip
         analysis = self._analysis_of(passed)
         doubtful = analysis.module.cvxfold_backward(analysis.handle, ctypes.byref(call))

@@ -130,7 +130,7 @@ class BackwardCall(Structure):
     _fields_ = [
         *_fields(c_int32, "batch threads shared raw"),
         *_fields(c_double, "tolerance suspect negligible"),
-        *_fields(c_void_p, "output_gradients gradients figures state"),
+        *_fields(c_void_p, "output_gradients gradients figures state asked"),
     ]
 
 

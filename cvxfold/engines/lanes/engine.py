@@ -82,6 +82,7 @@ class LanesEngine:
 
     def __init__(self, entries: Entries, beside: TensorEngine) -> None:
         self._entries, self.beside = entries, beside
+        self._asked: dict[tuple[bool, ...], Maps] = {}
 
     def solve(self, program: Program, request: SolveRequest) -> Solution:
         """Solve, each instance on its own.
@@ -117,13 +118,14 @@ class LanesEngine:
         p, v = torch.empty_like(solution.x), torch.empty_like(solution.y)
         bars = [x_bar.contiguous(), y_bar.contiguous(), None]
         figures, _ = self._batches.on(x_bar.device).backward(
-            kept.passed, bars, [p, v], (settings.tol, SUSPECT, NEGLIGIBLE), raw=True
-        )
+            kept.passed, bars, [p, v], (settings.tol, SUSPECT, NEGLIGIBLE), True,
+            self._maps_asked(solution.program.entries),
+        )  # fmt: skip
         return Adjoint(p, v, system_of(figures, settings)), screen_of(figures)
 
-    def linearize(self, solution: Solution) -> ProgramLinearization:
+    def linearize(self, solution: Solution, thoroughly: bool = False) -> ProgramLinearization:
         """F at the solution, as the tensor engine has it."""
-        return self.beside.linearize(solution)
+        return self.beside.linearize(solution, thoroughly)
 
     def size(self, settings: ForwardSettings) -> tuple[int, int, int]:
         """Variables and rows, and bytes of an instance."""
@@ -164,8 +166,18 @@ class LanesEngine:
 
     @cached_property
     def _batches(self) -> Batches:
-        moving = [index.array for index in self._entries.moving]
-        return Batches(self.pattern, Maps.of_entries(self.pattern, moving), self.order)
+        return Batches(self.pattern, self._maps_of(self._entries), self.order)
+
+    def _maps_of(self, entries: Entries) -> Maps:
+        return Maps.of_entries(self.pattern, [index.array for index in entries.moving])
+
+    def _maps_asked(self, entries: Entries) -> Maps | None:
+        """From those entries that the parameters reach which a gradient is asked for on; None: on all."""
+        if entries.wanted is None:
+            return None
+        if entries.wanted not in self._asked:
+            self._asked[entries.wanted] = self._maps_of(entries)
+        return self._asked[entries.wanted]
 
     def _solution(
         self, program: Program, request: SolveRequest, passed: Passed, point: tuple[Tensor, Tensor, Tensor]

@@ -6,7 +6,8 @@ it; and a layer's parameters in, its variables out, in one call.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 
 from cvxfold.engines.lanes.binding import Layout, Map, address
 from cvxfold.engines.lanes.pattern import Pattern
-from cvxfold.problem.structure import Canonical
+from cvxfold.problem.structure import Canonical, of_columns
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Maps:
     b: DataMap
     A_row: np.ndarray
     _kept: list[np.ndarray] = field(default_factory=list)
+    _asked: "dict[tuple[bool, ...], Maps]" = field(default_factory=dict)
 
     @classmethod
     def of_entries(cls, pattern: Pattern, moving: Sequence[np.ndarray]) -> "Maps":
@@ -125,6 +127,22 @@ class Maps:
         P, q, A, b = data
         return cls(sizes, outputs, P, q, A, b, pattern.A_row)
 
+    def asked(self, wanted: Sequence[bool]) -> "Maps | None":
+        """The same where a gradient is asked for on the ``wanted`` parameters alone; None where on all."""
+        if all(wanted) or not any(wanted):
+            return None
+        key = tuple(wanted)
+        if key not in self._asked:
+            keep = np.repeat(np.array(key), self.sizes)
+            data = [DataMap.of(of_columns(each.matrix, keep), each.constant) for each in self._data]
+            self._asked[key] = replace(self, **dict(zip("PqAb", data, strict=True)), _kept=[], _asked={})
+        return self._asked[key]
+
+    @property
+    def _data(self) -> list[DataMap]:
+        return [self.P, self.q, self.A, self.b]
+
+    @cached_property
     def layout(self) -> Layout:
         """For the compiled module; it points to arrays that this object keeps."""
         return self.laid_out(self._keep)
@@ -145,7 +163,7 @@ class Maps:
         layout.output_sizes = ints([len(each) for each in index])
         layout.output_index = ints(np.concatenate([*index, []]))
         layout.output_scale = doubles(np.concatenate([*scale, []]))
-        for name, data in (("P", self.P), ("q", self.q), ("A", self.A), ("b", self.b)):
+        for name, data in zip("PqAb", self._data, strict=True):
             rows = data.matrix
             setattr(layout, name, Map(
                 start=ints(rows.indptr), index=ints(rows.indices),

@@ -10,6 +10,7 @@ from torch import Tensor
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
 from cvxfold.engines.lanes.binding import BackwardFigure
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
+from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.outcome import Ended
 from cvxfold.gradient.screen import Screen
 from cvxfold.methods import AdjointSettings, AdjointSolution
@@ -59,14 +60,14 @@ class LanesPassage:
     Args:
         compiled: that made it. passed: its figures and state.
         found: the variables, each ``(B, ·)``, until they are handed out.
-        sizes: entries of each parameter.
+        maps: of the call.
         ends: what a later pass can begin with, if they were asked for.
     """
 
     compiled: CompiledBatch
     passed: Passed
     found: list[Tensor]
-    sizes: Sequence[int]
+    maps: Maps
     ends: Tensor | None = None
 
     def outputs(self, last: bool) -> Sequence[Tensor]:
@@ -101,8 +102,8 @@ class LanesPassage:
         batch = len(self.passed.figures)
         gradients = [
             empty(batch, size, device=self.compiled.device) if wants else None
-            for size, wants in zip(self.sizes, wanted, strict=True)
+            for size, wants in zip(self.maps.sizes, wanted, strict=True)
         ]
-        tolerances = settings.tol, SUSPECT, NEGLIGIBLE
-        figures, doubtful = self.compiled.backward(self.passed, bars, gradients, tolerances)
+        tolerances, asked = (settings.tol, SUSPECT, NEGLIGIBLE), self.maps.asked(wanted)
+        figures, doubtful = self.compiled.backward(self.passed, bars, gradients, tolerances, asked=asked)
         return LanesReturned(gradients, doubtful, LanesSeen(figures))

@@ -45,4 +45,4 @@ class LanesShortcut:
         settings = self._engine.settings(request)
         begin = Begin(start, compiled.ends(batch) if keep else None)
         passed = compiled.forward(parameters, batch, outputs, settings, begin)
-        return LanesPassage(compiled, passed, outputs, self._maps.sizes, begin.ends)
+        return LanesPassage(compiled, passed, outputs, self._maps, begin.ends)

@@ -11,6 +11,7 @@ from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.finish import Rescue
 from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.linearization import SplittingLinearization
+from cvxfold.engines.tensors.matrices import in_matrices
 from cvxfold.engines.tensors.memory import Memory
 from cvxfold.engines.tensors.penalty import balance_of
 from cvxfold.engines.tensors.prepare import Preparation, Prepared
@@ -75,12 +76,12 @@ class TensorEngine:
         adjoint = fold(phi, x_bar, y_bar, Auto(), settings)
         return adjoint, screen(phi, adjoint, x_bar, y_bar)
 
-    def linearize(self, solution: Solution) -> SplittingLinearization:
+    def linearize(self, solution: Solution, thoroughly: bool = False) -> SplittingLinearization:
         """F at a solution."""
         at, epsilon = self._located(solution), solution.proximal
-        return SplittingLinearization(
-            solution.program, at.regularized(epsilon) if epsilon else at, epsilon=epsilon
-        )
+        at = at.regularized(epsilon) if epsilon else at
+        phi = SplittingLinearization(solution.program, at, epsilon=epsilon)
+        return in_matrices(phi) if thoroughly else phi
 
     def unroll(
         self, program: Program, request: SolveRequest, method: Unrolled, tape: Tape, start: Solution | None
@@ -141,6 +142,8 @@ class TensorEngine:
             return solution.kept
         program, values = solution.program, solution.program.values
         prepared = self._prepare(values, ForwardSettings())
+        if len(values.P) == len(values.A) == 1:  # for the next time, unless they are many
+            self._prepared = prepared
         cone_program, scaling = prepared.program(values.q, program.right_hand_side, program.batch)
         left = prepared.reduced.start(Start(solution.s, solution.y, solution.x))
         assert left.x is not None

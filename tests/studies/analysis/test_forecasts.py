@@ -20,7 +20,7 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import case, evaluate, make_layer
 from problems.families import minimize
 from problems.layers import QUICK, VARIED, family_of, quiet_layer_of
-from problems.marks import long, needs_lanes, sliced
+from problems.marks import ENGINES, long, sliced
 from problems.processes import run_python
 
 
@@ -269,18 +269,16 @@ def test_remembering_the_loss_keeps_nothing_alive() -> None:
     assert kept() == before
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [
-        pytest.param(
-            "lanes", marks=[needs_lanes, pytest.mark.xfail(reason="the shortcut remembers no loss")]
-        ),
-        "tensors",
-    ],
-)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_loss_of_a_plain_backward_pass_is_remembered(engine: EngineName) -> None:
     c = case("dense_qp20", 8)
     layer = make_layer(c, engine=engine)
     outputs = layer(*(p.clone().requires_grad_() for p in c.params))
     outputs[0][:, 3].exp().sum().backward()
-    assert cvxfold.analyze(layer, *c.params, costs=False).loss == "last"
+    found = cvxfold.analyze(layer, *c.params, costs=False)
+    assert found.loss == "last"
+    given = cvxfold.analyze(layer, *c.params, loss=lambda x: x[:, 3].exp().sum(), costs=False)
+    one, other = found.backward_history, given.backward_history
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-12, equal_nan=True)
+    moved = [p + 1e-3 * p for p in c.params]
+    assert cvxfold.analyze(layer, *moved, costs=False).loss == "random"

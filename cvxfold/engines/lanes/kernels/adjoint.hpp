@@ -32,7 +32,8 @@ struct Screened {
     Value smallest, offset;      // bound of J's smallest singular value; the change of the gradient by du
     Value state_size;            // the largest of u, A x and b
     Value matters;               // whether what J makes small concerns the loss or what parameters move
-    Mask tied;                   // whether it concerns nothing but the latter
+    Mask tied;                   // whether it concerns nothing but multipliers
+    Mask tilts;                  // whether parameters may tilt the objective along it
     Value error, strength;       // of the gradient, as cvxfold.gradient.screen has them
     Value gradient, flat;        // its norm; 1 where it is zero to rounding
 };
@@ -180,7 +181,9 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
         if (number == LOOKS + PURIFICATIONS - 1) {
             const Concern concern = matters(S, Y, w, a.null, a.x_bar, y_given);
             const Mask null = null_residual(S, w, a.null) <= NULL_EXACT, any_of = concern.seen | concern.ties;
-            seen.matters = select(any_of, select(null, splat(YES), splat(PERHAPS)), splat(NO));
+            seen.tilts = concern.tilts;
+            seen.matters = select(concern.tilts, splat(PERHAPS), splat(NO));
+            seen.matters = select(any_of, select(null, splat(YES), splat(PERHAPS)), seen.matters);
             seen.tied = concern.ties & ~concern.seen;
         }
     } else {

@@ -260,7 +260,8 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     const Mask tied = seen.tied & (seen.matters > NO);
     if (any(tied)) {
         const Mask matter = multipliers_matter(S, Y, w, a.null, {a.p, w.y, x, y}, least);
-        seen.matters = select(tied & ~matter, splat(NO), seen.matters);
+        const Value else_matters = select(seen.tilts, splat(PERHAPS), splat(NO));
+        seen.matters = select(tied & ~matter, else_matters, seen.matters);
     }
     if (any(seen.on_kink > 0.0)) {
         const Value matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);

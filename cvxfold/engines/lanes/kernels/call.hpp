@@ -5,6 +5,8 @@
 
 namespace cvxfold {
 
+struct Layout;
+
 // Figures of an instance, as rows of doubles; Python has the same list.
 struct ForwardFigure {
     enum {
@@ -61,6 +63,7 @@ struct BackwardCall {
     double *const *gradients; // of each parameter (B, size), null for unwanted; or p (B, n), v (B, m)
     double *figures;          // (B, BackwardFigure::COUNT)
     const double *state;
+    const Layout *asked; // the layout of what is asked for alone; null for the call's own
 };
 
 } // namespace cvxfold

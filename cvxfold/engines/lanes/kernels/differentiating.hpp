@@ -25,7 +25,7 @@ struct Differentiating {
     const States states;
 
     Differentiating(const Shape &shape, const Layout &layout, const BackwardCall &given)
-        : S(shape), Y(layout), call(given), states(shape, given.shared != 0) {}
+        : S(shape), Y(given.asked ? *given.asked : layout), call(given), states(shape, given.shared != 0) {}
 
     // 1. The pack as the forward pass left it. 2. Loss gradients on x and y. 3. The adjoint. 4. What is asked
     // for. Returns how many instances somebody should look at, to the first of a group.
@@ -36,8 +36,10 @@ struct Differentiating {
         const Progress progress = kept.progress();
         Pack *x = w.own, *y = x + S.n, *y_given = y + S.m;
         AdjointVectors a(S, w);
-        load_gradients(w, a.x_bar, y_given, pack);                           // 2
-        const Screened seen = backward(S, Y, w, a, progress, x, y, y_given); // 3
+        load_gradients(w, a.x_bar, y_given, pack);                     // 2
+        Screened seen = backward(S, Y, w, a, progress, x, y, y_given); // 3
+        if (call.raw) // of what one parameter moves together entries do not tell
+            seen.matters = select(seen.tied, min(seen.matters, splat(PERHAPS)), seen.matters);
         const DataGradient gradient{a.p, w.y, x, y};
         if (!call.raw) // 4
             pull_back(S, Y, gradient, w.parameters);

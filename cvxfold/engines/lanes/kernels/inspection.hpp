@@ -90,8 +90,9 @@ CVXFOLD_LONG Value moved_multipliers(const Shape &S, Workspace &w, const Pack *n
 
 // What a null vector (dx, z), (N), concerns.
 struct Concern {
-    Mask seen; // moves an entry of x or y that the loss looks at
-    Mask ties; // ties the multiplier of an inequality to a row that parameters move
+    Mask seen;  // moves an entry of x or y that the loss looks at
+    Mask ties;  // ties the multiplier of an inequality to a row that parameters move
+    Mask tilts; // moves a variable along which parameters may tilt the objective
 };
 
 // Uses w.turned, w.scratch.
@@ -101,10 +102,18 @@ CVXFOLD_LONG Concern matters(const Shape &S, const Layout &Y, Workspace &w, cons
     const Value length = moved_multipliers(S, w, null, dy), y_largest = infinity_norm(dy, S.m);
     const Value x_largest =
         fold(0, S.n, Value{}, [&](int i) { return abs(null[i] * w.columns[i]); }, Larger());
-    Mask seen = none(), inequality = none(), moved = none();
+    Mask seen = none(), inequality = none(), moved = none(), tilts = none();
+    const auto moves = [&](int i) {
+        return (abs(null[i]) > length) & (abs(null[i] * w.columns[i]) > FELT * x_largest);
+    };
     for (int i = 0; i < S.n; i++)
-        seen |=
-            (x_bar[i] != 0.0) & (abs(null[i]) > length) & (abs(null[i] * w.columns[i]) > FELT * x_largest);
+        seen |= (x_bar[i] != 0.0) & moves(i);
+    for (int k = 0; k < Y.moving_q; k++)
+        tilts |= moves(Y.which_q[k]);
+    for (int k = 0; k < Y.moving_A; k++)
+        tilts |= moves(S.A_column[Y.which_A[k]]);
+    for (int k = 0; k < Y.moving_P; k++)
+        tilts |= moves(S.P_row[Y.which_P[k]]) | moves(S.P_column[Y.which_P[k]]);
     for (int j = 0; j < S.m; j++) {
         const Mask ties = (abs(dy[j]) > FELT * y_largest) & (y_largest > 0.0);
         seen |= (y_given[j] != 0.0) & ties;
@@ -113,7 +122,7 @@ CVXFOLD_LONG Concern matters(const Shape &S, const Layout &Y, Workspace &w, cons
     }
     for (int k = 0; k < Y.moving_rows; k++)
         moved |= (abs(dy[Y.which_rows[k]]) > FELT * y_largest) & (y_largest > 0.0);
-    return {seen, inequality & moved};
+    return {seen, inequality & moved, tilts};
 }
 
 } // namespace cvxfold
