@@ -71,12 +71,22 @@ class Screen(Batched):
     @property
     def felt(self) -> Tensor:
         """The norm of the least change of a gradient that is felt beside the others of the batch, ``()``."""
-        return least_felt(self.gradient)
+        return least_felt(self.gradient, self.maybe_singular)
+
+    @property
+    def maybe_singular(self) -> Tensor:
+        """Where J may be singular: the gradient may be of any size there, ``(B,)``."""
+        return self._suspected if self.singular is None else self._suspected | self.singular
+
+    @property
+    def _suspected(self) -> Tensor:
+        """Where J may be singular for all that the engine knows, ``(B,)``."""
+        return ~(self.smallest >= self.suspect) | self.blind | self.unsolved
 
     def ill_conditioned(self, tol: float) -> Tensor:
         """Which gradients may be off by more than adjoints within ``tol`` should be, ``(B,)``."""
         large = ~(self.adjoint_error <= max(MAGNIFIED * tol, ACCURACY))
-        return large & ~unfelt(self.adjoint_error, self.strength, self.gradient)
+        return large & ~unfelt(self.adjoint_error, self.strength, self.gradient, self.maybe_singular)
 
     def whatever_is_looked_at(self, looks: "Screen") -> "Screen":
         """Of loss gradients that do not tell who looks at what, beside the screen of some that do.
@@ -88,9 +98,8 @@ class Screen(Batched):
     @property
     def suspicious(self) -> Tensor:
         """Which instances call for a diagnosis, ``(B,)``."""
-        singular = ~(self.smallest >= self.suspect) | self.blind | self.unsolved
         near = (self.offset <= self.negligible) | (self.offset * self.strength <= CANCELS)
-        return self.on_kink | singular | ~near
+        return self.on_kink | self._suspected | ~near
 
 
 def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor) -> Screen:
@@ -152,12 +161,18 @@ class _Sizes:
         return torch.where(self.clear(change), self.gradient, self.gradient.maximum(self.floor))
 
 
-def least_felt(gradient: Tensor) -> Tensor:
-    """What is felt beside the largest of these norms of gradients, ``(B,)``; a number, ``()``."""
-    return FAINT * gradient.nan_to_num(0.0, 0.0).amax() if len(gradient) else gradient.new_zeros(())
+def least_felt(gradient: Tensor, unreal: Tensor) -> Tensor:
+    """What is felt beside the largest of some norms of gradients, a number, ``()``.
+
+    Args:
+        gradient: the norms, ``(B,)``. unreal: those that do not count, as there may be no gradient.
+    """
+    if not len(gradient):
+        return gradient.new_zeros(())
+    return FAINT * torch.where(unreal, 0.0, gradient.nan_to_num(0.0, 0.0)).amax()
 
 
-def unfelt(error: Tensor, strength: Tensor, gradient: Tensor) -> Tensor:
+def unfelt(error: Tensor, strength: Tensor, gradient: Tensor, unreal: Tensor) -> Tensor:
     """Whether a relative error ``(B,)`` is none that anybody feels.
 
     Of a gradient that cancels (to zero, at a vertex) nobody expects digits of its own; nor of one that is
@@ -165,8 +180,9 @@ def unfelt(error: Tensor, strength: Tensor, gradient: Tensor) -> Tensor:
 
     Args:
         error, strength, gradient: as a :class:`Screen` has them, ``(B,)``.
+        unreal: gradients that are nothing to compare with, ``(B,)``.
     """
-    return (error * strength <= CANCELS) | (error * gradient <= least_felt(gradient))
+    return (error * strength <= CANCELS) | (error * gradient <= least_felt(gradient, unreal))
 
 
 def reach(kinks: Kinks, du: Tensor) -> Tensor:

@@ -73,10 +73,10 @@ def judge(
         verdicts = torch.where(missed & residual.isfinite(), _APPROXIMATE, verdicts)
     share, error = diagnosis.forward_error, diagnosis.adjoint_error
     # Of the two errors the larger one is what to do something about.
-    strength, gradient = diagnosis.strength, diagnosis.gradient
-    inexact = ~(share <= max(tol, ACCURACY)) & ~(share < residual) & ~unfelt(share, strength, gradient)
+    beside = diagnosis.strength, diagnosis.gradient, diagnosis.degenerate
+    inexact = ~(share <= max(tol, ACCURACY)) & ~(share < residual) & ~unfelt(share, *beside)
     large = ~(error <= max(MAGNIFIED * tol, ACCURACY))
-    magnified = large & ~unfelt(error, strength, gradient) & ~missed
+    magnified = large & ~unfelt(error, *beside) & ~missed
     verdicts = torch.where(magnified, _ILL_CONDITIONED, verdicts)
     verdicts = torch.where(inexact & (verdicts != _FAILED), _FORWARD_INEXACT, verdicts)
     verdicts = torch.where(diagnosis.degenerate & residual.isfinite(), _DEGENERATE, verdicts)

@@ -10,6 +10,7 @@ import torch
 import cvxfold
 from cvxfold import Verdict
 from cvxfold.fold import LFPI, Unrolled
+from cvxfold.gradient.screen import least_felt, unfelt
 from problems.cases import case, errors, evaluate, make_layer
 from problems.degenerate import backward, linear_program, verdict
 
@@ -147,3 +148,12 @@ def test_of_two_complaints_the_sharper_one_is_raised_and_both_are_heard() -> Non
         pytest.raises(cvxfold.ConvergenceError),
     ):
         backward(linear_program, bad, on_unconverged="raise", on_degenerate="warn", **both)
+
+
+def test_nothing_is_unfelt_beside_a_gradient_that_does_not_exist() -> None:
+    """Where J is singular an adjoint may be of any size, which hides no error of the others in the batch."""
+    sizes, singular = torch.tensor([1.0, 1e12]), torch.tensor([False, True])
+    off = torch.tensor([1e-3, 1e-3]), torch.ones(2), sizes
+    assert float(least_felt(sizes, singular)) == pytest.approx(1e-9)
+    assert unfelt(*off, singular).tolist() == [False, False]
+    assert unfelt(*off, torch.zeros(2, dtype=torch.bool)).tolist() == [True, False]

@@ -63,9 +63,10 @@ def screen_of(figures: Tensor) -> Screen:
     column = {figure: figures[:, figure] for figure in BackwardFigure}
     matters, small = column[BackwardFigure.MATTERS], column[BackwardFigure.SMALLEST] < SUSPECT
     solved = column[BackwardFigure.RESIDUAL] <= UNSOLVED
+    unreal = ~solved | ((matters > 0) & small)
     matters, singular = matters > 0, (matters == YES) & small & solved
     kink, gradient = column[BackwardFigure.ON_KINK], column[BackwardFigure.GRADIENT]
-    faint = gradient <= least_felt(gradient)  # whether its kink is felt a diagnosis has to tell
+    faint = gradient <= least_felt(gradient, unreal)  # whether its kink is felt a diagnosis has to tell
     return Screen(
         margin=column[BackwardFigure.MARGIN],
         on_kink=(kink == PERHAPS) | (faint & (kink == YES)),

@@ -17,8 +17,10 @@ from cvxfold.engines.tensors.certificates import (
     unboundedness,
 )
 from cvxfold.engines.tensors.program import ConeProgram
+from cvxfold.engines.tensors.residuals import infinity_norm
 
 _BY_SCALE = 1e-9  # of bᵀδy or qᵀδx, of what is left beside the natural sizes
+_ROUNDING = 1e-13  # of the largest entry of x or R u, what a step of F may be off
 _PROMISING = 10.0  # residual of a direction that may become a certificate
 
 
@@ -78,7 +80,14 @@ def certify_step(batch: Batch, u: Tensor) -> None:
     """Test the step of F from ``u`` ``(b, m')`` as a certificate."""
     now = batch.splitting.evaluate(u)
     ahead = batch.splitting.evaluate(u + batch.splitting.alpha * now.g)
-    certify(batch, ahead.x - now.x, ahead.y - now.y)
+    dx, dy = ahead.x - now.x, ahead.y - now.y
+    certify(batch, _beyond_rounding(dx, now.x), _beyond_rounding(dy, batch.splitting.R * u))
+
+
+def _beyond_rounding(step: Tensor, terms: Tensor) -> Tensor:
+    """Steps ``(b, ·)`` that are more than what rounding leaves of these terms; else zero: no proof."""
+    least = _ROUNDING * infinity_norm(terms).unsqueeze(-1)
+    return torch.where(infinity_norm(step).unsqueeze(-1) > least, step, 0.0)
 
 
 def certify_free_descent(batch: Batch) -> None:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from cvxfold.batches.near import is_near
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.engines.outcome import INFEASIBLE, SOLVED, UNBOUNDED, Start
+from cvxfold.engines.outcome import INFEASIBLE, SOLVED, UNBOUNDED, UNCONVERGED, Start
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import FIRST_ROUND, ForwardSettings
+from cvxfold.engines.tensors.at_rest import moving
 from cvxfold.engines.tensors.balancing import adapt, balance, begin_again
 from cvxfold.engines.tensors.batch import Batch, Settled
 from cvxfold.engines.tensors.certify import certify, certify_free_descent, certify_step
@@ -197,6 +198,8 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
     kept = batch.whole if splitting.program.shared else splitting
     memory = Memory.of(batch, kept, settled.status == SOLVED if early is None else early, late)
     point, residual, number = in_detail(splitting, scaling, point, residual, batch.settings)
+    far_off = moving(splitting, point, number, batch.settings)
+    settled.status[far_off] = settled.status[far_off].where(settled.status[far_off] != SOLVED, UNCONVERGED)
     return Found(splitting, scaling, point, settled, residual, number, memory)
 
 

@@ -107,9 +107,13 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
     });
 }
 
-// The number that is held against the tolerance `eps`, at what `residual` and `measure` found. Uses w.du,
-// w.dx.
-CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value size, double eps) {
+struct Tested {
+    Value number; // that is held against the tolerance
+    Value bare;   // the worst row of the residuals over its own terms, with nothing left to rounding
+};
+
+// At what `residual` and `measure` found, against the tolerance `eps`. Uses w.du, w.dx.
+CVXFOLD_LONG Tested tested(const Shape &S, Workspace &w, const Measured &m, Value size, double eps) {
     Pack *rows = w.du, *columns = w.dx;
     const Sizes of(S, w);
     add_up_terms(S, w, of, rows, columns);
@@ -124,11 +128,12 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     const Value dual_floor = room * FLOOR * dual + little;
     const Value gap_floor = room * GAP_FLOOR * (y * primal + of.x * dual) + little * (primal + of.x);
     const Value excused = select(known > 0.0, splat(EXCUSED), splat(UNTOLD));
-    Value largest_primal{}, largest_dual{}, most{};
+    Value largest_primal{}, largest_dual{}, most{}, bare{};
     each(S.n, [&](int i) { // 2
         largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
         const Value rest = beyond(w.dual[i], min(dual_floor, excused * columns[i]));
         most = largest(most, BY_ROW * over(rest, columns[i]));
+        bare = largest(bare, over(abs(w.dual[i]), columns[i]));
     });
     each(S.m, [&](int j) {
         largest_primal = largest(largest_primal, beyond(w.primal[j], primal_floor) * size / w.rows[j]);
@@ -136,13 +141,15 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     each(S.separable(), [&](int j) {
         const Value rest = beyond(w.primal[j], min(primal_floor, EXCUSED * rows[j]));
         most = largest(most, BY_ROW * over(rest, rows[j]));
+        bare = largest(bare, over(abs(w.primal[j]), rows[j]));
     });
     largest_dual = joined(largest_dual, Largest()), largest_primal = joined(largest_primal, Largest());
-    most = joined(most, Largest());
+    most = joined(most, Largest()), bare = joined(bare, Largest());
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
         const Value left = infinity_norm(w.primal + at, S.rows_of(cone));
         const Value own = infinity_norm(rows + at, S.rows_of(cone));
         most = largest(most, BY_ROW * over(beyond(left, min(primal_floor, EXCUSED * own)), own));
+        bare = largest(bare, over(left, own));
     }
     each_pair(S, w, [&](int at, int size, const second_order::Pair &pair) { // 3
         const Value left = w.primal[at] - pair.sign * w.primal[at + 1], own = terms_of_pair(S, w, at, pair);
@@ -153,7 +160,8 @@ CVXFOLD_LONG Value tested(const Shape &S, Workspace &w, const Measured &m, Value
     const Value objective = share * size * size * natural * max(of.b, of.x);
     most = largest(most, over(largest_primal, m.primal_terms)); // 1
     most = largest(most, over(largest_dual, max(m.dual_terms, size * natural)));
-    return largest(most, over(beyond(m.gap, size * size * gap_floor), m.gap_terms + objective));
+    most = largest(most, over(beyond(m.gap, size * size * gap_floor), m.gap_terms + objective));
+    return {most, bare};
 }
 
 } // namespace cvxfold

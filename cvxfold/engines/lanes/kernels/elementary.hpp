@@ -35,6 +35,12 @@ inline Value exp(Value x) {
     return select(x == x, p * power, x);
 }
 
+// 2^k for 2^k <= x < 2^(k + 1), x >= 0; 1 where x is zero or next to it. Infinity and NaN stay no numbers.
+inline Value leading_power(Value x) {
+    const Value power = (Value)((Mask)x & 0x7ff0000000000000LL);
+    return select(power > 0.0, power, select(x == x, splat(1), x));
+}
+
 // log x for positive, normal x.
 // x = 2^k m with m near 1, and log m = 2 atanh(f), f = (m - 1)/(m + 1).
 inline Value log(Value x) {

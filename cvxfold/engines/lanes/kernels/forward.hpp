@@ -22,9 +22,8 @@ namespace cvxfold {
 enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
-const int MOST_BY_F = 2500; // without refinement
-const int MOST_POLISHED = 12;
-const double POLISHED = 1e-12;              // of what is held against the tolerance, whatever that is
+const int MOST_BY_F = 2500;                 // without refinement
+const double STEP_ROUNDING = 1e-13;         // of the largest entry of x or R u, what a step of F may be off
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
 
 // What is known of the instances of a pack when it is done.
@@ -32,29 +31,29 @@ struct Ended {
     Value status, certificate;
     Residual residual;
     Measured measured;
-    Value tested; // against the tolerance
+    Tested tested;
 };
 
 inline double tolerance(const Settings &O) { return O.eps_abs > O.eps_rel ? O.eps_abs : O.eps_rel; }
 
 // What is held against the tolerance, at what `residual` and `measure` found: in SCS's definitions where
 // nothing is to be refined.
-inline Value number_tested(const Shape &S, const Settings &O, Workspace &w, const Measured &m, Value size) {
+inline Tested number_tested(const Shape &S, const Settings &O, Workspace &w, const Measured &m, Value size) {
     const double eps = tolerance(O);
     if (O.refine)
         return tested(S, w, m, size, eps);
     Value most = eps * m.primal / (O.eps_abs + O.eps_rel * m.primal_terms);
     most = largest(most, eps * m.dual / (O.eps_abs + O.eps_rel * m.dual_terms));
-    return largest(most, eps * m.gap / (O.eps_abs + O.eps_rel * m.gap_terms));
+    return {largest(most, eps * m.gap / (O.eps_abs + O.eps_rel * m.gap_terms)), Value{}};
 }
 
 // At what `residual` found.
 CVXFOLD_LONG Mask is_solved(const Shape &S, const Settings &O, Workspace &w, const Progress &progress) {
-    return number_tested(S, O, w, measure(S, w, progress.size), progress.size) <= tolerance(O);
+    return number_tested(S, O, w, measure(S, w, progress.size), progress.size).number <= tolerance(O);
 }
 
 inline Progress at_first(Value rho, Value size) {
-    return {rho, size, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}};
+    return {rho, size, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}};
 }
 
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
@@ -81,14 +80,19 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
     return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left);
 }
 
-// Tests the last step of F from (x_kept, u_kept) as a certificate.
+// Tests the last step of F from (x_kept, u_kept) as a certificate; one that is no more than the rounding of
+// its points proves nothing.
 CVXFOLD_LONG void certify_step(const Shape &S, const Settings &O, Workspace &w, Mask mask, Ended &ended) {
     decompose(S, w, w.u_kept);
     fill(w.du, S.m, [&](int j) { return w.y[j]; });
     decompose(S, w, w.u);
     fill(w.du, S.m, [&](int j) { return w.y[j] - w.du[j]; });
     fill(w.dx, S.n, [&](int i) { return w.x[i] - w.x_kept[i]; });
-    Value infeasible = infeasibility(S, w, w.du), unbounded = unboundedness(S, w, w.dx);
+    const Value of_y = largest_of(0, S.m, [&](int j) { return abs(w.R[j] * w.u[j]); });
+    const Mask moves_y = infinity_norm(w.du, S.m) > STEP_ROUNDING * of_y;
+    const Mask moves_x = infinity_norm(w.dx, S.n) > STEP_ROUNDING * infinity_norm(w.x, S.n);
+    Value infeasible = select(moves_y, infeasibility(S, w, w.du), splat(infinite()));
+    Value unbounded = select(moves_x, unboundedness(S, w, w.dx), splat(infinite()));
     Mask no_point = mask & (infeasible <= O.eps_infeasible);
     if (any(no_point))
         no_point &= excludes_all(S, w, w.du) <= BY_SCALE;
@@ -167,52 +171,6 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         fill(w.u, S.m, [&](int j) { return select(open, w.u_kept[j], w.u[j]); });
     }
     return done;
-}
-
-// What the lanes have come to; a status that a certificate gave stays.
-CVXFOLD_LONG void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress,
-                        Ended &ended) {
-    ended.residual = residual(S, w, progress.rho);
-    ended.measured = measure(S, w, progress.size);
-    ended.tested = number_tested(S, O, w, ended.measured, progress.size);
-    Mask proven = ended.status >= splat(INFEASIBLE);
-    Value reached = select(ended.tested <= tolerance(O), splat(SOLVED), splat(UNCONVERGED));
-    ended.status = select(proven, ended.status, reached);
-}
-
-// Judges, and takes further Newton steps for the lanes of `mask` that are at rounding but not solved, or only
-// just: where a row's own terms are nearly nothing, the rounding of others may be much in it, and solutions
-// that are badly conditioned are far off at residuals a little below the tolerance. Steps are regularized as
-// usual and hardly at all in turns; one that does not help is taken back, and two in a row are the last.
-CVXFOLD_LONG void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Progress &progress,
-                                   Mask mask, Ended &ended) {
-    judge(S, O, w, progress, ended);
-    Mask idle = none();
-    for (int step = 0; O.refine && step < MOST_POLISHED; step++) {
-        mask &= (ended.status <= splat(UNCONVERGED)) & ~(ended.tested <= splat(POLISHED));
-        if (!any(mask))
-            return;
-        look(S, w.roots, w.u, mask, w.lambda, w.frame, nullptr);
-        const Least least = step % 2 ? hardly_any() : Least{};
-        factor_newton(S, w, Value{}, least);
-        newton_direction(S, w, least.delta);
-        progress.newton_steps += select(mask, splat(1), Value{});
-        progress.factorizations += select(mask, splat(1), Value{});
-        fill(w.x_before, S.n, [&](int i) { return w.x[i]; });
-        fill(w.u_before, S.m, [&](int j) { return w.u[j]; });
-        fill(w.x, S.n, [&](int i) { return select(mask, w.x[i] + w.dx[i], w.x[i]); });
-        fill(w.u, S.m, [&](int j) { return select(mask, w.u[j] + w.du[j], w.u[j]); });
-        const Value before = ended.tested;
-        judge(S, O, w, progress, ended);
-        const Mask back = mask & ~(ended.tested < before);
-        if (any(back)) {
-            fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
-            fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
-            judge(S, O, w, progress, ended);
-        }
-        mask &= ~(back & idle);
-        idle = back;
-    }
 }
 
 } // namespace cvxfold

@@ -4,6 +4,7 @@
 // 1, d with 0 and p x d with a lambda that the curvature of the cone's boundary decides.
 #pragma once
 
+#include "elementary.hpp"
 #include "loops.hpp"
 
 namespace cvxfold {
@@ -15,15 +16,16 @@ struct Frame3 {
     Value margin;  // at most the distance to the nearest point without a derivative, and of its order
 };
 
-// A point over its largest entry.
+// A point over the power of two that its largest entry begins with, which is exact: so one inside of a cone
+// is its own projection to the last bit, and has no multiplier.
 struct Scaled3 {
     Value x, y, z, size;
     Mask valid; // finite
 
     Scaled3() {}
 
-    Scaled3(Value a, Value b, Value c) : size(max(max(abs(a), abs(b)), abs(c))) {
-        const Value inverse = 1.0 / select(size > 0.0, size, splat(1));
+    Scaled3(Value a, Value b, Value c) : size(leading_power(max(max(abs(a), abs(b)), abs(c)))) {
+        const Value inverse = 1.0 / size;
         x = a * inverse;
         y = b * inverse;
         z = c * inverse;

@@ -28,6 +28,7 @@ struct Progress {
     Value iterations, newton_steps, factorizations;
     Value stuck; // 1 where Newton's method made no way
     Value age;   // passes that D and E have served
+    Value off;   // about how far x is from the solution, relatively, where Newton's method has ended
 };
 
 // Relative residuals: rounding, where rounding may begin, and where a step that does not help is the last
@@ -40,7 +41,20 @@ const double POOR = 0.25;     // a step shorter than this is poor
 const int MOST_POOR = 8;      // poor steps before an instance is left …
 const double PROGRESS = 1e-4; // … unless the merit fell by this in all
 const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, LOWER = 0.1, SMALLEST = 1e-7;
+const double A_PART = 1e-2;      // of u, beside which x counts as nothing
 const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
+
+// du of a step (w.dx, z), with w.primal in the frame in w.turned. z: of a row.
+template <typename Z> inline void step_of_state(const Shape &S, Workspace &w, Z z, Value delta) {
+    multiply_A(S, w.A, w.dx, w.du);
+    into_frame(S, w.frame, w.du, w.du);
+    fill(w.du, S.m, [&](int j) {
+        Value by_multiplier = -z(j) / (w.R[j] * max(w.E[j], splat(0.5)));
+        Value by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
+        return select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
+    });
+    out_of_frame(S, w.frame, w.du, w.du);
+}
 
 // The step from w.dual and w.primal into w.dx and w.du.
 CVXFOLD_LONG void newton_direction(const Shape &S, Workspace &w, Value delta) {
@@ -49,15 +63,13 @@ CVXFOLD_LONG void newton_direction(const Shape &S, Workspace &w, Value delta) {
     change_at(w.right, S.place + S.n, 0, S.m, [&](int j, Value) { return -w.E[j] * w.turned[j]; });
     solve<1>(S, w.newton, w.right);
     fill(w.dx, S.n, [&](int i) { return w.right[S.place[i]]; });
-    multiply_A(S, w.A, w.dx, w.du);
-    into_frame(S, w.frame, w.du, w.du);
-    fill(w.du, S.m, [&](int j) {
-        Value z = w.right[S.place[S.n + j]];
-        Value by_multiplier = -z / (w.R[j] * max(w.E[j], splat(0.5)));
-        Value by_slack = -(w.turned[j] + w.du[j]) / (w.lambda[j] + delta);
-        return select(w.lambda[j] <= 0.5, by_multiplier, by_slack);
-    });
-    out_of_frame(S, w.frame, w.du, w.du);
+    step_of_state(S, w, [&](int j) { return Value(w.right[S.place[S.n + j]]); }, delta);
+}
+
+// How long the step w.dx is beside x, or beside a part of u where x is nothing.
+inline Value length_of_step(const Shape &S, const Workspace &w) {
+    const Value size = max(infinity_norm(w.x, S.n), A_PART * infinity_norm(w.u, S.m));
+    return infinity_norm(w.dx, S.n) / max(size, splat(2.3e-308));
 }
 
 // Whether an orthant's row of a lane of `mask` has changed sides since w.lambda.
@@ -133,6 +145,10 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         rounding &= (resting >= (double)PATIENCE) | (next.relative < AT_ROUNDING);
         Mask finished = at_work & ((next.relative < EXACT) | rounding);
         done |= finished;
+        if (any(finished)) { // where steps converge, what is left of x falls as the residual does
+            const Value left = select(taken == 1.0, min(fell, splat(1)), splat(1)) * length_of_step(S, w);
+            progress.off = select(finished, left, progress.off);
+        }
         Mask hopeful = (poor < (double)MOST_POOR) | (next.merit < PROGRESS * merit_at_first);
         const Mask stuck = at_work & ~finished & ~((regularization < MOST_REGULARIZATION) & hopeful);
         progress.stuck = select(stuck, splat(1), progress.stuck);

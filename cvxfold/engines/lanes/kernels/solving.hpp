@@ -6,6 +6,7 @@
 #include "equilibrate.hpp"
 #include "forward.hpp"
 #include "layout.hpp"
+#include "polish.hpp"
 #include "state.hpp"
 
 namespace cvxfold {
@@ -265,7 +266,7 @@ template <typename TimeLeft> struct Solving {
         using F = ForwardFigure;
         double *f = call.figures + static_cast<size_t>(instance) * F::COUNT;
         const Measured &m = ended.measured;
-        const double tested = ended.tested[lane];
+        const double tested = ended.tested.number[lane];
         f[F::STATUS] = ended.status[lane];
         f[F::ITERATIONS] = progress.iterations[lane];
         f[F::NEWTON_STEPS] = progress.newton_steps[lane];

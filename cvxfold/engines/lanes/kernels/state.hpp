@@ -73,7 +73,8 @@ struct Block {
     }
 
     Progress progress() const {
-        return {*rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck, Value{}};
+        return {*rho,   *size,   *regularization, *iterations, *newton_steps, *factorizations,
+                *stuck, Value{}, Value{}};
     }
 
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {

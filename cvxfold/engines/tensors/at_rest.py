@@ -1,0 +1,40 @@
+"""Whether points are at rest: a residual below the tolerance does not say that x is near.
+
+Where the optimality conditions are badly conditioned large changes of x leave the residual small. What tells
+is Newton's step from there, J δu = g and δx = M⁻¹AᵀR(I − 2D) δu: one that is long beside x leads somewhere
+else. δ makes it shorter than it should be where J is nearly singular, but not short. The lanes engine asks
+the same (``kernels/polish.hpp``).
+"""
+
+from torch import Tensor
+
+from cvxfold.batches.near import places
+from cvxfold.engines.settings import ForwardSettings
+from cvxfold.engines.tensors.jacobian import FactoredJacobian
+from cvxfold.engines.tensors.residuals import infinity_norm
+from cvxfold.engines.tensors.splitting import Iterate, Splitting
+
+_ROUNDING = 1e-12  # of what is held against the tolerance: there is nothing to ask below
+_FAR, _TOLERANCES = 1e-6, 100  # a step's length beside x, at least; in tolerances
+_A_PART = 1e-2  # of u, beside which x counts as nothing
+
+
+def moving(splitting: Splitting, point: Iterate, tested: Tensor, settings: ForwardSettings) -> Tensor:
+    """Positions ``(b,)`` of the points within tolerance from which Newton's step is long.
+
+    Args:
+        point: of the splitting, whose program is equilibrated.
+        tested: what was held against the tolerance, ``(B,)``.
+        settings: tolerances; without ``refine`` they are all that is asked for.
+    """
+    if not settings.refine or not point.u.shape[-1]:
+        return places(tested < 0)
+    rows = places((tested > _ROUNDING) & (tested <= settings.eps))
+    if not len(rows):
+        return rows
+    splitting, point = splitting.take(rows), point.take(rows)
+    jacobian, program = FactoredJacobian.at(splitting, point.u), splitting.program
+    reflected = jacobian.D.apply(lambda d: 1 - 2 * d, jacobian.inverse(point.g))
+    dx = splitting.solve_normal(program.A.rmv(splitting.R * reflected))
+    size = infinity_norm(point.x).maximum(_A_PART * infinity_norm(point.u))
+    return rows[places(infinity_norm(dx) > max(_FAR, _TOLERANCES * settings.eps) * size)]
