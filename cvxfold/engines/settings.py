@@ -8,7 +8,7 @@ FIRST_ROUND = 25
 PATIENCE = 300
 """Applications of F that an instance may have without coming nearer, unless asked otherwise."""
 
-RELAXATION = 1.8
+RELAXATION = 1.6
 """α of the splitting iteration unless asked otherwise."""
 
 

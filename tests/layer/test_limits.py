@@ -73,11 +73,11 @@ def crowded(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> list[int]:
     """Let a method of the engine run out of memory above ``most`` instances; the batches it is asked for."""
     original, asked = getattr(TensorEngine, name), []
 
-    def limited(engine: TensorEngine, given: Any, *args: Any) -> Any:
+    def limited(engine: TensorEngine, given: Any, *args: Any, **named: Any) -> Any:
         asked.append(given.batch if name == "solve" else len(given.x))
         if asked[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GB")
-        return original(engine, given, *args)
+        return original(engine, given, *args, **named)
 
     monkeypatch.setattr(TensorEngine, name, limited)
     return asked

@@ -75,10 +75,10 @@ def test_the_monitor_counts_ignored_forward_passes() -> None:
 
 def test_what_a_second_gradient_does_not_deserve_is_taken_back() -> None:
     """Of the same call: one loss looks at what is not unique, the other at what is."""
-    x, c = cp.Variable(2), cp.Parameter(2)
-    problem = minimize(c @ x + 0.5 * cp.square(x[0]), x >= -3, x <= 3)
+    x, c = cp.Variable(2), cp.Parameter()
+    problem = minimize(c * x[0] + 0.5 * cp.square(x[0]), x >= -3, x <= 3)
     layer = CvxpyLayer(problem, [c], [x], on_unconverged="ignore")
-    (found,) = layer(torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True))
+    (found,) = layer(torch.tensor(1.0, dtype=torch.float64, requires_grad=True))
     found.sum().backward(retain_graph=True)
     assert set(layer.report.complaints) == {"backward pass: degenerate"}
     found[0].backward()

@@ -90,14 +90,19 @@ def test_cvxpylayers_agrees_when_its_solver_is_exact(name: str) -> None:
 
 
 def test_cvxpylayers_own_gradients_are_worse() -> None:
-    """As it comes, and even with an exact forward pass: LSQR stops early on the dense QP and says nothing."""
-    c = case("dense_qp20")
-    with_defaults = errors(evaluate(upstream_of(c.family), c)[1], c.gradients).max()
-    with_exact_forward = errors(
-        evaluate(upstream_of(c.family), c, solver_args={"eps": 1e-10})[1], c.gradients
-    ).max()
-    assert with_defaults > 1e-5
-    assert with_exact_forward > 1e-3
+    """As it comes, and even with an exact forward pass: LSQR stops early on dense QPs and says nothing.
+
+    On which of them is up to rounding, and so to the machine.
+    """
+    with_defaults, with_exact_forward = [], []
+    for seed in range(3):
+        c = case("dense_qp50", batch=16, seed=seed)
+        upstream = upstream_of(c.family)
+        with_defaults.append(errors(evaluate(upstream, c)[1], c.gradients).max())
+        found = evaluate(upstream, c, solver_args={"eps": 1e-10})[1]
+        with_exact_forward.append(errors(found, c.gradients).max())
+    assert max(with_defaults) > 1e-5
+    assert max(with_exact_forward) > 1e-3
 
 
 def _set(c: Case, values: list[np.ndarray]) -> None:

@@ -3,9 +3,11 @@
 Where the optimality conditions are badly conditioned large changes of x leave the residual small. What tells
 is Newton's step from there, J δu = g and δx = M⁻¹AᵀR(I − 2D) δu: one that is long beside x leads somewhere
 else. δ makes it shorter than it should be where J is nearly singular, but not short. The lanes engine asks
-the same (``kernels/polish.hpp``).
+the same (``kernels/polish.hpp``). Of a linear program a step longer than x itself says nothing: its solutions
+may be a face, along which J is singular.
 """
 
+import torch
 from torch import Tensor
 
 from cvxfold.batches.near import places
@@ -33,8 +35,11 @@ def moving(splitting: Splitting, point: Iterate, tested: Tensor, settings: Forwa
     if not len(rows):
         return rows
     splitting, point = splitting.take(rows), point.take(rows)
+    linear = infinity_norm(splitting.program.P.absolute().mv(torch.ones_like(point.x))) == 0
     jacobian, program = FactoredJacobian.at(splitting, point.u), splitting.program
     reflected = jacobian.D.apply(lambda d: 1 - 2 * d, jacobian.inverse(point.g))
     dx = splitting.solve_normal(program.A.rmv(splitting.R * reflected))
-    size = infinity_norm(point.x).maximum(_A_PART * infinity_norm(point.u))
-    return rows[places(infinity_norm(dx) > max(_FAR, _TOLERANCES * settings.eps) * size)]
+    size = infinity_norm(point.x).maximum(_A_PART * infinity_norm(point.u)).clamp(min=2.3e-308)
+    length = infinity_norm(dx) / size
+    along_a_face = linear & (length > 1)
+    return rows[places(~along_a_face & (length > max(_FAR, _TOLERANCES * settings.eps)))]

@@ -15,7 +15,7 @@ from cvxfold.fold import LFPI
 from cvxfold.studies.comparison.contestants import MODES
 from cvxfold.torch import CvxpyLayer
 from problems.cases import case, errors, evaluate
-from problems.comparisons import BEST, OFF, compared, quick
+from problems.comparisons import BEST, OFF, compared, dense_qp_on_which_lsqr_stops_early, quick
 from problems.families import minimize
 from problems.layers import family_of
 
@@ -51,7 +51,8 @@ def test_upstream_at_its_best_agrees(name: str) -> None:
 
 def test_lsqr_stops_early_on_a_dense_qp() -> None:
     """With the forward pass at 1e-10 what is off is the adjoint system, and its residual shows it."""
-    tight = compared("dense_qp20")["cvxpylayers tight"]
+    family, values = dense_qp_on_which_lsqr_stops_early()
+    tight = quick(family, values, upstream=("tight",))["cvxpylayers tight"]
     assert tight.solution_difference is not None
     assert tight.solution_difference < 1e-8
     assert tight.adjoint_residual is not None

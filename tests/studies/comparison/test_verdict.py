@@ -9,7 +9,7 @@ import torch
 
 import cvxfold
 from cvxfold.studies.comparison import Row
-from problems.comparisons import BEST, compared, quick
+from problems.comparisons import BEST, compared_on, dense_qp_on_which_lsqr_stops_early, quick
 from problems.families import minimize
 from problems.layers import family_of
 
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::D
 
 
 def test_verdict_names_the_one_who_is_right() -> None:
-    comparison = compared("dense_qp20")
+    family, values = dense_qp_on_which_lsqr_stops_early()
+    comparison = compared_on(family, values)
     assert f"Right to 1e-04: cvxfold auto, cvxfold lfpi and {BEST}." in comparison.verdict
     assert comparison.right == ("cvxfold auto", "cvxfold lfpi", BEST)
     assert "cvxpylayers default differs" in comparison.verdict
@@ -25,8 +26,8 @@ def test_verdict_names_the_one_who_is_right() -> None:
 
 
 def test_verdict_by_residuals_without_finite_differences() -> None:
-    family = family_of("dense_qp20")
-    comparison = quick(family, family.sample(4, 0), upstream=("tight", "tight, dense"))
+    family, values = dense_qp_on_which_lsqr_stops_early()
+    comparison = quick(family, values, upstream=("tight", "tight, dense"))
     assert comparison.finite_differences is None
     assert "Adjoint residuals: " in comparison.verdict
     assert comparison.right == ("cvxfold auto", BEST)
@@ -62,11 +63,9 @@ def test_a_failed_row_counts_neither_way() -> None:
 
 def test_verdict_says_so_where_nobody_is_right() -> None:
     """Of a solution to 1e-2 that is not finished, alone with its own method."""
-    family = family_of("dense_qp20")
+    family, values = dense_qp_on_which_lsqr_stops_early()
     rough = {"tol": 1e-2, "refine": False}
-    comparison = quick(
-        family, family.sample(4, 0), upstream=("tight",), layer_options=rough, finite_differences=3
-    )
+    comparison = quick(family, values, upstream=("tight",), layer_options=rough, finite_differences=3)
     assert comparison.right == ()
     assert "None of them is right to 1e-04." in comparison.verdict
 

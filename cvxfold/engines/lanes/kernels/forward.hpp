@@ -56,6 +56,9 @@ inline Progress at_first(Value rho, Value size) {
     return {rho, size, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}};
 }
 
+// Half the way from a relaxation to 2: ahead of Newton's method F need not converge, but find the active set.
+inline double further(double relaxation) { return 0.5 * (relaxation + 2); }
+
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
 template <typename TimeLeft>
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
@@ -74,7 +77,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
                 S, O, w, progress, mask, warm, FIRST_CHECKS, false,
                 [&] { return is_solved(S, O, w, progress); }, [](Mask) { return none(); }, time_left);
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
-        const int made = iterate(S, w, w.splitting, O.relaxation, cold, count, time_left);
+        const int made = iterate(S, w, w.splitting, further(O.relaxation), cold, count, time_left);
         progress.iterations += select(cold, splat(made), Value{});
     }
     return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left);
