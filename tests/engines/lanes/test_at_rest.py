@@ -8,7 +8,7 @@ import torch
 from cvxfold.studies.fuzz.solve import examine_structure
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
-from problems.marks import needs_lanes
+from problems.marks import long, needs_lanes
 
 pytestmark = needs_lanes
 F64 = torch.float64
@@ -56,7 +56,7 @@ def test_a_point_inside_of_a_cone_has_no_multiplier(scale: float) -> None:
         pytest.param(0, 479, id="off by 1e-5, residual within rounding"),
         pytest.param(7103, 356, id="off by 4e-4, residual within rounding"),
         pytest.param(7101, 138, id="off by 1e-4, by the tensor engine"),
-        pytest.param(7102, 192, id="unbounded, called solved"),
+        pytest.param(7102, 192, id="unbounded, called solved", marks=long),
         pytest.param(7101, 76, id="unbounded, called infeasible"),
         pytest.param(7103, 302, id="slightly unbounded, called infeasible"),
         pytest.param(0, 599, id="a kink, unfelt beside a gradient that is none"),

@@ -1,5 +1,5 @@
 // K = L D L' without pivoting, which a quasi-definite K allows in any order
-// (Vanderbei, "Symmetric quasidefinite matrices", 1995), and solutions with it.
+// (Vanderbei, "Symmetric quasidefinite matrices", 1995).
 #pragma once
 
 #include "loops.hpp"
@@ -275,59 +275,6 @@ inline void factorize(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Factor f,
         factorize_apart(S, K, f, reinterpret_cast<double *>(target + static_cast<size_t>(PANEL) * S.N));
     else
         factorize_panels<Pack>(S, K, f, target);
-}
-
-// C right-hand sides at once, in place, in the elimination order: right[i * C + c].
-template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD_RESTRICT right) {
-    const Pack *CVXFOLD_RESTRICT L = f.L;
-    const int32_t *CVXFOLD_RESTRICT rows = S.L_row, *CVXFOLD_RESTRICT starts = S.L_start;
-    each(S.N - S.leaves, [&](int i) { // what the leaves do to others
-        Pack *own = right + (S.leaves + i) * C;
-        for (int l = S.leaf_start[i]; l < S.leaf_start[i + 1]; l++)
-            for (int c = 0; c < C; c++)
-                own[c] = own[c] - L[l] * right[l * C + c];
-    });
-    for (int j = S.leaves; j < S.N; j++) {
-        Value known[C];
-        for (int c = 0; c < C; c++)
-            known[c] = right[j * C + c];
-        in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
-            Value next[run.value][C];
-            for (int k = 0; k < run.value; k++)
-                for (int c = 0; c < C; c++)
-                    next[k][c] = right[rows[first + k * GROUP] * C + c] - L[first + k * GROUP] * known[c];
-            for (int k = 0; k < run.value; k++)
-                for (int c = 0; c < C; c++)
-                    right[rows[first + k * GROUP] * C + c] = next[k][c];
-        });
-        together();
-    }
-    for (int j = S.N - 1; j >= S.leaves; j--) {
-        Value sum[C];
-        for (int c = 0; c < C; c++)
-            sum[c] = number_in_group() == 0 ? right[j * C + c] * f.inverse_D[j] : Value{};
-        in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
-            Value entry[run.value], from[run.value][C];
-            for (int k = 0; k < run.value; k++) {
-                entry[k] = L[first + k * GROUP];
-                for (int c = 0; c < C; c++)
-                    from[k][c] = right[rows[first + k * GROUP] * C + c];
-            }
-            for (int k = 0; k < run.value; k++)
-                for (int c = 0; c < C; c++)
-                    sum[c] -= entry[k] * from[k][c];
-        });
-        for (int c = 0; c < C; c++) {
-            const Value total = joined(sum[c], Sum());
-            if (number_in_group() == 0)
-                right[j * C + c] = total;
-        }
-        together();
-    }
-    each(S.leaves, [&](int l) {
-        for (int c = 0; c < C; c++)
-            right[l * C + c] = right[l * C + c] * f.inverse_D[l] - L[l] * right[rows[l] * C + c];
-    });
 }
 
 } // namespace cvxfold

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "frames.hpp"
+#include "substitution.hpp"
 #include "workspace.hpp"
 
 namespace cvxfold {
