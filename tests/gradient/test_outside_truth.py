@@ -73,7 +73,7 @@ CLOSED: dict[str, Atom] = {  # the objective, and dx/da
 }
 
 
-def closed_form(engine: str, name: str, exponents: tuple[int, int]) -> Answers:
+def closed_form(name: str, exponents: tuple[int, int]) -> Answers:
     """Three instances a decade."""
     objective, derivative = CLOSED[name]
     x, a = cp.Variable(), cp.Parameter(nonneg=True)
@@ -84,7 +84,6 @@ def closed_form(engine: str, name: str, exponents: tuple[int, int]) -> Answers:
         on_unconverged="ignore",
         on_unsolvable="nan",
         time_limit=20,
-        engine=engine,
     )
     low, high = exponents
     values = torch.logspace(low, high, 3 * (high - low) + 1, dtype=F64)
@@ -95,13 +94,13 @@ def closed_form(engine: str, name: str, exponents: tuple[int, int]) -> Answers:
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_closed_forms(engine: str, name: str) -> None:
-    closed_form(engine, name, (-2, 2)).check()
+    closed_form(name, (-2, 2)).check()
 
 
 @long
 def test_closed_forms_over_all_scales(engine: str) -> None:
     """296 instances, of which one estimate may fall short."""
-    each = [closed_form(engine, name, (-6, 6)) for name in CLOSED]
+    each = [closed_form(name, (-6, 6)) for name in CLOSED]
     Answers.together(each).check()
 
 
