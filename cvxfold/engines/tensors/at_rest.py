@@ -3,7 +3,7 @@
 Where the optimality conditions are badly conditioned large changes of x leave the residual small. What tells
 is Newton's step from there, J δu = g and δx = M⁻¹AᵀR(I − 2D) δu: one that is long beside x leads somewhere
 else. δ makes it shorter than it should be where J is nearly singular, but not short. The lanes engine asks
-the same (``kernels/polish.hpp``). Of a linear program a step longer than x itself says nothing: its solutions
+the same (``kernels/polish.hpp``). Of a linear program a step about as long as x says nothing: its solutions
 may be a face, along which J is singular.
 """
 
@@ -18,6 +18,7 @@ from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _ROUNDING = 1e-12  # of what is held against the tolerance: there is nothing to ask below
 _FAR, _TOLERANCES = 1e-6, 100  # a step's length beside x, at least; in tolerances
+_FACE = 1e-2  # of a linear program
 _A_PART = 1e-2  # of u, beside which x counts as nothing
 
 
@@ -41,5 +42,5 @@ def moving(splitting: Splitting, point: Iterate, tested: Tensor, settings: Forwa
     dx = splitting.solve_normal(program.A.rmv(splitting.R * reflected))
     size = infinity_norm(point.x).maximum(_A_PART * infinity_norm(point.u)).clamp(min=2.3e-308)
     length = infinity_norm(dx) / size
-    along_a_face = linear & (length > 1)
+    along_a_face = linear & (length > _FACE)
     return rows[places(~along_a_face & (length > max(_FAR, _TOLERANCES * settings.eps)))]
