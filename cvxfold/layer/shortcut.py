@@ -105,11 +105,7 @@ class ShortCall:
 
     def generally(self, parameters: Sequence[Tensor]) -> tuple[ProgramValues, TapedCall]:
         """The stored entries as functions of the parameters, and passes that have this call's answer."""
-        given = [
-            value if batched else value.unsqueeze(0)
-            for value, batched in zip(parameters, self.arguments.batched, strict=True)
-        ]
-        values = self._parts.parametrize([value.to(torch.float64) for value in given])
+        values = self._values_of([value.to(torch.float64) for value in parameters])
         answer = self.answer_to(values.detached(), [value.requires_grad for value in parameters])
         passes = TapedCall(self._parts.session, answer.request)
         passes.answer = answer
@@ -126,12 +122,17 @@ class ShortCall:
         """What was found, with the last loss gradients, if its data were these values."""
         if any(version_of(value) != version for value, version in self._given):
             return None
-        known = self._parts.parametrize([value for value, _ in self._given])
+        known = self._values_of([value for value, _ in self._given])
         if not known.same_as(values):
             return None
         answer = self.answer_to(known)
         answer.bars = None if self._bars is None else self.on_points(self._bars)
         return answer
+
+    def _values_of(self, parameters: Sequence[Tensor]) -> ProgramValues:
+        """The stored entries of parameters, of which some have no batch dimension."""
+        batched = zip(parameters, self.arguments.batched, strict=True)
+        return self._parts.parametrize([value if given else value.unsqueeze(0) for value, given in batched])
 
     def on_points(self, bars: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
         """Loss gradients on x ``(B, n)`` and y ``(B, m)`` from those on the variables' terms."""

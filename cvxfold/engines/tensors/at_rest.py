@@ -22,19 +22,25 @@ _FACE = 1e-2  # of a linear program
 _A_PART = 1e-2  # of u, beside which x counts as nothing
 
 
+def in_doubt(tested: Tensor, settings: ForwardSettings) -> Tensor:
+    """Which points are within tolerance, but not to rounding, ``(B,)``."""
+    return (tested > _ROUNDING) & (tested <= settings.eps) & settings.refine
+
+
 def moving(splitting: Splitting, point: Iterate, tested: Tensor, settings: ForwardSettings) -> Tensor:
-    """Positions ``(b,)`` of the points within tolerance from which Newton's step is long.
+    """Which of the points are within tolerance, and Newton's step from them long, ``(B,)``; after one wait.
 
     Args:
         point: of the splitting, whose program is equilibrated.
         tested: what was held against the tolerance, ``(B,)``.
         settings: tolerances; without ``refine`` they are all that is asked for.
     """
+    found = torch.zeros_like(tested, dtype=torch.bool)
     if not settings.refine or not point.u.shape[-1]:
-        return places(tested < 0)
-    rows = places((tested > _ROUNDING) & (tested <= settings.eps))
+        return found
+    rows = places(in_doubt(tested, settings))
     if not len(rows):
-        return rows
+        return found
     splitting, point = splitting.take(rows), point.take(rows)
     linear = infinity_norm(splitting.program.P.absolute().mv(torch.ones_like(point.x))) == 0
     jacobian, program = FactoredJacobian.at(splitting, point.u), splitting.program
@@ -43,4 +49,5 @@ def moving(splitting: Splitting, point: Iterate, tested: Tensor, settings: Forwa
     size = infinity_norm(point.x).maximum(_A_PART * infinity_norm(point.u)).clamp(min=2.3e-308)
     length = infinity_norm(dx) / size
     along_a_face = linear & (length > _FACE)
-    return rows[places(~along_a_face & (length > max(_FAR, _TOLERANCES * settings.eps)))]
+    found[rows] = ~along_a_face & (length > max(_FAR, _TOLERANCES * settings.eps))
+    return found

@@ -40,12 +40,37 @@ def in_detail(
 
     The latter, ``(B,)``, is that of SCS where nothing is to be refined.
     """
+    most, lacking = held_against(splitting, scaling, point, residual, settings)
+    return where_lacking(splitting, scaling, point, residual, settings, most, lacking)
+
+
+def held_against(
+    splitting: Splitting,
+    scaling: Scaling,
+    point: Iterate,
+    residual: MeasuredResiduals,
+    settings: ForwardSettings,
+) -> tuple[Tensor, Tensor]:
+    """What is held against the tolerance, and which points lack detail, each ``(B,)``, without a wait."""
     if not settings.refine:
-        return point, residual, residual.largest(settings.eps_abs, settings.eps_rel)
+        most = residual.largest(settings.eps_abs, settings.eps_rel)
+        return most, torch.zeros_like(most, dtype=torch.bool)
     number, by_pairs = _numbers(splitting, scaling, point, residual, settings.eps)
     most = torch.maximum(number, by_pairs)
-    rows = places((most > settings.eps) & ((number <= settings.eps) | (residual.worst() <= _NEAR)))
-    if len(rows):
+    return most, (most > settings.eps) & ((number <= settings.eps) | (residual.worst() <= _NEAR))
+
+
+def where_lacking(
+    splitting: Splitting,
+    scaling: Scaling,
+    point: Iterate,
+    residual: MeasuredResiduals,
+    settings: ForwardSettings,
+    most: Tensor,
+    lacking: Tensor,
+) -> tuple[Iterate, MeasuredResiduals, Tensor]:
+    """As :func:`in_detail`, where what is held against the tolerance is known, and who lacks detail."""
+    if settings.refine and len(rows := places(lacking)):
         part, scales = splitting.take(rows), scaling.take(rows)
         better = corrected(part, point.take(rows))
         after = residuals(part.program, scales, better.x, better.s, better.y)

@@ -6,16 +6,16 @@ from math import inf
 
 from torch import Tensor
 
-from cvxfold.batches.near import is_near
+from cvxfold.batches.near import is_near, some
 from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.outcome import INFEASIBLE, SOLVED, UNBOUNDED, UNCONVERGED, Start
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import FIRST_ROUND, ForwardSettings
-from cvxfold.engines.tensors.at_rest import moving
+from cvxfold.engines.tensors.at_rest import in_doubt, moving
 from cvxfold.engines.tensors.balancing import adapt, balance, begin_again
 from cvxfold.engines.tensors.batch import Batch, Settled
 from cvxfold.engines.tensors.certify import certify, certify_free_descent, certify_step
-from cvxfold.engines.tensors.detail import in_detail
+from cvxfold.engines.tensors.detail import held_against, where_lacking
 from cvxfold.engines.tensors.finish import (
     Rescue,
     directions,
@@ -197,9 +197,13 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
     residual = residuals(splitting.program, scaling, point.x, point.s, point.y)
     kept = batch.whole if splitting.program.shared else splitting
     memory = Memory.of(batch, kept, settled.status == SOLVED if early is None else early, late)
-    point, residual, number = in_detail(splitting, scaling, point, residual, batch.settings)
-    far_off = moving(splitting, point, number, batch.settings)
-    settled.status[far_off] = settled.status[far_off].where(settled.status[far_off] != SOLVED, UNCONVERGED)
+    number, lacking = held_against(splitting, scaling, point, residual, batch.settings)
+    if is_near(number) or any(some(lacking | in_doubt(number, batch.settings))):
+        point, residual, number = where_lacking(
+            splitting, scaling, point, residual, batch.settings, number, lacking
+        )
+        far_off = moving(splitting, point, number, batch.settings)
+        settled.status = settled.status.masked_fill(far_off & (settled.status == SOLVED), UNCONVERGED)
     return Found(splitting, scaling, point, settled, residual, number, memory)
 
 

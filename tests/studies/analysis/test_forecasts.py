@@ -282,3 +282,14 @@ def test_the_loss_of_a_plain_backward_pass_is_remembered(engine: EngineName) -> 
     torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-12, equal_nan=True)
     moved = [p + 1e-3 * p for p in c.params]
     assert cvxfold.analyze(layer, *moved, costs=False).loss == "random"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_loss_is_remembered_where_a_parameter_has_no_batch(engine: EngineName) -> None:
+    x, A, b = cp.Variable(3), cp.Parameter((4, 3)), cp.Parameter(4)
+    layer = CvxpyLayer(minimize(cp.sum_squares(A @ x - b), x >= 0), [A, b], [x], engine=engine)
+    torch.manual_seed(0)
+    params = [torch.randn(5, 4, 3, dtype=torch.float64), torch.randn(4, dtype=torch.float64)]
+    outputs = layer(*(p.clone().requires_grad_() for p in params))
+    outputs[0].exp().sum().backward()
+    assert cvxfold.analyze(layer, *params, costs=False).loss == "last"
