@@ -1,15 +1,10 @@
 """Adjoints to their own digits where a second-order cone makes some of their entries small.
 
-An adjoint (p, v) satisfies, with z = R (Ap − ȳ) and D = DΠ_K(u),
-
-    P p + Aᵀv = x̄            D v = (I − D) z
-
-Along the unit eigenvector c = (1, −ẑ)/√2 of D with eigenvalue 0 the second equation is cᵀz = 0. As in
+Along the unit eigenvector c = (1, −ẑ)/√2 of D with eigenvalue 0 the second equation of an adjoint, as
+:mod:`cvxfold.engines.tensors.adjoint_equations` has them, is cᵀz = 0. As in
 :mod:`cvxfold.engines.tensors.pairs` it may be what fixes an entry of p that is small beside the others, and
 beside what rounding leaves of all other equations. There steps follow for what that one leaves alone, the
-rest being solved for: with r₂ = c cᵀz,
-
-    (P + AᵀWA) δp = −Aᵀ(D + δI)⁻¹ r₂            (D + δI) δv = r₂ + (I − D) R A δp
+rest being solved for: r₁ = 0 and r₂ = c cᵀz.
 """
 
 import torch
@@ -17,10 +12,10 @@ from torch import Tensor
 
 from cvxfold.batches.near import places
 from cvxfold.cones.second_order import SecondOrder, SecondOrderDerivative
+from cvxfold.engines.tensors.adjoint_equations import is_solved, step
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 
 _EXACT = 1e-10  # of the terms of the equation along c
-_SOLVED = 1e-10  # of both equations' largest terms: an adjoint that is solved for, up to such entries
 _STEPS = 3
 
 
@@ -35,10 +30,10 @@ def mended_adjoint(
     """
     if not jacobian.splitting.program.cone.dims.second_order:
         return p, v
-    for step in range(_STEPS):
+    for turn in range(_STEPS):
         left = _left(jacobian, p, on_y)
         off = left.any(-1)
-        rows = places(off if step else off & _is_solved(jacobian, p, v, on_x, on_y))
+        rows = places(off if turn else off & is_solved(jacobian, p, v, on_x, on_y))
         if not len(rows):
             break
         dp, dv = _step(jacobian.take(rows), left[rows])
@@ -66,19 +61,7 @@ def _left(jacobian: FactoredJacobian, p: Tensor, on_y: Tensor) -> Tensor:
 
 def _step(jacobian: FactoredJacobian, left: Tensor) -> tuple[Tensor, Tensor]:
     """δp and δv for r₂; what is not finite is none."""
-    program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
-    dp = -jacobian.factor.solve(program.A.rmv(jacobian.regularized_inverse(left)))
-    dv = jacobian.regularized_inverse(left + D.apply(lambda d: 1 - d, R * program.A.mv(dp)))
+    nothing = left.new_zeros(len(left), jacobian.splitting.program.A.values.shape[-1])
+    dp, dv = step(jacobian, nothing, left)
     sound = (dp.isfinite().all(-1) & dv.isfinite().all(-1)).unsqueeze(-1)
     return torch.where(sound, dp, 0.0), torch.where(sound, dv, 0.0)
-
-
-def _is_solved(jacobian: FactoredJacobian, p: Tensor, v: Tensor, on_x: Tensor, on_y: Tensor) -> Tensor:
-    """Where both equations are solved for beside their largest terms, ``(B,)``."""
-    program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
-    z, Av = R * (program.A.mv(p) - on_y), program.A.rmv(v)
-    first = on_x - program.P.mv(p) - Av
-    second = D.apply(lambda d: 1 - d, z) - D.apply(lambda d: d, v)
-    of_first = torch.maximum(on_x.norm(dim=-1), Av.norm(dim=-1))
-    of_second = torch.maximum(v.norm(dim=-1), (R * on_y).norm(dim=-1))
-    return (first.norm(dim=-1) <= _SOLVED * of_first) & (second.norm(dim=-1) <= _SOLVED * of_second)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cvxfold.cones import ProductDerivative, largest_of_block
 from cvxfold.engines.reduction.scaling import Scaling
+from cvxfold.engines.tensors.adjoint_equations import refined_adjoint
 from cvxfold.engines.tensors.adjoint_pairs import mended_adjoint
 from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
@@ -170,7 +171,8 @@ class SplittingLinearization:
         on_x, on_y = self._restricted(x_bar, y_bar)
         w = splitting.alpha * w
         p = splitting.solve_normal(on_x - A.rmv(w))
-        p, v = mended_adjoint(self.jacobian, p, w + R * A.mv(p), on_x, on_y)
+        p, v = refined_adjoint(self.jacobian, p, w + R * A.mv(p), on_x, on_y)
+        p, v = mended_adjoint(self.jacobian, p, v, on_x, on_y)
         Ap = A.mv(p)
         weight = torch.maximum(v.abs(), (R * (Ap - on_y)).abs())
         largest = infinity_norm(weight).unsqueeze(-1)
