@@ -73,7 +73,7 @@ class CudaBatch(CompiledBatch):
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray, device: torch.device) -> None:
         super().__init__(pattern, maps, order)
         self.device = device
-        analysis = self._analysis(narrow=False)
+        analysis = self._analysis(single=False)
         shape = Shape()
         analysis.module.cvxfold_shape(analysis.handle, byref(shape))
         arrays = Arrays()
@@ -215,7 +215,7 @@ class CudaBatch(CompiledBatch):
 
     def _state_size(self, batch: int, lanes: int, shared: bool) -> int:
         """Numbers of a state: a head, and a block for each warp's instances."""
-        analysis = self._analysis(narrow=False)
+        analysis = self._analysis(single=False)
         width, size = analysis.width, analysis.module.cvxfold_state_size
         head = size(analysis.handle, 0, shared)
         block = (size(analysis.handle, width, shared) - head) // width
@@ -224,7 +224,7 @@ class CudaBatch(CompiledBatch):
 
     def _at_work(self, task: Task, batch: int, lanes: int, shared: bool) -> tuple[int, list[Tensor]]:
         """How many blocks work at once, and their memory, whose addresses go to the task."""
-        analysis = self._analysis(narrow=False)
+        analysis = self._analysis(single=False)
         at_work = analysis.module.cvxfold_bytes_at_work(analysis.handle, shared)
         packs = at_work // (8 * analysis.width) + (self._factor if shared else 0)
         blocks = min(-(-batch // lanes), WARPS * self._multiprocessors)

@@ -24,7 +24,7 @@ from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.pattern import Pattern
 
 FEW = 2
-"""Instances that a narrow pack holds, where most of a wide one would be empty."""
+"""Instances that are solved in packs of one, where most of a wide pack would be empty."""
 
 
 _MOST_PLANS = 64
@@ -126,25 +126,25 @@ class CompiledBatch:
     @property
     def counts(self) -> tuple[int, int]:
         """Entries of L, and multiplications of a factorization."""
-        analysis = self._analysis(narrow=False)
+        analysis = self._analysis(single=False)
         entries, products = ctypes.c_int64(), ctypes.c_int64()
         analysis.module.cvxfold_counts(analysis.handle, ctypes.byref(entries), ctypes.byref(products))
         return entries.value, products.value
 
     def bytes_of(self, shared: bool) -> int:
         """What an instance takes, at work and until its backward pass."""
-        analysis = self._analysis(narrow=True)
+        analysis = self._analysis(single=True)
         at_work = analysis.module.cvxfold_bytes_at_work(analysis.handle, shared)
         kept = 8 * analysis.module.cvxfold_state_size(analysis.handle, analysis.width, shared)
         return (at_work + kept) // analysis.width
 
-    def _analysis(self, narrow: bool) -> SymbolicAnalysis:
+    def _analysis(self, single: bool) -> SymbolicAnalysis:
         """Of the module for few instances or for many, made at its first use."""
-        if narrow not in self._analyses:
-            self._analyses[narrow] = SymbolicAnalysis(
-                functions(narrow), self._pattern, self._maps, self._order
+        if single not in self._analyses:
+            self._analyses[single] = SymbolicAnalysis(
+                functions(single), self._pattern, self._maps, self._order
             )
-        return self._analyses[narrow]
+        return self._analyses[single]
 
     def forward(
         self,
@@ -195,7 +195,7 @@ class CompiledBatch:
 
     def _new_plan(self, batch: int, *numbers: int) -> "_Plan":
         strides, shared = self._varying(numbers, batch)
-        analysis = self._analysis(narrow=batch <= FEW)
+        analysis = self._analysis(single=batch <= FEW)
         size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
         return _Plan(analysis, shared, (ctypes.c_int64 * len(strides))(*strides), size)
 
@@ -281,8 +281,8 @@ class CompiledBatch:
 
     def _analysis_of(self, passed: Passed) -> SymbolicAnalysis:
         """That whose packs have the state's width."""
-        narrow = self._analysis(narrow=True)
-        return narrow if narrow.width == passed.width else self._analysis(narrow=False)
+        single = self._analysis(single=True)
+        return single if single.width == passed.width else self._analysis(single=False)
 
 
 def _reaching(maps: Maps, columns: Sequence[int]) -> list[bool]:

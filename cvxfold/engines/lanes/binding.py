@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxfold.engines.lanes.library import library, narrow_library
+from cvxfold.engines.lanes.library import library, single_library
 
 
 class ForwardFigure(IntEnum):
@@ -135,16 +135,16 @@ class BackwardCall(Structure):
 
 
 @cache
-def functions(narrow: bool = False) -> Any:
+def functions(single: bool = False) -> Any:
     """The compiled module with the types of its functions set.
 
     Args:
-        narrow: for few instances, where there is one of its own for them.
+        single: for few instances, where there is one of its own for them.
 
     Raises:
         RuntimeError: there is no compiled module.
     """
-    module: Any = (narrow and narrow_library()) or library()
+    module: Any = (single and single_library()) or library()
     if module is None:
         raise RuntimeError("there is no compiled module")
     module.cvxfold_new.restype = c_void_p

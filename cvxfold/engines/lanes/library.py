@@ -18,12 +18,12 @@ _SUFFIXES = (".so", ".dylib", ".dll")
 
 @dataclass(frozen=True)
 class _Found:
-    """A module, its instruction set and the one for few instances, or the reason why there is none."""
+    """A module, its instruction set and the one for single instances, or the reason why there is none."""
 
     library: ctypes.CDLL | None = None
     instruction_set: str | None = None
     reason: str | None = None
-    narrow: ctypes.CDLL | None = None
+    single: ctypes.CDLL | None = None
 
 
 def library() -> ctypes.CDLL | None:
@@ -38,12 +38,12 @@ def library() -> ctypes.CDLL | None:
     return _found().library
 
 
-def narrow_library() -> ctypes.CDLL | None:
-    """The module with packs of two for the same instruction set, where that is another one.
+def single_library() -> ctypes.CDLL | None:
+    """The module with packs of one for the same instruction set, where it is there: for one or two instances.
 
-    It gives the same bits, with less memory: for one or two instances.
+    It gives the same bits, with less memory and less time.
     """
-    return _found().narrow
+    return _found().single
 
 
 def instruction_set() -> str | None:
@@ -99,8 +99,8 @@ def _chosen(files: dict[str, Path], asked: str | None) -> _Found:
     name = asked or (runs[-1] if runs else "")
     if name in runs:
         chosen = oldest if name == first else _load(files[name])
-        narrow = files[name].with_stem(f"{files[name].stem}_narrow")
-        return _Found(chosen, name, narrow=_load(narrow) if narrow.is_file() else None)
+        single = files[name].with_stem(f"{files[name].stem}_single")
+        return _Found(chosen, name, single=_load(single) if single.is_file() else None)
     if name in files:
         return _Found(reason=f"this CPU does not have it, but {', '.join(runs) or 'none that is compiled'}")
     there = ", ".join(files)

@@ -36,7 +36,7 @@ CVXFOLD_LONG void turn_of_projection(const Shape &S, Workspace &w, const Adjoint
 inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
     Pack *columns = w.scratch;
     fill(columns, S.n, [&](int i) { return abs(a.x_bar[i]); });
-    add_over_P(S, columns, [&](int e, int j) { return abs(w.P[e] * a.p[j]); });
+    add_over_P(S, columns, [&](int e, int j, Value sum) { return sum + abs(w.P[e] * a.p[j]); });
     for (int j = 0; j < S.m; j++) {
         const Value v = abs(w.y[j]);
         const int first = S.A_start[j], end = S.A_start[j + 1];

@@ -67,7 +67,7 @@ struct Sizes {
 CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &of, Pack *rows,
                                Pack *columns) {
     fill(columns, S.n, [&](int i) { return abs(w.q[i]); });
-    add_over_P(S, columns, [&](int e, int j) { return abs(w.P[e] * w.x[j]); });
+    add_over_P(S, columns, [&](int e, int j, Value sum) { return sum + abs(w.P[e] * w.x[j]); });
     int paired = S.second_order ? S.separable() : S.m; // rows from there on belong to pairs or are as others
     const auto add_y = [&](int j) {
         const Value y = abs(w.y[j]);

@@ -11,10 +11,10 @@ inline Value exp(Value x) {
     const double high = 6.93147180369123816490e-01, low = 1.90821492927058770002e-10;
     const double rounder = 6755399441055744.0; // 1.5 * 2^52: adding it rounds to an integer in the last bits
     x = select(x > splat(708), splat(708), select(x < splat(-708), splat(-708), x));
-    Value shifted = x * 1.4426950408889634074 + rounder;
+    Value shifted = fused(x, splat(1.4426950408889634074), splat(rounder));
     Mask k = (Mask)shifted - (Mask)splat(rounder);
     Value whole = shifted - rounder;
-    Value r = (x - whole * high) - whole * low;
+    Value r = fused(-whole, splat(low), fused(-whole, splat(high), x));
     const double terms[] = {2.08767569878681e-09,
                             2.505210838544172e-08,
                             2.755731922398589e-07,
@@ -30,7 +30,7 @@ inline Value exp(Value x) {
                             1.0};
     Value p = splat(1.6059043836821613e-10);
     for (double term : terms)
-        p = p * r + term;
+        p = fused(p, r, splat(term));
     Value power = (Value)((k + 1023) << 52);
     return select(x == x, p * power, x);
 }
@@ -55,8 +55,8 @@ inline Value log(Value x) {
     Value f = (m - 1.0) / (m + 1.0), square = f * f;
     Value series = splat(1.0 / 23);
     for (int odd = 21; odd >= 3; odd -= 2)
-        series = series * square + 1.0 / odd;
-    return k * high + (2.0 * f + (2.0 * f * (square * series) + k * low));
+        series = fused(series, square, splat(1.0 / odd));
+    return fused(k, splat(high), 2.0 * f + fused(2.0 * f, square * series, k * low));
 }
 
 // log(e^a + e^b); a or b may be -infinity.

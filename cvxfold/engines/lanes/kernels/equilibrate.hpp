@@ -51,7 +51,7 @@ CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
     const Mask open = ~known;
     for (int sweep = 0; sweep < SWEEPS && any(open); sweep++) {
         clear(by_column, S.n);
-        add_over_P(S, by_column, [&](int e, int) { return w.P[e] * w.P[e]; });
+        add_over_P(S, by_column, [&](int e, int, Value sum) { return fused(w.P[e], w.P[e], sum); });
         for (int j = 0; j < S.m; j++) {
             const int first = S.A_start[j], end = S.A_start[j + 1];
             set(by_row[j], sum_of(first, end, [&](int e) { return w.A[e] * w.A[e]; }));

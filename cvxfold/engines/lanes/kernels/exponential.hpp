@@ -88,17 +88,20 @@ inline Bracket moderate_bracket(const Seen &p, Value guess) {
 // The logarithm of the left side over the right, almost linear in rho, and Newton's step.
 inline void moderate_balance(const Seen &p, Value rho, Value &value, Value &move) {
     const Value zero{}, tiny = splat(1e-100);
-    Value e = exp(rho), q = rho * (rho - 1.0) + 1.0, mu_over = 1.0 / (e * q), over = e * mu_over;
+    Value e = exp(rho), q = fused(rho, rho - 1.0, splat(1)), mu_over = 1.0 / (e * q), over = e * mu_over;
     Value y_over = e * over, bend = (2.0 * rho - 1.0) * over;
-    Value y = (rho - 1.0) * p.r_ + p.s_, mu = p.r_ - rho * p.s_;
+    Value y = fused(rho - 1.0, p.r_, p.s_), mu = fused(-rho, p.s_, p.r_);
     Value on_left = y * y_over, on_right = mu * mu_over;
     Value left = max(on_left + max(-p.t_, zero), tiny), right = max(on_right + max(p.t_, zero), tiny);
-    Value left_slope = (p.r_ + y) * y_over - on_left * bend;
-    Value right_slope = -(p.s_ + mu) * mu_over - on_right * bend;
+    Value left_slope = fused(p.r_ + y, y_over, -(on_left * bend));
+    Value right_slope = -fused(p.s_ + mu, mu_over, on_right * bend);
     // 2 artanh, the first terms: as good as the logarithm at the root, and a shorter step far from it.
     Value f = (left - right) / (left + right), ff = f * f;
-    value = f * (2.0 + ff * (2.0 / 3 + ff * (2.0 / 5 + ff * (2.0 / 7 + ff * (2.0 / 9)))));
-    move = value * left * right / (left_slope * right - right_slope * left);
+    Value series = splat(2.0 / 9);
+    for (int odd = 7; odd >= 1; odd -= 2)
+        series = fused(ff, series, splat(2.0 / odd));
+    value = f * series;
+    move = value * left * right / fused(left_slope, right, -(right_slope * left));
 }
 
 // The root for any rho, with logarithms of all terms, so that nothing overflows.

@@ -40,7 +40,7 @@ using Factor = FactorOf<Pack>;
 template <typename Number, typename Change>
 inline void each_row(const Shape &S, int first, int from, int length, Change change) {
     const int32_t *rows = S.L_row + first;
-    if constexpr (sizeof(Number) == sizeof(Pack)) {
+    if constexpr (sizeof(Number) > sizeof(double)) {
         for (int i = from; i < length; i++)
             change(i, rows[i]);
     } else {
@@ -72,7 +72,7 @@ inline void update_rows(const int32_t *rows, int from, int length, const Number 
             for (int i = 0; i < SOME; i++)
                 for (int c = 0; c < COUNT; c++) {
                     for (int k = 0; k < RUN; k++)
-                        sum[i][c] -= entry[i][k] * factor[k][c];
+                        sum[i][c] = fused(-entry[i][k], factor[k][c], sum[i][c]);
                     to[c][rows[part + i * GROUP]] = sum[i][c];
                 }
         }
@@ -102,7 +102,7 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
             for (int c = 0; c <= i; c++) {
                 Alone<Number> sum = to[c][rows[i]];
                 for (int k = 0; k < RUN; k++)
-                    sum -= column[k][i] * factor[k][c];
+                    sum = fused(-column[k][i], factor[k][c], sum);
                 to[c][rows[i]] = sum;
             }
     });
@@ -117,7 +117,7 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
         for (int c = 0; c < COUNT; c++) {
             Alone<Number> sum = to[c][row];
             for (int k = 0; k < RUN; k++)
-                sum -= entry[k] * factor[k][c];
+                sum = fused(-entry[k], factor[k][c], sum);
             to[c][row] = sum;
         }
     });
@@ -173,7 +173,7 @@ inline void update_by_leaves(const Shape &S, int j, const Number *K, const Numbe
     one_by_one([&] {
         Alone<Number> sum = diagonal;
         for (int l = first; l < end; l++)
-            sum -= K[2 * l + 1] * L[l];
+            sum = fused(-K[2 * l + 1], L[l], sum);
         diagonal = sum;
     });
 }
@@ -231,10 +231,10 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRIC
                 const Alone<Number> factor = L[c - j - 1] * pivot;
                 if constexpr (FAR<Number>)
                     change_at(other, S.L_row + first, c - j - 1, length,
-                              [&](int i, Value old) { return old - L[i] * factor; });
+                              [&](int i, Value old) { return fused(-L[i], factor, old); });
                 else
                     each_row<Number>(S, first, c - j - 1, length,
-                                     [&](int i, int row) { other[row] -= L[i] * factor; });
+                                     [&](int i, int row) { other[row] = fused(-L[i], factor, other[row]); });
             }
         }
     }

@@ -32,7 +32,7 @@ template <bool inward> CVXFOLD_LONG void turn_frame(const Shape &S, Pack *frame,
         const int across = inward ? 3 : 1, along = inward ? 1 : 3;
         for (int i = 0; i < 3; i++) {
             const Pack *of = Q + across * i;
-            out[row + i] = of[0] * a0 + of[along] * a1 + of[2 * along] * a2;
+            out[row + i] = fused(of[2 * along], a2, fused(of[along], a1, of[0] * a0));
         }
     });
 }
@@ -76,7 +76,7 @@ CVXFOLD_LONG void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rot
             const Value a0 = A[first + e], a1 = A[first + count + e], a2 = A[first + 2 * count + e];
             for (int i = 0; i < 3; i++) {
                 const Pack *axis = frame + 3 * i;
-                rotated[first + i * count + e] = axis[0] * a0 + axis[1] * a1 + axis[2] * a2;
+                rotated[first + i * count + e] = fused(axis[2], a2, fused(axis[1], a1, axis[0] * a0));
             }
         });
     }

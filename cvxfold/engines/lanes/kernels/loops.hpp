@@ -134,6 +134,22 @@ template <typename F> inline Value sum_of(int from, int until, F f) {
     return fold(from, until, Value{}, f, Sum());
 }
 
+// start + a(from) b(from) + a(from + 1) b(from + 1) + …
+template <typename A, typename B> inline Value sum_of_products(int from, int until, Value start, A a, B b) {
+    Value own = number_in_group() == 0 ? start : Value{};
+    together();
+    in_runs(from, until, [&](int first, auto run) {
+        Value left[run.value], right[run.value];
+        for (int k = 0; k < run.value; k++) {
+            left[k] = a(first + k * GROUP);
+            right[k] = b(first + k * GROUP);
+        }
+        for (int k = 0; k < run.value; k++)
+            own = fused(left[k], right[k], own);
+    });
+    return joined(own, Sum());
+}
+
 // The largest of f(i), NaN where one is.
 template <typename F> inline Value largest_of(int from, int until, F f) {
     return fold(from, until, Value{}, f, Largest());
@@ -143,8 +159,8 @@ template <typename F> inline Value largest_of(int from, int until, F f) {
 struct ByGroup {
     template <typename Step> static void each(int count, Step step) { cvxfold::each(count, step); }
     template <typename Work> static void one_by_one(Work work) { cvxfold::one_by_one(work); }
-    template <typename F> static Value sum_of(int from, int until, F f) {
-        return cvxfold::sum_of(from, until, f);
+    template <typename A, typename B> static Value sum_of_products(int from, int until, A a, B b) {
+        return cvxfold::sum_of_products(from, until, Value{}, a, b);
     }
 };
 struct ByOne {
@@ -153,10 +169,10 @@ struct ByOne {
             step(i);
     }
     template <typename Work> static void one_by_one(Work work) { work(); }
-    template <typename F> static Value sum_of(int from, int until, F f) {
+    template <typename A, typename B> static Value sum_of_products(int from, int until, A a, B b) {
         Value sum{};
         for (int i = from; i < until; i++)
-            sum += f(i);
+            sum = fused(a(i), b(i), sum);
         return sum;
     }
 };

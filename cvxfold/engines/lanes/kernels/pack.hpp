@@ -15,16 +15,25 @@
 #include "strided.hpp"
 #else
 
-#include "standard.hpp"
-
 #ifndef CVXFOLD_WIDTH
 #define CVXFOLD_WIDTH 8
 #endif
 
+#if CVXFOLD_WIDTH == 1
+#include "alone.hpp"
+
 namespace cvxfold {
 
-// Instances that the operations of a pack serve, and instances whose numbers lie side by side.
-constexpr int W = CVXFOLD_WIDTH, LANES = W;
+constexpr int LANES = W;
+
+typedef Value Pack;
+
+} // namespace cvxfold
+#else
+#include "side_by_side.hpp"
+#endif
+
+namespace cvxfold {
 
 constexpr int AHEAD = 1, GROUP = 1; // for strided.hpp's sake
 
@@ -35,26 +44,6 @@ inline int number_in_group() { return 0; }
 inline void together() {}
 
 inline double of_partner(double value, int) { return value; }
-static_assert(W >= 2 && (W & (W - 1)) == 0, "a pack holds a power of two of numbers");
-
-typedef double Pack __attribute__((vector_size(W * 8)));
-typedef Pack Value; // what stands by itself, in records and as an answer
-typedef int64_t Mask __attribute__((vector_size(W * 8)));
-
-inline Pack splat(double value) { return Pack{} + value; }
-
-inline Pack select(Mask where, Pack yes, Pack no) { return where ? yes : no; }
-
-inline Mask all() { return ~Mask{}; }
-
-inline bool any(Mask mask) {
-    int64_t found = 0;
-    for (int lane = 0; lane < W; lane++)
-        found |= mask[lane];
-    return found != 0;
-}
-
-inline Pack numbers_of(Mask whole) { return __builtin_convertvector(whole, Pack); }
 
 } // namespace cvxfold
 

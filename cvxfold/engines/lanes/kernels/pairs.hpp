@@ -44,7 +44,7 @@ inline void add_A_transposed_by_pairs(const Shape &S, Workspace &w) {
     const auto add = [&](int row) {
         const Value factor = w.y[row];
         change_at(w.dual, S.A_column, S.A_start[row], S.A_start[row + 1],
-                  [&](int e, Value sum) { return sum + w.A[e] * factor; });
+                  [&](int e, Value sum) { return fused(w.A[e], factor, sum); });
     };
     for (int row = 0; row < S.separable(); row++)
         add(row);
@@ -54,7 +54,7 @@ inline void add_A_transposed_by_pairs(const Shape &S, Workspace &w) {
             add(at);
         const Value small = 0.5 * pair.y, large = 0.5 * (w.y[at] - pair.sign * w.y[at + 1]);
         change_by_pair(S, w, at, pair.sign, w.dual, [&](Value sum, Value with, Value against) {
-            return sum + (with * small + against * large);
+            return sum + fused(with, small, against * large);
         });
         at += 2;
     });

@@ -50,14 +50,14 @@ CVXFOLD_LONG Residual remaining(const Shape &S, Workspace &w, Value rho) {
         dual_terms = max(dual_terms, max(abs(w.Px[i]), abs(w.dual[i])));
         const Value rest = w.dual[i] + (w.Px[i] + w.q[i]);
         dual = largest(dual, abs(rest));
-        dual_squares += rest * rest;
+        dual_squares = fused(rest, rest, dual_squares);
         return rest;
     });
     fill(w.primal, S.m, [&](int j) {
         primal_terms = max(primal_terms, max(abs(w.primal[j]), abs(w.s[j])));
         const Value rest = w.primal[j] + (w.s[j] - w.b[j]);
         primal = largest(primal, abs(rest));
-        primal_squares += rest * rest;
+        primal_squares = fused(rest, rest, primal_squares);
         return rest;
     });
     mend_pairs(S, w);
@@ -97,14 +97,14 @@ CVXFOLD_LONG Measured measure(const Shape &S, const Workspace &w, Value size) {
         Value unit = size / w.columns[i], Aty = w.dual[i] - w.Px[i] - w.q[i];
         out.dual = largest(out.dual, abs(w.dual[i]) * unit);
         out.dual_terms = largest(out.dual_terms, max(abs(w.Px[i]), max(abs(Aty), abs(w.q[i]))) * unit);
-        quadratic += w.x[i] * w.Px[i];
-        linear += w.x[i] * w.q[i];
+        quadratic = fused(w.x[i], w.Px[i], quadratic);
+        linear = fused(w.x[i], w.q[i], linear);
     });
     each(S.m, [&](int j) {
         Value unit = size / w.rows[j], Ax = w.primal[j] - w.s[j] + w.b[j];
         out.primal = largest(out.primal, abs(w.primal[j]) * unit);
         out.primal_terms = largest(out.primal_terms, max(abs(Ax), max(abs(w.s[j]), abs(w.b[j]))) * unit);
-        support += w.b[j] * w.y[j];
+        support = fused(w.b[j], w.y[j], support);
     });
     out.dual = joined(out.dual, Largest()), out.dual_terms = joined(out.dual_terms, Largest());
     out.primal = joined(out.primal, Largest()), out.primal_terms = joined(out.primal_terms, Largest());

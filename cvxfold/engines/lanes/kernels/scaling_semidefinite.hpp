@@ -24,7 +24,7 @@ CVXFOLD_LONG Mask cholesky(int order, Pack *X) {
             const Pack *row = X + (j + below) * order;
             Value sum = row[j];
             for (int k = 0; k < j; k++)
-                sum -= row[k] * X[j * order + k];
+                sum = fused(-row[k], X[j * order + k], sum);
             X[(j + below) * order + j] = sum;
         });
         const Value pivot = X[j * order + j], root = sqrt(max(pivot, splat(1e-300))), inverse = 1.0 / root;
@@ -54,7 +54,7 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
         for (int j = 0; j < order; j++) {
             Value sum{};
             for (int k = 0; k <= i; k++)
-                sum += L[i * order + k] * M[k * order + j];
+                sum = fused(L[i * order + k], M[k * order + j], sum);
             R[i * order + j] = sum / sqrt(l[j]);
         }
     });
@@ -62,7 +62,7 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
         for (int i = order - 1; i >= 0; i--) {
             Value sum = M[i * order + j] * sqrt(l[j]);
             for (int k = i + 1; k < order; k++)
-                sum -= L[k * order + i] * M[k * order + j];
+                sum = fused(-L[k * order + i], M[k * order + j], sum);
             M[i * order + j] = sum / L[i * order + i];
         }
     });
@@ -91,7 +91,8 @@ struct Corrector {
             for (int i = j; i < order; i++) {
                 Value sum{};
                 for (int k = 0; k < order; k++)
-                    sum += A[i * order + k] * B[j * order + k] + B[i * order + k] * A[j * order + k];
+                    sum = fused(A[i * order + k], B[j * order + k],
+                                fused(B[i * order + k], A[j * order + k], sum));
                 const Value e = (i == j ? centre - l[j] * l[j] : Value{}) - 0.5 * sum;
                 column[i] = (i == j ? 1.0 : semidefinite::ROOT_TWO) * 2.0 * e / (l[i] + l[j]);
             }
@@ -106,7 +107,7 @@ CVXFOLD_LONG Value to_boundary(int order, const Pack *l, const Pack *a, Value mo
     const auto inside = [&](Value t) {
         each(order, [&](int i) {
             for (int j = 0; j <= i; j++)
-                X[i * order + j] = t * D[i * order + j] + (i == j ? Value(l[i]) : Value{});
+                X[i * order + j] = fused(t, D[i * order + j], i == j ? Value(l[i]) : Value{});
         });
         return cholesky(order, X);
     };

@@ -11,7 +11,7 @@
 // is made of the rest of z, and `Pair` and `into_frame` use that.
 #pragma once
 
-#include "loops.hpp"
+#include "product.hpp"
 
 namespace cvxfold {
 
@@ -22,9 +22,7 @@ const double ROOT_HALF = 0.70710678118654752440;
 inline int frame_size(int size) { return size + 2; }
 
 // The sum of u_i^2 for `from` <= i < `to`.
-inline Value squared_sum(int from, int to, const Pack *u) {
-    return sum_of(from, to, [&](int i) { return u[i] * u[i]; });
-}
+inline Value squared_sum(int from, int to, const Pack *u) { return squared_norm(u + from, to - from); }
 
 CVXFOLD_LONG void project(int size, const Pack *u, Pack *s) {
     Value one = splat(1), zero{}, t = u[0], norm = sqrt(squared_sum(1, size, u));
@@ -47,7 +45,7 @@ CVXFOLD_LONG void reflect(int size, const Pack *z, Value norm, Mask mask, Pack *
     Value sign = select(first >= zero, one, -one), squares{};
     each(size - 2, [&](int i) {
         const Value entry = select(has, z[i + 1] * inverse, zero);
-        squares += entry * entry;
+        squares = fused(entry, entry, squares);
         frame[3 + i] = select(mask, entry, frame[3 + i]);
     });
     squares = joined(squares, Sum());
@@ -103,11 +101,11 @@ inline void into_frame_by(int size, const Pack *frame, From a, To out) {
         return;
     }
     const Pack *h = frame + 2;
-    Value rest = Loops::sum_of(2, size, [&](int i) { return h[i - 1] * a(i); });
+    Value rest = Loops::sum_of_products(2, size, [&](int i) { return Value(h[i - 1]); }, a);
     const Value zeroth = a(0), second = a(1), first = -frame[0] * second,
-                along = frame[1] * (rest + h[0] * second);
-    Loops::each(size - 2, [&](int i) { out(i + 2, a(i + 2) - along * h[i + 1]); });
-    rest -= frame[size + 1] * first; // the part along z/|z| without that of z_1/|z_1|
+                along = frame[1] * fused(h[0], second, rest);
+    Loops::each(size - 2, [&](int i) { out(i + 2, fused(-along, h[i + 1], a(i + 2))); });
+    rest = fused(-frame[size + 1], first, rest); // the part along z/|z| without that of z_1/|z_1|
     Loops::one_by_one([&] {
         out(0, ROOT_HALF * ((zeroth + first) + rest));
         out(1, ROOT_HALF * ((zeroth - first) - rest));
@@ -128,12 +126,13 @@ inline void out_of_frame(int size, const Pack *frame, const Pack *a, Pack *out) 
     }
     const Pack *h = frame + 2;
     const Value zeroth = ROOT_HALF * (a[0] + a[1]), first = frame[0] * (ROOT_HALF * (a[0] - a[1]));
-    Value along = fold(2, size, h[0] * first, [&](int i) { return h[i - 1] * a[i]; }, Sum());
+    Value along = sum_of_products(
+        2, size, h[0] * first, [&](int i) { return Value(h[i - 1]); }, [&](int i) { return Value(a[i]); });
     along *= frame[1];
-    fill(out + 2, size - 2, [&](int i) { return a[i + 2] - along * h[i + 1]; });
+    fill(out + 2, size - 2, [&](int i) { return fused(-along, h[i + 1], a[i + 2]); });
     one_by_one([&] {
         out[0] = zeroth;
-        out[1] = first - along * h[0];
+        out[1] = fused(-along, h[0], first);
     });
 }
 

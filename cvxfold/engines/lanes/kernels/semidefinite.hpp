@@ -8,7 +8,7 @@
 // matrix.
 #pragma once
 
-#include "loops.hpp"
+#include "product.hpp"
 
 namespace cvxfold {
 
@@ -66,11 +66,11 @@ CVXFOLD_LONG void turn(int order, const Pack *U, bool transposed, const Pack *X,
         clear(half, order);
         for (int l = 0; l < order; l++)
             if (any(row[l] != 0.0))
-                fill(half, order, [&](int j) { return half[j] + (row[l] * u(l, j)); });
+                fill(half, order, [&](int j) { return fused(row[l], u(l, j), half[j]); });
         each(order, [&](int i) {
             const Value factor = u(k, i);
             for (int j = i; j < order; j++)
-                Y[i * order + j] += factor * half[j];
+                Y[i * order + j] = fused(factor, half[j], Y[i * order + j]);
         });
     }
     each(order, [&](int i) {
@@ -81,7 +81,7 @@ CVXFOLD_LONG void turn(int order, const Pack *U, bool transposed, const Pack *X,
 
 // Diagonalizes X in place by rotations, which U (order, order) takes from the right.
 CVXFOLD_LONG void rotate_to_diagonal(int order, Pack *X, Pack *U) {
-    const Value norm = sum_of(0, order * order, [&](int i) { return X[i] * X[i]; });
+    const Value norm = squared_norm(X, order * order);
     const Value tiny = EXACT * sqrt(norm);
     for (int sweep = 0; sweep < MOST_SWEEPS; sweep++) {
         Value off{};
@@ -105,19 +105,19 @@ CVXFOLD_LONG void rotate_to_diagonal(int order, Pack *X, Pack *U) {
                 const Value t = select(turns, select(theta >= 0.0, magnitude, -magnitude), Value{});
                 const Value c = 1.0 / sqrt(t * t + 1.0), s = t * c;
                 one_by_one([&] {
-                    X[p * order + p] -= t * apq;
-                    X[q * order + q] += t * apq;
+                    X[p * order + p] = fused(-t, apq, X[p * order + p]);
+                    X[q * order + q] = fused(t, apq, X[q * order + q]);
                     X[p * order + q] = X[q * order + p] = select(turns, Value{}, apq);
                 });
                 each(order, [&](int k) {
                     if (k != p && k != q) {
                         const Value kp = X[k * order + p], kq = X[k * order + q];
-                        X[k * order + p] = X[p * order + k] = c * kp - s * kq;
-                        X[k * order + q] = X[q * order + k] = s * kp + c * kq;
+                        X[k * order + p] = X[p * order + k] = fused(c, kp, -(s * kq));
+                        X[k * order + q] = X[q * order + k] = fused(s, kp, c * kq);
                     }
                     const Value up = U[k * order + p], uq = U[k * order + q];
-                    U[k * order + p] = c * up - s * uq;
-                    U[k * order + q] = s * up + c * uq;
+                    U[k * order + p] = fused(c, up, -(s * uq));
+                    U[k * order + q] = fused(s, up, c * uq);
                 });
             }
     }

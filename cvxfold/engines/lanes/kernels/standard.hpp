@@ -48,6 +48,16 @@ inline double of_bits(int64_t bits) {
 }
 #endif
 
+// a b + c, rounded once where the processor does that at once: everywhere the same, since nothing else is
+// contracted (-ffp-contract=off), so that an answer's bits do not depend on how a compiler sees a text.
+#ifdef __CUDACC_RTC__
+inline double fused(double a, double b, double c) { return ::fma(a, b, c); }
+#elif defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else
+inline double fused(double a, double b, double c) { return a * b + c; }
+#endif
+
 template <typename T> inline T least(T a, T b) { return b < a ? b : a; }
 
 } // namespace cvxfold

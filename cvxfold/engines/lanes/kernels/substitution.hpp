@@ -13,7 +13,7 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
         Pack *own = right + (S.leaves + i) * C;
         for (int l = S.leaf_start[i]; l < S.leaf_start[i + 1]; l++)
             for (int c = 0; c < C; c++)
-                own[c] = own[c] - L[l] * right[l * C + c];
+                own[c] = fused(-L[l], right[l * C + c], own[c]);
     });
     for (int j = S.leaves; j < S.N; j++) {
         Value known[C];
@@ -23,7 +23,8 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
             Value next[run.value][C];
             for (int k = 0; k < run.value; k++)
                 for (int c = 0; c < C; c++)
-                    next[k][c] = right[rows[first + k * GROUP] * C + c] - L[first + k * GROUP] * known[c];
+                    next[k][c] =
+                        fused(-L[first + k * GROUP], known[c], right[rows[first + k * GROUP] * C + c]);
             for (int k = 0; k < run.value; k++)
                 for (int c = 0; c < C; c++)
                     right[rows[first + k * GROUP] * C + c] = next[k][c];
@@ -43,7 +44,7 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
             }
             for (int k = 0; k < run.value; k++)
                 for (int c = 0; c < C; c++)
-                    sum[c] -= entry[k] * from[k][c];
+                    sum[c] = fused(-entry[k], from[k][c], sum[c]);
         });
         for (int c = 0; c < C; c++) {
             const Value total = joined(sum[c], Sum());
@@ -54,7 +55,7 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
     }
     each(S.leaves, [&](int l) {
         for (int c = 0; c < C; c++)
-            right[l * C + c] = right[l * C + c] * f.inverse_D[l] - L[l] * right[rows[l] * C + c];
+            right[l * C + c] = fused(-L[l], right[rows[l] * C + c], right[l * C + c] * f.inverse_D[l]);
     });
 }
 
