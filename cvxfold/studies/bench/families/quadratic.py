@@ -137,6 +137,31 @@ def _lasso_values(n: int, batch: int, generator: Generator) -> list[Tensor]:
     ]
 
 
+def _observations(n: int) -> int:
+    """Of a regression on n features: the fewer the rarer."""
+    return max(20, n // 25)
+
+
+def _design(n: int) -> np.ndarray:
+    m = _observations(n)
+    return np.random.default_rng(n).standard_normal((m, n)) / m**0.5
+
+
+def _regression(n: int) -> Stated:
+    x = cp.Variable(n)
+    b, weight = cp.Parameter(_observations(n)), cp.Parameter(nonneg=True)
+    cost = 0.5 * cp.sum_squares(_design(n) @ x - b) + weight * cp.norm1(x)
+    return Stated(minimize(cost), [b, weight], [x])
+
+
+def _regression_values(n: int, batch: int, generator: Generator) -> list[Tensor]:
+    """A tenth as many features count as there are observations."""
+    m, design = _observations(n), torch.as_tensor(_design(n))
+    few = normal(generator, batch, n) * (torch.arange(n) < m // 10)
+    noise = 0.05 * normal(generator, batch, m)
+    return [few @ design.T + noise, uniform(generator, 0.05, 0.2, (batch,))]
+
+
 def _dense_parameter(n: int) -> Stated:
     x, A = cp.Variable(n), cp.Parameter((n, n))
     b, q = cp.Parameter(n), cp.Parameter(n)
@@ -184,6 +209,15 @@ QUADRATIC = (
         projection=_transport_projection,
     ),
     Family("lasso", "sparse regression, as many observations", "features", 40, _lasso, _lasso_values),
+    Family(
+        "regression",
+        "sparse regression on a given design, 25 features an observation",
+        "features",
+        500,
+        _regression,
+        _regression_values,
+        batches=(1,),
+    ),
     Family(
         "dense-parameter",
         "one dense n × n parameter in A x ≤ b",
