@@ -29,6 +29,20 @@ class Derivative(Protocol):
         """
         ...
 
+    def spread(self, f: SpectralFunction, terms: Tensor, signs: Tensor) -> Tensor:
+        """f(D) v for a v whose parts along the eigenvectors are as large as its terms let them be.
+
+        Args:
+            f: the function of the eigenvalues, not negative.
+            terms: at least |v|, ``(B, m)``.
+            signs: of the parts, ``(m,)``.
+
+        Returns:
+            Q (signs ∘ f(Λ) |Q|ᵀ terms), or somewhat more, ``(B, m)``: a part that is small because its
+            eigenvector is small where v is large stays small.
+        """
+        ...
+
     def take(self, index: Tensor) -> "Derivative":
         """Keep the instances ``index`` ``(b,)`` only."""
         ...

@@ -43,6 +43,12 @@ class FrameDerivative(Batched):
         out = self.frame @ (f(self.eigenvalues).unsqueeze(-1) * (self.frame.mT @ w))
         return out.reshape(batch, *v.shape[1:])
 
+    def spread(self, f: SpectralFunction, terms: Tensor, signs: Tensor) -> Tensor:
+        """Q (signs ∘ f(Λ) |Q|ᵀ terms) for ``terms`` ``(B, 3·cones)``."""
+        parts = (self.frame.abs().mT @ terms.reshape(len(terms), -1, 3, 1)).squeeze(-1)
+        parts = signs.reshape(-1, 3) * f(self.eigenvalues) * parts
+        return (self.frame @ parts.unsqueeze(-1)).reshape(terms.shape)
+
 
 def frame_derivative(
     p: Tensor, d: Tensor, curved: Tensor, flat: Tensor, diagonal: Tensor, dtype: torch.dtype

@@ -20,6 +20,10 @@ class DiagonalDerivative(Batched):
         weight = f(self.d)
         return weight * v if v.ndim == 2 else weight.unsqueeze(-1) * v
 
+    def spread(self, f: SpectralFunction, terms: Tensor, signs: Tensor) -> Tensor:
+        """signs ∘ f(d) ∘ terms."""
+        return signs * f(self.d) * terms
+
 
 @dataclass(frozen=True)
 class Zero:

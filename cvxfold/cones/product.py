@@ -13,7 +13,7 @@ from cvxfold.cones.dims import ConeDims
 from cvxfold.cones.exponential import Exponential
 from cvxfold.cones.orthant import DiagonalDerivative, Nonnegative, Zero
 from cvxfold.cones.power import Power
-from cvxfold.cones.second_order import SecondOrder
+from cvxfold.cones.second_order import SecondOrder, SecondOrderDerivative
 from cvxfold.cones.semidefinite import Semidefinite
 
 _HOST = torch.device("cpu")
@@ -32,6 +32,26 @@ class ProductDerivative(Batched):
         if self._diagonal is not None:
             return self._diagonal.apply(f, v)
         return torch.cat([part.apply(f, v[:, rows]) for rows, part in self.parts], dim=1)
+
+    def spread(self, f: SpectralFunction, terms: Tensor, signs: Tensor) -> Tensor:
+        """f(D) v of a v that is as large as its ``terms`` ``(B, m)``, block by block; signs: ``(m,)``."""
+        if not self.parts:
+            return terms
+        parts = [part.spread(f, terms[:, rows], signs[rows]) for rows, part in self.parts]
+        return torch.cat(parts, dim=1)
+
+    def change(self, other: "ProductDerivative", v: Tensor) -> Tensor:
+        """(D' − D) v for another D' and ``v`` ``(B, m)``."""
+        if not self.parts:
+            return v
+        pairs = zip(self.parts, other.parts, strict=True)
+        return torch.cat([_changed(D, then, v[:, rows]) for (rows, D), (_, then) in pairs], dim=1)
+
+    def violation(self, z: Tensor, v: Tensor) -> Tensor:
+        """(I − D) z − D v for ``z`` and ``v`` ``(B, m)``, which is zero of an adjoint."""
+        if not self.parts:
+            return v
+        return torch.cat([_violated(D, z[:, rows], v[:, rows]) for rows, D in self.parts], dim=1)
 
     @cached_property
     def _diagonal(self) -> DiagonalDerivative | None:
@@ -137,6 +157,22 @@ def _projected(cone: Cone, u: Tensor, rough: bool) -> Tensor:
 
 def _differentiated(cone: Cone, u: Tensor, rough: bool) -> Derivative:
     return cone.derivative(u, rough) if isinstance(cone, Exponential | Power) else cone.derivative(u)
+
+
+def _changed(D: Derivative, then: Derivative, v: Tensor) -> Tensor:
+    if isinstance(D, SecondOrderDerivative) and isinstance(then, SecondOrderDerivative):
+        return D.change(then, v)
+    return then.apply(_itself, v) - D.apply(_itself, v)
+
+
+def _violated(D: Derivative, z: Tensor, v: Tensor) -> Tensor:
+    if isinstance(D, SecondOrderDerivative):
+        return D.violation(z, v)
+    return D.apply(lambda d: 1 - d, z) - D.apply(_itself, v)
+
+
+def _itself(d: Tensor) -> Tensor:
+    return d
 
 
 def _factors(dims: ConeDims) -> list[Cone]:

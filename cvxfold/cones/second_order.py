@@ -26,6 +26,7 @@ from cvxfold.batches.records import Batched
 from cvxfold.cones.base import SpectralFunction
 
 _SQRT_HALF = 0.5**0.5
+_MOST = 0.5  # of a unit vector
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,76 @@ class SecondOrderDerivative(Batched):
         swing = _SQRT_HALF * (toward_a - toward_c)
         out[:, :, 1:] = rest.unsqueeze(-2) * z + self.direction.unsqueeze(-1) * swing.unsqueeze(-2)
         return out.reshape(batch, *v.shape[1:])
+
+    def spread(self, f: SpectralFunction, terms: Tensor, signs: Tensor) -> Tensor:
+        """Along a and c by |a|ᵀ and |c|ᵀ of ``terms`` ``(B, cones·size)``; of the rest entry by entry."""
+        size = self.direction.shape[-1] + 1
+        blocks, signs = terms.reshape(len(terms), -1, size), signs.reshape(-1, size)
+        on_a, on_c, rest = f(self.eigenvalues).unbind(-1)
+        most = _SQRT_HALF * (blocks[..., 0] + (self.direction.abs() * blocks[..., 1:]).sum(-1))
+        out = signs * rest.unsqueeze(-1) * blocks
+        along = (self.direction * out[..., 1:]).sum(-1)
+        toward_a = signs[:, 0] * on_a * most - _SQRT_HALF * (out[..., 0] + along)
+        toward_c = signs[:, -1] * on_c * most - _SQRT_HALF * (out[..., 0] - along)
+        out[..., 0] += _SQRT_HALF * (toward_a + toward_c)
+        out[..., 1:] += self.direction * (_SQRT_HALF * (toward_a - toward_c)).unsqueeze(-1)
+        return out.reshape(terms.shape)
+
+    def change(self, other: "SecondOrderDerivative", v: Tensor) -> Tensor:
+        """(D' − D) v for ``v`` ``(B, cones·size)`` by what turns a and c.
+
+        Between the branches, with a' = a + δ and c' = c − δ, δ = (0, ẑ' − ẑ)/√2,
+
+            D' − D = (λ' − λ)(I − aaᵀ − ccᵀ) + (1 − λ')(δaᵀ + a'δᵀ) + λ'(δcᵀ + c'δᵀ)
+
+        in which nothing along c is the difference of numbers that are nearly equal. Where ẑ₁ is nearly all
+        of ẑ its change is that of 1 − |ẑ₁|, which the rest of ẑ tells exactly.
+        """
+        size = self.direction.shape[-1] + 1
+        w, here, there = v.reshape(len(v), -1, size), self.direction, other.direction
+        head, z = w[..., :1], w[..., 1:]
+        turned = _difference(here, there)
+        along, beside = (here * z).sum(-1, keepdim=True), (turned * z).sum(-1, keepdim=True)
+        on_a, on_c, by_turn = (_SQRT_HALF * part for part in (head + along, head - along, beside))
+        before, after = self.eigenvalues[..., 2:], other.eigenvalues[..., 2:]
+        swing = _SQRT_HALF * ((1 - after) * on_a + after * on_c)
+        out = (after - before) * self._tangent(z, along)
+        out = out + swing * turned + _SQRT_HALF * (1 - 2 * after) * by_turn * there
+        out = torch.cat([_SQRT_HALF * by_turn, out], -1)
+        plain = other.apply(_itself, v) - self.apply(_itself, v)
+        both = (self.between & other.between).unsqueeze(-1)
+        return torch.where(both, out, plain.reshape(w.shape)).reshape(v.shape)
+
+    def violation(self, z: Tensor, v: Tensor) -> Tensor:
+        """(I − D) z − D v of ``(B, cones·size)`` each, between the branches along each eigenvector alone.
+
+        Along c that is cᵀz, of which v, however large, hides nothing; along a it is −aᵀv.
+        """
+        size = self.direction.shape[-1] + 1
+        parts = [part.reshape(len(part), -1, size) for part in (z, v)]
+        heads, tails = zip(*((part[..., :1], part[..., 1:]) for part in parts), strict=True)
+        alongs = [(self.direction * tail).sum(-1, keepdim=True) for tail in tails]
+        on_c, on_a = 0.5 * (heads[0] - alongs[0]), -0.5 * (heads[1] + alongs[1])
+        of_z, of_v = (self._tangent(tail, along) for tail, along in zip(tails, alongs, strict=True))
+        rest = self.eigenvalues[..., 2:]
+        out = torch.cat([on_c + on_a, (1 - rest) * of_z - rest * of_v + (on_a - on_c) * self.direction], -1)
+        plain = self.apply(_rest, z) - self.apply(_itself, v)
+        return torch.where(self.between.unsqueeze(-1), out, plain.reshape(out.shape)).reshape(plain.shape)
+
+    def _tangent(self, z: Tensor, along: Tensor) -> Tensor:
+        """z − ẑẑᵀz for ẑᵀz; where ẑ₁ is most of ẑ, what is left of z₁ is told by the other entries."""
+        tangent = z - along * self.direction
+        if z.shape[-1] < 2:
+            return torch.zeros_like(tangent)
+        first, others = self.direction[..., :1], self.direction[..., 1:]
+        most = first.abs() > _MOST
+        by_rest = -(others * tangent[..., 1:]).sum(-1, keepdim=True) / torch.where(most, first, 1.0)
+        return torch.cat([torch.where(most, by_rest, tangent[..., :1]), tangent[..., 1:]], -1)
+
+    @property
+    def between(self) -> Tensor:
+        """The cones between the branches, ``(B, cones)``."""
+        return (self.eigenvalues[..., 0] == 1) & (self.eigenvalues[..., 1] == 0)
 
 
 @dataclass(frozen=True)
@@ -118,6 +189,28 @@ class SecondOrder:
         t, norm = blocks[..., :1].abs(), blocks[..., 1:].norm(dim=-1, keepdim=True)
         nearest = (norm - t).abs() * _SQRT_HALF if self.size > 1 else t
         return nearest.expand_as(blocks).reshape(u.shape)
+
+
+def _itself(d: Tensor) -> Tensor:
+    return d
+
+
+def _rest(d: Tensor) -> Tensor:
+    return 1 - d
+
+
+def _difference(here: Tensor, there: Tensor) -> Tensor:
+    """ẑ' − ẑ of unit vectors ``(B, cones, k)``, the first entry by the others where its sign is the same."""
+    turned = there - here
+    if turned.shape[-1] < 2:
+        return turned
+    short = [
+        direction[..., 1:].square().sum(-1) / (1 + direction[..., 0].abs()) for direction in (here, there)
+    ]
+    by_rest = (short[0] - short[1]) * there[..., 0].sign()
+    same = here[..., 0] * there[..., 0] > 0
+    turned[..., 0] = torch.where(same, by_rest, turned[..., 0])
+    return turned
 
 
 def _nonzero(norm: Tensor) -> Tensor:

@@ -46,6 +46,12 @@ class SemidefiniteDerivative(Batched):
         out = _triangles(Q @ rotated @ Q.mT).reshape(batch, columns.shape[2], cones * entries).mT
         return out.reshape(batch, *v.shape[1:])
 
+    def spread(self, f: SpectralFunction, terms: Tensor, signs: Tensor) -> Tensor:
+        """f(D) v with the largest of each matrix's ``terms`` ``(B, rows)`` for all of its entries of v."""
+        blocks = terms.reshape(len(terms), self.Q.shape[1], -1)
+        most = blocks.amax(-1, keepdim=True).expand_as(blocks)
+        return self.apply(f, signs * most.reshape(terms.shape))
+
 
 @dataclass(frozen=True)
 class Semidefinite:

@@ -42,12 +42,14 @@ class Remainder(Batched):
         weight: how much of the adjoint stands on each entry of the state, relative to the largest, ``(B,
             k)``.
         by_duals: the norm of what ȳ adds to the terms of t, ``(B,)``.
+        own: the adjoint in the engine's own units.
     """
 
     r: Tensor
     t: Tensor
     weight: Tensor
     by_duals: Tensor
+    own: Batched
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,13 @@ def fold(
     """
     u_bar = phi.pull(x_bar, y_bar)  # 1
     system = solve_adjoint(method, phi, u_bar, settings)  # 2
-    p, v, weight = phi.push(system.w, x_bar, y_bar)  # 3
+    p, v, weight, own = phi.push(system.w, x_bar, y_bar)  # 3
     by_duals = terms_of_duals(phi, system.w, u_bar, y_bar)
     t, residual = check(phi.program, phi.proximal, p, v, x_bar, by_duals)  # 4
     residual = torch.maximum(system.residual, residual)
     system = replace(system, residual=residual, converged=residual <= settings.tol)
     r = u_bar - (system.w - phi.vjp(system.w))
-    return FoldedAdjoint(p, v, system, Remainder(r, t, weight, by_duals))
+    return FoldedAdjoint(p, v, system, Remainder(r, t, weight, by_duals, own))
 
 
 def terms_of_duals(phi: ProgramLinearization, w: Tensor, u_bar: Tensor, y_bar: Tensor) -> Tensor:

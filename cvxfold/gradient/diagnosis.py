@@ -89,9 +89,10 @@ class Diagnosis:
     def error(self) -> Tensor:
         """An estimate of the relative error of the gradient, all causes together, ``(B,)``.
 
+        Both are signed sums of many small parts, neither of which knows of the other: they add in squares.
         Infinite where there is no unique gradient to be off from.
         """
-        estimate = SAFETY * (self.forward_error + self.adjoint_error) + _ROUNDING
+        estimate = SAFETY * torch.hypot(self.forward_error, self.adjoint_error) + _ROUNDING
         return torch.where(self.degenerate, torch.inf, estimate)
 
     @property

@@ -5,11 +5,12 @@ own.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from cvxfold.batches.records import Batched
 from cvxfold.methods.linearization import Linearization
 from cvxfold.problem.program import Program
 
@@ -21,11 +22,13 @@ class Pushed(NamedTuple):
         p: ``(B, n)``. v: ``(B, m)``: with P p + Aᵀ v = x̄ where w solves its system.
         weight: how much of the adjoint stands on each entry of the state, relative to the largest, ``(B,
             k)``.
+        own: the same in the engine's own units.
     """
 
     p: Tensor
     v: Tensor
     weight: Tensor
+    own: Batched
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,22 @@ class ProgramLinearization(Linearization, Protocol):
 
     def push(self, w: Tensor, x_bar: Tensor, y_bar: Tensor) -> Pushed:
         """The adjoint of the program from w ``(B, k)``, and the loss gradients that it answers."""
+        ...
+
+    def off(self, adjoint: Any) -> tuple[Tensor, Tensor]:
+        """How far p ``(B, n)`` and v ``(B, m)`` may be off, to first order.
+
+        By what an adjoint, as ``push`` has it in its ``own`` units, leaves of its equations, and by what
+        rounding may have left of their terms, or hidden.
+        """
+        ...
+
+    def turned(self, adjoint: Any, to: Any) -> tuple[Tensor, Tensor]:
+        """How p ``(B, n)`` and v ``(B, m)`` move, to first order, where Π turns to that of ``to``.
+
+        Args:
+            adjoint: as ``push`` has it in its ``own`` units. to: this iteration, ``moved``.
+        """
         ...
 
     def alone(self, w: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ CANCELS = 1e-10  # an error below this fraction of the terms that make a gradien
 FAINT = 1e-9  # nor is one below this fraction of the largest gradient of the batch
 ACCURACY = 1e-6  # an error beyond this, and beyond the backward tolerance, is worth a warning
 MAGNIFIED = 100  # the tolerance's multiple that an error must exceed as well to be called ill-conditioned
-SAFETY = 30.0  # calibrated: docs/robustness.md
-_ROUNDING = 2e-16
+SAFETY = 15.0  # calibrated: docs/robustness.md
 SUSPECT = 1e-2  # ‖J w‖/‖w‖ below which J may be singular
 FOUND = 1e-5  # likewise, of a null vector that several steps of inverse iteration cannot have missed
 UNSOLVED = 1e-5  # relative residual above which the adjoint system may have no solution
@@ -120,8 +119,8 @@ def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_b
     du, kinks = phi.offset(), phi.kinks()
     on_kink = (kinks.margin <= reach(kinks, du)).any(-1)
     smallest = torch.stack([one.length for one in inverse_iterates(phi)]).amin(0)
-    change = change_by_remainder(phi, adjoint, y_bar)
-    share = change_by_step(phi, du, adjoint, x_bar, y_bar)
+    change = change_by_remainder(phi, adjoint)
+    share = change_by_step(phi, du, adjoint)
     margin = (kinks.margin / kinks.terms.clamp_min(torch.finfo(du.dtype).tiny)).amin(-1)
     size = sizes.fair(change + share)
     flat = ~sizes.clear(change + share) & (FELT * (change + share) <= CANCELS * sizes.floor)
@@ -232,35 +231,29 @@ def stretch(phi: ProgramLinearization, w: Tensor) -> tuple[Tensor, Tensor]:
     return Jw, Jw.norm(dim=-1)
 
 
-def change_by_remainder(phi: ProgramLinearization, adjoint: FoldedAdjoint, y_bar: Tensor) -> Tensor:
-    """How far the gradient is off by what the adjoint leaves of its systems, and by rounding, ``(B,)``.
+def change_by_remainder(phi: ProgramLinearization, adjoint: FoldedAdjoint) -> Tensor:
+    """How far the gradient is off by what the adjoint leaves of its equations, and by rounding, ``(B,)``.
 
-    What is left, r and t, stands for an error (I − Φᵀ)⁻¹r of w: the residual times the conditioning of the
-    system in the one direction that counts. It reaches p and v as w itself does, with t for x̄.
+    What is left stands for an error of p and v: the residual times the conditioning of the system in the one
+    direction that counts. It reaches the parameters as p and v do.
     """
-    r, t, w = adjoint.remainder.r, adjoint.remainder.t, adjoint.system.w
-    r = r + _ROUNDING * _generic(w).sign() * (w.abs() + phi.vjp(w).abs())
-    dp, dv, _ = phi.push(phi.inverse_transposed(r), t, torch.zeros_like(y_bar))
-    return on_moving(phi, dp, dv).norm(dim=-1)
+    return on_moving(phi, *phi.off(adjoint.remainder.own)).norm(dim=-1)
 
 
-def change_by_step(
-    phi: ProgramLinearization, du: Tensor, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor
-) -> Tensor:
+def change_by_step(phi: ProgramLinearization, du: Tensor, adjoint: FoldedAdjoint) -> Tensor:
     """How far the gradient moves where u moves by ``du`` ``(B, k)``, to first order, ``(B,)``.
 
-    Of the moved system w leaves a remainder, which stands for a change (I − Φᵀ)⁻¹r of w; x and y move too.
+    The projection turns, which leaves something of the adjoint's equations; x and y move too.
     """
-    moved, w = phi.moved(du), adjoint.system.w
-    r = moved.pull(x_bar, y_bar) - (w - moved.vjp(w)) - adjoint.remainder.r
-    dp, dv, _ = phi.push(phi.inverse_transposed(r), torch.zeros_like(x_bar), torch.zeros_like(y_bar))
+    moved = phi.moved(du)
+    dp, dv = phi.turned(adjoint.remainder.own, moved)
     after = on_moving(moved, adjoint.p + dp, adjoint.v + dv)
     return (after - on_moving(phi, adjoint.p, adjoint.v)).norm(dim=-1)
 
 
 def gradient_floor(phi: ProgramLinearization, x_bar: Tensor, y_bar: Tensor) -> Tensor:
     """What counts as no gradient at all, ``(B,)``: a part of the one for w = 0 that rounding may leave."""
-    p, v, _ = phi.push(torch.zeros_like(phi.u), x_bar, y_bar)
+    p, v, *_ = phi.push(torch.zeros_like(phi.u), x_bar, y_bar)
     return FELT * on_moving(phi, p, v).norm(dim=-1)
 
 

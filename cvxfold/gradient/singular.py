@@ -109,7 +109,7 @@ def unseen_directions(phi: ProgramLinearization, bars: Bars, adjoint: FoldedAdjo
 
 def unseen_of(phi: ProgramLinearization, bars: Bars) -> Tensor:
     """Where a loss with these gradients looks at a direction that neither P nor A sees, ``(B,)``."""
-    p, v, _ = phi.push(torch.zeros_like(phi.u), *bars)
+    p, v, *_ = phi.push(torch.zeros_like(phi.u), *bars)
     none = torch.zeros_like(p[:, 0]) if p.shape[1] else p.new_zeros(len(p))
     return phi.blind & ~(check(phi.program, phi.proximal, p, v, bars[0], none)[1] <= UNSOLVED)
 

@@ -49,7 +49,7 @@ def left(
     """r₁ ``(B, n)`` and r₂ ``(B, m)``."""
     program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
     z = R * (program.A.mv(p) - on_y)
-    return on_x - program.P.mv(p) - program.A.rmv(v), D.apply(lambda d: 1 - d, z) - D.apply(lambda d: d, v)
+    return on_x - program.P.mv(p) - program.A.rmv(v), D.violation(z, v)
 
 
 def step(jacobian: FactoredJacobian, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

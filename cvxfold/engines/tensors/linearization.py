@@ -9,6 +9,7 @@ from torch import Tensor
 from cvxfold.cones import ProductDerivative, largest_of_block
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.tensors.adjoint_equations import refined_adjoint
+from cvxfold.engines.tensors.adjoint_error import ROUNDING, ReducedAdjoint, by_remainders, by_turn, shares
 from cvxfold.engines.tensors.adjoint_pairs import mended_adjoint
 from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
@@ -17,8 +18,6 @@ from cvxfold.engines.tensors.residuals import infinity_norm, terms
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 from cvxfold.gradient.linearization import Kinks, Pushed
 from cvxfold.problem.program import Program
-
-_ROUNDING = 2e-16
 
 
 @dataclass(frozen=True)
@@ -130,25 +129,31 @@ class SplittingLinearization:
         return self.jacobian.inverse_transposed(r) / self.splitting.alpha
 
     def offset(self) -> Tensor:
-        """δu = J⁻¹ (g + e), with e what rounding may have left of the terms of both residuals, or hidden."""
+        """δu = J⁻¹ (g + e), with e what rounding may have left of the terms of both residuals, or hidden.
+
+        And u itself is rounded: less than twice that may be rounded away again.
+        """
+        return self._to_solution() + 2 * ROUNDING * shares(self.u) * self.u
+
+    def _to_solution(self) -> Tensor:
+        """J⁻¹ (g + e)."""
         splitting = self.splitting
         point = self.at.point if self.du is None else splitting.evaluate(self.u)
         rows, columns = terms(splitting.program, point.x, point.s, point.y)
         pairs = Pairs.at(splitting, point.u)
         if pairs is not None:
             return self._offset_by_pairs(pairs, point, rows)
-        moved = splitting.solve_normal(_ROUNDING * _signs(columns) * columns)
-        return self.jacobian.inverse(
-            point.g + _ROUNDING * _signs(rows) * rows + splitting.program.A.mv(moved)
-        )
+        moved = splitting.solve_normal(ROUNDING * shares(columns) * columns)
+        e = ROUNDING * shares(rows) * rows
+        return self.jacobian.inverse(point.g + e + splitting.program.A.mv(moved))
 
     def _offset_by_pairs(self, pairs: Pairs, point: Iterate, rows: Tensor) -> Tensor:
         """The same by Newton's step in x and u, with the digits of pairs; terms of ``rows`` ``(B, m)``."""
         program, x = self.splitting.program, point.x
         terms = program.P.absolute().mv(x.abs()) + program.q.abs() + pairs.transposed_terms(point.y)
-        dual = program.P.mv(x) + program.q + pairs.transposed(point.y) + _ROUNDING * _signs(terms) * terms
+        dual = program.P.mv(x) + program.q + pairs.transposed(point.y) + ROUNDING * shares(terms) * terms
         own = pairs.terms(x)
-        e = pairs.written(_ROUNDING * _signs(rows) * rows, _ROUNDING * _signs(own) * own)
+        e = pairs.written(ROUNDING * shares(rows) * rows, ROUNDING * shares(own) * own)
         g = pairs.written(point.g, -pairs.residual(x)) + e
         dx = self.jacobian.factor.solve(program.A.rmv(self.jacobian.weighted(g)) - dual)
         return self.jacobian.regularized_inverse(g - program.A.mv(dx))
@@ -177,8 +182,25 @@ class SplittingLinearization:
         weight = torch.maximum(v.abs(), (R * (Ap - on_y)).abs())
         largest = infinity_norm(weight).unsqueeze(-1)
         weight = weight / torch.where(largest > 0, largest, torch.ones_like(largest))
-        lifted = self.at.reduced.lift_adjoint(p * self.scaling.columns, v * self.scaling.rows, x_bar, y_bar)
-        return Pushed(*lifted, weight)
+        lifted = self._lifted(p, v, x_bar, y_bar)
+        return Pushed(*lifted, weight, ReducedAdjoint(p, v, on_x, on_y))
+
+    def off(self, adjoint: ReducedAdjoint) -> tuple[Tensor, Tensor]:
+        """δp and δv for what the two equations leave, and rounding."""
+        return self._alone(*by_remainders(self.jacobian, adjoint))
+
+    def turned(self, adjoint: ReducedAdjoint, to: "SplittingLinearization") -> tuple[Tensor, Tensor]:
+        """δp and δv where D becomes that of ``to``."""
+        return self._alone(*by_turn(self.jacobian, to.D, adjoint))
+
+    def _alone(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """An adjoint in the program's units, of no loss gradients."""
+        return self._lifted(p, v, torch.zeros_like(self.at.x), torch.zeros_like(self.at.y))
+
+    def _lifted(self, p: Tensor, v: Tensor, x_bar: Tensor, y_bar: Tensor) -> tuple[Tensor, Tensor]:
+        """An adjoint in the program's units: p ``(B, n)`` and v ``(B, m)``."""
+        scaling = self.scaling
+        return self.at.reduced.lift_adjoint(p * scaling.columns, v * scaling.rows, x_bar, y_bar)
 
     def alone(self, w: Tensor) -> Tensor:
         """v = w, in the units of the program, and what presolve's equations make of it."""
@@ -235,9 +257,3 @@ class SplittingLinearization:
         """x̄ ``(B, n')`` and ȳ ``(B, m')`` for the reduced, equilibrated program."""
         on_x, on_y = self.at.reduced.restrict(x_bar, y_bar)
         return on_x * self.scaling.columns, on_y * self.scaling.rows
-
-
-def _signs(like: Tensor) -> Tensor:
-    """1 and −1, without a pattern, ``(k,)``."""
-    places = torch.arange(1, like.shape[-1] + 1, device=like.device, dtype=like.dtype)
-    return torch.where(torch.cos(1.7 * places.square() + places) < 0, -1.0, 1.0)

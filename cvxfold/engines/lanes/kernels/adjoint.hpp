@@ -42,8 +42,8 @@ const int CORRECTIONS = 12, MENDING = 3;
 const double ADJOINT_EXACT = 1e-15, ADJOINT_SLOW = 1e-12, PAIR_EXACT = 1e-10;
 const double KINK = 1e-9, LEAST_KINK = 1e-13, LARGEST_KINK = 1e-6; // as cvxfold.gradient.screen has them
 const double SINGULAR = 1e-5;                                      // as cvxfold.engines.lanes.figures has it
-const double ROUNDING = 2e-16;
-const double NULL_EXACT = 1e-12;        // |K v|/|v| of a null vector
+const double ROUNDING = 1.1e-16;                                   // 2^-53: of one number, at most
+const double NULL_EXACT = 1e-12;                                   // |K v|/|v| of a null vector
 const int LOOKS = 2, PURIFICATIONS = 2; // steps of inverse iteration; of (K + T)^-1 T after them
 
 // What the adjoint works on, (n) and (m) each.
@@ -200,15 +200,16 @@ inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
         fill(terms, S.m, [&](int j) { return max(rows[j], abs(w.u[j])); });
     for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))
         spread_largest(terms + at, S.rows_of(cone));
-    fill(w.dual, S.n, [&](int i) { return w.dual[i] + (ROUNDING * sign(i) * columns[i]); });
+    fill(w.dual, S.n, [&](int i) { return w.dual[i] + (ROUNDING * share(i) * columns[i]); });
+    fill(rows, S.m, [&](int j) { return share(j) * rows[j]; });
     each_pair(S, w, [&](int at, int, const second_order::Pair &pair) {
-        const Value large = sign(at) * rows[at], small = sign(at + 1) * terms_of_pair(S, w, at, pair);
+        const Value large = rows[at], small = share(at + 1) * terms_of_pair(S, w, at, pair);
         one_by_one([&] {
-            rows[at] = sign(at) * 0.5 * (large + small);
-            rows[at + 1] = sign(at + 1) * pair.sign * (0.5 * (large - small));
+            rows[at] = 0.5 * (large + small);
+            rows[at + 1] = pair.sign * (0.5 * (large - small));
         });
     });
-    fill(w.primal, S.m, [&](int j) { return w.primal[j] + (ROUNDING * sign(j) * rows[j]); });
+    fill(w.primal, S.m, [&](int j) { return w.primal[j] + (ROUNDING * rows[j]); });
 }
 
 // Further corrections where a second-order cone's second row in its frame, which fixes what is small there,

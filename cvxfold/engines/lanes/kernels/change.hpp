@@ -18,7 +18,8 @@ namespace cvxfold {
 CVXFOLD_LONG void turn_of_projection(const Shape &S, Workspace &w, const AdjointVectors &a, const Pack *du,
                                      const Pack *y_given, Pack *rho) {
     Pack *sum = w.turned, *beside = w.scratch;
-    fill(beside, S.m, [&](int j) { return w.u[j] + du[j] + ROUNDING * sign(j) * w.u[j]; });
+    // Less than twice a number's rounding may be rounded away again.
+    fill(beside, S.m, [&](int j) { return w.u[j] + (du[j] + 2 * ROUNDING * share(j) * w.u[j]); });
     look(S, w.roots, beside, all(), w.lambda_beside, w.frame_beside, nullptr);
     multiply_A(S, w.A, a.p, sum);
     fill(sum, S.m, [&](int j) { return w.y[j] + w.R[j] * (sum[j] - y_given[j]); });
@@ -32,30 +33,71 @@ CVXFOLD_LONG void turn_of_projection(const Shape &S, Workspace &w, const Adjoint
     clear(rho, S.separable()); // half-lines have no curvature, and kinks are looked at elsewhere
 }
 
-// What rounding may leave of the adjoint's system is added to a.upper and a.lower. Uses w.turned, w.scratch.
-inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
-    Pack *columns = w.scratch;
-    fill(columns, S.n, [&](int i) { return abs(a.x_bar[i]); });
-    add_over_P(S, columns, [&](int e, int j, Value sum) { return sum + abs(w.P[e] * a.p[j]); });
-    for (int j = 0; j < S.m; j++) {
-        const Value v = abs(w.y[j]);
-        const int first = S.A_start[j], end = S.A_start[j + 1];
-        set(w.turned[j], sum_of(first, end, [&](int e) { return abs(w.A[e] * a.p[S.A_column[e]]); }));
-        change_at(columns, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(w.A[e]) * v; });
-    }
-    for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
-        spread_largest(w.turned + at, S.rows_of(cone));
-    each_pair(S, w, [&](int at, int, const second_order::Pair &) {
-        set(w.turned[at + 1], terms_in_frame(S, w, a.p, at + 1));
-    });
-    fill(a.upper, S.n, [&](int i) { return a.upper[i] + (ROUNDING * sign(i) * columns[i]); });
-    fill(a.lower, S.m, [&](int j) {
-        const Value terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);
-        return a.lower[j] + select(w.lambda[j] < 1.0, ROUNDING * sign(j) * terms, Value{});
+// The terms (m) of cones in R^3 in their frames, |Q|'terms: small along an axis that is small where they are
+// large.
+inline void terms_into_frames3(const Shape &S, Pack *frame, Pack *terms) {
+    const int count = S.exponential + S.power;
+    const Pack *frames = frame_scratch(S, frame) - FRAME3 * count;
+    each(count, [&](int c) {
+        const Pack *Q = frames + FRAME3 * c;
+        Pack *of = terms + S.m - 3 * (count - c);
+        const Value t0 = of[0], t1 = of[1], t2 = of[2];
+        for (int i = 0; i < 3; i++)
+            of[i] = abs(Q[3 * i]) * t0 + abs(Q[3 * i + 1]) * t1 + abs(Q[3 * i + 2]) * t2;
     });
 }
 
-// dp (n) and dv (m) by a.upper, a.lower and rho, (m), null for zero. Uses w.turned, w.right.
+// What rounding may leave of the adjoint's system is added to a.upper and a.lower: a part of what is added up
+// there, in the frames of second-order cones and of those in R^3, beside the largest of semidefinite ones.
+// Uses w.turned, w.scratch.
+inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
+    Pack *columns = w.scratch;
+    int in_R3 = S.m - 3 * (S.exponential + S.power), curved = S.separable();
+    for (int c = 0; c < S.second_order; c++)
+        curved += S.sizes[c];
+    fill(columns, S.n, [&](int i) { return abs(a.x_bar[i]); });
+    add_over_P(S, columns, [&](int e, int j, Value sum) { return sum + abs(w.P[e] * a.p[j]); });
+    for (int j = 0; j < S.m; j++) {
+        const bool by_frame = j >= S.separable() && j < curved;
+        const Pack *A = by_frame ? w.rotated_A : w.A;
+        const Value v = by_frame ? w.E[j] * abs(a.zeta[j]) : abs(w.y[j]);
+        const int first = S.A_start[j], end = S.A_start[j + 1];
+        set(w.turned[j], sum_of(first, end, [&](int e) { return abs(w.A[e] * a.p[S.A_column[e]]); }));
+        change_at(columns, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(A[e]) * v; });
+    }
+    for (int cone = 0, at = S.separable(); at < in_R3; at += S.rows_of(cone++))
+        spread_largest(w.turned + at, S.rows_of(cone));
+    terms_into_frames3(S, w.frame, w.turned);
+    each_pair(S, w, [&](int at, int, const second_order::Pair &) {
+        set(w.turned[at + 1], terms_in_frame(S, w, a.p, at + 1));
+    });
+    fill(a.upper, S.n, [&](int i) { return a.upper[i] + (ROUNDING * share(i) * columns[i]); });
+    fill(a.lower, S.m, [&](int j) {
+        const Value terms = w.E[j] * w.turned[j] + abs(w.lambda[j] / w.R[j] * a.zeta[j]) + abs(a.z_bar[j]);
+        return a.lower[j] + select(w.lambda[j] < 1.0, ROUNDING * share(j) * terms, Value{});
+    });
+}
+
+// Adds to dp (n) and dzeta (m) what their remainder in the exact system asks for. Uses w.turned, w.scratch.
+CVXFOLD_LONG void refine_change(const Shape &S, Workspace &w, const AdjointVectors &a, Pack *dp,
+                                Pack *dzeta) {
+    Pack *upper = w.scratch, *lower = upper + S.n;
+    fill(w.turned, S.m, [&](int j) { return w.E[j] * dzeta[j]; });
+    multiply_P(S, w.P, dp, upper);
+    add_A_transposed(S, w.rotated_A, w.turned, upper);
+    fill(upper, S.n, [&](int i) { return a.upper[i] - upper[i]; });
+    multiply_A(S, w.rotated_A, dp, lower);
+    fill(lower, S.m, [&](int j) {
+        const Value rest = a.lower[j] - w.E[j] * lower[j] + w.lambda[j] / w.R[j] * dzeta[j];
+        return select(w.lambda[j] < 1.0, rest, Value{});
+    });
+    gather<1>(S, w.right, 0, upper, lower);
+    solve<1>(S, w.newton, w.right);
+    fill(dp, S.n, [&](int i) { return dp[i] + w.right[S.place[i]]; });
+    fill(dzeta, S.m, [&](int j) { return dzeta[j] + w.right[S.place[S.n + j]]; });
+}
+
+// dp (n) and dv (m) by a.upper, a.lower and rho, (m), null for zero. Uses w.turned, w.scratch, w.right.
 CVXFOLD_LONG void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors &a, const Pack *rho,
                                     Pack *dp, Pack *dv) {
     if (rho) {
@@ -72,8 +114,11 @@ CVXFOLD_LONG void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors
     gather<1>(S, w.right, 0, a.upper, a.lower);
     solve<1>(S, w.newton, w.right);
     fill(dp, S.n, [&](int i) { return w.right[S.place[i]]; });
+    fill(dv, S.m, [&](int j) { return w.right[S.place[S.n + j]]; });
+    if (S.second_order) // of which a pair's small row counts for itself, and is smaller than delta
+        refine_change(S, w, a, dp, dv);
     fill(dv, S.m, [&](int j) {
-        Value change = w.E[j] * w.right[S.place[S.n + j]];
+        Value change = w.E[j] * dv[j];
         if (rho)
             change -= select(w.lambda[j] > 0.5, rho[j] / max(w.lambda[j], splat(0.5)), Value{});
         return change;

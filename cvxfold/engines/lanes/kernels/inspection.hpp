@@ -57,8 +57,13 @@ CVXFOLD_LONG double generic(int j) {
     return cosine(1.7 * place * place + place);
 }
 
-// 1 or -1, without a pattern.
-inline double sign(int j) { return generic(j) < 0 ? -1 : 1; }
+// What stands for a rounding error over its bound, between 1/2 and 3/2 and of either sign. Multiples of the
+// golden ratio keep neighbours apart, so that neither the sum nor the difference of two whose bounds are
+// equal, as they are in a cone's boundary, is next to nothing.
+inline double share(int j) {
+    const double turns = 0.6180339887498949 * (j + 1), part = turns - (double)(int32_t)turns;
+    return part < 0.5 ? 0.5 + 2 * part : 0.5 - 2 * part;
+}
 
 // |K v| for a v = (dx, z), (N), of length 1, K without regularization. Uses w.turned, w.dx, w.du.
 CVXFOLD_LONG Value null_residual(const Shape &S, Workspace &w, const Pack *v) {

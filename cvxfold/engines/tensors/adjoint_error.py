@@ -1,0 +1,78 @@
+"""What the two equations of an adjoint say of its error, to first order.
+
+With the equations of :mod:`cvxfold.engines.tensors.adjoint_equations`, z = R(Ap − ȳ) and D = DΠ_K(u), an
+adjoint (p, v) is off by the step that solves for
+
+- what it leaves of them, r₁ and r₂, and for what rounding may have left, or hidden: a part of the terms
+  |x̄| + |P||p| + |A|ᵀ|v| and R(|A||p| + |ȳ|), |v|, of each entry of the first one, and along each eigenvector
+  of D of the second one;
+- r₂ = −(D' − D)(v + z), where the state moves and D becomes D'.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cvxfold.batches.records import Batched
+from cvxfold.cones import ProductDerivative
+from cvxfold.engines.tensors.adjoint_equations import left, step
+from cvxfold.engines.tensors.jacobian import FactoredJacobian
+
+ROUNDING = 1.1e-16  # 2⁻⁵³: of one number, at most
+_GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True)
+class ReducedAdjoint(Batched):
+    """An adjoint of the reduced, equilibrated program.
+
+    Args:
+        p: ``(B, n')``. v: ``(B, m')``.
+        on_x: x̄, ``(B, n')``. on_y: ȳ, ``(B, m')``: the loss gradients that it answers.
+    """
+
+    p: Tensor
+    v: Tensor
+    on_x: Tensor
+    on_y: Tensor
+
+
+def by_remainders(jacobian: FactoredJacobian, of: ReducedAdjoint) -> tuple[Tensor, Tensor]:
+    """δp ``(B, n')`` and δv ``(B, m')`` for what is left of both equations, and rounding."""
+    first, second = left(jacobian, of.p, of.v, of.on_x, of.on_y)
+    on_first, on_second = _rounding(jacobian, of)
+    return step(jacobian, first + on_first, second + on_second)
+
+
+def by_turn(jacobian: FactoredJacobian, then: ProductDerivative, of: ReducedAdjoint) -> tuple[Tensor, Tensor]:
+    """δp ``(B, n')`` and δv ``(B, m')`` where D becomes ``then``."""
+    splitting = jacobian.splitting
+    z = splitting.R * (splitting.program.A.mv(of.p) - of.on_y)
+    return step(jacobian, torch.zeros_like(of.p), -jacobian.D.change(then, of.v + z))
+
+
+def _rounding(jacobian: FactoredJacobian, of: ReducedAdjoint) -> tuple[Tensor, Tensor]:
+    """What rounding may leave of each equation, ``(B, n')`` and ``(B, m')``."""
+    program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
+    P, A = program.P.absolute(), program.A.absolute()
+    p, v = of.p.abs(), of.v.abs()
+    columns = of.on_x.abs() + P.mv(p) + A.rmv(v)
+    on_rows = shares(v)
+    second = D.spread(lambda d: 1 - d, R * (A.mv(p) + of.on_y.abs()), on_rows) + D.spread(_itself, v, on_rows)
+    return ROUNDING * shares(columns) * columns, ROUNDING * second
+
+
+def shares(like: Tensor) -> Tensor:
+    """What stands for rounding errors over their bounds, between ½ and 3/2 and of either sign, ``(k,)``.
+
+    Multiples of the golden ratio keep neighbours apart, so that neither the sum nor the difference of two
+    whose bounds are equal, as they are in a cone's boundary, is next to nothing.
+    """
+    places = torch.arange(1, like.shape[-1] + 1, device=like.device, dtype=like.dtype)
+    parts = (_GOLDEN * places).frac()
+    return torch.where(parts < 0.5, 0.5 + 2 * parts, 0.5 - 2 * parts)
+
+
+def _itself(d: Tensor) -> Tensor:
+    return d
