@@ -90,8 +90,7 @@ class PointsBySample:
         if not len(self._ids):
             return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
         places = self._ids.searchsorted(ids)
-        np.minimum(places, len(self._ids) - 1, out=places)
-        return self._rows[places], self._ids[places] == ids
+        return self._rows.take(places, mode="clip"), self._ids.take(places, mode="clip") == ids
 
     def _make_room(self, new: NDArray[np.int64]) -> None:
         """Rows for ids that are not known yet, ascending."""
@@ -236,7 +235,7 @@ class WarmStart:
         if self._samples is None:
             self._starts.last_batch, self._starts.last_plain = points, lambda: None
             return
-        ids, values = self._ids, points.cpu().numpy()
+        ids, values = self._ids, (points if points.is_cpu else points.cpu()).numpy()
         assert ids is not None
         if lightly:
             self._store.keep(ids, values, self._places)
@@ -254,6 +253,9 @@ def _checked(samples: Samples, batch: int) -> NDArray[np.int64]:
     if isinstance(samples, Tensor):
         if is_wrapped(samples):
             raise ValueError("samples: not available under torch.func's transforms; use the batch dimension")
+        plain = samples.dtype is torch.int64 and samples.is_cpu
+        if plain and samples.shape == (batch,):  # the usual case, fast
+            return samples.numpy()
         samples = samples.detach().cpu().numpy()
     ids = np.atleast_1d(np.asarray(samples))
     if ids.shape != (batch,):

@@ -33,7 +33,10 @@ class LanesSeen:
     @property
     def all_flat(self) -> bool:
         """Whether all gradients are zero to rounding while the loss looks at the solutions."""
-        if not len(self.figures) or self.figures[0, BackwardFigure.FLAT].item() <= 0:  # the usual case, fast
+        if not len(self.figures):
+            return False
+        first = self.figures.numpy()[0] if self.figures.is_cpu else self.figures[0]
+        if first[BackwardFigure.FLAT].item() <= 0:  # the usual case, fast
             return False
         return bool((self.figures[:, BackwardFigure.FLAT] > 0).all())
 

@@ -237,13 +237,13 @@ inline void mend_pairs(const Shape &S, Workspace &w, AdjointVectors &a, Value si
     }
 }
 
-// From w.u, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v. margin: (m), becomes
-// the distance of each row's cone from the nearest kink; terms: as `add_rounding` has them.
+// From w.u, w.s and w.y there, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v.
+// margin: (m), becomes the distance of each row's cone from the nearest kink; terms: as `add_rounding` has
+// them.
 CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
                               const Progress &progress, const Pack *y_given, Pack *margin, Pack *terms) {
     Screened seen{};
-    reset(S, w.roots);
-    residual(S, w, progress.rho); // for the offset, while w.s and w.y are free
+    remaining(S, w, progress.rho); // for the offset, while w.s and w.y are free
     const auto terms_of = [&](int j) {
         return max(abs(w.u[j]), max(abs(w.primal[j] - w.s[j] + w.b[j]), abs(w.b[j])));
     };
@@ -266,9 +266,11 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
     Mask improving = all(); // 2
     Value best = splat(1e300);
     seen.smallest = splat(1);
+    bool remainder_is_of_kept = true;
     const auto keep = [&] { // the better of the last two
         const Value left = adjoint_remainder(S, w, a, size);
         const Mask better = improving & (left < best), worse = improving & ~better;
+        remainder_is_of_kept = !any(worse);
         if (any(worse)) {
             fill(a.p, S.n, [&](int i) { return select(worse, a.p_before[i], a.p[i]); });
             fill(a.zeta, S.m, [&](int j) { return select(worse, a.zeta_before[j], a.zeta[j]); });
@@ -294,7 +296,8 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         }
     }
     mend_pairs(S, w, a, size);
-    adjoint_remainder(S, w, a, size, true); // of what was kept; leaves v in w.y
+    if (S.curved() || !remainder_is_of_kept)
+        adjoint_remainder(S, w, a, size, true); // of what was kept; leaves v in w.y
     seen.residual = select(finite(best), largest(best, stationarity(S, w, a)), splat(infinite())); // 4
     seen.state_size = state_size;
     return seen;

@@ -14,12 +14,12 @@ const double CANCELS = 1e-10, SAFETY = 15; // as cvxfold.gradient.screen has the
 const double TURNS_FAST = 1e-8;            // what the step is said to change, relatively, before it is taken
 const double SIDES_DIFFER = 1e-2;          // beyond this no smooth change could be meant
 
-// The norm of what counts as the size of a gradient whose terms cancel: that of p = x_bar/diag(M), v = R (|A
+// p (n) and v (m) of what counts as the size of a gradient whose terms cancel: p = x_bar/diag(M), v = R (|A
 // p| + |y_bar|), with M = P + A'R A: the gradient of the splitting's first step, M taken by its diagonal.
-// Uses w.dx, w.du, w.scratch.
-inline Value gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &w, const Pack *x_bar,
-                                    const Pack *y_bar, const DataGradient &at) {
-    Pack *diagonal = w.scratch, *p = w.dx, *v = w.du;
+// Returns their squared norm. Uses w.scratch.
+inline Value first_step(const Shape &S, Workspace &w, const Pack *x_bar, const Pack *y_bar, Pack *p,
+                        Pack *v) {
+    Pack *diagonal = w.scratch;
     fill(diagonal, S.n, [&](int) { return splat(SIGMA); });
     one_by_one([&] {
         for (int e = 0; e < S.nnz_P; e++)
@@ -35,8 +35,7 @@ inline Value gradient_of_first_step(const Shape &S, const Layout &Y, Workspace &
     multiply_A(S, w.A, p, v);
     fill(v, S.m, [&](int j) { return w.R[j] * (abs(v[j]) + abs(y_bar[j])) * w.rows[j]; });
     fill(p, S.n, [&](int i) { return p[i] * w.columns[i]; });
-    const Value all = squared_norm(p, S.n) + squared_norm(v, S.m);
-    return sqrt(max(squared_norm_on_moving(S, Y, {p, v, at.x, at.y}), FAINT * FAINT * all));
+    return squared_norm(p, S.n) + squared_norm(v, S.m);
 }
 
 // Moves w.u by `side` times 4 w.reach into the cones whose distance to a kink is at most w.reach.
@@ -95,6 +94,8 @@ struct Kept {
 // The adjoint at w.u in the program's own units, p in a.p and v in w.y.
 inline Screened adjoint_beside(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
                                const Progress &progress, const Pack *y_given) {
+    reset(S, w.roots);
+    decompose(S, w, w.u);
     const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s, nullptr);
     into_own_units(S, w, a.p, w.y);
     return seen;
@@ -199,15 +200,15 @@ inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const P
     seen.on_kink = select(on_kink, splat(PERHAPS), splat(NO));
 }
 
-// Loss gradients in a.x_bar and y_given, equilibrated; x and y in own units. Leaves p in a.p, v in w.y, both
-// in the program's own units.
+// Loss gradients in a.x_bar and y_given, equilibrated; x and y in own units; w.s and w.y as `decompose` left
+// them. Leaves p in a.p, v in w.y, both in the program's own units.
 inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
                          const Progress &progress, const Pack *x, const Pack *y, const Pack *y_given) {
     Pack *margin = w.found + S.N + S.m;
     Screened seen = adjoint(S, Y, w, a, progress, y_given, margin, w.reach);
     // The change by what is left of the adjoint's system, and by what u, x and y may be off.
     Pack *du = w.step + S.N, *rho = a.zeta_before, *dx = w.step, *dy = w.step + S.n, *dp = w.Px,
-         *dv = w.primal;
+         *dv = w.primal, *dp_by_turn = a.p_before, *dv_by_turn = w.s, *first_p = w.dx, *first_v = w.du;
     const bool turns = S.curved() && S.m > 0;
     if (S.m > 0) {
         fill(dx, S.n, [&](int i) { return a.step[i]; });
@@ -231,22 +232,25 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     change_of_adjoint(S, w, a, nullptr, dp, dv);
     into_own_units(S, w, dp, dv);
     into_own_units(S, w, a.p, w.y);
-    const Value change = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}));
-    clear(a.upper, S.n);
-    clear(dp, S.n);
-    clear(a.lower, S.m);
-    clear(dv, S.m);
     if (turns) {
-        change_of_adjoint(S, w, a, rho, dp, dv);
-        into_own_units(S, w, dp, dv);
+        clear(a.upper, S.n);
+        clear(a.lower, S.m);
+        change_of_adjoint(S, w, a, rho, dp_by_turn, dv_by_turn);
+        into_own_units(S, w, dp_by_turn, dv_by_turn);
     }
     into_own_units(S, w, dx, dy);
     fill(dx, S.n, [&](int i) { return dx[i] * progress.size; });
     fill(dy, S.m, [&](int j) { return dy[j] * progress.size; });
-    const DataGradient by_point{a.p, w.y, dx, dy};
-    const Value share = sqrt(squared_norm_on_moving(S, Y, {dp, dv, x, y}, &by_point));
-    const Value gradient = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, x, y}));
-    const Value floor = FELT * gradient_of_first_step(S, Y, w, a.x_bar, y_given, {nullptr, nullptr, x, y});
+    const Value faint = FAINT * FAINT * first_step(S, w, a.x_bar, y_given, first_p, first_v);
+    const DataGradient own{a.p, w.y, x, y}, by_rest{dp, dv, x, y}, by_turn{dp_by_turn, dv_by_turn, x, y},
+        by_point{a.p, w.y, dx, dy}, of_first_step{first_p, first_v, x, y};
+    const GradientChange asked[] = {{&own, nullptr},
+                                    {&by_rest, nullptr},
+                                    {turns ? &by_turn : nullptr, &by_point},
+                                    {&of_first_step, nullptr}};
+    const SquaredNorms<4> norms = squared_norms_on_moving(S, Y, asked);
+    const Value gradient = sqrt(norms.of[0]), change = sqrt(norms.of[1]), share = sqrt(norms.of[2]);
+    const Value floor = FELT * sqrt(max(norms.of[3], faint));
     // A gradient that cannot be told from zero has no digits of its own.
     const Mask clear = gradient > SAFETY * (change + share);
     const Value least = max(gradient, floor), size = select(clear, gradient, least);

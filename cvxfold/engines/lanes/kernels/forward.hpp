@@ -29,7 +29,6 @@ const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishe
 // What is known of the instances of a pack when it is done.
 struct Ended {
     Value status, certificate;
-    Residual residual;
     Measured measured;
     Tested tested;
 };

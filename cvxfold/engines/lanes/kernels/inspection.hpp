@@ -51,10 +51,16 @@ CVXFOLD_LONG void state_of(const Shape &S, Workspace &w, const Pack *solution, c
     out_of_frame(S, w.frame, du, du);
 }
 
-// A vector without a preferred direction, the same at every call.
-CVXFOLD_LONG double generic(int j) {
-    const double place = j + 1;
-    return cosine(1.7 * place * place + place);
+// (1.7 p^2 + p)/(2 pi) for p = j + 1, of which whole turns do not count, in 2^64ths of a turn.
+inline uint64_t angle(int j) {
+    const uint64_t place = static_cast<uint64_t>(j) + 1;
+    return (0x4543a4a87adcef65 * place + 0x28be60db9391054a) * place;
+}
+
+// A vector without a preferred direction, the same at every call: from 1 to -1 and back as the angle turns.
+inline double generic(int j) {
+    const double turned = static_cast<double>(static_cast<int64_t>(angle(j))) * 0x1p-62; // from -2 to 2
+    return turned < 0 ? 1 + turned : 1 - turned;
 }
 
 // What stands for a rounding error over its bound, between 1/2 and 3/2 and of either sign. Multiples of the

@@ -60,31 +60,61 @@ inline int row_of(const Shape &S, int entry, int row) {
     return row;
 }
 
-// The squared norm on all that parameters reach of the gradient that `on` makes; with `beside` of the sum of
-// both, of which q_bar and b_bar are those of `on` alone: a change of the gradient, by that of p and v, and
-// by that of x and y.
-CVXFOLD_LONG Value squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &on,
-                                          const DataGradient *beside = nullptr) {
+// A gradient of the data, or a change of it: by that of p and v, where they change, and by that of x and y,
+// where they do. q_bar and b_bar depend on p and v alone.
+struct GradientChange {
+    const DataGradient *by_adjoint, *by_point; // null for none
+};
+
+// The squared norms of C of them on all that parameters reach, in one go through that.
+template <int C> struct SquaredNorms {
+    Value of[C];
+};
+template <int C>
+CVXFOLD_LONG SquaredNorms<C> squared_norms_on_moving(const Shape &S, const Layout &Y,
+                                                     const GradientChange (&on)[C]) {
+    SquaredNorms<C> sums{};
+    const auto add = [&](auto entry_of) {
+        for (int c = 0; c < C; c++) {
+            Value entry{};
+            if (on[c].by_adjoint)
+                entry = entry_of(*on[c].by_adjoint);
+            if (on[c].by_point)
+                entry += entry_of(*on[c].by_point);
+            sums.of[c] += entry * entry;
+        }
+    };
+    const auto add_of_vectors = [&](auto entry_of) {
+        for (int c = 0; c < C; c++)
+            if (on[c].by_adjoint) {
+                const Value entry = entry_of(*on[c].by_adjoint);
+                sums.of[c] += entry * entry;
+            }
+    };
+    each(Y.moving_q,
+         [&](int i) { add_of_vectors([&](const DataGradient &g) { return Value(g.p[Y.which_q[i]]); }); });
+    each(Y.moving_b,
+         [&](int i) { add_of_vectors([&](const DataGradient &g) { return Value(g.v[Y.which_b[i]]); }); });
     int row = 0; // of A's entries, which come in its order
-    Value sum = sum_of(0, Y.moving_q, [&](int i) { return on.p[Y.which_q[i]] * on.p[Y.which_q[i]]; });
-    sum = fold(0, Y.moving_b, sum, [&](int i) { return on.v[Y.which_b[i]] * on.v[Y.which_b[i]]; }, Sum());
-    const auto on_A = [&](int i) {
+    each(Y.moving_A, [&](int i) {
         row = row_of(S, Y.which_A[i], row);
         const int column = S.A_column[Y.which_A[i]];
-        Value entry = on.on_A(row, column);
-        if (beside)
-            entry += beside->on_A(row, column);
-        return entry * entry;
-    };
-    sum = fold(0, Y.moving_A, sum, on_A, Sum());
-    const auto on_P = [&](int i) {
-        const int row = S.P_row[Y.which_P[i]], column = S.P_column[Y.which_P[i]];
-        Value entry = on.on_P(row, column);
-        if (beside)
-            entry += beside->on_P(row, column);
-        return entry * entry;
-    };
-    return fold(0, Y.moving_P, sum, on_P, Sum());
+        add([&](const DataGradient &g) { return g.on_A(row, column); });
+    });
+    each(Y.moving_P, [&](int i) {
+        const int first = S.P_row[Y.which_P[i]], column = S.P_column[Y.which_P[i]];
+        add([&](const DataGradient &g) { return g.on_P(first, column); });
+    });
+    for (Value &sum : sums.of)
+        sum = joined(sum, Sum());
+    return sums;
+}
+
+// That of one gradient; with `beside` of the sum of both, of which q_bar and b_bar are those of `on` alone.
+inline Value squared_norm_on_moving(const Shape &S, const Layout &Y, const DataGradient &on,
+                                    const DataGradient *beside = nullptr) {
+    const GradientChange one[] = {{&on, beside}};
+    return squared_norms_on_moving(S, Y, one).of[0];
 }
 
 // The gradient on the parameters, (entries).

@@ -26,10 +26,9 @@ const double AT_REST = 1e-8;   // a step's length beside x
 const double FAR_OFF = 1e-6;   // that of one beyond which nothing is said to be solved, at least
 const double TOLERANCES = 100; // likewise, in tolerances
 
-// What lanes have come to; a status that a certificate gave stays.
+// What lanes have come to, at what `residual` found; a status that a certificate gave stays.
 CVXFOLD_LONG void judge(const Shape &S, const Settings &O, Workspace &w, const Progress &progress,
                         Ended &ended) {
-    ended.residual = residual(S, w, progress.rho);
     ended.measured = measure(S, w, progress.size);
     ended.tested = number_tested(S, O, w, ended.measured, progress.size);
     Mask proven = ended.status >= splat(INFEASIBLE);
@@ -70,16 +69,22 @@ inline void polishing_step(const Shape &S, Workspace &w, Value delta, bool refin
     step_of_state(S, w, [&](int j) { return Value(z[j]); }, delta);
 }
 
-// Judges and polishes the lanes of `mask`.
+// Judges and polishes the lanes of `mask`. at_residual: whether the last residuals are those of the point.
 CVXFOLD_LONG void judge_and_polish(const Shape &S, const Settings &O, Workspace &w, Progress &progress,
-                                   Mask mask, Ended &ended) {
+                                   Mask mask, bool at_residual, Ended &ended) {
+    const auto judge_anew = [&] {
+        residual(S, w, progress.rho);
+        judge(S, O, w, progress, ended);
+    };
+    if (!at_residual)
+        residual(S, w, progress.rho);
     judge(S, O, w, progress, ended); // 1
     Value least_left = left_of(ended), off = progress.off, bold{};
     Mask tentative = none(), helped = all();
     const auto go_back = [&](Mask back) {
         fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
         fill(w.u, S.m, [&](int j) { return select(back, w.u_before[j], w.u[j]); });
-        judge(S, O, w, progress, ended);
+        judge_anew();
     };
     const Mask asked = mask;
     for (int step = 0; O.refine && step < MOST_POLISHED; step++) { // 2
@@ -99,7 +104,7 @@ CVXFOLD_LONG void judge_and_polish(const Shape &S, const Settings &O, Workspace 
         fill(w.u_before, S.m, [&](int j) { return select(tentative, w.u_before[j], w.u[j]); });
         fill(w.x, S.n, [&](int i) { return select(mask, w.x[i] + w.dx[i], w.x[i]); });
         fill(w.u, S.m, [&](int j) { return select(mask, w.u[j] + w.du[j], w.u[j]); });
-        judge(S, O, w, progress, ended);
+        judge_anew();
         const Value left = left_of(ended);
         const Mask better = mask & ((left < least_left) | (left <= splat(POLISHED))); // 3
         if (usual) {

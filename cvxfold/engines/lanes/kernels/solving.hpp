@@ -142,11 +142,18 @@ template <typename TimeLeft> struct Solving {
         return ended;
     }
 
+    // Whether the first pass ends with the residuals at its point; where roots are looked for, projections
+    // ahead of the verdict begin from nothing.
+    bool newton_ends_at_residual() const { return O.refine && !S.seeks_roots(); }
+
     // The first pass over neighbours. factored: whether what is shared is, or need not be. Tells in `open`,
     // of the batch, what is left to do; returns how many are settled and not solved.
     int first(Workspace &w, int pack, bool factored, char *open) const {
         const Chosen chosen(call.batch, pack);
         const int *instances = chosen.instance;
+        Block kept = block_of(pack * W);
+        Pack *const own[] = {w.P, w.A, w.columns, w.rows};
+        kept.serve(w);
         Value size, age{};
         const Mask valid = load(w, instances, size, &age);
         Progress progress = at_first(splat(O.penalty), size);
@@ -155,8 +162,8 @@ template <typename TimeLeft> struct Solving {
         const Mask warm = load_start(w, instances, size);
         const Mask done = first_pass(S, O, w, progress, valid, warm, factored, time_left) | ~valid;
         Ended ended = not_yet();
-        judge_and_polish(S, O, w, progress, done & valid, ended);
-        block_of(pack * W).keep(S, w, progress);
+        judge_and_polish(S, O, w, progress, done & valid, newton_ends_at_residual(), ended);
+        kept.keep(S, w, progress);
         ended.status = select(valid, ended.status, splat(INVALID));
         points_in_own_units(S, w, size);
         int bad = 0;
@@ -167,6 +174,7 @@ template <typename TimeLeft> struct Solving {
                 open[instances[lane]] = done[lane] ? SETTLED : warm[lane] && O.refine ? MISLED : LEFT;
             });
         }
+        w.P = own[0], w.A = own[1], w.columns = own[2], w.rows = own[3];
         return bad;
     }
 
@@ -181,7 +189,7 @@ template <typename TimeLeft> struct Solving {
         set_penalty(S, w, progress.rho);
         const Mask done = first_pass(S, O, w, progress, all(), none(), factored, time_left);
         Ended ended = not_yet();
-        judge_and_polish(S, O, w, progress, done, ended);
+        judge_and_polish(S, O, w, progress, done, newton_ends_at_residual(), ended);
         points_in_own_units(S, w, size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
@@ -223,7 +231,7 @@ template <typename TimeLeft> struct Solving {
         set_penalty(S, w, progress.rho);
         Ended ended = not_yet();
         const Mask done = second_pass(S, O, w, progress, all(), ended, time_left);
-        judge_and_polish(S, O, w, progress, done, ended);
+        judge_and_polish(S, O, w, progress, done, false, ended);
         points_in_own_units(S, w, size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {

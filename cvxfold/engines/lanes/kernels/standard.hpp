@@ -6,6 +6,7 @@
 typedef int int32_t;
 typedef unsigned int uint32_t;
 typedef long long int64_t;
+typedef unsigned long long uint64_t;
 #else
 #include <cmath>
 #include <cstddef>
@@ -28,14 +29,12 @@ namespace cvxfold {
 inline double infinite() { return __longlong_as_double(0x7ff0000000000000LL); }
 inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000LL); }
 inline double square_root(double a) { return ::sqrt(a); }
-inline double cosine(double a) { return ::cos(a); }
 inline int64_t bits_of(double a) { return __double_as_longlong(a); }
 inline double of_bits(int64_t bits) { return __longlong_as_double(bits); }
 #else
 inline double infinite() { return __builtin_inf(); }
 inline double not_a_number() { return __builtin_nan(""); }
 inline double square_root(double a) { return __builtin_sqrt(a); }
-inline double cosine(double a) { return __builtin_cos(a); }
 inline int64_t bits_of(double a) {
     int64_t bits;
     __builtin_memcpy(&bits, &a, sizeof bits);

@@ -77,13 +77,18 @@ struct Block {
                 *stuck, Value{}, Value{}};
     }
 
-    void keep(const Shape &S, const Workspace &w, const Progress &progress) {
+    // Has w work on P, A, D and E in their place here, unless the batch shares them.
+    void serve(Workspace &w) const {
         if (P) {
-            copy(P, w.P, S.nnz_P);
-            copy(A, w.A, S.nnz_A);
-            copy(columns, w.columns, S.n);
-            copy(rows, w.rows, S.m);
+            w.P = P;
+            w.A = A;
+            w.columns = columns;
+            w.rows = rows;
         }
+    }
+
+    // What is left of a pass of a workspace that this serves.
+    void keep(const Shape &S, const Workspace &w, const Progress &progress) {
         copy(q, w.q, S.n);
         copy(b, w.b, S.m);
         copy(x, w.x, S.n);
@@ -123,12 +128,7 @@ struct Block {
     }
 
     void restore(const Shape &S, Workspace &w) const {
-        if (P) {
-            w.P = P;
-            w.A = A;
-            w.columns = columns;
-            w.rows = rows;
-        }
+        serve(w);
         copy(w.q, q, S.n);
         copy(w.b, b, S.m);
         copy(w.x, x, S.n);
