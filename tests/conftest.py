@@ -4,7 +4,9 @@ And which engine serves: tests of what holds whichever it is use the fixture ``e
 engine's own ways ``tensors``.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # of pytest's workers and of the processes that tests start, too
@@ -15,6 +17,19 @@ import torch  # noqa: E402
 from problems.marks import ENGINES  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Whatever a test sets, the next one begins with one thread."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(params=ENGINES)

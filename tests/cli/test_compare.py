@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cvxfold.cli.app import app
+from problems.marks import long
 from problems.targets import TARGETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:diffcp", "ignore::DeprecationWarning")
@@ -72,6 +73,7 @@ def test_an_error_of_the_users_has_a_place(target: str) -> None:
     assert f"RuntimeError: on purpose (my_problems.py:{line})" in done.output
 
 
+@long
 def test_commands_do_without_the_demo() -> None:
     look = "assert not any('cvxfold.studies.demo' in name for name in sys.modules)"
     code = f"import sys, cvxfold.cli.commands.compare\n{look}"

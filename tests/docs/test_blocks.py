@@ -22,7 +22,7 @@ import torch
 from problems.marks import long
 from problems.pages import TOP, Block, blocks, name_of, pages
 
-LONG = {"README.md", "docs/analyze.md"}
+LONG = {"README.md", "docs/analyze.md", "docs/guide/logging.md", "docs/jax.md"}
 """Pages whose blocks take long."""
 
 LEFT_OUT = 1
@@ -103,6 +103,11 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         run(block, page, module.__dict__)
     module.__dict__.clear()
     gc.collect()  # pools that cvxpylayers leaves open would warn in another test
+
+
+def test_pages_leave_one_thread() -> None:
+    """One of them sets more, which the rest of the tests would spin with."""
+    assert torch.get_num_threads() == 1
 
 
 def test_few_blocks_are_left_out() -> None:

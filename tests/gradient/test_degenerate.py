@@ -36,7 +36,7 @@ def test_degenerate_problems_are_told(make: Callable[[], Problem], bad: Values, 
 @pytest.mark.parametrize(("make", "bad", "good"), CASES)
 @pytest.mark.parametrize(
     "method",
-    [*(pytest.param(m, marks=long) for m in ("gmres", Unrolled(60))), "lfpi", "jacobian_free"],
+    [*(pytest.param(m, marks=long) for m in ("gmres", Unrolled(60), "jacobian_free")), "lfpi"],
     ids=str,
 )
 def test_whatever_the_method(make: Callable[[], Problem], bad: Values, good: Values, method: Any) -> None:
@@ -45,13 +45,6 @@ def test_whatever_the_method(make: Callable[[], Problem], bad: Values, good: Val
     assert verdict(layer) == [Verdict.DEGENERATE]
     layer, _ = backward(make, good, backward=method, on_unconverged="ignore")
     assert verdict(layer) != [Verdict.DEGENERATE]
-
-
-@long
-@pytest.mark.parametrize(("make", "bad", "good"), CASES)
-def test_lfpi_with_all_its_iterations(make: Callable[[], Problem], bad: Values, good: Values) -> None:
-    layer, _ = backward(make, bad, backward="lfpi", on_unconverged="ignore")
-    assert verdict(layer) == [Verdict.DEGENERATE]
 
 
 def test_degenerate_means_that_one_sided_derivatives_differ() -> None:
@@ -97,10 +90,9 @@ def test_sound_families_are_not_accused(name: str) -> None:
     layer = CvxpyLayer(family.problem, family.parameters, family.variables)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for seed in range(3):
-            inputs = [p.requires_grad_() for p in family.sample(16, seed)]
-            sum(((o * o).sum() for o in layer(*inputs)), torch.zeros(())).backward()
-            assert verdict(layer) == [Verdict.CONVERGED] * 16
+        inputs = [p.requires_grad_() for p in family.sample(48, 0)]
+        sum(((o * o).sum() for o in layer(*inputs)), torch.zeros(())).backward()
+        assert verdict(layer) == [Verdict.CONVERGED] * 48
 
 
 def test_one_degenerate_instance_in_a_batch() -> None:

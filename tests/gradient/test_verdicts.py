@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from cvxfold import Verdict
 from cvxfold.fold import LFPI, Unrolled
 from cvxfold.gradient.screen import least_felt, unfelt
 from problems.cases import case, errors, evaluate, make_layer
-from problems.degenerate import backward, linear_program, verdict
+from problems.degenerate import CASES, Problem, Values, backward, linear_program, verdict
+from problems.marks import long
 
 
 @pytest.mark.parametrize("name", ["dense_qp20", "robust_portfolio", "semidefinite_program", "multi_label"])
@@ -148,6 +150,14 @@ def test_of_two_complaints_the_sharper_one_is_raised_and_both_are_heard() -> Non
         pytest.raises(cvxfold.ConvergenceError),
     ):
         backward(linear_program, bad, on_unconverged="raise", on_degenerate="warn", **both)
+
+
+@long
+@pytest.mark.parametrize(("make", "bad", "good"), CASES)
+def test_lfpi_with_all_its_iterations(make: Callable[[], Problem], bad: Values, good: Values) -> None:
+    """Of which each takes thousands, whichever engine has solved."""
+    layer, _ = backward(make, bad, backward="lfpi", on_unconverged="ignore")
+    assert verdict(layer) == [Verdict.DEGENERATE]
 
 
 def test_nothing_is_unfelt_beside_a_gradient_that_does_not_exist() -> None:

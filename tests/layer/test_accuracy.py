@@ -6,7 +6,7 @@ import torch
 import cvxfold
 from problems.cases import case, errors, evaluate, make_layer
 from problems.layers import ALL
-from problems.marks import long, sliced
+from problems.marks import long
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -39,12 +39,20 @@ def test_solutions_and_gradients(name: str, batch: int) -> None:
     assert layer.report.backward.converged.all()
 
 
-@pytest.mark.parametrize("seed", sliced(range(1, 6), lambda seed: seed > 1))
+OTHERS = ["dense_qp20", "portfolio", "mpc_absolute", "ball_least_squares", "many_cones", "maximum_eigenvalue",
+          "semidefinite_program", "multi_label", "power_loss", "mixture"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["dense_qp20", "portfolio", "mpc_absolute", "ball_least_squares", "many_cones", "maximum_eigenvalue",
-     "semidefinite_program", "multi_label", "power_loss", "mixture"],
-)  # fmt: skip
+    ("name", "seed"),
+    [
+        pytest.param(
+            name, seed, marks=long if seed > 1 or name in ("mpc_absolute", "multi_label", "mixture") else ()
+        )
+        for name in OTHERS
+        for seed in range(1, 6)
+    ],
+)
 def test_other_instances(name: str, seed: int) -> None:
     c = case(name, 8, seed)
     values, gradients = evaluate(make_layer(c), c)

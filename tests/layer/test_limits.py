@@ -93,8 +93,19 @@ def partly_infeasible(batch: int) -> list[Tensor]:
     return [p.requires_grad_() for p in (*others, A, b)]
 
 
-@pytest.mark.parametrize("options", [{}, {"refine": False, "penalty": 1.0, "tol": 1e-9}], ids=str)
-@pytest.mark.parametrize("name", ["solve", "linearize"])
+ALONE: dict[str, Any] = {"refine": False, "penalty": 1.0, "tol": 1e-9}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("solve", ALONE),
+        ("linearize", {}),
+        pytest.param("solve", {}, marks=long),
+        pytest.param("linearize", ALONE, marks=long),
+    ],
+    ids=str,
+)
 def test_halves_of_a_batch_are_the_batch(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,9 +85,7 @@ def test_converges_without_refinement(name: str) -> None:
     assert errors(gradients, c.gradients).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    "name", sliced(NAMES, lambda name: name not in ("dense_qp5", "robust_portfolio", "many_cones"))
-)
+@pytest.mark.parametrize("name", sliced(NAMES, lambda name: name not in ("dense_qp5", "robust_portfolio")))
 def test_methods_agree_without_refinement(name: str) -> None:
     c = case(name)
     found = []

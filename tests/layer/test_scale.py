@@ -9,6 +9,7 @@ from torch import Tensor
 
 import cvxfold
 from cvxfold.torch import CvxpyLayer
+from problems.marks import long
 
 F64 = torch.float64
 UNITS = [1e-20, 1e-12, 1e-6, 1.0, 1e6, 1e12, 1e20]
@@ -133,7 +134,7 @@ def square_root(**options: Any) -> CvxpyLayer:
     )
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", [True, pytest.param(False, marks=long)])
 def test_what_is_rounding_beside_its_cone_is_solved_for(engine: str, together: bool) -> None:
     layer, values = square_root(), torch.logspace(-6, 7, 14, dtype=F64)
     for a in [values] if together else values.split(1):

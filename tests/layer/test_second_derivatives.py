@@ -76,16 +76,31 @@ def test_families(name: str) -> None:
     assert (found - expected).norm() < 1e-6 * expected.norm()
 
 
-def test_gradgradcheck() -> None:
-    layer, (A, b) = small_layer(), data(0, 2)
-    assert torch.autograd.gradgradcheck(lambda A, b: layer(A, b)[0], (A, b), atol=1e-6, rtol=1e-5)
+FAST = pytest.mark.parametrize(
+    "fast_mode", [True, pytest.param(False, marks=long)], ids=["in a random direction", "entry by entry"]
+)
 
 
-def test_gradgradcheck_of_what_the_batch_shares() -> None:
+@FAST
+def test_gradgradcheck(fast_mode: bool) -> None:
+    layer, (A, b) = small_layer(), data(0, 2 if fast_mode else 1)
+
+    def solution(A: Tensor, b: Tensor) -> Tensor:
+        return layer(A, b)[0]
+
+    assert torch.autograd.gradgradcheck(solution, (A, b), atol=1e-6, rtol=1e-5, fast_mode=fast_mode)
+
+
+@FAST
+def test_gradgradcheck_of_what_the_batch_shares(fast_mode: bool) -> None:
     """The summed gradient of a shared parameter, and the loss gradients' own."""
     layer, (A, b) = small_layer(), data(0, 2)
     shared = A[0].detach().clone().requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda A, b: layer(A, b)[0], (shared, b), atol=1e-6, rtol=1e-5)
+
+    def solution(A: Tensor, b: Tensor) -> Tensor:
+        return layer(A, b)[0]
+
+    assert torch.autograd.gradgradcheck(solution, (shared, b), atol=1e-6, rtol=1e-5, fast_mode=fast_mode)
 
 
 def test_geometric_program() -> None:
@@ -105,9 +120,16 @@ def test_geometric_program() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("outer", ["forward", "reverse"])
-@pytest.mark.parametrize("inner", ["forward", "reverse"])
-def test_hessians_by_every_route(outer: str, inner: str) -> None:
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        ("reverse", "forward"),
+        ("reverse", "reverse"),
+        pytest.param("forward", "forward", marks=long),
+        pytest.param("forward", "reverse", marks=long),
+    ],
+)
+def test_hessians_by_every_route(inner: str, outer: str) -> None:
     layer, (A, b) = small_layer(), [value.detach() for value in data(0)]
     ways = {"forward": torch.func.jacfwd, "reverse": torch.func.jacrev}
 

@@ -62,7 +62,7 @@ def test_solutions_and_gradients_against_logarithms() -> None:
 
 
 def test_gradcheck() -> None:
-    assert torch.autograd.gradcheck(box(), [p.requires_grad_() for p in draw(2)], atol=1e-6)
+    assert torch.autograd.gradcheck(box(), [p.requires_grad_() for p in draw(2)], atol=1e-6, fast_mode=True)
 
 
 def test_float32_and_one_instance() -> None:

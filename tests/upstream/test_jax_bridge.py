@@ -12,7 +12,7 @@ from cvxfold import FoldedSolver
 from problems.cases import case
 from problems.families import FAMILIES, Family
 from problems.layers import IN_PLUGINS, layer_of
-from problems.marks import sliced
+from problems.marks import long, sliced
 
 jax: Any = pytest.importorskip("jax")
 
@@ -79,6 +79,7 @@ class TestJax:
         array = jax.numpy.arange(6.0)
         assert to_torch(array).data_ptr() == array.unsafe_buffer_pointer()
 
+    @long
     def test_no_mlx_needed(self) -> None:
         code = """
 import sys
