@@ -18,6 +18,7 @@ from cvxfold.batches.records import Batched
 from cvxfold.cones import ProductDerivative
 from cvxfold.engines.tensors.adjoint_equations import left, step
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
+from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 ROUNDING = 1.1e-16  # 2⁻⁵³: of one number, at most
 _GOLDEN = 0.6180339887498949
@@ -61,6 +62,21 @@ def _rounding(jacobian: FactoredJacobian, of: ReducedAdjoint) -> tuple[Tensor, T
     on_rows = shares(v)
     second = D.spread(lambda d: 1 - d, R * (A.mv(p) + of.on_y.abs()), on_rows) + D.spread(_itself, v, on_rows)
     return ROUNDING * shares(columns) * columns, ROUNDING * second
+
+
+def terms_of_differences(splitting: Splitting, point: Iterate) -> Tensor:
+    """What is added up in Aᵀy where y = R(s − u) is the difference of two numbers, ``(B, n')``.
+
+    So it is on curved cones between K and its polar, but for the pairs of
+    :mod:`cvxfold.engines.tensors.pairs`.
+    """
+    cone, first = splitting.program.cone, splitting.program.cone.dims.separable
+    terms = splitting.R * (point.s.abs() + point.u.abs())
+    terms = torch.where((point.s == 0) | (point.y == 0), 0.0, terms)
+    terms[:, :first] = 0.0
+    pairs = cone.pairs(terms.device)
+    terms = terms.index_fill(1, pairs, 0.0).index_fill(1, pairs + 1, 0.0)
+    return splitting.program.A.absolute().rmv(terms)
 
 
 def shares(like: Tensor) -> Tensor:

@@ -9,7 +9,14 @@ from torch import Tensor
 from cvxfold.cones import ProductDerivative, largest_of_block
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.tensors.adjoint_equations import refined_adjoint
-from cvxfold.engines.tensors.adjoint_error import ROUNDING, ReducedAdjoint, by_remainders, by_turn, shares
+from cvxfold.engines.tensors.adjoint_error import (
+    ROUNDING,
+    ReducedAdjoint,
+    by_remainders,
+    by_turn,
+    shares,
+    terms_of_differences,
+)
 from cvxfold.engines.tensors.adjoint_pairs import mended_adjoint
 from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
@@ -143,6 +150,7 @@ class SplittingLinearization:
         pairs = Pairs.at(splitting, point.u)
         if pairs is not None:
             return self._offset_by_pairs(pairs, point, rows)
+        columns = columns + terms_of_differences(splitting, point)
         moved = splitting.solve_normal(ROUNDING * shares(columns) * columns)
         e = ROUNDING * shares(rows) * rows
         return self.jacobian.inverse(point.g + e + splitting.program.A.mv(moved))
@@ -151,6 +159,7 @@ class SplittingLinearization:
         """The same by Newton's step in x and u, with the digits of pairs; terms of ``rows`` ``(B, m)``."""
         program, x = self.splitting.program, point.x
         terms = program.P.absolute().mv(x.abs()) + program.q.abs() + pairs.transposed_terms(point.y)
+        terms = terms + terms_of_differences(self.splitting, point)
         dual = program.P.mv(x) + program.q + pairs.transposed(point.y) + ROUNDING * shares(terms) * terms
         own = pairs.terms(x)
         e = pairs.written(ROUNDING * shares(rows) * rows, ROUNDING * shares(own) * own)

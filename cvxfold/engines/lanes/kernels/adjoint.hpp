@@ -191,11 +191,29 @@ inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVector
     }
 }
 
+// Adds to columns (n) what is added up in A'y where y = R (s - u) is the difference of two numbers: on curved
+// cones, but for pairs, between K and its polar.
+inline void add_terms_of_differences(const Shape &S, const Workspace &w, Pack *columns) {
+    const auto add = [&](int from, int to) {
+        for (int j = from; j < to; j++) {
+            const Value terms =
+                select((w.s[j] == 0.0) | (w.y[j] == 0.0), Value{}, w.R[j] * (abs(w.s[j]) + abs(w.u[j])));
+            change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
+                      [&](int e, Value sum) { return fused(abs(w.A[e]), terms, sum); });
+        }
+    };
+    int at = S.separable();
+    for (int c = 0; c < S.second_order; at += S.sizes[c++])
+        add(at + least(2, S.sizes[c]), at + S.sizes[c]);
+    add(at, S.m);
+}
+
 // Adds to the residuals w.dual and w.primal what rounding may have left of their terms, or hidden.
 // terms: (m), becomes what is added up in each row's cone, null where nobody asks.
 inline void add_rounding(const Shape &S, Workspace &w, Pack *terms) {
     Pack *rows = w.du, *columns = w.dx;
     add_up_terms(S, w, Sizes(S, w), rows, columns);
+    add_terms_of_differences(S, w, columns);
     if (terms)
         fill(terms, S.m, [&](int j) { return max(rows[j], abs(w.u[j])); });
     for (int cone = 0, at = S.separable(); terms && at < S.m; at += S.rows_of(cone++))
@@ -235,6 +253,15 @@ inline void mend_pairs(const Shape &S, Workspace &w, AdjointVectors &a, Value si
         fill(a.zeta, S.m, [&](int j) { return select(back, a.zeta_before[j], a.zeta[j]); });
         left = select(back, splat(infinite()), after);
     }
+}
+
+// A correction, with Newton's step beside it, where regularization would shorten that.
+inline void correct_with_step(const Shape &S, Workspace &w, AdjointVectors &a, Mask improving) {
+    gather_step<2>(S, w, 1);
+    correct<2>(S, w, a, improving);
+    Pack *step = w.scratch;
+    take_column<2>(S, w, 1, step);
+    fill(a.step, S.N, [&](int i) { return select(improving, step[i], a.step[i]); });
 }
 
 // From w.u, w.s and w.y there, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v.
@@ -291,7 +318,10 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         adjoint_remainder(S, w, a, size);
         factor_newton(S, w, Value{}, hardly_any(improving));
         for (int number = 0; number < CORRECTIONS && any(improving); number++) {
-            correct<1>(S, w, a, improving);
+            if (number == 0)
+                correct_with_step(S, w, a, improving);
+            else
+                correct<1>(S, w, a, improving);
             keep();
         }
     }

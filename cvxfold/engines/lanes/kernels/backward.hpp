@@ -10,7 +10,7 @@ namespace cvxfold {
 // As cvxfold.gradient.diagnosis has them.
 const double SIDES_AGREE = 1e-5, ASIDE = 4, SIDES[] = {1.0, -1.0};
 const double FAINT = 1e-6;
-const double CANCELS = 1e-10, SAFETY = 15; // as cvxfold.gradient.screen has them
+const double CANCELS = 1e-10, SAFETY = 10; // as cvxfold.gradient.screen has them
 const double TURNS_FAST = 1e-8;            // what the step is said to change, relatively, before it is taken
 const double SIDES_DIFFER = 1e-2;          // beyond this no smooth change could be meant
 
