@@ -87,7 +87,7 @@ def test_values_depend_on_seed_and_round_alone() -> None:
 
 def test_names() -> None:
     assert [family.name for family in families(["lp", "tv"])] == ["lp", "tv"]
-    assert len(families(None)) == len(FAMILIES) == 12
+    assert len(families(None)) == len(FAMILIES) == 13
     with pytest.raises(ValueError, match=r"expected one of portfolio, .* got 'none'"):
         families(["none"])
 
