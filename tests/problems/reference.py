@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cvxfold.studies.reference import KktReference as Reference
-from cvxfold.studies.reference import ReferenceAnswer as Answer
+from cvxfold.studies.reference.kkt import KktReference as Reference
+from cvxfold.studies.reference.kkt import ReferenceAnswer as Answer
 from problems.families import Family
 
 __all__ = ["Answer", "Reference", "reference"]

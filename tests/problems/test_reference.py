@@ -6,8 +6,10 @@ from collections.abc import Callable
 import cvxpy as cp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
+from cvxfold.studies.reference import linear, recovery
 from problems.cases import Case, case, errors, evaluate
 from problems.families import FAMILIES
 from problems.layers import upstream_of
@@ -41,10 +43,10 @@ def test_data_are_those_cvxpy_gives_to_scs(name: str) -> None:
         _set(c, values)
         theirs = problem.get_problem_data(cp.SCS, solver_opts={"use_quad_obj": True})[0]
         ours = solver.data(values)
-        np.testing.assert_allclose(ours.A, theirs["A"].toarray(), atol=1e-14)
+        np.testing.assert_allclose(ours.A.toarray(), theirs["A"].toarray(), atol=1e-14)
         np.testing.assert_allclose(ours.b, theirs["b"], atol=1e-14)
         np.testing.assert_allclose(ours.q, theirs["c"], atol=1e-14)
-        np.testing.assert_allclose(ours.P, theirs["P"].toarray(), atol=1e-14)
+        np.testing.assert_allclose(ours.P.toarray(), theirs["P"].toarray(), atol=1e-14)
 
 
 @pytest.mark.parametrize("name", NO_CONES)
@@ -75,6 +77,37 @@ def test_gradient_against_differences_of_its_solutions(name: str) -> None:
         )
 
     assert _difference_error(c, loss) < 1e-8
+
+
+LARGE = ["dense_qp5_duals", "portfolio", "mpc", "ball_least_squares", "linear_program_duals", "constant_qp"]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_sparse_factors_find_what_dense_ones_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a large program: another factorization, and variables found by what cvxpy does with numbers."""
+    c = case(name, batch=2)
+    monkeypatch.setattr(linear, "DENSE", 0)
+    monkeypatch.setattr(recovery, "DENSE", 0)
+    solver = Reference(c.family.problem, c.family.parameters, c.family.variables)
+    for i, dense in enumerate(c.answers):
+        answer = solver.solve([p[i].numpy() for p in c.params], [w[i].numpy() for w in c.weights])
+        for found, right in zip(
+            [*answer.values, *answer.gradients], [*dense.values, *dense.gradients], strict=True
+        ):
+            np.testing.assert_allclose(found, right, atol=1e-9 * (1 + np.abs(right).max(initial=0)))
+
+
+@pytest.mark.parametrize("rank", [8, 6])
+def test_large_systems_are_solved_to_rounding(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Singular ones by the least solution in norm, which numpy's pseudoinverse finds as well."""
+    monkeypatch.setattr(linear, "DENSE", 0)
+    rng = np.random.default_rng(rank)
+    M = rng.integers(-3, 4, (8, 8)).astype(float)
+    M[rank:], M[:, rank:] = 0.0, 0.0
+    M[rank:, :] = M[: 8 - rank, :]
+    rhs = M @ rng.standard_normal(8)
+    z = linear.accurate_solve(sp.csc_array(M), rhs)
+    np.testing.assert_allclose(z, np.linalg.pinv(M) @ rhs, atol=1e-11)
 
 
 ASKED = [n for n in FAMILIES if n not in ("dense_qp50", "dense_qp100")]

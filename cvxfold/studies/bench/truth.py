@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cvxfold.studies.bench.families.family import Family
 from cvxfold.studies.bench.passes import one_pass
-from cvxfold.studies.reference import KktReference
+from cvxfold.studies.reference.kkt import KktReference
 from cvxfold.torch import CvxpyLayer
 
 MOST_CHECKED = 3
@@ -18,7 +18,7 @@ MOST_CHECKED = 3
 MOST_COMPARED = 64
 """Instances of a batch on a device that are compared with cvxfold on the CPU, likewise."""
 
-_LARGEST = 2_500  # variables and rows of the canonical form; the reference is dense
+_ADJOINT = 1e-8  # residual beyond which the reference's gradient is none
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,20 @@ def truth(family: Family, size: int, values: Sequence[Tensor], weights: Sequence
         weights: of the loss Σ ⟨weight, output⟩, likewise.
     """
     stated = family.state(size)
-    reference = KktReference(stated.problem, stated.parameters, stated.variables, stated.gp)
-    if reference.n + reference.m > _LARGEST:
-        return f"too large to check ({reference.n} variables and {reference.m} rows in standard form)"
     instances = _spread(len(values[0]), MOST_CHECKED)
     try:
+        reference = KktReference(stated.problem, stated.parameters, stated.variables, stated.gp)
+        if reference.too_large:
+            return f"too large to check ({reference.n} variables and {reference.m} rows in standard form)"
         answers = [
             reference.solve([value[i].numpy() for value in values], [weight[i].numpy() for weight in weights])
             for i in instances
         ]
     except ArithmeticError as error:
         return f"not checked: {error}"
+    left = max(answer.adjoint_residual for answer in answers)
+    if not left <= _ADJOINT:
+        return f"not checked: the reference's adjoint has a residual of {left:.1e}"
     return CellTruth(instances, [one.values for one in answers], [one.gradients for one in answers])
 
 

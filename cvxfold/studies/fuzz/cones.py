@@ -1,13 +1,14 @@
 """Projections for the references, one cone at a time, in plain numpy: Π(u), its Jacobian, and its kinks.
 
 The roots are bisected in long double and the Jacobians come from the optimality conditions of the projection
-problem, so nothing here is shared with the rest of cvxfold.
+problem, so nothing here is shared with the rest of cvxfold. What is given in long double is answered in long
+double, to its precision.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +38,7 @@ def project_second_order(u: Array) -> Projection:
     if r <= -t:
         return np.zeros_like(u), np.zeros((n, n)), margin
     e = z / r
-    D = np.empty((n, n))
+    D = np.empty((n, n), u.dtype)
     D[0, 0], D[0, 1:], D[1:, 0] = 1.0, e, e
     D[1:, 1:] = (1 + t / r) * np.eye(n - 1) - (t / r) * np.outer(e, e)
     return 0.5 * (t + r) * np.append(1.0, e), 0.5 * D, margin
@@ -53,22 +54,45 @@ def project_semidefinite(u: Array) -> Projection:
     """Symmetric matrices ⪰ 0 as lower triangles, column by column, off-diagonals times √2."""
     order = int((np.sqrt(8 * len(u) + 1) - 1) / 2)
     rows, columns = triangle(order)
-    scale = np.where(rows == columns, 1.0, np.sqrt(2.0))
-    basis = np.zeros((len(u), order, order))
-    basis[np.arange(len(u)), rows, columns] = basis[np.arange(len(u)), columns, rows] = 1 / np.where(
-        rows == columns, 1.0, np.sqrt(2.0)
-    )
+    scale = np.where(rows == columns, 1, np.sqrt(u.dtype.type(2)))
+    basis = np.zeros((len(u), order, order), u.dtype)
+    basis[np.arange(len(u)), rows, columns] = basis[np.arange(len(u)), columns, rows] = 1 / scale
     X = np.tensordot(u, basis, 1)
-    values, Q = np.linalg.eigh(X)
+    values, Q = _eigh(X)
     plus = np.maximum(values, 0)
     s = (Q * plus) @ Q.T
-    ratio = np.array([
-        [(b - a) / (j - i) if (i > 0) != (j > 0) else float(i > 0) for j, b in zip(values, plus, strict=True)]
-        for i, a in zip(values, plus, strict=True)
-    ])  # fmt: skip
+    parts = list(zip(values, plus, strict=True))
+    ratio = np.array(
+        [[(b - a) / (j - i) if (i > 0) != (j > 0) else float(i > 0) for j, b in parts] for i, a in parts]
+    )
     turned = Q.T @ basis @ Q
     D = np.einsum("aij,ij,bij->ab", turned, ratio, turned)
     return s[rows, columns] * scale, D, float(np.abs(values).min())
+
+
+def _eigh(X: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors of a symmetric matrix.
+
+    In long double Jacobi's rotations take those found in double to the end: two sweeps, as each squares what
+    is left.
+    """
+    values, Q = np.linalg.eigh(X.astype(float))
+    if X.dtype != Wide:
+        return values, Q
+    Q = Q.astype(Wide)
+    for _ in range(2):  # Newton's method for QᵀQ = I
+        Q = 1.5 * Q - 0.5 * Q @ (Q.T @ Q)
+    S = Q.T @ X @ Q
+    for _ in range(2):
+        for i, j in combinations(range(len(S)), 2):
+            if S[i, j] != 0:
+                tau = (S[j, j] - S[i, i]) / (2 * S[i, j])
+                tangent = (1 if tau >= 0 else -1) / (abs(tau) + np.hypot(Wide(1), tau))
+                turn = np.array([[1, tangent], [-tangent, 1]]) / np.hypot(Wide(1), tangent)
+                S[[i, j]] = turn.T @ S[[i, j]]
+                S[:, [i, j]] = S[:, [i, j]] @ turn
+                Q[:, [i, j]] = Q[:, [i, j]] @ turn
+    return np.diag(S).copy(), Q
 
 
 def _bisect(increasing: Callable[[Wide], Wide], low: Wide, high: Wide) -> Wide:
@@ -80,12 +104,16 @@ def _bisect(increasing: Callable[[Wide], Wide], low: Wide, high: Wide) -> Wide:
     return (low + high) / 2
 
 
-def _jacobian(gradient: Array, hessian: Array, multiplier: float) -> Array:
+def _jacobian(gradient: Array, hessian: Array, multiplier: np.floating) -> Array:
     """dp/du from p + ν∇c(p) = u, c(p) = 0."""
-    kkt = np.zeros((4, 4))
+    kkt = np.zeros((4, 4), gradient.dtype)
     kkt[:3, :3] = np.eye(3) + multiplier * hessian
     kkt[:3, 3] = kkt[3, :3] = gradient
-    return np.linalg.inv(kkt)[:3, :3]
+    inverse = np.linalg.inv(kkt.astype(float))
+    if kkt.dtype == Wide:
+        for _ in range(2):  # Newton's method for the inverse
+            inverse = inverse @ (2 * np.eye(4) - kkt @ inverse)
+    return inverse[:3, :3]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # near the corner y = 0, where the Jacobian is lost
@@ -98,7 +126,7 @@ def project_exponential(u: Array) -> Projection:
         return np.zeros(3), np.zeros((3, 3)), float(np.linalg.norm(u))
     if r <= 0 and s <= 0:
         margin = float(min(abs(r), abs(s), abs(t)))
-        return np.array([float(r), 0, max(float(t), 0)]), np.diag([1.0, 0.0, float(t > 0)]), margin
+        return np.array([r, 0, max(t, Wide(0))]).astype(u.dtype), np.diag([1.0, 0.0, float(t > 0)]), margin
 
     def third(rho: Wide) -> Wide:
         """The last coordinate's equation, times something positive."""
@@ -124,9 +152,9 @@ def project_exponential(u: Array) -> Projection:
     else:
         z = t + mu
         y = z * np.exp(-rho)
-    p = np.array([rho * y, y, z]).astype(float)
-    rho, y, mu = float(rho), float(y), float(mu)
-    gradient = np.array([np.exp(rho), (1 - rho) * np.exp(rho), -1.0])
+    p = np.array([rho * y, y, z]).astype(u.dtype)
+    rho, y, mu = (u.dtype.type(v) for v in (rho, y, mu))
+    gradient = np.array([np.exp(rho), (1 - rho) * np.exp(rho), -1.0], u.dtype)
     bend = np.array([[1.0, -rho, 0], [-rho, rho * rho, 0], [0, 0, 0]])
     D = _jacobian(gradient, np.exp(rho) / y * bend, mu)
     return p, D, float(min(np.linalg.norm(p), np.linalg.norm(p - u)))
@@ -142,7 +170,7 @@ def project_power(u: Array, alpha: float) -> Projection:
     if a <= 0 and b <= 0 and (-a / alpha) ** alpha * (-b / beta) ** beta >= length:
         return np.zeros(3), np.zeros((3, 3)), float(np.linalg.norm(u))
     if length == 0:  # by symmetry in z, on the face of the quadrant, where the derivative is not looked for
-        return np.array([max(float(a), 0.0), max(float(b), 0.0), 0.0]), np.full((3, 3), np.nan), 0.0
+        return np.array([max(a, 0), max(b, 0), 0]).astype(u.dtype), np.full((3, 3), np.nan), 0.0
 
     def root(v: Wide, k: Wide) -> Wide:
         square = np.sqrt(v * v + 4 * k)
@@ -157,15 +185,15 @@ def project_power(u: Array, alpha: float) -> Projection:
         return r - x**alpha * y**beta
 
     r = _bisect(excess, Wide(0), length)
-    x, y = (float(v) for v in point(r))
-    sign = float(np.sign(c))
-    height = float(r)
+    x, y = (u.dtype.type(v) for v in point(r))
+    sign = u.dtype.type(np.sign(c))
+    height = u.dtype.type(r)
     p = np.array([x, y, sign * height])
     if min(x, y) == 0:
         return p, np.full((3, 3), np.nan), 0.0
     gradient = np.array([-alpha * height / x, -beta * height / y, sign])
     bend = np.array([[1 / x**2, -1 / (x * y), 0], [-1 / (x * y), 1 / y**2, 0], [0, 0, 0]])
-    D = _jacobian(gradient, alpha * beta * height * bend, float(length - r))
+    D = _jacobian(gradient, alpha * beta * height * bend, u.dtype.type(length - r))
     return p, D, float(min(np.linalg.norm(p), np.linalg.norm(p - u)))
 
 

@@ -9,15 +9,15 @@ A flag is a status other than "solved", a verdict other than "converged", or an 
 the error. What is wrong by more than 1e-5 without a flag is silently wrong, and so is a false certificate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cvxfold.studies.fuzz.cones import Array, complementary, cones_of, project_product
+from cvxfold.studies.fuzz.cones import Array, Wide, complementary, cones_of, project_product
 from cvxfold.studies.fuzz.gradients import Gradient, of_adjoint
 from cvxfold.studies.fuzz.problem import Slot
 from cvxfold.studies.fuzz.programs import Ending, RandomProgram
-from cvxfold.studies.fuzz.reference import Truth, examine
+from cvxfold.studies.fuzz.reference import Truth, at_the_data, examine
 from cvxfold.studies.fuzz.structure import RandomStructure
 
 WRONG = 1e-5
@@ -77,6 +77,9 @@ def judge(
     if instance.ending is not Ending.SOLUTION:
         return Judgement(*names, instance.ending.value, *_without_solution(instance, answer))
     truth = examine(instance.P, instance.A, structure.dims, instance.u, instance.weight)
+    if truth.nondegenerate:
+        instance = at_its_data(structure, instance)
+        truth = examine(instance.P, instance.A, structure.dims, instance.u, instance.weight)
     name = "nondegenerate" if truth.nondegenerate else "degenerate"
     if answer.status == "unconverged":
         return Judgement(*names, name, "flagged", "unconverged")
@@ -103,6 +106,14 @@ def judge(
     else:
         what = "gradient where there is none, called converged"
     return Judgement(*names, name, "silently wrong", what, *numbers)
+
+
+def at_its_data(structure: RandomStructure, instance: RandomProgram) -> RandomProgram:
+    """The instance with the solution of the data as they are, not as they were meant, all in long double."""
+    data = instance.L, instance.A, instance.q, instance.b
+    x, u = at_the_data(structure.dims, data, instance.x, instance.u)
+    L, A, q, b = (part.astype(Wide) for part in data)
+    return replace(instance, L=L, A=A, q=q, b=b, x=x, u=u)
 
 
 def _without_solution(instance: RandomProgram, answer: LayerAnswer) -> tuple[str, str]:

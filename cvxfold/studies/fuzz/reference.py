@@ -8,6 +8,9 @@ At the known solution, in (x, u) with s = Π(u), y = s − u and D = DΠ(u),
 x̄ the loss's weight. E' is equilibrated, factored by its singular values, and the adjoint refined with
 residuals in long double. Nothing here is shared with the rest of cvxfold.
 
+The data were rounded after they had been made from the drawn solution; where the loss looks at what is small
+that is felt. So the solution of the data as they are is found first, in long double.
+
 An instance is *nondegenerate* where the condition number of the equilibrated E', times the inverse of u's
 distance to a kink, is at most 1e10. Elsewhere there may be no gradient, and what is right is decided so:
 
@@ -26,12 +29,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvxfold.studies.fuzz.cones import Array, ReferenceCone, complementary, cones_of
+from cvxfold.studies.fuzz.cones import Array, ReferenceCone, Wide, complementary, cones_of, project_product
 from cvxfold.studies.fuzz.structure import Dims
 
 WORST_CONDITION = 1e10
 _NULL = 1e-12  # singular values below this times the largest are none
 _SIDES = 6
+_NEWTON_STEPS = 6
 _KINK = 1e-6  # a margin below this, relative to u
 
 
@@ -95,6 +99,29 @@ def examine(P: Array, A: Array, dims: Dims, u: Array, weight: Array) -> Truth:
     return Truth(sides, near, False)
 
 
+def at_the_data(
+    dims: Dims, data: tuple[Array, Array, Array, Array], x: Array, u: Array
+) -> tuple[Array, Array]:
+    """(x, u) that solve P x + q + Aᵀy = 0 and A x + s = b, P = LᵀL, in long double.
+
+    By Newton's method with one E', which has to be regular.
+
+    Args:
+        data: L, A, q and b, taken to be exact. x, u: near by, ``(n,)`` and ``(m,)``.
+    """
+    cones = cones_of(dims)
+    L, A, q, b, x, u = (part.astype(Wide) for part in (*data, x, u))
+    J = kkt_jacobian(L.T @ L, A, slopes(cones, u)).astype(float)
+    R, C = _equilibration(J)
+    inverse = np.linalg.pinv(R[:, None] * J * C)
+    for _ in range(_NEWTON_STEPS):
+        s = project_product(cones, u)
+        left = np.append(L.T @ (L @ x) + q + A.T @ (s - u), A @ x + s - b)
+        step = C * (inverse @ (R * left))
+        x, u = x - step[: len(x)], u - step[len(x) :]
+    return x, u
+
+
 def adjoint(P: Array, A: Array, D: Array, weight: Array, tied: Array) -> ReferenceAdjoint:
     """The adjoint of least norm, and what there is of a null space.
 
@@ -103,15 +130,15 @@ def adjoint(P: Array, A: Array, D: Array, weight: Array, tied: Array) -> Referen
         tied: rows whose right-hand sides can move consistently only, ``(m,)`` of bool.
     """
     m, n = A.shape
-    J = kkt_jacobian(P, A, D)
+    wide = kkt_jacobian(P, A, D).astype(Wide)
+    J = wide.astype(float)
     R, C = _equilibration(J)
     U, S, Vt = np.linalg.svd(R[:, None] * J * C)
     largest = max(float(S[0]), 1e-300)
     kept = S / largest > _NULL
-    wide, rhs = J.T.astype(np.longdouble), np.append(weight, np.zeros(m))
-    z = np.zeros(n + m)
+    rhs, z = np.append(weight, np.zeros(m)), np.zeros(n + m, Wide)
     for _ in range(4):
-        residual = (rhs - wide @ z.astype(np.longdouble)).astype(float)
+        residual = rhs - wide.T @ z
         z = z + R * (U[:, kept] @ ((Vt[kept] @ (C * residual)) / S[kept]))
     left = R[:, None] * U[:, ~kept]
     left, _ = np.linalg.qr(left)
@@ -155,7 +182,7 @@ def _tied_rows(A: Array, dims: Dims, u: Array) -> Array:
 
 def slopes(cones: list[ReferenceCone], u: Array) -> Array:
     """D = DΠ(u), ``(m, m)``."""
-    D = np.zeros((len(u), len(u)))
+    D = np.zeros((len(u), len(u)), u.dtype)
     for cone in cones:
         D[cone.rows, cone.rows] = cone.project(u[cone.rows])[1]
     return D
