@@ -40,8 +40,8 @@ class Location:
         rows, columns = structure.A_entries
         constants = np.where(np.isnan(structure.A_constants), 0.0, structure.A_constants)
         self._A = sp.csr_array((constants, (rows, columns)), shape=(m, structure.n))
-        moving = np.unique(rows[np.isnan(structure.A_constants)])
-        self._is_constant = ~np.isin(np.arange(m), moving)
+        self._is_constant = np.ones(m, dtype=bool)
+        self._is_constant[rows[np.isnan(structure.A_constants)]] = False
         self._tags = [*compilation.leaves.values(), *compilation.duals.values()]
         self._columns_of_tags = self._columns([part for tag in self._tags for part in _parts(tag)])
         if any(

@@ -29,6 +29,7 @@ from torch import Tensor
 from cvxfold.batches.records import Batched
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.outcome import Start
+from cvxfold.engines.reduction.congruence import Congruence
 from cvxfold.engines.reduction.elimination import Elimination, find_auxiliaries, find_fixed, nothing
 from cvxfold.problem.index import Index
 from cvxfold.problem.structure import IndexArray, Structure
@@ -59,9 +60,7 @@ class Presolve:
         auxiliary = self._auxiliary.substitution(P_values, A_values)
         P, A = self._auxiliary.P_kk.fill(_halves(P_values)), self._auxiliary.A_rk.fill(A_values)
         if len(self.eliminations[1]):
-            cross = auxiliary.P_ke.values @ auxiliary.T.values
-            quadratic = auxiliary.T.values.mT @ (auxiliary.P_ee.values @ auxiliary.T.values)
-            P = Matrix(P.values + quadratic + cross + cross.mT)
+            P = Matrix(P.values + self._auxiliary.congruence(auxiliary.P_ke, auxiliary.P_ee, auxiliary.T))
         used = zip((fixed, auxiliary), self.eliminations, strict=True)
         return Reduced(P, A, tuple(one for one, elimination in used if len(elimination)))
 
@@ -116,6 +115,7 @@ class _Stage:
             _MatrixBlock(A_places, rows, columns, (m, n))
             for rows, columns in ((rows_r, k), (rows_e, k), (rows_r, e))
         )
+        self.congruence = Congruence(self.P_ke.places, self.P_ee.places, self.A_ek.places, self.A_ek.shape)
         self._P_stored = _MatrixBlock(P_places, k, k, (n, n)).entries
         self._split = _Partition(elimination)
 
