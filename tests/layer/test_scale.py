@@ -189,3 +189,58 @@ def test_a_bound_that_is_small_beside_the_objective_is_met(engine: str, bound: f
     assert statuses(layer) == [cvxfold.Status.SOLVED]
     assert relative(found.detach(), value.detach()) < 1e-6
     assert relative(gradient, torch.ones(1, dtype=F64)) < 1e-9
+
+
+def solved(layer: CvxpyLayer) -> Tensor:
+    """Which instances are, ``(B,)``."""
+    return torch.tensor([status is cvxfold.Status.SOLVED for status in statuses(layer)])
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e6])
+@pytest.mark.parametrize("row", [1e-4, 1e-6, 1e-8])
+def test_a_row_that_is_small_is_met_or_said(engine: str, row: float, weight: float) -> None:
+    """min ½w‖x‖² + qᵀx at the vertex of two rows that are nearly parallel, one ``row`` times the other."""
+    x, A, b, q = cp.Variable(2), cp.Parameter((2, 2)), cp.Parameter(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(0.5 * weight * cp.sum_squares(x) + q @ x), [A @ x <= b])
+    layer = CvxpyLayer(problem, [A, b, q], [x], on_unconverged="ignore")
+    tilts = torch.tensor([0.1, 0.005, 0.001], dtype=F64)
+    rows = torch.stack([torch.stack([torch.ones(2, dtype=F64), torch.stack([t / t, 1 + t])]) for t in tilts])
+    at, y = torch.tensor([0.3, -0.7], dtype=F64), torch.tensor([1.0, 0.5], dtype=F64)
+    sizes = torch.tensor([1.0, row], dtype=F64)
+    (found,) = layer(sizes.unsqueeze(1) * rows, sizes * (rows @ at), -weight * (at + rows.mT @ y))
+    right = (found - at).abs().amax(1) < 1e-6
+    assert (right | ~solved(layer)).all()
+    assert solved(layer).all() or row * tilts.amin() / weight < 1e-11
+
+
+@pytest.mark.parametrize("bound", [1e4, 1e8, 1e10, 1e12])
+def test_beside_a_bound_that_is_far_the_vertex_is_right_or_said(engine: str, bound: float) -> None:
+    n, m, generator = 5, 8, torch.Generator().manual_seed(3)
+    x, A, b, q = cp.Variable(n), cp.Parameter((m, n)), cp.Parameter(m), cp.Parameter(n)
+    problem = cp.Problem(cp.Minimize(q @ x), [A @ x <= b, x <= bound])
+    layer = CvxpyLayer(problem, [A, b, q], [x], on_unconverged="ignore", time_limit=30)
+    rows, at = (torch.randn(32, *size, dtype=F64, generator=generator) for size in ((m, n), (n, 1)))
+    slack, y = (0.1 + 2 * torch.rand(32, m, 1, dtype=F64, generator=generator) for _ in range(2))
+    slack[:, :n], y[:, n:] = 0, 0
+    (found,) = layer(rows, (rows @ at + slack).squeeze(-1), -(rows.mT @ y).squeeze(-1))
+    right = (found - at.squeeze(-1)).abs().amax(1) < 1e-5
+    assert (right | ~solved(layer)).all()
+    assert solved(layer).all() or bound > 1e4
+
+
+@pytest.mark.parametrize("smallest", [1e-8, 1e-10, 1e-11, 1e-12, 1e-13])
+def test_what_least_squares_lose_is_said(engine: str, smallest: float) -> None:
+    """½‖Lx − c‖² whose smallest eigenvalue is ``smallest`` of the largest."""
+    n, generator = 6, torch.Generator().manual_seed(4)
+    x, L, c = cp.Variable(n), cp.Parameter((n, n)), cp.Parameter(n)
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(L @ x - c)))
+    layer = CvxpyLayer(problem, [L, c], [x], on_unconverged="ignore")
+    left, right = (torch.linalg.qr(torch.randn(16, n, n, dtype=F64, generator=generator))[0] for _ in "LR")
+    values = torch.ones(n, dtype=F64)
+    values[-1] = smallest**0.5
+    at = torch.randn(16, n, 1, dtype=F64, generator=generator)
+    matrix = left * values @ right
+    (found,) = layer(matrix, (matrix @ at).squeeze(-1))
+    near = (found - at.squeeze(-1)).norm(dim=1) < 1e-5 * at.squeeze(-1).norm(dim=1)
+    assert (near | ~solved(layer)).all()
+    assert solved(layer).all() or smallest < 1e-9

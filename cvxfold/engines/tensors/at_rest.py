@@ -5,6 +5,9 @@ is Newton's step from there, J δu = g and δx = M⁻¹AᵀR(I − 2D) δu: one 
 else. δ makes it shorter than it should be where J is nearly singular, but not short. The lanes engine asks
 the same (``kernels/polish.hpp``). Of a linear program a step about as long as x says nothing: its solutions
 may be a face, along which J is singular.
+
+Of what M loses the state shows nothing: x(u) = M⁻¹(…) leaves rounding of P x + q + Aᵀy = 0, and M⁻¹ of what
+that may be is long where neither P nor A sees much of a direction.
 """
 
 import torch
@@ -12,8 +15,9 @@ from torch import Tensor
 
 from cvxfold.batches.near import places
 from cvxfold.engines.settings import ForwardSettings
+from cvxfold.engines.tensors.adjoint_error import ROUNDING, shares
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
-from cvxfold.engines.tensors.residuals import infinity_norm
+from cvxfold.engines.tensors.residuals import infinity_norm, terms
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _ROUNDING = 1e-12  # of what is held against the tolerance: there is nothing to ask below
@@ -49,5 +53,27 @@ def moving(splitting: Splitting, point: Iterate, tested: Tensor, settings: Forwa
     size = infinity_norm(point.x).maximum(_A_PART * infinity_norm(point.u)).clamp(min=2.3e-308)
     length = infinity_norm(dx) / size
     along_a_face = linear & (length > _FACE)
-    found[rows] = ~along_a_face & (length > max(_FAR, _TOLERANCES * settings.eps))
+    found[rows] = ~along_a_face & (length > _most(settings))
     return found
+
+
+def lost(splitting: Splitting, point: Iterate, settings: ForwardSettings) -> Tensor:
+    """Where M loses more of x than a point at rest may move, ``(B,)``, without a wait.
+
+    Args:
+        point, settings: as of :func:`moving`.
+    """
+    program, x, y = splitting.program, point.x, point.y
+    if not settings.refine:
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    _, columns = terms(program, x, point.s, y)
+    left, hidden = program.P.mv(x) + program.q + program.A.rmv(y), ROUNDING * shares(columns) * columns
+    length = sum(infinity_norm(splitting.solve_normal(of)) for of in (left, hidden))  # they might cancel
+    natural = infinity_norm(splitting.solve_normal(program.q))  # x may cancel to nothing
+    size = infinity_norm(x).maximum(natural).maximum(_A_PART * infinity_norm(point.u))
+    return length > _most(settings) * size
+
+
+def _most(settings: ForwardSettings) -> float:
+    """How long a step may be beside x."""
+    return max(_FAR, _TOLERANCES * settings.eps)

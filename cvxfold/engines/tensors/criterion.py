@@ -5,7 +5,7 @@
    max(‖q‖, ‖P‖‖b‖) of the dual residual, and a little of that times max(‖b‖, ‖x‖) of the objective, which
    may be far from it where x is small beside b; all of it where no datum says how large y is.
 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: a thousand times as generous. Where b, or q and P x, have
+   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: ten times as generous. Where b, or q and P x, have
    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
    constraint is zero): they count as a part of the largest, or of ‖A‖‖x‖, at least. Where q alone has
    nothing, P x may be rounding: it counts as a little of ‖P‖ times the size of x at least, which is ‖x‖ or
@@ -29,8 +29,8 @@ from cvxfold.engines.tensors.splitting import Iterate, Splitting
 _FLOOR, _GAP_FLOOR = 1e-13, 1e-14  # of the largest terms
 _STATE_FLOOR = 1e-15  # of the largest |u|
 _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residual
-_BY_ROW = 1e-3  # of a row's residual over its own terms
-_EXCUSED, _UNTOLD = 1e-5, 1e-2  # of a row's own terms: at most left to rounding; or of y's
+_BY_ROW = 0.1  # of a row's residual over its own terms
+_EXCUSED, _UNTOLD = 1e-8, 1e-2  # of a row's own terms: at most left to rounding; or of y's
 _OBJECTIVE = 1e-3  # of the natural size of the objective
 _NOTHING = 1e-2  # of a little of ‖A‖ times the natural size of x
 _NO_MORE = 1e-12  # of the largest terms: as good as nothing

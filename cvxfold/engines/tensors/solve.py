@@ -11,7 +11,7 @@ from cvxfold.deadline import NEVER, Deadline
 from cvxfold.engines.outcome import INFEASIBLE, SOLVED, UNBOUNDED, UNCONVERGED, Start
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import FIRST_ROUND, ForwardSettings
-from cvxfold.engines.tensors.at_rest import in_doubt, moving
+from cvxfold.engines.tensors.at_rest import in_doubt, lost, moving
 from cvxfold.engines.tensors.balancing import adapt, balance, begin_again
 from cvxfold.engines.tensors.batch import Batch, Settled
 from cvxfold.engines.tensors.certify import certify, certify_free_descent, certify_step
@@ -204,6 +204,8 @@ def _found(batch: Batch, scaling: Scaling, early: Tensor | None, late: float) ->
         )
         far_off = moving(splitting, point, number, batch.settings)
         settled.status = settled.status.masked_fill(far_off & (settled.status == SOLVED), UNCONVERGED)
+    far_off = lost(splitting, point, batch.settings)
+    settled.status = settled.status.masked_fill(far_off & (settled.status == SOLVED), UNCONVERGED)
     return Found(splitting, scaling, point, settled, residual, number, memory)
 
 

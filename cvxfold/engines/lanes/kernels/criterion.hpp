@@ -6,7 +6,7 @@
 //    max(|q|, |P||b|) of the dual residual, and a little of that times max(|b|, |x|) of the objective, which
 //    may be far from it where x is small beside b; all of it where no datum says how large y is.
 // 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: a thousand times as generous. Where b, or q and P x (but
+//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: ten times as generous. Where b, or q and P x (but
 //    for rounding beside the largest terms), have nothing there, no datum says how small these terms are
 //    meant to be (the multiplier of an inactive constraint is zero): they count as a part of the largest, or
 //    of |A||x|, at least. Where q alone has nothing, P x may be rounding: it counts as a little of |P| times
@@ -28,12 +28,12 @@ const double FLOOR = 1e-13, GAP_FLOOR = 1e-14; // of the largest terms
 const double STATE_FLOOR = 1e-15;              // of the largest |u|
 const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
 const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
-const double EXCUSED = 1e-5, UNTOLD = 1e-2;    // of a row's own terms: at most left to rounding; or of y's
+const double EXCUSED = 1e-8, UNTOLD = 1e-2;    // of a row's own terms: at most left to rounding; or of y's
 const double OBJECTIVE = 1e-3;                 // of the natural size of the objective
 const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
 const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing
 const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
-const double BY_ROW = 1e-3, BY_PAIR = 0.1;     // of a row's residual over its own terms; of a pair's
+const double BY_ROW = 0.1, BY_PAIR = 0.1;      // of a row's residual over its own terms; of a pair's
 const double PAIR_FLOOR = 1e-20;               // of a cone's terms, where a pair has next to none
 
 // What is left of |value| beyond what rounding may leave; NaN stays.
