@@ -23,8 +23,8 @@ class PointsBySample:
     """The last point of each sample, under its id: x, y and s, and what follows in an engine's beginnings.
 
     It takes 8 bytes a number and 16 of the id, for each sample that it has seen, in main memory: with the
-    lanes engine 8 (2n + 3m) + 24, with the tensor engine 8 (n + 2m) + 16, n and m those of the cone program.
-    While it grows, up to three times as much.
+    lanes engine 8 (2n + 3m) + 24, with the tensor engine, and where batches share P and A, 8 (n + 2m) + 16,
+    n and m those of the cone program. While it grows, up to three times as much.
     """
 
     def __init__(self) -> None:

@@ -104,8 +104,8 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
                 the same size. Instances without one start from nothing.
             samples: with ``warm_start=True``: an id for each instance, such as its place in the data set,
                 ``(B,)`` nonnegative integers. The layer keeps the last solution and scaling of each, in
-                8 (2n + 3m) + 24 bytes, n and m the variables and rows of the cone program, until
-                :meth:`forget`.
+                8 (2n + 3m) + 24 bytes, n and m the variables and rows of the cone program, or in
+                8 (n + 2m) + 16 where instances share P and A, until :meth:`forget`.
 
         Returns:
             One tensor for each of ``variables``, ``(*shape)`` or ``(B, *shape)``, in the parameters' dtype

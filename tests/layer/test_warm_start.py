@@ -252,3 +252,28 @@ def test_what_a_start_is_worth_outlasts_its_scaling(engine: str) -> None:
         grown = [value * 1.2**step if k % 2 else value for k, value in enumerate(values)]
         mine = evaluate(layer, grown, batch, warm_start=True, samples=batch)
         close(mine, evaluate(cold, grown, batch), 1e-9)
+
+
+@needs_lanes
+def test_scalings_are_kept_only_where_the_batch_does_not_share_its_matrices() -> None:
+    """One matrix for all, and one for each, in turns: each begins where the other ended."""
+    x, A, b = cp.Variable(4), cp.Parameter((6, 4)), cp.Parameter(6)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [x >= 0])
+    layer, cold = (CvxpyLayer(problem, parameters=[A, b], variables=[x], engine="lanes") for _ in range(2))
+    draw = torch.Generator().manual_seed(0)
+    one, right = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((6, 4), (5, 6)))
+    each, ids = one + 1e-6 * torch.randn(5, 6, 4, generator=draw, dtype=torch.float64), torch.arange(5)
+    structure, widths = layer.session.entries.structure, list[int]()
+    for step, matrix in enumerate((one, each, one, each)):
+        leaves = [matrix.clone().requires_grad_(), right.clone().requires_grad_()]
+        passes = []
+        for who, call in ((layer, {"warm_start": True, "samples": ids}), (cold, {})):
+            (found,) = who(*leaves, **call)
+            passes.append([found.detach(), *torch.autograd.grad(found.square().sum(), leaves)])
+        close(*passes, tol=1e-11)
+        assert step == 0 or not layer.report.forward.iterations.any()
+        points, _ = layer.session.starts.by_sample.find(ids.numpy())
+        assert points is not None
+        widths.append(points.shape[1])
+    n, m = structure.n, structure.m
+    assert widths == [n + 2 * m] + 3 * [2 * n + 3 * m + 1]

@@ -58,7 +58,8 @@ class Begin:
     Args:
         start: x, y and s of each instance, ``(B, n + 2m)``, NaN for those without; or the ends of another
             pass over similar data, which are then equilibrated alike. None for none.
-        ends: to be filled with x, y, s, D, E and their age, ``(B, 2n + 3m + 1)``; None for no need of them.
+        ends: to be filled with x, y, s, D, E and their age, ``(B, 2n + 3m + 1)``, or with x, y and s alone,
+            ``(B, n + 2m)``, where the batch shares P and A; None for no need of them.
     """
 
     start: Tensor | None
@@ -212,14 +213,15 @@ class CompiledBatch:
         )
         return strides, not varying
 
-    def ends(self, batch: int) -> Tensor:
-        """Memory for where a pass ends.
+    def ends(self, parameters: Sequence[Tensor], batch: int) -> Tensor:
+        """Memory for where a pass over these parameters ends.
 
         Raises:
             MemoryError: there is none.
         """
         n, m = self._shape
-        return empty(batch, 2 * n + 3 * m + 1, device=self.device)
+        _, shared = self._varying([value.numel() for value in parameters], batch)
+        return empty(batch, n + 2 * m if shared else 2 * n + 3 * m + 1, device=self.device)
 
     def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.

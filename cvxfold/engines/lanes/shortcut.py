@@ -43,6 +43,6 @@ class LanesShortcut:
         compiled = self._batches.on(parameters[0].device)
         outputs = [empty(batch, size, device=compiled.device) for size in self._sizes]
         settings = self._engine.settings(request)
-        begin = Begin(start, compiled.ends(batch) if keep else None)
+        begin = Begin(start, compiled.ends(parameters, batch) if keep else None)
         passed = compiled.forward(parameters, batch, outputs, settings, begin)
         return LanesPassage(compiled, passed, outputs, self._maps, begin.ends)

@@ -50,7 +50,8 @@ struct Call {
     int32_t start_width;             // numbers of a row of `start`
     const double *start;             // (B, n + 2 m) or as `ends`, x_0 NaN for instances without; or null
     double *const *outputs;          // each (B, size); null for those that nobody wants
-    double *ends;                    // (B, 2 n + 3 m + 1): x, y, s, D, E and their age; or null
+    double *ends;                    // (B, 2 n + 3 m + 1): x, y, s, D, E and their age;
+                                     // (B, n + 2 m): x, y, s where P and A are shared; or null
     double *figures;                 // (B, ForwardFigure::COUNT)
     double *state;                   // as `state_size` says, aligned to a pack
 };

@@ -258,12 +258,15 @@ template <typename TimeLeft> struct Solving {
             scale += count;
         }
         if (call.ends) {
-            double *to = call.ends + static_cast<size_t>(instance) * (2 * S.N + S.m + 1);
-            double *D = to + S.N + S.m, *E = D + S.n;
-            each(S.N + S.m, [&](int e) { to[e] = w.own[e][lane]; });
-            each(S.n, [&](int i) { D[i] = w.columns[i][lane]; });
-            each(S.m, [&](int j) { E[j] = w.rows[j][lane]; });
-            one_by_one([&] { E[S.m] = progress.age[lane]; });
+            const int points = S.N + S.m, width = call.shared ? points : points + S.N + 1;
+            double *to = call.ends + static_cast<size_t>(instance) * width;
+            each(points, [&](int e) { to[e] = w.own[e][lane]; });
+            if (!call.shared) { // which is equilibrated once, for all
+                double *D = to + points, *E = D + S.n;
+                each(S.n, [&](int i) { D[i] = w.columns[i][lane]; });
+                each(S.m, [&](int j) { E[j] = w.rows[j][lane]; });
+                one_by_one([&] { E[S.m] = progress.age[lane]; });
+            }
         }
         one_by_one([&] { write_figures(progress, ended, lane, instance, second); });
         return ended.status[lane] != SOLVED;
