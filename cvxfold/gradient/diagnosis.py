@@ -126,9 +126,9 @@ def diagnose(
     if looks is not None:
         unseen = unseen | unseen_of(phi, looks)
     if not phi.u.shape[-1]:
-        no, nothing = torch.zeros_like(unseen), torch.zeros_like(lost)
+        no, left = torch.zeros_like(unseen), torch.maximum(seen.adjoint_error, lost)
         return Diagnosis(
-            seen.margin, seen.smallest, no, unseen, nothing, lost, seen.strength, seen.gradient, seen.flat
+            seen.margin, seen.smallest, no, unseen, seen.offset, left, seen.strength, seen.gradient, seen.flat
         )
     du, kinks = phi.offset(), phi.kinks()
     far = reach(kinks, du)

@@ -121,6 +121,13 @@ class ProgramLinearization(Linearization, Protocol):
         """
         ...
 
+    def unshown(self) -> tuple[Tensor, Tensor]:
+        """How far x ``(B, n)`` and y ``(B, m)`` may be off beside what moving u shows, to first order.
+
+        By what rounding may have left, or hidden, in x(u).
+        """
+        ...
+
     def pull(self, x_bar: Tensor, y_bar: Tensor) -> Tensor:
         """ū ``(B, k)`` from loss gradients x̄ ``(B, n)`` and ȳ ``(B, m)``."""
         ...

@@ -12,6 +12,7 @@ from torch import Tensor
 from cvxfold.batches.records import Batched
 from cvxfold.gradient.adjoint import FoldedAdjoint, on_moving
 from cvxfold.gradient.linearization import Kinks, ProgramLinearization
+from cvxfold.problem.gradients import DataGradients
 
 FELT = 1e-7  # parts of an adjoint or of a null vector below this fraction of it do not count
 NEGLIGIBLE = 1e-9  # the change of a gradient by δu that is estimated well enough to first order
@@ -111,17 +112,15 @@ def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_b
     """
     ones, blind, unsolved = adjoint.residual.new_ones(len(phi.u)), phi.blind, ~(adjoint.residual <= UNSOLVED)
     sizes = _Sizes.of(phi, adjoint, x_bar, y_bar)
-    if not phi.u.shape[-1]:
-        no = torch.zeros_like(blind)
-        return Screen(
-            torch.inf * ones, no, ones, 0 * ones, 0 * ones, ones, sizes.gradient, no, blind, unsolved
-        )
-    du, kinks = phi.offset(), phi.kinks()
-    on_kink = (kinks.margin <= reach(kinks, du)).any(-1)
-    smallest = torch.stack([one.length for one in inverse_iterates(phi)]).amin(0)
+    du = phi.offset()
     change = change_by_remainder(phi, adjoint)
     share = change_by_step(phi, du, adjoint)
-    margin = (kinks.margin / kinks.terms.clamp_min(torch.finfo(du.dtype).tiny)).amin(-1)
+    margin, on_kink, smallest = torch.inf * ones, torch.zeros_like(blind), ones
+    if phi.u.shape[-1]:
+        kinks = phi.kinks()
+        on_kink = (kinks.margin <= reach(kinks, du)).any(-1)
+        smallest = torch.stack([one.length for one in inverse_iterates(phi)]).amin(0)
+        margin = (kinks.margin / kinks.terms.clamp_min(torch.finfo(du.dtype).tiny)).amin(-1)
     size = sizes.fair(change + share)
     flat = ~sizes.clear(change + share) & (FELT * (change + share) <= CANCELS * sizes.floor)
     return Screen(
@@ -243,11 +242,14 @@ def change_by_remainder(phi: ProgramLinearization, adjoint: FoldedAdjoint) -> Te
 def change_by_step(phi: ProgramLinearization, du: Tensor, adjoint: FoldedAdjoint) -> Tensor:
     """How far the gradient moves where u moves by ``du`` ``(B, k)``, to first order, ``(B,)``.
 
-    The projection turns, which leaves something of the adjoint's equations; x and y move too.
+    The projection turns, which leaves something of the adjoint's equations; x and y move too, also by what
+    u does not show.
     """
     moved = phi.moved(du)
     dp, dv = phi.turned(adjoint.remainder.own, moved)
-    after = on_moving(moved, adjoint.p + dp, adjoint.v + dv)
+    dx, dy = phi.unshown()
+    p, v = adjoint.p + dp, adjoint.v + dv
+    after = DataGradients(p, v, moved.x + dx, moved.y + dy, phi.program.entries).on_moving()
     return (after - on_moving(phi, adjoint.p, adjoint.v)).norm(dim=-1)
 
 

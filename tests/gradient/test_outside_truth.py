@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cvxpy as cp
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -225,3 +226,32 @@ def test_a_bound_that_stands_for_none(engine: str, infinite: float) -> None:
     assert report is not None
     right = (found - torch.tensor([1.0, 2, 2], dtype=F64)).abs() <= 1e-5
     assert right.all() or report.forward.status == [cvxfold.Status.UNCONVERGED], found
+
+
+@pytest.mark.parametrize("smallest", [1e-6, 1e-8, 1e-10, 1e-12])
+@pytest.mark.parametrize("bounded", [False, True])
+def test_least_squares_that_data_hardly_determine(engine: str, smallest: float, bounded: bool) -> None:
+    """min ½‖L x − c‖², whose x = L⁻¹c has fewer digits than its equations; some bounds are far away."""
+    size, rng = 5, np.random.default_rng(6)
+    x, L, c = cp.Variable(size), cp.Parameter((size, size)), cp.Parameter(size)
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(L @ x - c)), [x >= -100] if bounded else [])
+    layer = CvxpyLayer(problem, [L, c], [x], on_unconverged="ignore", on_degenerate="ignore")
+    for _ in range(4):
+        left, right = (np.linalg.qr(rng.standard_normal((size, size)))[0] for _ in range(2))
+        matrix = left @ np.diag([1, 1, 0.5, 0.1, smallest**0.5]) @ right
+        target, weight = matrix @ rng.standard_normal(size), rng.standard_normal(size)
+        leaves = [torch.tensor(matrix, requires_grad=True), torch.tensor(target, requires_grad=True)]
+        (found,) = layer(*leaves)
+        gradients = torch.autograd.grad((torch.tensor(weight) * found).sum(), leaves)
+        with mpmath.workdps(50):
+            exact = mpmath.matrix(matrix.tolist())
+            point, p = (
+                np.array([float(v) for v in mpmath.lu_solve(M, mpmath.matrix(list(of)))])
+                for M, of in ((exact, target), (exact.T, weight))
+            )
+        truth = np.concatenate([-np.outer(p, point).ravel(), p])
+        off = np.linalg.norm(np.concatenate([g.numpy().ravel() for g in gradients]) - truth)
+        report = layer.report
+        assert report is not None
+        assert report.backward is not None
+        assert float(report.backward.error[0]) >= off / np.linalg.norm(truth)

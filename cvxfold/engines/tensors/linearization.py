@@ -142,6 +142,15 @@ class SplittingLinearization:
         """
         return self._to_solution() + 2 * ROUNDING * shares(self.u) * self.u
 
+    def unshown(self) -> tuple[Tensor, Tensor]:
+        """M⁻¹ of what P x + q + Aᵀy = 0 leaves, or rounding of its terms hides, and y with it."""
+        splitting, point = self.splitting, self.at.point
+        program = splitting.program
+        _, columns = terms(program, point.x, point.s, point.y)
+        left = program.P.mv(point.x) + program.q + program.A.rmv(point.y)
+        dx = splitting.solve_normal(ROUNDING * shares(columns) * columns - left)
+        return self.at.lift(dx, torch.zeros_like(point.y))
+
     def _to_solution(self) -> Tensor:
         """J⁻¹ (g + e)."""
         splitting = self.splitting
