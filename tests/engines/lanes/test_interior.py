@@ -63,6 +63,16 @@ def test_semidefinite_programs_end_in_the_kernels_at_the_optimum(make: Callable[
         assert problem.objective.value == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.parametrize("n", [4, 8])
+def test_newtons_method_gives_way_where_its_steps_stay_short(n: int) -> None:
+    """Some 4 short steps, 10 or so of the other method and the last ones; 21 to 24 where both take longer."""
+    problem, parameters, variables = matching(n)
+    layer = CvxpyLayer(problem, parameters, variables, engine="lanes", on_unconverged="raise")
+    layer(torch.randn(5, n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    assert layer.report is not None
+    assert layer.report.forward.newton_steps.max() <= 19
+
+
 @pytest.mark.parametrize("make", [matching, least_trace])
 def test_what_is_given_up_beside_it_changes_nothing(make: Callable[[], Problem]) -> None:
     """Equal bits in a batch of other instances and alone."""

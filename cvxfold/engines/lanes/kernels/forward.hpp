@@ -79,7 +79,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
         const int made = iterate(S, w, w.splitting, further(O.relaxation), cold, count, time_left);
         progress.iterations += select(cold, splat(made), Value{});
     }
-    return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left);
+    return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left, {}, interior_serves(S));
 }
 
 // Tests the last step of F from (x_kept, u_kept) as a certificate; one that is no more than the rounding of

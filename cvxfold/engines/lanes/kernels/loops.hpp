@@ -23,13 +23,13 @@ template <int N> struct Constant {
 };
 
 // Calls step(first, run) for this thread's steps of `from` <= i < `to`: those at first + k GROUP for each k
-// of a run, whose length is a constant: AHEAD, then 1.
-template <typename Step> inline void in_runs(int from, int to, Step step) {
+// of a run, whose length is a constant: LONG, then 1.
+template <int LONG = AHEAD, typename Step> inline void in_runs(int from, int to, Step step) {
     int i = from + number_in_group();
-    if constexpr (AHEAD > 1) {
+    if constexpr (LONG > 1) {
         CVXFOLD_ROLLED
-        for (; i + (AHEAD - 1) * GROUP < to; i += AHEAD * GROUP)
-            step(i, Constant<AHEAD>());
+        for (; i + (LONG - 1) * GROUP < to; i += LONG * GROUP)
+            step(i, Constant<LONG>());
     }
     CVXFOLD_ROLLED
     for (; i < to; i += GROUP)
@@ -91,6 +91,14 @@ template <typename F> inline void change_at(Pack *to, const int32_t *index, int 
     together();
 }
 
+// The sum of sums side by side.
+template <int COUNT> inline Value total_of(const Value (&sums)[COUNT]) {
+    Value total = sums[0];
+    for (int k = 1; k < COUNT; k++)
+        total = total + sums[k];
+    return total;
+}
+
 // What joins two numbers.
 struct Sum {
     Value operator()(Value a, Value b) const { return a + b; }
@@ -134,20 +142,25 @@ template <typename F> inline Value sum_of(int from, int until, F f) {
     return fold(from, until, Value{}, f, Sum());
 }
 
+// Sums of products are SUMS sums side by side, none of which waits for another.
+constexpr int SUMS = 4 > AHEAD ? 4 : AHEAD;
+
 // start + a(from) b(from) + a(from + 1) b(from + 1) + …
 template <typename A, typename B> inline Value sum_of_products(int from, int until, Value start, A a, B b) {
-    Value own = number_in_group() == 0 ? start : Value{};
+    Value own[SUMS] = {};
+    if (number_in_group() == 0)
+        own[0] = start;
     together();
-    in_runs(from, until, [&](int first, auto run) {
+    in_runs<SUMS>(from, until, [&](int first, auto run) {
         Value left[run.value], right[run.value];
         for (int k = 0; k < run.value; k++) {
             left[k] = a(first + k * GROUP);
             right[k] = b(first + k * GROUP);
         }
         for (int k = 0; k < run.value; k++)
-            own = fused(left[k], right[k], own);
+            own[k] = fused(left[k], right[k], own[k]);
     });
-    return joined(own, Sum());
+    return joined(total_of(own), Sum());
 }
 
 // The largest of f(i), NaN where one is.

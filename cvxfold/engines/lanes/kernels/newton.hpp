@@ -40,6 +40,8 @@ const int LENGTHS = 5;
 const double POOR = 0.25;     // a step shorter than this is poor
 const int MOST_POOR = 8;      // poor steps before an instance is left …
 const double PROGRESS = 1e-4; // … unless the merit fell by this in all
+const int FEW_POOR = 4;       // after so many it may be left, where a better method is at hand …
+const double NO_WAY = 0.8;    // … and the merit has hardly fallen in all
 const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, LOWER = 0.1, SMALLEST = 1e-7;
 const double A_PART = 1e-2;      // of u, beside which x counts as nothing
 const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
@@ -88,9 +90,10 @@ inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
 }
 
 // Up to `most` steps for the lanes of `mask`, or as many as there is time for; returns those that are done.
+// leaves_soon: whether another method serves where steps stay short from the beginning.
 template <typename TimeLeft>
 CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
-                         TimeLeft time_left, Least least = {}) {
+                         TimeLeft time_left, Least least = {}, bool leaves_soon = false) {
     Residual now = residual_anew(S, w, progress.rho, mask);
     const Value merit_at_first = now.merit;
     Value poor{}, resting{}, fell = splat(1);
@@ -150,6 +153,8 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
             progress.off = select(finished, left, progress.off);
         }
         Mask hopeful = (poor < (double)MOST_POOR) | (next.merit < PROGRESS * merit_at_first);
+        if (leaves_soon)
+            hopeful &= (poor < (double)FEW_POOR) | (next.merit < NO_WAY * merit_at_first);
         const Mask stuck = at_work & ~finished & ~((regularization < MOST_REGULARIZATION) & hopeful);
         progress.stuck = select(stuck, splat(1), progress.stuck);
         at_work &= ~finished & ~stuck;

@@ -48,17 +48,19 @@ inline void pack(int order, const Pack *X, Pack *triangle) {
 }
 
 inline bool is_zero(int size, const Pack *row) {
-    Mask found = none();
     for (int i = 0; i < size; i++)
-        found |= row[i] != 0.0;
-    return !any(found);
+        if (any(row[i] != 0.0))
+            return false;
+    return true;
 }
 
-// Y = U'X U, or U X U'. half: (order). Rows and entries of X that are zero in every lane cost nothing: the
-// sums without them have the same bits.
-CVXFOLD_LONG void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *half, Pack *Y) {
+// Y = U'X U, or U X U', or the columns of its lower triangle alone, not scaled. half: (order). Rows and
+// entries of X that are zero in every lane cost nothing: the sums without them have the same bits.
+template <bool triangle = false>
+CVXFOLD_LONG void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *CVXFOLD_RESTRICT half,
+                       Pack *CVXFOLD_RESTRICT Y) {
     const auto u = [&](int i, int j) { return transposed ? U[i * order + j] : U[j * order + i]; };
-    clear(Y, order * order);
+    clear(Y, triangle ? rows(order) : order * order);
     for (int k = 0; k < order; k++) {
         const Pack *row = X + k * order;
         if (is_zero(order, row))
@@ -69,10 +71,13 @@ CVXFOLD_LONG void turn(int order, const Pack *U, bool transposed, const Pack *X,
                 fill(half, order, [&](int j) { return fused(row[l], u(l, j), half[j]); });
         each(order, [&](int i) {
             const Value factor = u(k, i);
+            Pack *CVXFOLD_RESTRICT row = Y + (triangle ? column_begins(order, i) - i : i * order);
             for (int j = i; j < order; j++)
-                Y[i * order + j] = fused(factor, half[j], Y[i * order + j]);
+                row[j] = fused(factor, half[j], row[j]);
         });
     }
+    if (triangle)
+        return;
     each(order, [&](int i) {
         for (int j = i + 1; j < order; j++)
             Y[j * order + i] = Y[i * order + j];
@@ -171,10 +176,14 @@ CVXFOLD_LONG Value look(int order, const Pack *u, Pack *U, Mask mask, Pack *lamb
 
 // U'A U (inward) or U A U' of a scaled triangle. May work in place.
 inline void turn_triangle(int order, const Pack *U, bool inward, const Pack *a, Pack *out, Pack *scratch) {
-    Pack *X = scratch, *half = X + order * order, *Y = half + order * order;
+    Pack *X = scratch, *half = X + order * order;
     unpack(order, a, X);
-    turn(order, U, inward, X, half, Y);
-    pack(order, Y, out);
+    turn<true>(order, U, inward, X, half, out);
+    each(order, [&](int j) {
+        Pack *column = out + column_begins(order, j) - j;
+        for (int i = j + 1; i < order; i++)
+            column[i] = column[i] * ROOT_TWO;
+    });
 }
 
 } // namespace semidefinite

@@ -32,10 +32,11 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
         together();
     }
     for (int j = S.N - 1; j >= S.leaves; j--) {
-        Value sum[C];
+        Value sum[C][SUMS] = {};
         for (int c = 0; c < C; c++)
-            sum[c] = number_in_group() == 0 ? right[j * C + c] * f.inverse_D[j] : Value{};
-        in_runs(starts[j], starts[j + 1], [&](int first, auto run) {
+            if (number_in_group() == 0)
+                sum[c][0] = right[j * C + c] * f.inverse_D[j];
+        in_runs<SUMS>(starts[j], starts[j + 1], [&](int first, auto run) {
             Value entry[run.value], from[run.value][C];
             for (int k = 0; k < run.value; k++) {
                 entry[k] = L[first + k * GROUP];
@@ -44,10 +45,10 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
             }
             for (int k = 0; k < run.value; k++)
                 for (int c = 0; c < C; c++)
-                    sum[c] = fused(-entry[k], from[k][c], sum[c]);
+                    sum[c][k] = fused(-entry[k], from[k][c], sum[c][k]);
         });
         for (int c = 0; c < C; c++) {
-            const Value total = joined(sum[c], Sum());
+            const Value total = joined(total_of(sum[c]), Sum());
             if (number_in_group() == 0)
                 right[j * C + c] = total;
         }
