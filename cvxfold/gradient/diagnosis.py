@@ -33,7 +33,7 @@ from cvxfold.gradient.screen import (
 from cvxfold.gradient.singular import SIDES_AGREE, null_direction, unseen_directions, unseen_of
 from cvxfold.methods import AdjointSettings, Auto
 
-_SINGULAR = 1e-9  # ‖J w‖/‖w‖ of a null vector
+_SINGULAR = 1e-12  # ‖J w‖/‖w‖ of a null vector
 _LARGEST_SINGULAR = 1e-6  # where u is not accurate, neither is J
 _ASIDE = 4  # u is moved off a kink by this many times what cannot be told from zero
 _ROUNDING = 2e-13  # of sums over many terms, which no first order tells; calibrated: docs/robustness.md
@@ -133,7 +133,7 @@ def diagnose(
     du, kinks = phi.offset(), phi.kinks()
     far = reach(kinks, du)
     on_kink = kinks.margin <= far
-    doubt = (100 * du.abs().amax(-1) / kinks.size).clamp(_SINGULAR, _LARGEST_SINGULAR)
+    doubt = (100 * (du * kinks.curved).abs().amax(-1) / kinks.size).clamp(_SINGULAR, _LARGEST_SINGULAR)
     looks = bars if looks is None else looks
     smallest, singular = null_direction(phi, looks, doubt, adjoint)
     # Where the gradient is felt on a kink its sides are compared; elsewhere both may be active, and singular.

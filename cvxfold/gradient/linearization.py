@@ -42,6 +42,7 @@ class Kinks:
         terms: what distances are measured against, for each entry that of its block, ``(B, k)``.
         interior: a direction into the cone and its dual, ``(k,)``: off every kink.
         blocks: the number of each entry's block, ``(k,)``.
+        curved: whether the projection's derivative varies smoothly in it, ``(k,)``.
     """
 
     margin: Tensor
@@ -49,6 +50,7 @@ class Kinks:
     terms: Tensor
     interior: Tensor
     blocks: Tensor
+    curved: Tensor
 
     def largest(self, v: Tensor) -> Tensor:
         """The largest |vᵢ| of each entry's block in its place, ``(B, k)``."""

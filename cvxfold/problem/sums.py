@@ -46,7 +46,7 @@ def check(structure: Structure, maps: dict[str, sp.csr_array], rows: int | None)
         outside = (index < 0) | (index >= np.array(shape)[:, None])
         if outside.any():
             raise _fault(f"{name} has {int(outside.any(0).sum())} entries outside of its shape {shape}")
-        if not _all_different(np.ravel_multi_index(tuple(index), shape)):
+        if not _all_different(np.atleast_1d(np.ravel_multi_index(tuple(index), shape))):
             raise _fault(f"{name} has entries twice")
 
 

@@ -255,3 +255,5 @@ def test_least_squares_that_data_hardly_determine(engine: str, smallest: float, 
         assert report is not None
         assert report.backward is not None
         assert float(report.backward.error[0]) >= off / np.linalg.norm(truth)
+        if smallest >= 1e-8:  # an eigenvalue that is small is no null space
+            assert report.backward.verdict[0] is not cvxfold.Verdict.DEGENERATE

@@ -255,6 +255,7 @@ class SplittingLinearization:
             largest_of_block(torch.maximum(rows, u.abs()), program.cone),
             program.cone.interior(u),
             program.cone.blocks(u.device),
+            torch.arange(u.shape[1], device=u.device) >= program.cone.dims.separable,
         )
 
     def moved(self, du: Tensor) -> "SplittingLinearization":
