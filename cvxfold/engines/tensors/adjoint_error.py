@@ -9,14 +9,11 @@ adjoint (p, v) is off by the step that solves for
 - r₂ = −(D' − D)(v + z), where the state moves and D becomes D'.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from cvxfold.batches.records import Batched
 from cvxfold.cones import ProductDerivative
-from cvxfold.engines.tensors.adjoint_equations import left, step
+from cvxfold.engines.tensors.adjoint_equations import ReducedAdjoint, left, step
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
@@ -24,24 +21,9 @@ ROUNDING = 1.1e-16  # 2⁻⁵³: of one number, at most
 _GOLDEN = 0.6180339887498949
 
 
-@dataclass(frozen=True)
-class ReducedAdjoint(Batched):
-    """An adjoint of the reduced, equilibrated program.
-
-    Args:
-        p: ``(B, n')``. v: ``(B, m')``.
-        on_x: x̄, ``(B, n')``. on_y: ȳ, ``(B, m')``: the loss gradients that it answers.
-    """
-
-    p: Tensor
-    v: Tensor
-    on_x: Tensor
-    on_y: Tensor
-
-
 def by_remainders(jacobian: FactoredJacobian, of: ReducedAdjoint) -> tuple[Tensor, Tensor]:
     """δp ``(B, n')`` and δv ``(B, m')`` for what is left of both equations, and rounding."""
-    first, second = left(jacobian, of.p, of.v, of.on_x, of.on_y)
+    first, second = left(jacobian, of)
     on_first, on_second = _rounding(jacobian, of)
     return step(jacobian, first + on_first, second + on_second)
 

@@ -7,38 +7,37 @@ beside what rounding leaves of all other equations. There steps follow for what 
 rest being solved for: r₁ = 0 and r₂ = c cᵀz.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from cvxfold.batches.near import places
 from cvxfold.cones.second_order import SecondOrder, SecondOrderDerivative
-from cvxfold.engines.tensors.adjoint_equations import is_solved, step
+from cvxfold.engines.tensors.adjoint_equations import ReducedAdjoint, is_solved, step
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 
 _EXACT = 1e-10  # of the terms of the equation along c
 _STEPS = 3
 
 
-def mended_adjoint(
-    jacobian: FactoredJacobian, p: Tensor, v: Tensor, on_x: Tensor, on_y: Tensor
-) -> tuple[Tensor, Tensor]:
-    """p ``(B, n)`` and v ``(B, m)``, corrected where they are solved for but not beside their own terms.
+def mended_adjoint(jacobian: FactoredJacobian, of: ReducedAdjoint) -> ReducedAdjoint:
+    """The adjoints, corrected where they are solved for but not beside their own terms.
 
     Args:
         jacobian: at the solutions.
-        on_x: x̄, ``(B, n)``. on_y: ȳ, ``(B, m)``.
     """
     if not jacobian.splitting.program.cone.dims.second_order:
-        return p, v
+        return of
     for turn in range(_STEPS):
-        left = _left(jacobian, p, on_y)
+        left = _left(jacobian, of.p, of.on_y)
         off = left.any(-1)
-        rows = places(off if turn else off & is_solved(jacobian, p, v, on_x, on_y))
+        rows = places(off if turn else off & is_solved(jacobian, of))
         if not len(rows):
             break
         dp, dv = _step(jacobian.take(rows), left[rows])
-        p, v = p.index_add(0, rows, dp), v.index_add(0, rows, dv)
-    return p, v
+        of = replace(of, p=of.p.index_add(0, rows, dp), v=of.v.index_add(0, rows, dv))
+    return of
 
 
 def _left(jacobian: FactoredJacobian, p: Tensor, on_y: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from cvxfold.cones import ProductDerivative, largest_of_block
 from cvxfold.engines.reduction.scaling import Scaling
-from cvxfold.engines.tensors.adjoint_equations import refined_adjoint
+from cvxfold.engines.tensors.adjoint_equations import ReducedAdjoint, refined_adjoint
 from cvxfold.engines.tensors.adjoint_error import (
     ROUNDING,
-    ReducedAdjoint,
     by_remainders,
     by_turn,
     shares,
@@ -194,14 +193,12 @@ class SplittingLinearization:
         on_x, on_y = self._restricted(x_bar, y_bar)
         w = splitting.alpha * w
         p = splitting.solve_normal(on_x - A.rmv(w))
-        p, v = refined_adjoint(self.jacobian, p, w + R * A.mv(p), on_x, on_y)
-        p, v = mended_adjoint(self.jacobian, p, v, on_x, on_y)
-        Ap = A.mv(p)
-        weight = torch.maximum(v.abs(), (R * (Ap - on_y)).abs())
+        own = refined_adjoint(self.jacobian, ReducedAdjoint(p, w + R * A.mv(p), on_x, on_y))
+        own = mended_adjoint(self.jacobian, own)
+        weight = torch.maximum(own.v.abs(), (R * (A.mv(own.p) - on_y)).abs())
         largest = infinity_norm(weight).unsqueeze(-1)
         weight = weight / torch.where(largest > 0, largest, torch.ones_like(largest))
-        lifted = self._lifted(p, v, x_bar, y_bar)
-        return Pushed(*lifted, weight, ReducedAdjoint(p, v, on_x, on_y))
+        return Pushed(*self._lifted(own.p, own.v, x_bar, y_bar), weight, own)
 
     def off(self, adjoint: ReducedAdjoint) -> tuple[Tensor, Tensor]:
         """δp and δv for what the two equations leave, and rounding."""
