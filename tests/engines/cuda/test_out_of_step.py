@@ -122,6 +122,8 @@ def test_the_order_of_threads_is_nowhere_in_the_answers(
     emulator_of: Callable[[int], Emulator],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if way and case is powers:
+        way = way | {"max_iters": 150}  # these take thousands, and each of them long
     alone = answers(case(), way)
     emulate(monkeypatch, emulator_of(FEW))
     runs = [answers(case(), way) for _ in range(1 if way else 2)]  # many iterations take long
@@ -130,6 +132,12 @@ def test_the_order_of_threads_is_nowhere_in_the_answers(
         assert torch.equal(one.nan_to_num(7e9), other.nan_to_num(7e9))
         if case is at_a_kink and k % 2:  # a gradient: the side of the kink is up to the order of sums
             one, expected = one[AT_NO_KINK], expected[AT_NO_KINK]
+        if case is degenerate:  # of its many solutions, too; costs that all move alike move none
+            costs = torch.tensor(case()[-1][0])
+            one, expected = (
+                (costs * X).sum((1, 2)) + 0.1 * torch.linalg.matrix_norm(X, 2) if k % 2 == 0 else X.sum()
+                for X in (one, expected)
+            )
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5 if way else 1e-6, equal_nan=True)
 
 
