@@ -5,7 +5,8 @@
    max(‖q‖, ‖P‖‖b‖) of the dual residual, and a little of that times max(‖b‖, ‖x‖) of the objective, which
    may be far from it where x is small beside b; all of it where no datum says how large y is.
 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: ten times as generous. Where b, or q and P x, have
+   |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: ten times as generous for rows that are half-lines, a
+   thousand times for curved cones and the dual residual. Where b, or q and P x, have
    nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
    constraint is zero): they count as a part of the largest, or of ‖A‖‖x‖, at least. Where q alone has
    nothing, P x may be rounding: it counts as a little of ‖P‖ times the size of x at least, which is ‖x‖ or
@@ -30,6 +31,7 @@ _FLOOR, _GAP_FLOOR = 1e-13, 1e-14  # of the largest terms
 _STATE_FLOOR = 1e-15  # of the largest |u|
 _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residual
 _BY_ROW = 0.1  # of a row's residual over its own terms
+_BY_CONE = 1e-3  # of a curved cone's, and of an entry of the dual residual
 _EXCUSED, _UNTOLD = 1e-8, 1e-2  # of a row's own terms: at most left to rounding; or of y's
 _OBJECTIVE = 1e-3  # of the natural size of the objective
 _NOTHING = 1e-2  # of a little of ‖A‖ times the natural size of x
@@ -86,12 +88,14 @@ def tested(
     g, own_g = (_beyond(primal_residual, floor) for floor in _floors(primal_floor, _EXCUSED * in_blocks))
     share = torch.where(known > 0, _OBJECTIVE, 1.0)
     objective = share * size.square() * natural * torch.maximum(largest_b, largest_x)
+    by_row = _over(largest_of_block(own_g.abs(), cone), in_blocks)
     ratios = (
         _over(size * infinity_norm(g / scaling.rows), measured.primal_scale),  # 1
         _over(size * infinity_norm(h / scaling.columns), torch.maximum(measured.dual_scale, size * natural)),
         _over(_beyond(measured.gap, size.square() * gap_floor), measured.gap_scale + objective),
-        _BY_ROW * infinity_norm(_over(largest_of_block(own_g.abs(), cone), in_blocks)),  # 2
-        _BY_ROW * infinity_norm(_over(own_h.abs(), in_columns)),
+        _BY_ROW * infinity_norm(by_row[:, : cone.dims.separable]),  # 2
+        _BY_CONE * infinity_norm(by_row[:, cone.dims.separable :]),
+        _BY_CONE * infinity_norm(_over(own_h.abs(), in_columns)),
     )
     return torch.stack(ratios).amax(0)
 

@@ -6,7 +6,8 @@
 //    max(|q|, |P||b|) of the dual residual, and a little of that times max(|b|, |x|) of the objective, which
 //    may be far from it where x is small beside b; all of it where no datum says how large y is.
 // 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
-//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: ten times as generous. Where b, or q and P x (but
+//    |A||x| + |s| + |b| and |P||x| + |A|'|y| + |q|: ten times as generous for rows that are half-lines, a
+//    thousand times for curved cones and the dual residual. Where b, or q and P x (but
 //    for rounding beside the largest terms), have nothing there, no datum says how small these terms are
 //    meant to be (the multiplier of an inactive constraint is zero): they count as a part of the largest, or
 //    of |A||x|, at least. Where q alone has nothing, P x may be rounding: it counts as a little of |P| times
@@ -34,6 +35,7 @@ const double NOTHING = 1e-2;                   // of a little of |A| times the n
 const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing
 const double UNSAID = 1e-5;                    // of the largest terms, where no datum says how small they are
 const double BY_ROW = 0.1, BY_PAIR = 0.1;      // of a row's residual over its own terms; of a pair's
+const double BY_CONE = 1e-3;                   // of a curved cone's, and of an entry of the dual residual
 const double PAIR_FLOOR = 1e-20;               // of a cone's terms, where a pair has next to none
 
 // What is left of |value| beyond what rounding may leave; NaN stays.
@@ -132,7 +134,7 @@ CVXFOLD_LONG Tested tested(const Shape &S, Workspace &w, const Measured &m, Valu
     each(S.n, [&](int i) { // 2
         largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
         const Value rest = beyond(w.dual[i], min(dual_floor, excused * columns[i]));
-        most = largest(most, BY_ROW * over(rest, columns[i]));
+        most = largest(most, BY_CONE * over(rest, columns[i]));
         bare = largest(bare, over(abs(w.dual[i]), columns[i]));
     });
     each(S.m, [&](int j) {
@@ -148,7 +150,7 @@ CVXFOLD_LONG Tested tested(const Shape &S, Workspace &w, const Measured &m, Valu
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
         const Value left = infinity_norm(w.primal + at, S.rows_of(cone));
         const Value own = infinity_norm(rows + at, S.rows_of(cone));
-        most = largest(most, BY_ROW * over(beyond(left, min(primal_floor, EXCUSED * own)), own));
+        most = largest(most, BY_CONE * over(beyond(left, min(primal_floor, EXCUSED * own)), own));
         bare = largest(bare, over(left, own));
     }
     each_pair(S, w, [&](int at, int size, const second_order::Pair &pair) { // 3
