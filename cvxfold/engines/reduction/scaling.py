@@ -14,7 +14,7 @@ from cvxfold.batches.records import Batched, SharedTensor
 from cvxfold.engines.linear.matrix import Matrix
 
 _SWEEPS = 8
-_LIMIT = 1e6
+_LIMIT = 1e5
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ namespace cvxfold {
 
 const int SWEEPS = 8;
 const double OLD = 16; // passes that D and E serve before they are made anew
-const double LARGEST_SCALE = 1e6;
+const double LARGEST_SCALE = 1e5;
 
 // 1/sqrt(norm) for a squared norm, kept so that `scale` stays within its limits.
 inline Value toward_one(Value squared_norm, Value scale) {
