@@ -15,6 +15,7 @@ from torch import Tensor
 from cvxfold.cones import ProductDerivative
 from cvxfold.engines.tensors.adjoint_equations import ReducedAdjoint, left, step
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
+from cvxfold.engines.tensors.residuals import terms
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 ROUNDING = 1.1e-16  # 2⁻⁵³: of one number, at most
@@ -44,6 +45,14 @@ def _rounding(jacobian: FactoredJacobian, of: ReducedAdjoint) -> tuple[Tensor, T
     on_rows = shares(v)
     second = D.spread(lambda d: 1 - d, R * (A.mv(p) + of.on_y.abs()), on_rows) + D.spread(_itself, v, on_rows)
     return ROUNDING * shares(columns) * columns, ROUNDING * second
+
+
+def left_of_dual(splitting: Splitting, point: Iterate) -> tuple[Tensor, Tensor]:
+    """What is left of P x + q + Aᵀy = 0, and what rounding of its terms may hide, each ``(B, n')``."""
+    program = splitting.program
+    _, columns = terms(program, point.x, point.s, point.y)
+    rest = program.P.mv(point.x) + program.q + program.A.rmv(point.y)
+    return rest, ROUNDING * shares(columns) * columns
 
 
 def terms_of_differences(splitting: Splitting, point: Iterate) -> Tensor:

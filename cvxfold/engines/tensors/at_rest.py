@@ -15,9 +15,9 @@ from torch import Tensor
 
 from cvxfold.batches.near import places
 from cvxfold.engines.settings import ForwardSettings
-from cvxfold.engines.tensors.adjoint_error import ROUNDING, shares
+from cvxfold.engines.tensors.adjoint_error import left_of_dual
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
-from cvxfold.engines.tensors.residuals import infinity_norm, terms
+from cvxfold.engines.tensors.residuals import infinity_norm
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _ROUNDING = 1e-12  # of what is held against the tolerance: there is nothing to ask below
@@ -63,13 +63,12 @@ def lost(splitting: Splitting, point: Iterate, settings: ForwardSettings) -> Ten
     Args:
         point, settings: as of :func:`moving`.
     """
-    program, x, y = splitting.program, point.x, point.y
+    x = point.x
     if not settings.refine:
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    _, columns = terms(program, x, point.s, y)
-    left, hidden = program.P.mv(x) + program.q + program.A.rmv(y), ROUNDING * shares(columns) * columns
-    length = sum(infinity_norm(splitting.solve_normal(of)) for of in (left, hidden))  # they might cancel
-    natural = infinity_norm(splitting.solve_normal(program.q))  # x may cancel to nothing
+    parts = left_of_dual(splitting, point)
+    length = sum(infinity_norm(splitting.solve_normal(of)) for of in parts)  # they might cancel
+    natural = infinity_norm(splitting.solve_normal(splitting.program.q))  # x may cancel to nothing
     size = infinity_norm(x).maximum(natural).maximum(_A_PART * infinity_norm(point.u))
     return length > _most(settings) * size
 

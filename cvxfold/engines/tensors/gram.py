@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import is_near
 from cvxfold.cones import ConeDims, ProductDerivative, SpectralFunction
 from cvxfold.cones.frame import FrameDerivative
 from cvxfold.cones.orthant import DiagonalDerivative
@@ -75,9 +76,9 @@ class InequalityGram:
             rows, weight = A[:, long], weight[:, long - self._start]
         else:
             return total
-        if len(weight) == 1 and weight.device.type == "cpu":  # elsewhere asking would be a wait
-            counts = weight[0] != 0
-            rows, weight = rows[:, counts], weight[:, counts]
+        if len(weight) == 1 and is_near(weight):
+            weighed = weight[0] != 0
+            rows, weight = rows[:, weighed], weight[:, weighed]
         scaled = weight.sqrt().unsqueeze(-1) * rows
         return total + scaled.mT @ scaled
 

@@ -13,6 +13,7 @@ from cvxfold.engines.tensors.adjoint_error import (
     ROUNDING,
     by_remainders,
     by_turn,
+    left_of_dual,
     shares,
     terms_of_differences,
 )
@@ -143,12 +144,8 @@ class SplittingLinearization:
 
     def unshown(self) -> tuple[Tensor, Tensor]:
         """M⁻¹ of what P x + q + Aᵀy = 0 leaves, or rounding of its terms hides, and y with it."""
-        splitting, point = self.splitting, self.at.point
-        program = splitting.program
-        _, columns = terms(program, point.x, point.s, point.y)
-        left = program.P.mv(point.x) + program.q + program.A.rmv(point.y)
-        dx = splitting.solve_normal(ROUNDING * shares(columns) * columns - left)
-        return self.at.lift(dx, torch.zeros_like(point.y))
+        left, hidden = left_of_dual(self.splitting, self.at.point)
+        return self.at.lift(self.splitting.solve_normal(hidden - left), torch.zeros_like(self.at.point.y))
 
     def _to_solution(self) -> Tensor:
         """J⁻¹ (g + e)."""

@@ -110,9 +110,8 @@ def judge(
 
 def at_its_data(structure: RandomStructure, instance: RandomProgram) -> RandomProgram:
     """The instance with the solution of the data as they are, not as they were meant, all in long double."""
-    data = instance.L, instance.A, instance.q, instance.b
-    x, u = at_the_data(structure.dims, data, instance.x, instance.u)
-    L, A, q, b = (part.astype(Wide) for part in data)
+    L, A, q, b = (part.astype(Wide) for part in (instance.L, instance.A, instance.q, instance.b))
+    x, u = at_the_data(structure.dims, (L, A, q, b), instance.x, instance.u)
     return replace(instance, L=L, A=A, q=q, b=b, x=x, u=u)
 
 

@@ -107,10 +107,11 @@ def at_the_data(
     By Newton's method with one E', which has to be regular.
 
     Args:
-        data: L, A, q and b, taken to be exact. x, u: near by, ``(n,)`` and ``(m,)``.
+        data: L, A, q and b in long double, taken to be exact. x, u: near by, ``(n,)`` and ``(m,)``.
     """
     cones = cones_of(dims)
-    L, A, q, b, x, u = (part.astype(Wide) for part in (*data, x, u))
+    L, A, q, b = data
+    x, u = x.astype(Wide), u.astype(Wide)
     J = kkt_jacobian(L.T @ L, A, slopes(cones, u)).astype(float)
     R, C = _equilibration(J)
     inverse = np.linalg.pinv(R[:, None] * J * C)
