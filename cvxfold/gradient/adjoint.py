@@ -5,14 +5,16 @@ At a fixed point u* = F(u*), with J = (I − Φ)/α the Jacobian of −g and x̄
     1. pull    ū = (I − 2D) R A M⁻¹ x̄ + (D − I) R ȳ
     2. fold    Jᵀ w = ū
     3. push    p = M⁻¹ (x̄ − Aᵀ w)                       v = w + R A p
-    4. check   P p + Aᵀ v = x̄
+    4. check   P p + Aᵀ v = x̄                           D v = (I − D) R (A p − ȳ)
 
-(p, v) solves the transposed KKT system, whose first row is the last line, in the units of the user's program
-and on its stored entries, whatever an engine did to it. So the larger of the relative residuals of 2 and 4 is
-a check of the gradient itself. The gradients of the data follow (:mod:`cvxfold.problem.gradients`).
+(p, v) solves the transposed KKT system, whose rows are the last line; the first one is checked in the units
+of the user's program and on its stored entries, whatever an engine did to it, the second one beside the terms
+of each cone's rows, a thousand times as generously. So the largest of the relative residuals of 2 and 4 is a
+check of the gradient itself. The gradients of the data follow (:mod:`cvxfold.problem.gradients`).
 
-The residual of 4 is relative to the largest of its terms, and of those that v is added up of where the loss
-looks at y: v = w + R A p may be zero, as P p and x̄ are where a linear program's multipliers are looked at.
+The residual of the first of 4 is relative to the largest of its terms, and of those that v is added up of
+where the loss looks at y: v = w + R A p may be zero, as P p and x̄ are where a linear program's multipliers
+are looked at.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +29,8 @@ from cvxfold.methods import AdjointMethod, AdjointSettings, AdjointSolution, sol
 from cvxfold.methods.history import relative_norm
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
+
+_BY_ROW = 1e-3  # of what is left of a cone's rows over their own terms
 
 Bars = tuple[Tensor, Tensor]
 """Loss gradients on x, ``(B, n)``, and on y, ``(B, m)``."""
@@ -104,6 +108,7 @@ def fold(
     p, v, weight, own = phi.push(system.w, x_bar, y_bar)  # 3
     by_duals = terms_of_duals(phi, system.w, u_bar, y_bar)
     t, residual = check(phi.program, phi.proximal, p, v, x_bar, by_duals)  # 4
+    residual = torch.maximum(residual, _BY_ROW * phi.left_of_rows(own, system.residual))
     residual = torch.maximum(system.residual, residual)
     system = replace(system, residual=residual, converged=residual <= settings.tol)
     r = u_bar - (system.w - phi.vjp(system.w))

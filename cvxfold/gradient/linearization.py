@@ -146,6 +146,15 @@ class ProgramLinearization(Linearization, Protocol):
         """
         ...
 
+    def left_of_rows(self, adjoint: Any, residual: Tensor) -> Tensor:
+        """The largest share of its own terms that an adjoint leaves of a cone's rows, ``(B,)``.
+
+        Args:
+            adjoint: as ``push`` has it in its ``own`` units.
+            residual: of w, relative, ``(B,)``: what that may leave counts as none.
+        """
+        ...
+
     def turned(self, adjoint: Any, to: Any) -> tuple[Tensor, Tensor]:
         """How p ``(B, n)`` and v ``(B, m)`` move, to first order, where Π turns to that of ``to``.
 

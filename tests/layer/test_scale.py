@@ -213,6 +213,32 @@ def test_a_row_that_is_small_is_met_or_said(engine: str, row: float, weight: flo
     assert solved(layer).all() or row * tilts.amin() / weight < 1e-11
 
 
+@pytest.mark.parametrize("row", [1e-8, 1e-14, 1e-16, 1e-20])
+def test_an_equation_at_the_level_of_rounding_holds_or_is_said_not_to(engine: str, row: float) -> None:
+    """The projection onto two hyperplanes, one of them in other units; its derivative projects, too."""
+    n, batch, generator = 5, 16, torch.Generator().manual_seed(5)
+    x, A, b, c = cp.Variable(n), cp.Parameter((2, n)), cp.Parameter(2), cp.Parameter(n)
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [A @ x == b]), [A, b, c], [x],
+        on_unconverged="ignore", on_degenerate="ignore",
+    )  # fmt: skip
+    rows, at = (torch.randn(batch, *size, dtype=F64, generator=generator) for size in ((2, n), (n, 1)))
+    sizes = torch.tensor([[row], [1.0]], dtype=F64)
+    point = (at + rows.mT @ (1 + torch.rand(batch, 2, 1, dtype=F64, generator=generator))).squeeze(-1)
+    point.requires_grad_()
+    (found,) = layer(sizes * rows, (sizes * (rows @ at)).squeeze(-1), point)
+    weights = torch.randn(batch, n, dtype=F64, generator=generator)
+    (gradient,) = torch.autograd.grad((weights * found).sum(), point)
+    near = (found - at.squeeze(-1)).norm(dim=1) <= 1e-5 * at.squeeze(-1).norm(dim=1)
+    assert (near | ~solved(layer)).all()
+    onto = torch.linalg.qr(rows.mT)[0]
+    right = weights - (onto @ (onto.mT @ weights.unsqueeze(-1))).squeeze(-1)
+    off = (gradient - right).norm(dim=1) / right.norm(dim=1)
+    converged = torch.tensor([verdict == cvxfold.Verdict.CONVERGED for verdict in verdicts(layer)])
+    assert ((off <= 1e-6) | ~converged).all()
+    assert converged.all() or row < 1e-8
+
+
 @pytest.mark.parametrize("bound", sliced([1e4, 1e8, 1e10, 1e12], lambda bound: bound > 1e8))
 def test_beside_a_bound_that_is_far_the_vertex_is_right_or_said(engine: str, bound: float) -> None:
     n, m, generator = 5, 8, torch.Generator().manual_seed(3)

@@ -7,18 +7,23 @@ adjoint (p, v) is off by the step that solves for
   |x̄| + |P||p| + |A|ᵀ|v| and R(|A||p| + |ȳ|), |v|, of each entry of the first one, and along each eigenvector
   of D of the second one;
 - r₂ = −(D' − D)(v + z), where the state moves and D becomes D'.
+
+The factor is regularized: a row that is tiny beside the others, even after equilibration, is none to it, and
+an adjoint may leave all of it. So r₂ is held against the terms of each row, too.
 """
 
 import torch
 from torch import Tensor
 
-from cvxfold.cones import ProductDerivative
+from cvxfold.cones import ProductDerivative, largest_of_block
 from cvxfold.engines.tensors.adjoint_equations import ReducedAdjoint, left, step
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 from cvxfold.engines.tensors.residuals import terms
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 ROUNDING = 1.1e-16  # 2⁻⁵³: of one number, at most
+_LOST = 1e-13  # of a row's entries times the largest of p: what sums may lose
+_MAGNIFIED = 100  # times a residual, likewise: what a method may leave
 _GOLDEN = 0.6180339887498949
 
 
@@ -36,15 +41,38 @@ def by_turn(jacobian: FactoredJacobian, then: ProductDerivative, of: ReducedAdjo
     return step(jacobian, torch.zeros_like(of.p), -jacobian.D.change(then, of.v + z))
 
 
+def left_of_rows(jacobian: FactoredJacobian, of: ReducedAdjoint, residual: Tensor) -> Tensor:
+    """The largest share of the terms of its own block that the second equation leaves, ``(B,)``.
+
+    What sums over entries of p may lose counts as none, also where p itself is what is left of M⁻¹x̄; so does
+    what a relative ``residual`` ``(B,)`` of the fixed-point iteration's system leaves of p.
+    """
+    program, R = jacobian.splitting.program, jacobian.splitting.R
+    A, cone = program.A.absolute(), program.cone
+    if not cone.dim:
+        return of.p.new_zeros(len(of.p))
+    rest = largest_of_block(left(jacobian, of)[1].abs(), cone)
+    largest = torch.maximum(of.p.abs(), jacobian.splitting.solve_normal(of.on_x).abs()).amax(-1, keepdim=True)
+    sizes = R * A.mv(largest.expand_as(of.p))
+    terms = largest_of_block(_terms_of_rows(jacobian, of).abs(), cone)
+    lost = (_MAGNIFIED * residual).clamp_min(_LOST).unsqueeze(-1)
+    rest = torch.where(rest <= lost * largest_of_block(sizes, cone), 0.0, rest)
+    return torch.where(rest == 0, rest, rest / terms.clamp_min(torch.finfo(rest.dtype).tiny)).amax(-1)
+
+
+def _terms_of_rows(jacobian: FactoredJacobian, of: ReducedAdjoint) -> Tensor:
+    """About (I − D) R(|A||p| + |ȳ|) and D |v|, along each eigenvector of D, ``(B, m')``."""
+    program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
+    v, on_rows = of.v.abs(), shares(of.v)
+    on_z = R * (program.A.absolute().mv(of.p.abs()) + of.on_y.abs())
+    return D.spread(lambda d: 1 - d, on_z, on_rows) + D.spread(_itself, v, on_rows)
+
+
 def _rounding(jacobian: FactoredJacobian, of: ReducedAdjoint) -> tuple[Tensor, Tensor]:
     """What rounding may leave of each equation, ``(B, n')`` and ``(B, m')``."""
-    program, R, D = jacobian.splitting.program, jacobian.splitting.R, jacobian.D
-    P, A = program.P.absolute(), program.A.absolute()
-    p, v = of.p.abs(), of.v.abs()
-    columns = of.on_x.abs() + P.mv(p) + A.rmv(v)
-    on_rows = shares(v)
-    second = D.spread(lambda d: 1 - d, R * (A.mv(p) + of.on_y.abs()), on_rows) + D.spread(_itself, v, on_rows)
-    return ROUNDING * shares(columns) * columns, ROUNDING * second
+    program = jacobian.splitting.program
+    columns = of.on_x.abs() + program.P.absolute().mv(of.p.abs()) + program.A.absolute().rmv(of.v.abs())
+    return ROUNDING * shares(columns) * columns, ROUNDING * _terms_of_rows(jacobian, of)
 
 
 def left_of_dual(splitting: Splitting, point: Iterate) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,12 @@
    may be far from it where x is small beside b; all of it where no datum says how large y is.
 2. Each cone's rows of the primal residual, and each entry of the dual one, over the terms of that row,
    |A||x| + |s| + |b| and |P||x| + |A|ᵀ|y| + |q|: ten times as generous for rows that are half-lines, a
-   thousand times for curved cones and the dual residual. Where b, or q and P x, have
-   nothing there, no datum says how small these terms are meant to be (the multiplier of an inactive
-   constraint is zero): they count as a part of the largest, or of ‖A‖‖x‖, at least. Where q alone has
-   nothing, P x may be rounding: it counts as a little of ‖P‖ times the size of x at least, which is ‖x‖ or
-   ‖b‖, but the latter at most ‖q‖/‖P‖. What is rounding of that size in b is nothing, too.
+   thousand times for curved cones and the dual residual. Where b, or q and P x, have nothing there, no datum
+   says how small these terms are meant to be (the multiplier of an inactive constraint is zero): they count
+   as a part of the largest, or of ‖A‖‖x‖, at least, of a row whose entries are smaller than others a smaller
+   one. Where q alone has nothing, P x may be rounding: it counts as a little of ‖P‖ times the size of x at
+   least, which is ‖x‖ or ‖b‖, but the latter at most ‖q‖/‖P‖. What is rounding of that size in b is nothing,
+   too.
 
 What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of the
 largest terms, and of u; for y = R (s − u) one of R|u|, as long as that is little beside the natural size; and
@@ -65,14 +66,15 @@ def tested(
     dual = torch.maximum(natural, infinity_norm(in_columns))
     natural_x = torch.where(both, torch.minimum(largest_b, by_q), largest_b)
     unit = _FLOOR * of_P * torch.maximum(natural_x, largest_x)
-    unit_row = _FLOOR * of_A * torch.maximum(torch.where(both, natural_x, 0.0), largest_x)
-    row = torch.maximum(unit_row, _UNSAID * torch.maximum(primal, of_A * largest_x))
+    of_row = program.A.absolute().mv(torch.ones_like(x)).minimum(of_A.unsqueeze(-1))
+    unit_row = of_row * (_FLOOR * torch.where(both, natural_x, 0.0).maximum(largest_x)).unsqueeze(-1)
+    row = of_row * (_UNSAID * _over(primal, of_A).maximum(largest_x)).unsqueeze(-1)
     largest_column = infinity_norm(in_columns)
     column = torch.maximum(unit, _UNSAID * largest_column).unsqueeze(-1)
     is_nothing = Px.abs() <= _NO_MORE * largest_column.unsqueeze(-1)
     column = torch.where(is_nothing, column, unit.unsqueeze(-1))
-    b_says = b.abs() > _NOTHING * unit_row.unsqueeze(-1)
-    in_rows = torch.where(b_says, in_rows, torch.maximum(in_rows, row.unsqueeze(-1)))
+    b_says = b.abs() > _NOTHING * unit_row
+    in_rows = torch.where(b_says, in_rows, in_rows.maximum(unit_row).maximum(row))
     in_columns = torch.where(q == 0, torch.maximum(in_columns, column), in_columns)
     room = min(1.0, eps / _NEAR_ROUNDING)
     little = room * torch.minimum(_NOISE * infinity_norm(splitting.R * point.u), _LITTLE * natural)

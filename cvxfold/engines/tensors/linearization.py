@@ -14,6 +14,7 @@ from cvxfold.engines.tensors.adjoint_error import (
     by_remainders,
     by_turn,
     left_of_dual,
+    left_of_rows,
     shares,
     terms_of_differences,
 )
@@ -201,6 +202,10 @@ class SplittingLinearization:
         """δp and δv for what the two equations leave, and rounding."""
         return self._alone(*by_remainders(self.jacobian, adjoint))
 
+    def left_of_rows(self, adjoint: ReducedAdjoint, residual: Tensor) -> Tensor:
+        """What D v = (I − D) R (A p − ȳ) leaves of the terms of a block, ``(B,)``."""
+        return left_of_rows(self.jacobian, adjoint, residual)
+
     def turned(self, adjoint: ReducedAdjoint, to: "SplittingLinearization") -> tuple[Tensor, Tensor]:
         """δp and δv where D becomes that of ``to``."""
         return self._alone(*by_turn(self.jacobian, to.D, adjoint))
@@ -230,6 +235,8 @@ class SplittingLinearization:
         dy = D.apply(lambda d: d - 1, du)
         dx = torch.where(dx.norm(dim=-1, keepdim=True) > least, dx, 0.0)
         dy = torch.where(dy.norm(dim=-1, keepdim=True) > least, splitting.R * dy, 0.0)
+        # Presolve's rows have multipliers of dx alone, which its rounding would make ones of their own.
+        dx, dy = (torch.where(d.abs() > floor * infinity_norm(d).unsqueeze(-1), d, 0.0) for d in (dx, dy))
         return self.at.lift(dx, dy)
 
     def kinks(self) -> Kinks:

@@ -10,9 +10,9 @@
 //    thousand times for curved cones and the dual residual. Where b, or q and P x (but
 //    for rounding beside the largest terms), have nothing there, no datum says how small these terms are
 //    meant to be (the multiplier of an inactive constraint is zero): they count as a part of the largest, or
-//    of |A||x|, at least. Where q alone has nothing, P x may be rounding: it counts as a little of |P| times
-//    the size of x at least, which is |x| or |b|, but the latter at most |q|/|P|. What is rounding of that
-//    size in b is nothing, too.
+//    of |A||x|, at least, of a row whose entries are smaller than others a smaller one. Where q alone has
+//    nothing, P x may be rounding: it counts as a little of |P| times the size of x at least, which is |x| or
+//    |b|, but the latter at most |q|/|P|. What is rounding of that size in b is nothing, too.
 // 3. The sum or difference of a second-order cone's first two rows that is the smaller (pairs.hpp), likewise.
 //
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
@@ -96,12 +96,16 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
         add_y(paired);
     const Value natural_x = select(of.both(), min(of.b, of.by_q()), of.b);
     const Value unit = FLOOR * of.P * max(natural_x, of.x);
-    const Value unit_row = FLOOR * of.A * max(select(of.both(), natural_x, Value{}), of.x);
     const Value largest_row = max(infinity_norm(rows, S.m), of.idle_rows());
-    const Value row = max(unit_row, UNSAID * max(largest_row, of.A * of.x));
     const Value largest_column = infinity_norm(columns, S.n), column = max(unit, UNSAID * largest_column);
-    fill(rows, S.m,
-         [&](int j) { return select(abs(w.b[j]) <= NOTHING * unit_row, max(rows[j], row), rows[j]); });
+    const Value unit_row = FLOOR * max(select(of.both(), natural_x, Value{}), of.x);
+    const Value row = UNSAID * max(largest_row / max(of.A, splat(2.3e-308)), of.x);
+    fill(rows, S.m, [&](int j) {
+        const Value own = min(
+            fold(S.A_start[j], S.A_start[j + 1], Value{}, [&](int e) { return abs(w.A[e]); }, Sum()), of.A);
+        return select(abs(w.b[j]) <= NOTHING * own * unit_row, max(rows[j], own * max(unit_row, row)),
+                      rows[j]);
+    });
     fill(columns, S.n, [&](int i) {
         return select(w.q[i] == 0.0,
                       max(columns[i], select(abs(w.Px[i]) <= NO_MORE * largest_column, column, unit)),
