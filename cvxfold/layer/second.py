@@ -14,7 +14,10 @@ since D²Π_K(u)[u̇, ·] is symmetric. With c = (D − I) R (−R⁻¹ c) + D c
 x̄˙ − (Ṗ p + Ȧᵀ v) − Aᵀ c and ȳ˙ − Ȧ p − R⁻¹ c. The map from tangents of the data to those of the gradient is
 symmetric, a second derivative; so the same pass takes loss gradients on the gradient to the data.
 
-R may be any multiple of the identity in each cone; the one that balances s and y is taken.
+R may be any multiple of the identity in each cone; the one that balances s and y is taken. Where y is nothing
+but rounding, u = s may stand on the boundary of its cone, as where only a bound holds the variable of an
+epigraph: a kink, on one side of which D²Π_K is zero. If the gradient feels the other side the first pass has
+said so; u is moved inside. Likewise where s is nothing.
 """
 
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ from cvxfold.problem.program import Program
 from cvxfold.problem.values import ProgramValues
 
 _UNBALANCED = 1e6
+_NOTHING = 1e-13  # of a row's terms, of s; of the largest products of these with y, of s ∘ y
+_ASIDE = 1e-8  # of s, or of R⁻¹y: how far u is moved
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,8 @@ class _Place:
         self.program = self.with_data(values.detached())
         self.x, self.y = answer.x.nan_to_num(), answer.y.nan_to_num()
         s = _slacks(answer)
-        self.R_inverse = _balance(s, self.y, self._cone)
-        self._u = s - self.R_inverse * self.y
+        terms = self.program.sums_of_rows(self.x) + self.program.right_hand_side.abs() + s.abs()
+        self._u, self.R_inverse = _balanced(s, self.y, terms, self._cone)
 
     def with_data(self, values: ProgramValues) -> Program:
         """The batch of programs, or of tangents, with these stored entries."""
@@ -178,10 +183,16 @@ def _slacks(answer: Answer) -> Tensor:
     return s
 
 
-def _balance(s: Tensor, y: Tensor, cone: ProductCone) -> Tensor:
-    """R⁻¹ ``(B, m)``: how much larger s is than y in each cone, 1 where either is zero.
+def _balanced(s: Tensor, y: Tensor, terms: Tensor, cone: ProductCone) -> tuple[Tensor, Tensor]:
+    """u and R⁻¹, ``(B, m)``: how much larger s is than y in each cone, 1 where either is nothing.
 
-    Within limits: what is zero but for rounding is not to be made large.
+    Args:
+        s, y: ``(B, m)``. terms: |A||x| + |b| + |s|, ``(B, m)``.
     """
-    of_s, of_y = (largest_of_block(value.abs(), cone) for value in (s, y))
-    return torch.where((of_s > 0) & (of_y > 0), of_s / of_y, 1.0).clamp(1 / _UNBALANCED, _UNBALANCED)
+    of_s, of_y, of_terms = (largest_of_block(value.abs(), cone) for value in (s, y, terms))
+    largest = (of_terms * of_y).amax(-1, keepdim=True) if s.shape[1] else of_s
+    no_s, no_y = of_s <= _NOTHING * of_terms, of_s * of_y <= _NOTHING * largest
+    R_inverse = torch.where(no_s | no_y, 1.0, of_s / of_y).clamp(1 / _UNBALANCED, _UNBALANCED)
+    inside = _ASIDE * (torch.where(no_y & ~no_s, of_s, 0.0) - torch.where(no_s & ~no_y, of_y, 0.0))
+    u = torch.where(no_y & ~no_s, 0.0, -R_inverse * y) + torch.where(no_s & ~no_y, 0.0, s)
+    return u + inside * cone.interior(u), R_inverse

@@ -95,6 +95,10 @@ class Program:
         A = self.entries.A.on(v.device)
         return _product(self.values.A.abs(), A.flip(0), v.abs(), self.structure.n)
 
+    def sums_of_rows(self, x: Tensor) -> Tensor:
+        """|A||x|, ``(B, m)``, for x ``(B, n)``: the terms of A x added up without their signs."""
+        return _product(self.values.A.abs(), self.entries.A.on(x.device), x.abs(), self.structure.m)
+
     def sides(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """−(P x + q + Aᵀ y) ``(B, n)`` and b − A x ``(B, m)`` for x ``(B, n)`` and y ``(B, m)``."""
         Px, Ay = self.stationary(x, y)

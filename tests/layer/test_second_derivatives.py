@@ -205,6 +205,21 @@ def test_a_kink_of_the_gradient_is_said() -> None:
         torch.autograd.grad(first.sum(), leaf)
 
 
+def test_an_epigraph_s_variable_that_is_free_is_no_fault(engine: str) -> None:
+    """Inside of the ball x is that of least squares, and any number up to the radius bounds the norm."""
+    of = case("ball_least_squares", 8)
+    layer, leaves = make_layer(of, engine=engine), [p.detach().requires_grad_() for p in of.params]
+    A, b, C, d, r = leaves
+    (x,) = layer(*leaves)
+    inside = (torch.einsum("bij,bj->bi", C, x) - d).norm(dim=1) < 0.9 * r
+    assert inside.any()
+    (first,) = torch.autograd.grad(0.5 * x.square().sum(), b, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), b)  # a warning would be an error
+    inverse = torch.linalg.pinv(A.detach()[inside])
+    right = (inverse.mT @ inverse).sum(-1)
+    torch.testing.assert_close(second[inside], right, atol=1e-9, rtol=1e-9)
+
+
 def test_instances_without_a_solution_have_zeros() -> None:
     x, c = cp.Variable(1), cp.Parameter(1)
     layer = CvxpyLayer(minimize(0.5 * cp.sum_squares(x), x >= c**1, x <= 2), [c], [x], on_unsolvable="nan")
