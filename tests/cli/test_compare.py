@@ -144,6 +144,7 @@ def test_help_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@long
 def test_module_in_the_current_directory_with_progress_on_stderr(target: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cvxfold", "compare", "my_problems:portfolio", "--batch", "2", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

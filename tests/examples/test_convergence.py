@@ -46,6 +46,7 @@ def test_the_gradient_lags_behind_and_falls_at_the_spectral_radius(
     assert (grown[1][slow] > 1.4).all()
 
 
+@long
 def test_unrolled_from_the_solution_is_lfpi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for pair in run("unrolled_is_lfpi", tmp_path, monkeypatch).values():
         assert pair.difference.max() < 1e-10

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from cvxfold import ConvergenceWarning, FixedPointError
 from problems.folded import make_folded
+from problems.marks import long
 
 SEEDS = 30
 
@@ -28,7 +29,7 @@ def radius(x: Tensor, Q: Tensor) -> Tensor:
     return torch.linalg.eigvals(Phi * (x.abs() < 1).unsqueeze(-1)).abs().amax(-1)
 
 
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("batched", [True, pytest.param(False, marks=long)])
 def test_an_iteration_that_converges_still_does(batched: bool) -> None:
     """To a local minimum, at that: plain iteration stays nowhere else."""
     Q, c = nonconvex()

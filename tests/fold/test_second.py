@@ -9,6 +9,7 @@ from torch import Tensor
 from problems.box_qp import problems, start, step
 from problems.fixed_points import EXACT
 from problems.folded import make_folded
+from problems.marks import long
 
 TIGHT = {"tol": 1e-14, "backward_tol": 1e-12, "probe": False, "on_unconverged": "ignore"}
 
@@ -65,7 +66,7 @@ def test_every_method(method: str) -> None:
     torch.testing.assert_close(found, central(folded, c), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("batched", [True, pytest.param(False, marks=long)])
 def test_a_batch_with_active_bounds(batched: bool) -> None:
     Q, q = (value.requires_grad_() for value in problems(2, 3))
     folded = make_folded(step, start=start, batched=batched, **TIGHT)

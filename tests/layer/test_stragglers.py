@@ -14,6 +14,7 @@ from cvxfold.cones.product import ProductCone
 from cvxfold.engines.tensors.multipliers import _zero_of_increasing
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
+from problems.marks import long
 
 F64 = torch.float64
 BAD = 7
@@ -85,7 +86,7 @@ def test_a_line_search_ends_where_the_slope_vanishes() -> None:
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("limit", [0.3, 1.0])
+@pytest.mark.parametrize("limit", [0.3, pytest.param(1.0, marks=long)])
 def test_a_limit_is_held_by_every_loop(limit: float) -> None:
     """Large and infeasible: balancing, finishes, certificates and their polish, each of which takes long."""
     n = 300

@@ -26,7 +26,7 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize(
-    "name", sliced(FAMILIES, lambda name: name not in ("dense_qp20", "robust_portfolio", "multi_label"))
+    "name", sliced(FAMILIES, lambda name: name not in ("dense_qp20", "robust_portfolio"))
 )
 @pytest.mark.parametrize("start", ["solution", "cold"])
 def test_the_error_estimate_covers_what_was_cut_off(name: str, start: Any) -> None:

@@ -13,7 +13,7 @@ from cvxfold.studies.reference import linear, recovery
 from problems.cases import Case, case, errors, evaluate
 from problems.families import FAMILIES
 from problems.layers import upstream_of
-from problems.marks import sliced
+from problems.marks import long, sliced
 from problems.reference import Reference
 
 # diffcp warns about SCS's "inaccurate" at 1e-10, cvxpylayers about its use of __array__
@@ -122,6 +122,7 @@ def test_cvxpylayers_agrees_when_its_solver_is_exact(name: str) -> None:
     assert errors(gradients, c.gradients).max() < 1e-7
 
 
+@long
 def test_cvxpylayers_own_gradients_are_worse() -> None:
     """As it comes, and even with an exact forward pass: LSQR stops early on dense QPs and says nothing.
 

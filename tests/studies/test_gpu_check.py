@@ -13,9 +13,11 @@ from cvxfold.studies.gpu_check import run, tests, waits
 from cvxfold.studies.gpu_check.plan import FIRST, MAIN, Part, plan
 from cvxfold.studies.gpu_check.show import text
 from cvxfold.studies.gpu_check.wheels import Collection, without
+from problems.marks import long
 from problems.workers import serve
 
 
+@long
 def test_the_whole_run(tmp_path: Path) -> None:
     check = run.check("cpu", 100.0, tmp_path, plan("cpu", tiny=True))
     found = json.loads((tmp_path / "gpu_check.json").read_text())

@@ -13,7 +13,7 @@ from torch import Tensor
 from cvxfold.engines.lanes import library
 from cvxfold.engines.lanes.binding import functions
 from problems.layers import family_of, layer_of
-from problems.marks import needs_lanes
+from problems.marks import long, needs_lanes
 from problems.processes import run_python
 from problems.quadratic import answers, quadratic, sample
 
@@ -63,6 +63,7 @@ def test_threads_share_a_layer() -> None:
 
 @needs_lanes
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@long
 def test_a_fork_after_a_call() -> None:
     out, err = run_python(FORKED)
     assert out == "ok\n", err[-2_000:]

@@ -125,6 +125,7 @@ def test_memory_where_some_parameters_need_no_gradient() -> None:
     assert forecast.bytes(200) < 0.8 * cvxfold.analyze(quiet_layer_of(family), *params)["unrolled"].bytes(200)
 
 
+@long
 def test_folding_costs_less_memory_than_unrolling_to_the_same_accuracy() -> None:
     c = case("dense_qp20", 8)
     analysis = cvxfold.analyze(make_layer(c), *c.params)
@@ -158,7 +159,8 @@ def hard_linear_program() -> tuple[CvxpyLayer, list[Tensor]]:
     return layer, [-(rows.mT @ multipliers).squeeze(-1), rows, bounds]
 
 
-@pytest.mark.parametrize("restart", [20, pytest.param(100, marks=long)])
+@long
+@pytest.mark.parametrize("restart", [20, 100])
 def test_restarts_of_gmres_are_forecast(restart: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from cvxfold.fold import METHODS
 
