@@ -124,6 +124,20 @@ def test_a_vertex_with_a_multiplier_to_spare_has_a_derivative() -> None:
     assert (gradient.norm(dim=1) < 1e-9).sum() > 100
 
 
+@pytest.mark.parametrize(("at", "expected"), [(0.3, Verdict.CONVERGED), (1.0, Verdict.DEGENERATE)])
+def test_a_variable_that_an_equation_sets(at: float, expected: Verdict) -> None:
+    """x = a, x ≤ 1: nothing is left to solve for; at the bound there is no feasible point on one side."""
+    x, a = cp.Variable(1), cp.Parameter(1)
+    layer = CvxpyLayer(minimize(cp.sum_squares(x), x == a, x <= 1), [a], [x], on_degenerate="ignore")
+    leaf = torch.tensor([at], dtype=torch.float64, requires_grad=True)
+    (found,) = layer(leaf)
+    found.sum().backward()
+    torch.testing.assert_close(found, leaf)
+    assert verdict(layer) == [expected]
+    if expected == Verdict.CONVERGED:
+        torch.testing.assert_close(leaf.grad, torch.ones(1, dtype=torch.float64))
+
+
 def test_a_bound_that_stands_twice_moves_as_one() -> None:
     """The multipliers are not unique, but the same parameter moves both: dx/db = 1."""
     x, c, b = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)

@@ -49,7 +49,7 @@ def left_of_rows(jacobian: FactoredJacobian, of: ReducedAdjoint, residual: Tenso
     """
     program, R = jacobian.splitting.program, jacobian.splitting.R
     A, cone = program.A.absolute(), program.cone
-    if not cone.dim:
+    if not cone.dim or not of.p.shape[1]:
         return of.p.new_zeros(len(of.p))
     rest = largest_of_block(left(jacobian, of)[1].abs(), cone)
     largest = torch.maximum(of.p.abs(), jacobian.splitting.solve_normal(of.on_x).abs()).amax(-1, keepdim=True)
