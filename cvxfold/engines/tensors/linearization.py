@@ -242,6 +242,7 @@ class SplittingLinearization:
     def kinks(self) -> Kinks:
         """Margins on each row, against the terms of the row's cone.
 
+        Where R is large for s and y a margin may be R⁻¹y, which counts beside what y does.
         The size is the largest of u, A x, b and what q moves A x by: u alone may be nothing but rounding,
         where every constraint is weakly active.
         """
@@ -250,14 +251,24 @@ class SplittingLinearization:
         parts = (u, program.A.mv(point.x), program.b, moved)
         size = torch.stack([infinity_norm(part) for part in parts]).amax(0)
         rows, _ = terms(program, point.x, point.s, point.y)
+        by_block = largest_of_block(torch.maximum(rows, u.abs()), program.cone)
+        curved = torch.arange(u.shape[1], device=u.device) >= program.cone.dims.separable
+        by_y = torch.where(curved | (u < 0), self._size_of_duals() / self.splitting.R, torch.inf)
         return Kinks(
             program.cone.margin(u),
             size.clamp_min(torch.finfo(u.dtype).tiny),
-            largest_of_block(torch.maximum(rows, u.abs()), program.cone),
+            torch.minimum(by_block, by_y),
             program.cone.interior(u),
             program.cone.blocks(u.device),
-            torch.arange(u.shape[1], device=u.device) >= program.cone.dims.separable,
+            curved,
         )
+
+    def _size_of_duals(self) -> Tensor:
+        """What y counts beside, ``(B, 1)``: the largest of q, of the terms of P x, and of y."""
+        program, point = self.splitting.program, self.at.point
+        of_x = infinity_norm((program.P.values * point.x.unsqueeze(-2)).flatten(1))
+        size = torch.stack([infinity_norm(program.q), of_x, infinity_norm(point.y)]).amax(0)
+        return torch.where(size > 0, size, torch.inf).unsqueeze(-1)
 
     def moved(self, du: Tensor) -> "SplittingLinearization":
         """F linearized at u + δu."""

@@ -179,9 +179,24 @@ CVXFOLD_LONG Value change_by_step(const Shape &S, const Layout &Y, Workspace &w,
     return select(there.residual <= SIDES_AGREE, change, splat(infinite()));
 }
 
+// What y counts beside, at the solution x (n) and y (m) in own units: the largest of q, of the terms of P x,
+// and of y; in equilibrated units, infinite where all are zero.
+inline Value size_of_duals(const Shape &S, const Workspace &w, Value size, const Pack *x, const Pack *y) {
+    const auto of_entry = [&](int e) {
+        const int i = S.P_row[e], j = S.P_column[e];
+        return abs(w.P[e]) * max(abs(x[i] / w.columns[i]), abs(x[j] / w.columns[j]));
+    };
+    const Value of_y = fold(0, S.m, Value{}, [&](int j) { return abs(y[j] / w.rows[j]); }, Larger());
+    const Value of_both = max(fold(0, S.nnz_P, Value{}, of_entry, Larger()), of_y);
+    const Value all = max(infinity_norm(w.q, S.n), of_both / size);
+    return select(all > 0.0, all, splat(infinite()));
+}
+
 // From the terms of each row's cone in w.reach to the distance to a kink that cannot be told from zero, where
-// u may be off by `du`; and whether there is one.
-inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const Pack *du, Screened &seen) {
+// u may be off by `du`; and whether there is one. Where R is large for s and y that distance may be R^-1 y,
+// which counts beside what y does, `duals`.
+inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const Pack *du, Value duals,
+                       Screened &seen) {
     Pack *off = w.scratch;
     fill(off, S.m, [&](int j) { return abs(du[j]); });
     for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++))
@@ -189,7 +204,8 @@ inline void find_kinks(const Shape &S, Workspace &w, const Pack *margin, const P
     seen.margin = splat(infinite());
     Mask on_kink = none();
     const auto reach = [&](int j) {
-        const Value least = max(KINK * w.reach[j], LEAST_KINK * seen.state_size);
+        const Value of_y = j >= S.separable() ? duals : select(w.u[j] < 0.0, duals, splat(infinite()));
+        const Value least = max(KINK * min(w.reach[j], of_y / w.R[j]), LEAST_KINK * seen.state_size);
         return max(least, min(10.0 * off[j], LARGEST_KINK * seen.state_size));
     };
     for (int j = 0; j < S.m; j++) {
@@ -217,7 +233,7 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
             dy[j] = w.E[j] * a.step[S.n + j];
         });
         state_of(S, w, a.step, w.turned, du);
-        find_kinks(S, w, margin, du, seen);
+        find_kinks(S, w, margin, du, size_of_duals(S, w, progress.size, x, y), seen);
         out_of_frame(S, w.frame, dy, dy);
     } else {
         clear(dx, S.n);
