@@ -227,9 +227,11 @@ inline void correct_with_step(const Shape &S, Workspace &w, AdjointVectors &a, M
 
 // From w.u, w.s and w.y there, a.x_bar and y_given (both in equilibrated units) to a.p, a.zeta and w.y = v.
 // margin: (m), becomes the distance of each row's cone from the nearest kink; terms: as `add_rounding` has
-// them.
+// them. looks_at_J: whether J's smallest singular value and what it concerns are wanted; without, a.null and
+// a.step stay.
 CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                              const Progress &progress, const Pack *y_given, Pack *margin, Pack *terms) {
+                              const Progress &progress, const Pack *y_given, Pack *margin, Pack *terms,
+                              bool looks_at_J = true) {
     Screened seen{};
     remaining(S, w, progress.rho); // for the offset, while w.s and w.y are free
     const auto terms_of = [&](int j) {
@@ -268,9 +270,10 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         improving = better & (best > ADJOINT_EXACT);
     };
     for (int number = 0; number < CORRECTIONS; number++) {
-        correct(S, Y, w, a, improving, number, y_given, seen);
+        correct(S, Y, w, a, improving, looks_at_J ? number : LOOKS + PURIFICATIONS, y_given, seen);
         keep();
-        const bool looked = number + 1 >= LOOKS + (any(~(seen.smallest >= SINGULAR)) ? PURIFICATIONS : 0);
+        const int looks = LOOKS + (any(~(seen.smallest >= SINGULAR)) ? PURIFICATIONS : 0);
+        const bool looked = !looks_at_J || number + 1 >= looks;
         if (!any(improving) && looked)
             break;
     }
@@ -279,7 +282,7 @@ CVXFOLD_LONG Screened adjoint(const Shape &S, const Layout &Y, Workspace &w, Adj
         adjoint_remainder(S, w, a, size);
         factor_newton(S, w, Value{}, hardly_any(improving));
         for (int number = 0; number < CORRECTIONS && any(improving); number++) {
-            if (number == 0)
+            if (number == 0 && looks_at_J)
                 correct_with_step(S, w, a, improving);
             else
                 correct<1>(S, w, a, improving);

@@ -91,12 +91,12 @@ struct Kept {
     }
 };
 
-// The adjoint at w.u in the program's own units, p in a.p and v in w.y.
+// The adjoint at w.u in the program's own units, p in a.p and v in w.y; `looks_at_J` as `adjoint` has it.
 inline Screened adjoint_beside(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a,
-                               const Progress &progress, const Pack *y_given) {
+                               const Progress &progress, const Pack *y_given, bool looks_at_J) {
     reset(S, w.roots);
     decompose(S, w, w.u);
-    const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s, nullptr);
+    const Screened seen = adjoint(S, Y, w, a, progress, y_given, w.s, nullptr, looks_at_J);
     into_own_units(S, w, a.p, w.y);
     return seen;
 }
@@ -113,7 +113,7 @@ CVXFOLD_LONG Value sides_matter(const Shape &S, const Layout &Y, Workspace &w, A
     Value largest_norm = floor;
     for (double side : SIDES) {
         step_aside(S, w, kept.u, margin, side);
-        const Screened seen = adjoint_beside(S, Y, w, a, progress, y_given);
+        const Screened seen = adjoint_beside(S, Y, w, a, progress, y_given, true);
         solved &= seen.residual <= SIDES_AGREE;
         agree &= (seen.smallest >= SINGULAR) | (seen.matters == NO);
         largest_norm = max(largest_norm, sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y})));
@@ -171,7 +171,7 @@ CVXFOLD_LONG Value change_by_step(const Shape &S, const Layout &Y, Workspace &w,
                                   const Progress &progress, const Pack *y_given, DataGradient at) {
     const Kept kept(S, w, a);
     fill(w.u, S.m, [&](int j) { return w.u[j] + (w.step[S.N + j]); });
-    const Screened there = adjoint_beside(S, Y, w, a, progress, y_given);
+    const Screened there = adjoint_beside(S, Y, w, a, progress, y_given, false);
     kept.subtract(S, w, a);
     const DataGradient by_point{kept.p, kept.v, w.step, w.step + S.n};
     const Value change = sqrt(squared_norm_on_moving(S, Y, {a.p, w.y, at.x, at.y}, &by_point));
