@@ -59,7 +59,7 @@ CVXFOLD_LONG void reset(const Shape &S, Pack *roots) {
 // number. A cone is one thread's.
 template <typename Kind, typename Visit>
 inline void each_in_R3(const Kind &kind, int count, const Pack *u, Pack *roots, Mask mask, bool keep,
-                       Visit visit) {
+                       bool roughly, Visit visit) {
     together();
     for (int first = number_in_group() * TOGETHER; first < count; first += GROUP * TOGETHER) {
         const int some = least(TOGETHER, count - first);
@@ -71,7 +71,7 @@ inline void each_in_R3(const Kind &kind, int count, const Pack *u, Pack *roots, 
             brackets[i] = kind.bracket(seen[i], roots[first + i]);
             brackets[i].done |= ~mask;
         }
-        find_roots(brackets, some, [&](int i, Value x, Value &value, Value &move) {
+        find_roots(brackets, some, kind.nearly(roughly), [&](int i, Value x, Value &value, Value &move) {
             kind.balance(first + i, seen[i], x, value, move);
         });
         for (int i = 0; i < some; i++) {
@@ -87,6 +87,7 @@ inline void each_in_R3(const Kind &kind, int count, const Pack *u, Pack *roots, 
 struct Exponential {
     typedef exponential::Seen Seen;
 
+    double nearly(bool roughly) const { return roughly ? ROUGHLY_BY_CUBE : NEARLY_BY_CUBE; }
     Seen seen(int, Value r, Value s, Value t) const { return exponential::seen(r, s, t); }
     Bracket bracket(const Seen &at, Value guess) const { return exponential::moderate_bracket(at, guess); }
     void balance(int, const Seen &at, Value rho, Value &value, Value &move) const {
@@ -102,6 +103,7 @@ struct Power {
     typedef power::Seen Seen;
     const double *alpha;
 
+    double nearly(bool) const { return NEARLY_BY_SQUARE; }
     Seen seen(int c, Value x, Value y, Value z) const { return power::seen(alpha[c], x, y, z); }
     Bracket bracket(const Seen &at, Value guess) const { return power::bracket(at, guess); }
     void balance(int c, const Seen &at, Value tau, Value &value, Value &move) const {
@@ -114,8 +116,10 @@ struct Power {
 };
 
 // s = Pi_K(u), (m), in the lanes of `mask`; others are left with numbers of no meaning. keep: whether the
-// roots and eigenvectors found are where the next search begins.
-CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask mask, bool keep) {
+// roots and eigenvectors found are where the next search begins. roughly: whether roots may be off by a
+// hundred-thousandth.
+CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, Mask mask, bool keep,
+                          bool roughly = false) {
     clear(s, S.zero);
     fill(s + S.zero, S.nonnegative,
          [&](int i) { return select(u[S.zero + i] <= 0.0, Value{}, u[S.zero + i]); });
@@ -130,7 +134,7 @@ CVXFOLD_LONG void project(const Shape &S, Pack *roots, const Pack *u, Pack *s, M
             fill(U, order * order, [&](int i) { return select(mask, fresh[i], U[i]); });
     });
     const auto project_all = [&](auto kind, int count) {
-        each_in_R3(kind, count, u + at, roots, mask, keep, [&](int c, const auto &seen, Value root) {
+        each_in_R3(kind, count, u + at, roots, mask, keep, roughly, [&](int c, const auto &seen, Value root) {
             kind.look(c, seen, root, s + at + 3 * c, nullptr, false);
         });
         roots += count;
@@ -181,7 +185,7 @@ CVXFOLD_LONG void look(const Shape &S, Pack *roots, const Pack *u, Mask mask, Pa
         frame += order * order;
     });
     const auto look_at_all = [&](auto kind, int count) {
-        each_in_R3(kind, count, u + at, roots, mask, true, [&](int c, const auto &seen, Value root) {
+        each_in_R3(kind, count, u + at, roots, mask, true, false, [&](int c, const auto &seen, Value root) {
             Frame3 found;
             Pack projection[3];
             kind.look(c, seen, root, projection, &found, margin != nullptr);

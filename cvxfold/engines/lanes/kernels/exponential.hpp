@@ -85,23 +85,33 @@ inline Bracket moderate_bracket(const Seen &p, Value guess) {
     return Bracket(x, first, last, p.flat | ~(first < last));
 }
 
-// The logarithm of the left side over the right, almost linear in rho, and Newton's step.
+// The logarithm v of the left side over the right, almost linear in rho, and Halley's step,
+// (v/v') / (1 - v v''/(2 v'^2)), where v' = l'/l - r'/r.
 inline void moderate_balance(const Seen &p, Value rho, Value &value, Value &move) {
     const Value zero{}, tiny = splat(1e-100);
     Value e = exp(rho), q = fused(rho, rho - 1.0, splat(1)), mu_over = 1.0 / (e * q), over = e * mu_over;
-    Value y_over = e * over, bend = (2.0 * rho - 1.0) * over;
+    Value y_over = e * over, common = (2.0 * rho - 1.0) * over; // q'/q
     Value y = fused(rho - 1.0, p.r_, p.s_), mu = fused(-rho, p.s_, p.r_);
     Value on_left = y * y_over, on_right = mu * mu_over;
     Value left = max(on_left + max(-p.t_, zero), tiny), right = max(on_right + max(p.t_, zero), tiny);
-    Value left_slope = fused(p.r_ + y, y_over, -(on_left * bend));
-    Value right_slope = -fused(p.s_ + mu, mu_over, on_right * bend);
+    // e^rho/q and 1/(e^rho q) grow by 1 - q'/q and -(1 + q'/q).
+    Value grows = 1.0 - common, falls = 1.0 + common, turns = fused(common, common, -2.0 * over); // -(q'/q)'
+    Value of_r = p.r_ * y_over, of_s = p.s_ * mu_over;
+    Value left_slope = fused(on_left, grows, of_r), right_slope = -fused(on_right, falls, of_s);
+    Value left_bend = fused(on_left, fused(grows, grows, turns), 2.0 * of_r * grows);
+    Value right_bend = fused(on_right, fused(falls, falls, turns), 2.0 * of_s * falls);
     // 2 artanh, the first terms: as good as the logarithm at the root, and a shorter step far from it.
     Value f = (left - right) / (left + right), ff = f * f;
     Value series = splat(2.0 / 9);
     for (int odd = 7; odd >= 1; odd -= 2)
         series = fused(ff, series, splat(2.0 / odd));
     value = f * series;
-    move = value * left * right / fused(left_slope, right, -(right_slope * left));
+    // v' and v'' times (l r) and (l r)^2.
+    Value slope = fused(left_slope, right, -(right_slope * left)), square = slope * slope;
+    Value of_left = fused(left_bend, left, -(left_slope * left_slope)) * (right * right);
+    Value of_right = fused(right_bend, right, -(right_slope * right_slope)) * (left * left);
+    Value bend = 0.5 * value * (of_left - of_right), most = 0.5 * square;
+    move = value * left * right * slope / (square - min(max(bend, -most), most));
 }
 
 // The root for any rho, with logarithms of all terms, so that nothing overflows.
@@ -128,7 +138,7 @@ CVXFOLD_LONG Value any_root(const Seen &p, Mask done) {
     start =
         select((start > low) & (start < high), start, select(finite(low + high), 0.5 * (low + high), zero));
     Bracket bracket(select(at_end, splat(0.5), start), low, high, done | at_end);
-    find_roots(&bracket, 1, balance);
+    find_roots(&bracket, 1, NEARLY_BY_SQUARE, balance);
     return select(at_end, end, bracket.x);
 }
 

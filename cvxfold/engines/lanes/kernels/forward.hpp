@@ -76,7 +76,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
                 S, O, w, progress, mask, warm, FIRST_CHECKS, false,
                 [&] { return is_solved(S, O, w, progress); }, [](Mask) { return none(); }, time_left);
         const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
-        const int made = iterate(S, w, w.splitting, further(O.relaxation), cold, count, time_left);
+        const int made = iterate(S, w, w.splitting, further(O.relaxation), cold, count, time_left, true);
         progress.iterations += select(cold, splat(made), Value{});
     }
     return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left, {}, interior_serves(S));

@@ -5,7 +5,12 @@
 
 namespace cvxfold {
 
-// Newton's method inside a bracket that every value narrows.
+// Values from which a step's error, about the square of Newton's or the cube of Halley's, is rounding; and
+// from which Halley's is a hundred-thousandth.
+const double NEARLY_BY_SQUARE = 1.5e-9, NEARLY_BY_CUBE = 1e-6, ROUGHLY_BY_CUBE = 2e-2;
+const double FARTHEST_LAST = 1e-6; // length of such a step
+
+// Newton's or Halley's method inside a bracket that every value narrows.
 //
 // Made for functions that end like a logarithm at a finite end of their interval: a step that would leave the
 // bracket is taken in the logarithm of the distance to that end, and if that fails too the bracket is halved.
@@ -24,8 +29,9 @@ struct Bracket {
         above = select(finite(high), high - 4 * eps * abs(high), high);
     }
 
-    // One step, by the function's value at x and Newton's move, value/slope.
-    void step(Value value, Value move) {
+    // One step, by the function's value at x and the method's move, to be the last where the value, a
+    // logarithm, is at most `nearly`: what such a step leaves is nothing.
+    void step(Value value, Value move, double nearly) {
         const double eps = 2.220446049250313e-16;
         Mask negative = value < 0.0;
         below = select(negative, x, below);
@@ -39,10 +45,9 @@ struct Bracket {
             inner = select(finite(inner), inner, 0.5 * (below + above));
             next = select(outside, select(finite(inner), inner, x), next);
         }
-        // Where the value, a logarithm, is this small the error that Newton's step leaves is about its
-        // square.
-        Mask quadratic = (abs(value) <= 0.1 * 1.49e-8) & ~outside;
-        Value tolerance = select(quadratic, splat(1e-6), splat(8 * eps));
+        Mask last = (abs(value) <= nearly) & ~outside;
+        Value tolerance =
+            select(last, splat(nearly > FARTHEST_LAST ? nearly : FARTHEST_LAST), splat(8 * eps));
         Mask small = abs(next - x) <= tolerance * (abs(x) + 1.0);
         x = select(done, x, next);
         done |= small;
@@ -51,7 +56,8 @@ struct Bracket {
 
 // Roots in `count` brackets, for functions whose value and move at x are function(number, x, value, move), by
 // reference. Each step waits for the one before; those of several brackets are made side by side.
-template <typename Function> inline void find_roots(Bracket *brackets, int count, Function function) {
+template <typename Function>
+inline void find_roots(Bracket *brackets, int count, double nearly, Function function) {
     bool open = true;
     for (int step = 0; step < 100 && open; step++) {
         open = false;
@@ -61,7 +67,7 @@ template <typename Function> inline void find_roots(Bracket *brackets, int count
             open = true;
             Value value, move;
             function(i, brackets[i].x, value, move);
-            brackets[i].step(value, move);
+            brackets[i].step(value, move, nearly);
         }
     }
 }

@@ -14,12 +14,13 @@
 namespace cvxfold {
 
 // `count` applications of F to the lanes of `mask`, or as many as there is time for; returns how many.
+// roughly: as `project` has it, for a start that another method goes on from.
 template <typename TimeLeft>
 CVXFOLD_LONG int iterate(const Shape &S, Workspace &w, Factor factor, double alpha, Mask mask, int count,
-                         TimeLeft time_left) {
+                         TimeLeft time_left, bool roughly = false) {
     int step = 0;
     for (; step < count && time_left(); step++) {
-        project(S, w.roots, w.u, w.s, mask, true);
+        project(S, w.roots, w.u, w.s, mask, true, roughly);
         change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return SIGMA * w.x[i] - w.q[i]; });
         change_at(w.right, S.place + S.n, 0, S.m,
                   [&](int j, Value) { return w.b[j] - 2.0 * w.s[j] + w.u[j]; });
