@@ -22,6 +22,7 @@ namespace cvxfold {
 enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
+const int FEW_ITERATIONS = 2;               // with exponential cones, where F has no active set to find
 const int MOST_BY_F = 2500;                 // without refinement
 const double STEP_ROUNDING = 1e-13;         // of the largest entry of x or R u, what a step of F may be off
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
@@ -75,8 +76,9 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
             return first_order(
                 S, O, w, progress, mask, warm, FIRST_CHECKS, false,
                 [&] { return is_solved(S, O, w, progress); }, [](Mask) { return none(); }, time_left);
-        const int count = FIRST_ITERATIONS < O.max_iters ? FIRST_ITERATIONS : O.max_iters;
-        const int made = iterate(S, w, w.splitting, further(O.relaxation), cold, count, time_left, true);
+        const int count = least(S.exponential ? FEW_ITERATIONS : FIRST_ITERATIONS, O.max_iters);
+        const double relaxation = S.exponential ? O.relaxation : further(O.relaxation);
+        const int made = iterate(S, w, w.splitting, relaxation, cold, count, time_left, true);
         progress.iterations += select(cold, splat(made), Value{});
     }
     return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left, {}, interior_serves(S));
