@@ -46,9 +46,9 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
     semidefinite::unpack(order, s, L);
     cholesky(order, L);
     semidefinite::unpack(order, y, Y);
-    semidefinite::turn(order, L, true, Y, half, product);
+    semidefinite::turn(order, L, Y, half, product);
     each(size, [&](int i) { M[i] = splat(i % (order + 1) == 0 ? 1 : 0); });
-    semidefinite::rotate_to_diagonal(order, product, M);
+    semidefinite::rotate_to_diagonal(order, product, M, half);
     each(order, [&](int j) { l[j] = sqrt(max(product[j * order + j], splat(1e-300))); });
     each(order, [&](int i) {
         for (int j = 0; j < order; j++) {

@@ -5,9 +5,11 @@
 // Omega 1 between positive eigenvalues, 0 between the others and w_i/(w_i - w_j) between a positive w_i and
 // another w_j (Sun and Sun, "Semismooth matrix-valued functions", 2002). So V -> U'VU, which is orthogonal on
 // scaled triangles, is the frame. Eigenvectors are found by Jacobi's rotations, from those of the last
-// matrix.
+// matrix; pairs of axes are turned in the order of Brent and Luk ("The solution of singular-value and
+// symmetric eigenvalue problems on multiprocessor arrays", 1985).
 #pragma once
 
+#include "dense.hpp"
 #include "product.hpp"
 
 namespace cvxfold {
@@ -17,6 +19,7 @@ namespace semidefinite {
 const double ROOT_TWO = 1.4142135623730951;
 const double EXACT = 4e-17; // of the matrix's norm: what is left off the diagonal
 const int MOST_SWEEPS = 20;
+const int SIDE_BY_SIDE = TOGETHER; // rotations whose angles are found side by side
 
 inline int rows(int order) { return order * (order + 1) / 2; }
 
@@ -38,56 +41,81 @@ inline void unpack(int order, const Pack *triangle, Pack *X) {
     });
 }
 
-inline void pack(int order, const Pack *X, Pack *triangle) {
-    each(order, [&](int j) {
-        Pack *column = triangle + column_begins(order, j) - j;
-        column[j] = X[j * order + j];
-        for (int i = j + 1; i < order; i++)
-            column[i] = X[i * order + j] * ROOT_TWO;
+// Calls visit(i, j, (V'X V)_ij) for j <= i. half: (order^2), not V nor X.
+template <typename Visit>
+inline void congruence(int order, const Pack *V, const Pack *X, Pack *CVXFOLD_RESTRICT half, Visit visit) {
+    products(order, X, order, order, V, order, order,
+             [&](int i, int j, Value value) { half[i * order + j] = value; });
+    products<true>(order, V, order, order, half, order, order, visit);
+}
+
+// Y = V'X V. half: (order^2).
+CVXFOLD_LONG void turn(int order, const Pack *V, const Pack *X, Pack *CVXFOLD_RESTRICT half,
+                       Pack *CVXFOLD_RESTRICT Y) {
+    congruence(order, V, X, half,
+               [&](int i, int j, Value value) { Y[i * order + j] = Y[j * order + i] = value; });
+}
+
+inline void transpose(int order, const Pack *from, Pack *to) {
+    each(order, [&](int i) {
+        for (int j = 0; j < order; j++)
+            to[i * order + j] = from[j * order + i];
     });
 }
 
-inline bool is_zero(int size, const Pack *row) {
-    for (int i = 0; i < size; i++)
-        if (any(row[i] != 0.0))
-            return false;
-    return true;
+// Two rows turned by an angle of cosine c and sine s.
+inline void rotate_rows(int order, Pack *CVXFOLD_RESTRICT p, Pack *CVXFOLD_RESTRICT q, Value c, Value s) {
+    each(order, [&](int k) {
+        const Value of_p = p[k], of_q = q[k];
+        p[k] = fused(c, of_p, -(s * of_q));
+        q[k] = fused(s, of_p, c * of_q);
+    });
 }
 
-// Y = U'X U, or U X U', or the columns of its lower triangle alone, not scaled. half: (order). Rows and
-// entries of X that are zero in every lane cost nothing: the sums without them have the same bits.
-template <bool triangle = false>
-CVXFOLD_LONG void turn(int order, const Pack *U, bool transposed, const Pack *X, Pack *CVXFOLD_RESTRICT half,
-                       Pack *CVXFOLD_RESTRICT Y) {
-    const auto u = [&](int i, int j) { return transposed ? U[i * order + j] : U[j * order + i]; };
-    clear(Y, triangle ? rows(order) : order * order);
-    for (int k = 0; k < order; k++) {
-        const Pack *row = X + k * order;
-        if (is_zero(order, row))
-            continue;
-        clear(half, order);
-        for (int l = 0; l < order; l++)
-            if (any(row[l] != 0.0))
-                fill(half, order, [&](int j) { return fused(row[l], u(l, j), half[j]); });
-        each(order, [&](int i) {
-            const Value factor = u(k, i);
-            Pack *CVXFOLD_RESTRICT row = Y + (triangle ? column_begins(order, i) - i : i * order);
-            for (int j = i; j < order; j++)
-                row[j] = fused(factor, half[j], row[j]);
+// A rotation of the axes p and q that makes X_pq zero.
+struct Rotation {
+    int p, q;
+    Value t, c, s, apq;
+    Mask turns;
+
+    Rotation() {}
+    Rotation(int order, const Pack *X, int p, int q, Mask at_work, Value tiny) : p(p), q(q) {
+        apq = X[p * order + q];
+        turns = at_work & (abs(apq) > tiny);
+        const Value theta = (X[q * order + q] - X[p * order + p]) / (2.0 * select(turns, apq, splat(1)));
+        const Value root = sqrt(theta * theta + 1.0), magnitude = 1.0 / (abs(theta) + root);
+        t = select(turns, select(theta >= 0.0, magnitude, -magnitude), Value{});
+        c = 1.0 / sqrt(t * t + 1.0), s = t * c;
+    }
+
+    // J'X J, of which the rows are turned and the columns follow, and V's rows.
+    void apply(int order, Pack *X, Pack *V) const {
+        Pack *of_p = X + p * order, *of_q = X + q * order;
+        const Value app = of_p[p], aqq = of_q[q];
+        rotate_rows(order, of_p, of_q, c, s);
+        rotate_rows(order, V + p * order, V + q * order, c, s);
+        each(order, [&](int k) {
+            if (k == p || k == q)
+                return;
+            X[k * order + p] = of_p[k];
+            X[k * order + q] = of_q[k];
+        });
+        one_by_one([&] {
+            of_p[p] = fused(-t, apq, app);
+            of_q[q] = fused(t, apq, aqq);
+            of_p[q] = of_q[p] = select(turns, Value{}, apq);
         });
     }
-    if (triangle)
-        return;
-    each(order, [&](int i) {
-        for (int j = i + 1; j < order; j++)
-            Y[j * order + i] = Y[i * order + j];
-    });
-}
+};
 
-// Diagonalizes X in place by rotations, which U (order, order) takes from the right.
-CVXFOLD_LONG void rotate_to_diagonal(int order, Pack *X, Pack *U) {
+// Diagonalizes X in place by rotations, which U (order, order) takes from the right. A sweep turns each pair
+// of axes once, in rounds of pairs that have no axis in common (as a tournament has them): those of a round
+// do not wait for each other. V: (order^2).
+CVXFOLD_LONG void rotate_to_diagonal(int order, Pack *X, Pack *U, Pack *V) {
     const Value norm = squared_norm(X, order * order);
     const Value tiny = EXACT * sqrt(norm);
+    const int last = order - 1 + order % 2; // who stays in place; beyond the matrix where that is odd
+    transpose(order, U, V);
     for (int sweep = 0; sweep < MOST_SWEEPS; sweep++) {
         Value off{};
         each(order, [&](int p) {
@@ -97,49 +125,36 @@ CVXFOLD_LONG void rotate_to_diagonal(int order, Pack *X, Pack *U) {
         off = joined(off, Larger());
         const Mask at_work = off > tiny;
         if (!any(at_work))
-            return;
-        for (int p = 0; p < order; p++)
-            for (int q = p + 1; q < order; q++) {
-                const Value apq = X[p * order + q];
-                const Mask turns = at_work & (abs(apq) > tiny);
-                if (!any(turns))
-                    continue;
-                const Value theta =
-                    (X[q * order + q] - X[p * order + p]) / (2.0 * select(turns, apq, splat(1)));
-                const Value root = sqrt(theta * theta + 1.0), magnitude = 1.0 / (abs(theta) + root);
-                const Value t = select(turns, select(theta >= 0.0, magnitude, -magnitude), Value{});
-                const Value c = 1.0 / sqrt(t * t + 1.0), s = t * c;
-                one_by_one([&] {
-                    X[p * order + p] = fused(-t, apq, X[p * order + p]);
-                    X[q * order + q] = fused(t, apq, X[q * order + q]);
-                    X[p * order + q] = X[q * order + p] = select(turns, Value{}, apq);
-                });
-                each(order, [&](int k) {
-                    if (k != p && k != q) {
-                        const Value kp = X[k * order + p], kq = X[k * order + q];
-                        X[k * order + p] = X[p * order + k] = fused(c, kp, -(s * kq));
-                        X[k * order + q] = X[q * order + k] = fused(s, kp, c * kq);
-                    }
-                    const Value up = U[k * order + p], uq = U[k * order + q];
-                    U[k * order + p] = fused(c, up, -(s * uq));
-                    U[k * order + q] = fused(s, up, c * uq);
-                });
+            break;
+        for (int round = 0; round < last; round++)
+            for (int first = order % 2; first <= last / 2; first += SIDE_BY_SIDE) {
+                const int some = least(SIDE_BY_SIDE, last / 2 + 1 - first);
+                Rotation rotations[SIDE_BY_SIDE];
+                for (int i = 0; i < some; i++) {
+                    const int a = first + i ? (round + first + i) % last : last;
+                    const int b = (round + last - first - i) % last;
+                    rotations[i] = Rotation(order, X, a < b ? a : b, a < b ? b : a, at_work, tiny);
+                }
+                for (int i = 0; i < some; i++)
+                    if (any(rotations[i].turns))
+                        rotations[i].apply(order, X, V);
             }
     }
+    transpose(order, V, U);
 }
 
 // Eigenvalues w (order) and eigenvectors U of a scaled triangle; U begins with those of a matrix nearby.
 inline void eigen(int order, const Pack *triangle, Pack *U, Pack *w, Pack *scratch) {
     Pack *X = scratch, *Y = X + order * order, *half = Y + order * order;
     unpack(order, triangle, X);
-    turn(order, U, true, X, half, Y);
-    rotate_to_diagonal(order, Y, U);
+    turn(order, U, X, half, Y);
+    rotate_to_diagonal(order, Y, U, half);
     fill(w, order, [&](int i) { return Y[i * order + i]; });
 }
 
 // s = Pi_K(u), from and to scaled triangles. U as in `eigen`.
 CVXFOLD_LONG void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scratch) {
-    Pack *w = scratch + 3 * order * order, *X = scratch, *half = X + order * order, *Y = half + order * order;
+    Pack *w = scratch + 3 * order * order, *V = scratch, *weighted = V + order * order;
     eigen(order, u, U, w, scratch);
     Value least = w[0];
     each(order, [&](int i) {
@@ -147,12 +162,21 @@ CVXFOLD_LONG void project(int order, const Pack *u, Pack *U, Pack *s, Pack *scra
         w[i] = select(w[i] <= 0.0, Value{}, w[i]);
     });
     least = joined(least, Smaller());
-    clear(X, order * order);
-    each(order, [&](int i) { X[i * order + i] = w[i]; });
-    turn(order, U, false, X, half, Y);
-    pack(order, Y, X);
+    int positive = 0; // eigenvalues
+    for (int k = 0; k < order; k++) {
+        if (!any(w[k] != 0.0))
+            continue;
+        each(order, [&](int i) {
+            V[positive * order + i] = U[i * order + k];
+            weighted[positive * order + i] = w[k] * U[i * order + k];
+        });
+        positive++;
+    }
     // What is in the cone stays as it is, to the last bit.
-    fill(s, rows(order), [&](int i) { return select(least >= 0.0, u[i], X[i]); });
+    products<true>(positive, weighted, order, order, V, order, order, [&](int i, int j, Value sum) {
+        const int at = column_begins(order, j) - j + i;
+        s[at] = select(least >= 0.0, u[at], i == j ? sum : sum * ROOT_TWO);
+    });
 }
 
 // Eigenvalues of the derivative, as a triangle, where `mask` is; returns the distance to the nearest kink.
@@ -176,13 +200,12 @@ CVXFOLD_LONG Value look(int order, const Pack *u, Pack *U, Mask mask, Pack *lamb
 
 // U'A U (inward) or U A U' of a scaled triangle. May work in place.
 inline void turn_triangle(int order, const Pack *U, bool inward, const Pack *a, Pack *out, Pack *scratch) {
-    Pack *X = scratch, *half = X + order * order;
+    Pack *X = scratch, *half = X + order * order, *V = half + order * order;
     unpack(order, a, X);
-    turn<true>(order, U, inward, X, half, out);
-    each(order, [&](int j) {
-        Pack *column = out + column_begins(order, j) - j;
-        for (int i = j + 1; i < order; i++)
-            column[i] = column[i] * ROOT_TWO;
+    if (!inward)
+        transpose(order, U, V);
+    congruence(order, inward ? U : V, X, half, [&](int i, int j, Value value) {
+        out[column_begins(order, j) - j + i] = i == j ? value : value * ROOT_TWO;
     });
 }
 
