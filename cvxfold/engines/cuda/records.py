@@ -7,7 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvxfold.engines.lanes.binding import BackwardCall, Call, KernelSettings, Layout, Panel, Shape, Update
+from cvxfold.engines.lanes.binding import (
+    BackwardCall,
+    Call,
+    KernelSettings,
+    Layout,
+    MatrixEntry,
+    MatrixRows,
+    Panel,
+    Shape,
+    Update,
+)
 
 WARP = 32
 """Threads of a warp."""
@@ -71,6 +81,20 @@ def relocate(record: Structure, base: int) -> None:
             setattr(record, name, base + value)
 
 
+def _sizes_of_matrix_rows(shape: Shape) -> dict[str, int]:
+    """The bytes of what a structure tells of semidefinite cones' rows."""
+    ints, rows = ctypes.sizeof(c_int32), shape.matrix_end - shape.matrix_row
+    matrices = ctypes.cast(shape.matrices, ctypes.POINTER(MatrixRows))
+    columns = sum(matrices[c].count for c in range(shape.semidefinite))
+    own = ctypes.cast(shape.own_start, ctypes.POINTER(c_int32))[rows]
+    return {
+        "matrices": sizeof(MatrixRows) * shape.semidefinite, "own_start": ints * (rows + 1),
+        "own_entry": ints * own, "own_column": ints * own, "own_place": ints * own,
+        "column_start": ints * (columns + 1), "in_column": sizeof(MatrixEntry) * own,
+        "pair_in_K": ints * shape.pairs,
+    }  # fmt: skip
+
+
 def shape_on_device(shape: Shape, arrays: Arrays) -> Shape:
     """A structure whose arrays are put into ``arrays``; the kernels of a device take no instances apart."""
     ints, N = ctypes.sizeof(c_int32), shape.n + shape.m
@@ -87,6 +111,7 @@ def shape_on_device(shape: Shape, arrays: Arrays) -> Shape:
         "leaf_start": ints * (N - shape.leaves + 1), "L_start": ints * (N + 1),
         "L_row": ints * shape.nnz_L, "L_reach": ints * shape.nnz_L, "panel": sizeof(Panel) * shape.panels,
         "update": sizeof(Update) * updates,
+        **_sizes_of_matrix_rows(shape),
     }  # fmt: skip
     there = Shape.from_buffer_copy(shape)
     for name, size in sizes.items():

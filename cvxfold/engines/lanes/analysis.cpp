@@ -10,6 +10,7 @@ namespace cvxfold {
 namespace {
 const double LEAST_WORK = 4096;                // multiplications
 const double LONG_RUN = 6, VERY_LONG_RUN = 24; // neighbouring rows, on average
+const double SPARSE = 0.25;                    // entries of a semidefinite cone's rows, at most
 const size_t LARGE = size_t(1) << 20;          // bytes
 
 template <typename T> std::vector<T> copied(const T *from, size_t count) {
@@ -42,6 +43,7 @@ Analysis::Analysis(const Description &given)
     S.frame += eigenvector_packs(S) + cone_scratch(S);
     S.roots = given.exponential + given.power + eigenvector_packs(S) + cone_scratch(S);
     find_order(given);
+    find_matrices(given);
     find_K();
     find_L();
     find_panels();
@@ -57,6 +59,14 @@ Analysis::Analysis(const Description &given)
     S.P_in_K = P_in_K_.data();
     S.A_in_K = A_in_K_.data();
     S.diagonal_in_K = diagonal_in_K_.data();
+    S.matrices = matrices_.data();
+    S.own_start = own_start_.data();
+    S.own_entry = own_entry_.data();
+    S.own_column = own_column_.data();
+    S.own_place = own_place_.data();
+    S.column_start = column_start_.data();
+    S.in_column = in_column_.data();
+    S.pair_in_K = pair_in_K_.data();
     S.leaf_start = leaf_start_.data();
     S.L_start = L_start_.data();
     S.L_row = L_row_.data();
@@ -127,9 +137,25 @@ void Analysis::find_K() {
         add(i, i, &diagonal_in_K_[i]);
     for (int e = 0; e < S.nnz_P; e++)
         add(P_row_[e], P_column_[e], &P_in_K_[e]);
+    pair_in_K_.resize(S.pairs);
+    std::vector<bool> eliminated(S.m);
+    for (const MatrixRows &M : matrices_) {
+        if (M.pairs < 0)
+            continue;
+        const int32_t *columns = A_column_.data() + M.first;
+        int32_t *pair = pair_in_K_.data() + M.pairs;
+        for (int e = 0; e < M.count; e++)
+            for (int f = 0; f <= e; f++)
+                add(columns[e], columns[f], pair++);
+        std::fill_n(eliminated.begin() + M.row, semidefinite::rows(M.order), true);
+    }
     for (int j = 0; j < S.m; j++)
-        for (int e = A_start_[j]; e < A_start_[j + 1]; e++)
-            add(S.n + j, A_column_[e], &A_in_K_[e]);
+        for (int e = A_start_[j]; e < A_start_[j + 1]; e++) {
+            if (eliminated[j])
+                A_in_K_[e] = -1;
+            else
+                add(S.n + j, A_column_[e], &A_in_K_[e]);
+        }
     std::sort(entries.begin(), entries.end(), [](const Entry &a, const Entry &b) {
         return a.column != b.column ? a.column < b.column : a.row < b.row;
     });

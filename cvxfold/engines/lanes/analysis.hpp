@@ -15,6 +15,7 @@ struct Description {
     const double *alpha;
     const int32_t *P_row, *P_column; // upper triangle
     const int32_t *A_start, *A_column;
+    const int32_t *A_own; // whether the program has the entry
     const int32_t *order; // (n + m): which variable or row comes first, second, …
 };
 
@@ -28,6 +29,7 @@ struct Analysis {
 
   private:
     void find_order(const Description &given);
+    void find_matrices(const Description &given);
     void find_K();
     void find_L();
     void find_panels();
@@ -37,7 +39,10 @@ struct Analysis {
     bool same_rows(int a, int from_a, int b, int from_b) const;
 
     std::vector<int32_t> sizes_, orders_, P_row_, P_column_, A_start_, A_column_, place_, K_start_, K_row_,
-        P_in_K_, A_in_K_, diagonal_in_K_, leaf_start_, L_start_, L_row_, L_reach_;
+        P_in_K_, A_in_K_, diagonal_in_K_, own_start_, own_entry_, own_column_, own_place_, column_start_,
+        pair_in_K_, leaf_start_, L_start_, L_row_, L_reach_;
+    std::vector<MatrixRows> matrices_;
+    std::vector<MatrixRows::Entry> in_column_;
     std::vector<Panel> panels_;
     std::vector<Panel::Update> updates_;
     std::vector<double> alpha_;

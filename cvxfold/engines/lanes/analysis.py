@@ -28,7 +28,8 @@ class SymbolicAnalysis:
             for values, kind in (
                 (cones.second_order, np.int32), (cones.semidefinite, np.int32), (cones.power, np.float64),
                 (pattern.P[0], np.int32), (pattern.P[1], np.int32), (pattern.A_start, np.int32),
-                (pattern.A_column, np.int32), (order, np.int32),
+                (pattern.A_column, np.int32), (np.diff(pattern.A_from_stored.indptr) > 0, np.int32),
+                (order, np.int32),
             )
         ]  # fmt: skip
         description = Description(

@@ -52,7 +52,7 @@ class Description(Structure):
 
     _fields_ = [
         *_fields(c_int32, "n m zero nonnegative second_order semidefinite exponential power nnz_P nnz_A"),
-        *_fields(c_void_p, "sizes orders alpha P_row P_column A_start A_column order"),
+        *_fields(c_void_p, "sizes orders alpha P_row P_column A_start A_column A_own order"),
     ]
 
 
@@ -68,6 +68,18 @@ class Panel(Structure):
     _fields_ = _fields(c_int32, "first count begin end")
 
 
+class MatrixEntry(Structure):
+    """``cvxfold::MatrixRows::Entry``."""
+
+    _fields_ = _fields(c_int32, "i j row entry")
+
+
+class MatrixRows(Structure):
+    """``cvxfold::MatrixRows``."""
+
+    _fields_ = _fields(c_int32, "row order first count columns own pairs sparse")
+
+
 class Shape(Structure):
     """``cvxfold::Shape``."""
 
@@ -80,6 +92,10 @@ class Shape(Structure):
         *_fields(c_void_p, "leaf_start L_start L_row L_reach"),
         *_fields(c_int32, "panels"),
         *_fields(c_void_p, "panel update"),
+        *_fields(c_int32, "matrix_row matrix_end"),
+        *_fields(c_void_p, "matrices own_start own_entry own_column own_place column_start in_column"),
+        *_fields(c_int32, "pairs"),
+        *_fields(c_void_p, "pair_in_K"),
         *_fields(c_bool, "diagonal_P apart"),
     ]
 

@@ -73,8 +73,8 @@ CVXFOLD_LONG Value adjoint_remainder(const Shape &S, Workspace &w, AdjointVector
         multiply_A(S, w.A, a.p, a.lower);
         into_frame(S, w.frame, a.lower, a.lower);
     } else {
-        add_A_transposed(S, w.rotated_A, w.y, a.upper);
-        multiply_A(S, w.rotated_A, a.p, a.lower);
+        add_rotated_A_transposed(S, w, w.y, a.upper);
+        multiply_rotated_A(S, w, a.p, a.lower);
     }
     Value left{};
     fill(a.upper, S.n, [&](int i) {
@@ -132,7 +132,7 @@ inline Value stationarity(const Shape &S, Workspace &w, const AdjointVectors &a)
 // One solution with the factor for C columns: a correction, and what runs beside it.
 template <int C> inline void correct(const Shape &S, Workspace &w, AdjointVectors &a, Mask improving) {
     gather<C>(S, w.right, 0, a.upper, a.lower);
-    solve<C>(S, w.newton, w.right);
+    solve_newton<C>(S, w);
     fill(a.p_before, S.n, [&](int i) { return a.p[i]; });
     fill(a.zeta_before, S.m, [&](int j) { return a.zeta[j]; });
     fill(a.p, S.n, [&](int i) { return select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]); });

@@ -84,15 +84,15 @@ CVXFOLD_LONG void refine_change(const Shape &S, Workspace &w, const AdjointVecto
     Pack *upper = w.scratch, *lower = upper + S.n;
     fill(w.turned, S.m, [&](int j) { return w.E[j] * dzeta[j]; });
     multiply_P(S, w.P, dp, upper);
-    add_A_transposed(S, w.rotated_A, w.turned, upper);
+    add_rotated_A_transposed(S, w, w.turned, upper);
     fill(upper, S.n, [&](int i) { return a.upper[i] - upper[i]; });
-    multiply_A(S, w.rotated_A, dp, lower);
+    multiply_rotated_A(S, w, dp, lower);
     fill(lower, S.m, [&](int j) {
         const Value rest = a.lower[j] - w.E[j] * lower[j] + w.lambda[j] / w.R[j] * dzeta[j];
         return select(w.lambda[j] < 1.0, rest, Value{});
     });
     gather<1>(S, w.right, 0, upper, lower);
-    solve<1>(S, w.newton, w.right);
+    solve_newton<1>(S, w);
     fill(dp, S.n, [&](int i) { return dp[i] + w.right[S.place[i]]; });
     fill(dzeta, S.m, [&](int j) { return dzeta[j] + w.right[S.place[S.n + j]]; });
 }
@@ -112,7 +112,7 @@ CVXFOLD_LONG void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors
         });
     }
     gather<1>(S, w.right, 0, a.upper, a.lower);
-    solve<1>(S, w.newton, w.right);
+    solve_newton<1>(S, w);
     fill(dp, S.n, [&](int i) { return w.right[S.place[i]]; });
     fill(dv, S.m, [&](int j) { return w.right[S.place[S.n + j]]; });
     if (S.second_order) // of which a pair's small row counts for itself, and is smaller than delta

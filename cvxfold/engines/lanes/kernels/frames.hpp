@@ -45,9 +45,34 @@ inline void out_of_frame(const Shape &S, Pack *frame, const Pack *a, Pack *out) 
     turn_frame<false>(S, frame, a, out);
 }
 
-// Q'A, of curved cones whose rows share one pattern. column: (m), for the rows of one cone in one column.
-CVXFOLD_LONG void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated, Pack *column) {
-    Pack *scratch = frame_scratch(S, frame);
+// The lower triangle of V'X V by rows, (order, order), of column e of a semidefinite cone's rows of A, X. V:
+// (order, order). half: (order).
+CVXFOLD_LONG void image_of_column(const Shape &S, const MatrixRows &M, int e, const Pack *A, const Pack *V,
+                                  Pack *CVXFOLD_RESTRICT half, Pack *CVXFOLD_RESTRICT image) {
+    const int order = M.order, end = S.column_start[M.columns + e + 1];
+    clear(image, order * order);
+    for (int k = S.column_start[M.columns + e]; k < end;) {
+        const int i = S.in_column[k].i;
+        clear(half, order);
+        for (; k < end && S.in_column[k].i == i; k++) { // a row of X
+            const MatrixRows::Entry &own = S.in_column[k];
+            const Value entry = A[own.entry] * (own.j == i ? 0.5 : 1 / semidefinite::ROOT_TWO);
+            const Pack *row = V + own.j * order;
+            fill(half, order, [&](int b) { return fused(entry, row[b], half[b]); });
+        }
+        const Pack *row = V + i * order;
+        each(order, [&](int a) {
+            Pack *CVXFOLD_RESTRICT to = image + a * order;
+            const Value left = row[a], right = half[a];
+            for (int b = 0; b <= a; b++)
+                to[b] = fused(left, half[b], fused(right, row[b], to[b]));
+        });
+    }
+}
+
+// Q'A, of curved cones whose rows share one pattern, where K has them.
+CVXFOLD_LONG void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rotated) {
+    Pack *image = frame_scratch(S, frame);
     const auto entries = [&](int row) { return S.A_start[row + 1] - S.A_start[row]; };
     int at = S.separable();
     fill(rotated, S.A_start[at], [&](int e) { return A[e]; });
@@ -61,15 +86,21 @@ CVXFOLD_LONG void rotate_A(const Shape &S, Pack *frame, const Pack *A, Pack *rot
         frame += second_order::frame_size(size);
         at += size;
     }
-    at = each_semidefinite(S, at, frame, [&](int order, int row, Pack *U) {
-        const int size = semidefinite::rows(order), first = S.A_start[row], count = entries(row);
-        for (int e = 0; e < count; e++) {
-            fill(column, size, [&](int i) { return A[first + i * count + e]; });
-            semidefinite::turn_triangle(order, U, true, column, column, scratch);
-            each(size, [&](int i) { rotated[first + i * count + e] = column[i]; });
+    for (int c = 0; c < S.semidefinite; c++) {
+        const MatrixRows &M = S.matrices[c];
+        const int order = M.order;
+        for (int e = 0; e < (M.pairs < 0 ? M.count : 0); e++) {
+            image_of_column(S, M, e, A, frame, image + order * order, image);
+            each(order, [&](int j) {
+                Pack *column = rotated + M.first + semidefinite::column_begins(order, j) * M.count + e;
+                column[0] = image[j * order + j];
+                for (int i = j + 1; i < order; i++)
+                    column[(i - j) * M.count] = image[i * order + j] * semidefinite::ROOT_TWO;
+            });
         }
         frame += order * order;
-    });
+        at += semidefinite::rows(order);
+    }
     for (; at < S.m; at += 3, frame += FRAME3) {
         const int first = S.A_start[at], count = entries(at);
         each(count, [&](int e) {

@@ -117,7 +117,7 @@ CVXFOLD_LONG void step(const Shape &S, Workspace &w, Point &p) {
     each(S.m - matrices, [&](int j) { p.work[matrices + j] -= p.d[matrices + j]; });
     each(S.n, [&](int i) { w.right[S.place[i]] = -w.dual[i]; });
     each(S.m, [&](int j) { w.right[S.place[S.n + j]] = p.work[j]; });
-    solve<1>(S, w.newton, w.right);
+    solve_with<1>(S, w, w.newton, {w.frame, nullptr}, w.right);
     scatter<1>(S, w.right, 0, w.dx, p.dy);
     each(S.m, [&](int j) {
         p.work[j] = p.G[j] * p.dy[j];
@@ -178,8 +178,9 @@ CVXFOLD_LONG void move_inside(const Shape &S, Workspace &w, const Point &p, Pack
 
 inline void factor(const Shape &S, Workspace &w, const Point &p) {
     if (S.curved())
-        rotate_A(S, w.frame, w.A, w.rotated_A, w.scratch);
+        rotate_A(S, w.frame, w.A, w.rotated_A);
     assemble(S, w, p.least.sigma, nullptr, w.rotated_A, p.G);
+    add_eliminated_by_scaling(S, w, p.G);
     factorize(S, w.K, w.newton, w.target);
 }
 
@@ -187,10 +188,11 @@ inline void factor(const Shape &S, Workspace &w, const Point &p) {
 inline void begin(const Shape &S, Workspace &w, Point &p) {
     each(S.m, [&](int j) { p.G[j] = j < S.zero ? p.least.delta : splat(1); });
     assemble(S, w, p.least.sigma, nullptr, w.A, p.G);
+    add_eliminated(S, w, p.G);
     factorize(S, w.K, w.newton, w.target);
     each(S.n, [&](int i) { w.right[S.place[i]] = -w.q[i]; });
     each(S.m, [&](int j) { w.right[S.place[S.n + j]] = w.b[j]; });
-    solve<1>(S, w.newton, w.right);
+    solve_with<1>(S, w, w.newton, {nullptr, nullptr}, w.right);
     scatter<1>(S, w.right, 0, p.x, p.y);
     each(S.m, [&](int j) { p.s[j] = j < S.zero ? Value{} : -p.y[j]; });
     move_inside(S, w, p, p.s);

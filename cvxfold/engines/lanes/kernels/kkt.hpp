@@ -8,9 +8,7 @@
 //     interior    W^2 = Q G Q' (Nesterov and Todd's scaling), E = I
 #pragma once
 
-#include "frames.hpp"
-#include "substitution.hpp"
-#include "workspace.hpp"
+#include "eliminated.hpp"
 
 namespace cvxfold {
 
@@ -27,14 +25,22 @@ inline Least hardly_any(Mask where) {
     return {select(where, hardly.sigma, usual.sigma), select(where, hardly.delta, usual.delta)};
 }
 
+// All but what rows that are eliminated by themselves leave.
+//
 // Args: E: (m), null for ones. curved_A: the entries of A on the rows of curved cones. G: (m).
 CVXFOLD_LONG void assemble(const Shape &S, Workspace &w, Value sigma, const Pack *E, const Pack *curved_A,
                            const Pack *G) {
+    each_eliminated(S, nullptr, [&](const MatrixRows &M, Pack *) { // cones may have pairs in common
+        change_at(w.K, S.pair_in_K + M.pairs, 0, M.count * (M.count + 1) / 2,
+                  [](int, Value) { return Value{}; });
+    });
     change_at(w.K, S.diagonal_in_K, 0, S.n, [&](int, Value) { return sigma; });
     change_at(w.K, S.P_in_K, 0, S.nnz_P, [&](int e, Value diagonal) {
         return S.P_row[e] == S.P_column[e] ? diagonal + w.P[e] : Value(w.P[e]);
     });
     for (int j = 0; j < S.m; j++) {
+        if (S.A_start[j] < S.A_start[j + 1] && S.A_in_K[S.A_start[j]] < 0)
+            continue;
         const Pack *A = j < S.separable() ? w.A : curved_A;
         const Value factor = E ? Value(E[j]) : splat(1);
         change_at(w.K, S.A_in_K, S.A_start[j], S.A_start[j + 1], [&](int e, Value) { return factor * A[e]; });
@@ -46,18 +52,20 @@ CVXFOLD_LONG void factor_splitting(const Shape &S, Workspace &w, Factor factor) 
     Pack *G = w.scratch;
     fill(G, S.m, [&](int j) { return 1.0 / w.R[j]; });
     assemble(S, w, splat(SIGMA), nullptr, w.A, G);
+    add_eliminated(S, w, G);
     factorize(S, w.K, factor, w.target);
 }
 
 // At w.lambda and w.frame; sets w.E and w.rotated_A.
 CVXFOLD_LONG void factor_newton(const Shape &S, Workspace &w, Value regularization, Least least) {
     Value sigma = max(regularization, least.sigma), delta = max(regularization, least.delta);
-    Pack *G = w.scratch, *column = w.scratch + S.N;
+    Pack *G = w.scratch;
     fill(w.E, S.m, [&](int j) { return sqrt(max(1.0 - w.lambda[j], Value{})); });
     fill(G, S.m, [&](int j) { return (w.lambda[j] + delta) / w.R[j]; });
     if (S.curved())
-        rotate_A(S, w.frame, w.A, w.rotated_A, column);
+        rotate_A(S, w.frame, w.A, w.rotated_A);
     assemble(S, w, sigma, w.E, w.rotated_A, G);
+    add_eliminated_by_E(S, w, G);
     factorize(S, w.K, w.newton, w.target);
 }
 

@@ -63,7 +63,7 @@ CVXFOLD_LONG void newton_direction(const Shape &S, Workspace &w, Value delta) {
     into_frame(S, w.frame, w.primal, w.turned);
     change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return -w.dual[i]; });
     change_at(w.right, S.place + S.n, 0, S.m, [&](int j, Value) { return -w.E[j] * w.turned[j]; });
-    solve<1>(S, w.newton, w.right);
+    solve_newton<1>(S, w);
     fill(w.dx, S.n, [&](int i) { return w.right[S.place[i]]; });
     step_of_state(S, w, [&](int j) { return Value(w.right[S.place[S.n + j]]); }, delta);
 }

@@ -6,30 +6,66 @@
 
 namespace cvxfold {
 
-// out = A x, (m).
-CVXFOLD_LONG void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack *out) {
+// out = A x on the rows `from` <= row < `to`.
+CVXFOLD_LONG void multiply_rows(const Shape &S, const Pack *A, const Pack *x, Pack *out, int from, int to) {
     const auto entry = [&](int e) { return Value(A[e]); };
     const auto number = [&](int e) { return Value(x[S.A_column[e]]); };
     if constexpr (GROUP > 1) { // a row for each
-        fill(out, S.m, [&](int row) {
+        fill(out + from, to - from, [&](int i) {
             Value sum{};
-            for (int e = S.A_start[row]; e < S.A_start[row + 1]; e++)
+            for (int e = S.A_start[from + i]; e < S.A_start[from + i + 1]; e++)
                 sum = fused(entry(e), number(e), sum);
             return sum;
         });
     } else {
-        for (int row = 0; row < S.m; row++)
+        for (int row = from; row < to; row++)
             out[row] = sum_of_products(S.A_start[row], S.A_start[row + 1], Value{}, entry, number);
+    }
+}
+
+// The same on rows of semidefinite cones, of which the program has not all entries.
+CVXFOLD_LONG void multiply_matrix_rows(const Shape &S, const Pack *A, const Pack *x, Pack *out, int from,
+                                       int to) {
+    fill(out + from, to - from, [&](int i) {
+        const int row = from + i - S.matrix_row;
+        Value sum{};
+        for (int k = S.own_start[row]; k < S.own_start[row + 1]; k++)
+            sum = fused(A[S.own_entry[k]], x[S.own_column[k]], sum);
+        return sum;
+    });
+}
+
+// out = A x, (m).
+CVXFOLD_LONG void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack *out) {
+    multiply_rows(S, A, x, out, 0, S.matrix_row);
+    multiply_matrix_rows(S, A, x, out, S.matrix_row, S.matrix_end);
+    multiply_rows(S, A, x, out, S.matrix_end, S.m);
+}
+
+// out += A'y by the rows `from` <= row < `to`.
+CVXFOLD_LONG void add_rows(const Shape &S, const Pack *A, const Pack *y, Pack *out, int from, int to) {
+    for (int row = from; row < to; row++) {
+        const Value factor = y[row];
+        change_at(out, S.A_column, S.A_start[row], S.A_start[row + 1],
+                  [&](int e, Value sum) { return fused(A[e], factor, sum); });
+    }
+}
+
+// The same by rows of semidefinite cones.
+CVXFOLD_LONG void add_matrix_rows(const Shape &S, const Pack *A, const Pack *y, Pack *out, int from, int to) {
+    for (int row = from; row < to; row++) {
+        const Value factor = y[row];
+        const int first = S.own_start[row - S.matrix_row], end = S.own_start[row - S.matrix_row + 1];
+        change_at(out, S.own_column, first, end,
+                  [&](int k, Value sum) { return fused(A[S.own_entry[k]], factor, sum); });
     }
 }
 
 // out += A'y, (n).
 CVXFOLD_LONG void add_A_transposed(const Shape &S, const Pack *A, const Pack *y, Pack *out) {
-    for (int row = 0; row < S.m; row++) {
-        const Value factor = y[row];
-        change_at(out, S.A_column, S.A_start[row], S.A_start[row + 1],
-                  [&](int e, Value sum) { return fused(A[e], factor, sum); });
-    }
+    add_rows(S, A, y, out, 0, S.matrix_row);
+    add_matrix_rows(S, A, y, out, S.matrix_row, S.matrix_end);
+    add_rows(S, A, y, out, S.matrix_end, S.m);
 }
 
 // out[i] = add(e, j, out[i]) for each entry (i, j) of the whole of P, of which e is stored.

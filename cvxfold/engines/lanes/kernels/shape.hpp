@@ -43,10 +43,29 @@ struct Panel {
     int32_t begin, end;   // updates
 };
 
+// The rows of a semidefinite cone. An entry that the program has none of, which is there for their common
+// pattern, is zero: the others are listed.
+struct MatrixRows {
+    // Of a column: at (i, j), i >= j, of its matrix.
+    struct Entry {
+        int32_t i, j, row, entry; // the row among the cone's; which entry of A
+    };
+
+    int32_t row, order;   // the first of them; of the matrices
+    int32_t first, count; // the first entry of A; columns of the pattern
+    int32_t columns;      // where in `column_start` those are
+    int32_t own;          // the first of the program's own entries among those by columns
+    int32_t pairs;        // where in `pair_in_K` pairs of columns are; -1 where K has the rows
+    int32_t sparse;       // whether the program has few of the entries
+};
+
 // minimize 1/2 x'Px + q'x  subject to  Ax + s = b, s in K, with K a product of cones in SCS's order.
 //
 // A is stored by rows; the rows of a cone that is no orthant share one pattern. P is stored by its upper
 // triangle. K = [P A'; A -G] is stored by the columns of its lower triangle in the elimination order.
+//
+// Rows of a semidefinite cone that come before all of their columns are eliminated by themselves
+// (eliminated.hpp): K has nothing but their diagonal, and what they leave between pairs of columns.
 //
 // That begins with leaves: columns with one row besides the diagonal, that no other column changes, such as
 // those of bounds. Column l < leaves has the entries 2l and 2l + 1 of K, and entry l of L; those with row
@@ -75,8 +94,16 @@ struct Shape {
     int32_t panels;         // neighbouring columns of L that are factored together
     const Panel *panel;
     const Panel::Update *update;
-    bool diagonal_P; // whether P is, each entry once
-    bool apart;      // instances are factored one by one, with vectors of rows: L has long runs of neighbours
+    int32_t matrix_row, matrix_end; // the rows of semidefinite cones
+    const MatrixRows *matrices;     // of each
+    const int32_t *own_start;       // their own entries by rows, from matrix_row on: which of A, in which
+    const int32_t *own_entry, *own_column, *own_place; // column, and where that stands in the order
+    const int32_t *column_start;                       // the same by columns
+    const MatrixRows::Entry *in_column;
+    int32_t pairs;            // of columns of rows that are eliminated
+    const int32_t *pair_in_K; // where in K they are
+    bool diagonal_P;          // whether P is, each entry once
+    bool apart; // instances are factored one by one, with vectors of rows: L has long runs of neighbours
 
     int32_t separable() const { return zero + nonnegative; }
     bool curved() const { return second_order + semidefinite + exponential + power > 0; }

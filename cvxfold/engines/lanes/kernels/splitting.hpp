@@ -24,7 +24,7 @@ CVXFOLD_LONG int iterate(const Shape &S, Workspace &w, Factor factor, double alp
         change_at(w.right, S.place, 0, S.n, [&](int i, Value) { return SIGMA * w.x[i] - w.q[i]; });
         change_at(w.right, S.place + S.n, 0, S.m,
                   [&](int j, Value) { return w.b[j] - 2.0 * w.s[j] + w.u[j]; });
-        solve<1>(S, factor, w.right);
+        solve_with<1>(S, w, factor, {nullptr, nullptr}, w.right);
         fill(w.x, S.n, [&](int i) { return select(mask, w.right[S.place[i]], w.x[i]); });
         fill(w.u, S.m, [&](int j) {
             Value g = w.s[j] - w.u[j] - w.right[S.place[S.n + j]] / w.R[j]; // b - s - A x

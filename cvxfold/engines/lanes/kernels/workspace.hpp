@@ -13,6 +13,7 @@ struct Workspace {
     Pack *x, *u, *s, *y, *R;              // the point, Pi_K(u), R (s - u), the penalty
     Pack *dual, *primal, *Px;             // residuals Px + q + A'y (n) and Ax + s - b (m)
     Pack *lambda, *E, *frame, *rotated_A; // D = Q lambda Q', (1 - lambda)^1/2, Q, Q'A
+    Pack *aside;                          // (2 m): rows of semidefinite cones
     Pack *K, *target, *right;             // (nnz_K), (PANEL N) and apart_size, (3 N)
     Pack *dx, *du, *turned;               // steps; (m) in the frame
     Pack *x_before, *u_before, *x_kept, *u_kept;
@@ -79,6 +80,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.E = c.take(m);
     w.frame = c.take(S.frame);
     w.rotated_A = S.curved() ? c.take(S.nnz_A) : nullptr;
+    w.aside = c.take(S.semidefinite ? 2 * m : 0);
     w.K = c.take(S.nnz_K);
     w.target = c.take(PANEL * N + (apart_size(S) + W - 1) / W);
     w.right = c.take(3 * N);
