@@ -102,8 +102,8 @@ inline Value terms_of_duals(const Shape &S, Workspace &w, const AdjointVectors &
     clear(sums, S.n);
     for (int j = 0; j < S.m; j++) {
         const Value size = abs(v[j]);
-        change_at(sums, S.A_column, S.A_start[j], S.A_start[j + 1],
-                  [&](int e, Value sum) { return sum + abs(w.A[e]) * size; });
+        change_row(sums, S.A_column, S.A_start[j], S.A_start[j + 1],
+                   [&](int e, Value sum) { return sum + abs(w.A[e]) * size; });
     }
     fill(sums, S.n, [&](int i) { return sums[i] / w.columns[i]; });
     return squared_norm(sums, S.n);
@@ -131,18 +131,18 @@ inline Value stationarity(const Shape &S, Workspace &w, const AdjointVectors &a)
 
 // One solution with the factor for C columns: a correction, and what runs beside it.
 template <int C> inline void correct(const Shape &S, Workspace &w, AdjointVectors &a, Mask improving) {
-    gather<C>(S, w.right, 0, a.upper, a.lower);
+    gather(S, w.right, 0, a.upper, a.lower);
     solve_newton<C>(S, w);
     fill(a.p_before, S.n, [&](int i) { return a.p[i]; });
     fill(a.zeta_before, S.m, [&](int j) { return a.zeta[j]; });
-    fill(a.p, S.n, [&](int i) { return select(improving, a.p[i] + w.right[S.place[i] * C], a.p[i]); });
+    fill(a.p, S.n, [&](int i) { return select(improving, a.p[i] + w.right[S.place[i]], a.p[i]); });
     fill(a.zeta, S.m,
-         [&](int j) { return select(improving, a.zeta[j] + w.right[S.place[S.n + j] * C], a.zeta[j]); });
+         [&](int j) { return select(improving, a.zeta[j] + w.right[S.place[S.n + j]], a.zeta[j]); });
 }
 
 // The solution in column c, as (dx, z), (N).
-template <int C> inline void take_column(const Shape &S, const Workspace &w, int c, Pack *solution) {
-    scatter<C>(S, w.right, c, solution, solution + S.n);
+inline void take_column(const Shape &S, const Workspace &w, int c, Pack *solution) {
+    scatter(S, w.right, c, solution, solution + S.n);
 }
 
 // A step of inverse iteration from a.state; returns 1/growth, an upper bound of J's smallest singular value.
@@ -157,25 +157,25 @@ inline Value next_state(const Shape &S, Workspace &w, AdjointVectors &a) {
 inline void correct(const Shape &S, const Layout &Y, Workspace &w, AdjointVectors &a, Mask improving,
                     int number, const Pack *y_given, Screened &seen) {
     if (S.m > 0 && number < LOOKS) {
-        gather_state<3>(S, w, a.state, w.dx, 1);
+        gather_state(S, w, a.state, w.dx, 1);
         if (number == 0)
-            gather_step<3>(S, w, 2);
+            gather_step(S, w, 2);
         else
-            gather_null<3>(S, w, a.step, 2);
+            gather_null(S, w, a.step, 2);
         correct<3>(S, w, a, improving);
-        take_column<3>(S, w, 1, a.null);
+        take_column(S, w, 1, a.null);
         seen.smallest = min(seen.smallest, next_state(S, w, a));
         if (number == 0) {
-            take_column<3>(S, w, 2, a.step);
+            take_column(S, w, 2, a.step);
             return;
         }
         Pack *null_part = w.scratch;
-        take_column<3>(S, w, 2, null_part);
+        take_column(S, w, 2, null_part);
         fill(a.step, S.N, [&](int i) { return a.step[i] - null_part[i]; });
     } else if (S.m > 0 && number < LOOKS + PURIFICATIONS && any(~(seen.smallest >= SINGULAR))) {
-        gather_null<2>(S, w, a.null, 1);
+        gather_null(S, w, a.null, 1);
         correct<2>(S, w, a, improving);
-        take_column<2>(S, w, 1, a.null);
+        take_column(S, w, 1, a.null);
         const Value inverse = 1.0 / max(sqrt(squared_norm(a.null, S.N)), splat(1e-300));
         fill(a.null, S.N, [&](int i) { return a.null[i] * inverse; });
         if (number == LOOKS + PURIFICATIONS - 1) {
@@ -218,10 +218,10 @@ inline void mend_pairs(const Shape &S, Workspace &w, AdjointVectors &a, Value si
 
 // A correction, with Newton's step beside it, where regularization would shorten that.
 inline void correct_with_step(const Shape &S, Workspace &w, AdjointVectors &a, Mask improving) {
-    gather_step<2>(S, w, 1);
+    gather_step(S, w, 1);
     correct<2>(S, w, a, improving);
     Pack *step = w.scratch;
-    take_column<2>(S, w, 1, step);
+    take_column(S, w, 1, step);
     fill(a.step, S.N, [&](int i) { return select(improving, step[i], a.step[i]); });
 }
 

@@ -28,8 +28,8 @@ inline Value first_step(const Shape &S, Workspace &w, const Pack *x_bar, const P
     });
     for (int j = 0; j < S.m; j++) {
         const Value R = w.R[j];
-        change_at(diagonal, S.A_column, S.A_start[j], S.A_start[j + 1],
-                  [&](int e, Value sum) { return sum + R * w.A[e] * w.A[e]; });
+        change_row(diagonal, S.A_column, S.A_start[j], S.A_start[j + 1],
+                   [&](int e, Value sum) { return sum + R * w.A[e] * w.A[e]; });
     }
     fill(p, S.n, [&](int i) { return x_bar[i] / diagonal[i]; });
     multiply_A(S, w.A, p, v);

@@ -62,8 +62,9 @@ inline void add_rounding(const Shape &S, Workspace &w, AdjointVectors &a) {
         const Pack *A = by_frame ? w.rotated_A : w.A;
         const Value v = by_frame ? w.E[j] * abs(a.zeta[j]) : abs(w.y[j]);
         const int first = S.A_start[j], end = S.A_start[j + 1];
-        set(w.turned[j], sum_of(first, end, [&](int e) { return abs(w.A[e] * a.p[S.A_column[e]]); }));
-        change_at(columns, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(A[e]) * v; });
+        set(w.turned[j], sum_over_row(w.A, a.p, S.A_column, first, end, Value{},
+                                      [](auto of_A, auto p, auto sum) { return sum + abs(of_A * p); }));
+        change_row(columns, S.A_column, first, end, [&](int e, Value sum) { return sum + abs(A[e]) * v; });
     }
     for (int cone = 0, at = S.separable(); at < in_R3; at += S.rows_of(cone++))
         spread_largest(w.turned + at, S.rows_of(cone));
@@ -91,7 +92,7 @@ CVXFOLD_LONG void refine_change(const Shape &S, Workspace &w, const AdjointVecto
         const Value rest = a.lower[j] - w.E[j] * lower[j] + w.lambda[j] / w.R[j] * dzeta[j];
         return select(w.lambda[j] < 1.0, rest, Value{});
     });
-    gather<1>(S, w.right, 0, upper, lower);
+    gather(S, w.right, 0, upper, lower);
     solve_newton<1>(S, w);
     fill(dp, S.n, [&](int i) { return dp[i] + w.right[S.place[i]]; });
     fill(dzeta, S.m, [&](int j) { return dzeta[j] + w.right[S.place[S.n + j]]; });
@@ -111,7 +112,7 @@ CVXFOLD_LONG void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors
                    (select(w.lambda[j] > 0.5, Value{}, rho[j] / (max(w.E[j], splat(0.5)) * w.R[j])));
         });
     }
-    gather<1>(S, w.right, 0, a.upper, a.lower);
+    gather(S, w.right, 0, a.upper, a.lower);
     solve_newton<1>(S, w);
     fill(dp, S.n, [&](int i) { return w.right[S.place[i]]; });
     fill(dv, S.m, [&](int j) { return w.right[S.place[S.n + j]]; });

@@ -73,13 +73,13 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
     int paired = S.second_order ? S.separable() : S.m; // rows from there on belong to pairs or are as others
     const auto add_y = [&](int j) {
         const Value y = abs(w.y[j]);
-        change_at(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
-                  [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
+        change_row(columns, S.A_column, S.A_start[j], S.A_start[j + 1],
+                   [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
     };
     for (int j = 0; j < S.m; j++) {
-        set(rows[j], fold(
-                         S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
-                         [&](int e) { return abs(w.A[e] * w.x[S.A_column[e]]); }, Sum()));
+        set(rows[j],
+            sum_over_row(w.A, w.x, S.A_column, S.A_start[j], S.A_start[j + 1], abs(w.s[j]) + abs(w.b[j]),
+                         [](auto a, auto x, auto sum) { return sum + abs(a * x); }));
         if (j < paired)
             add_y(j);
     }

@@ -138,7 +138,7 @@ CVXFOLD_LONG void add_eliminated_by_scaling(const Shape &S, Workspace &w, const 
     });
 }
 
-// Adds B'G^-1 r to the rest of `right`, (N C) in the elimination order. -1/G is the rows' part of D^-1.
+// Adds B'G^-1 r to the rest of `right`, (C, N) in the elimination order. -1/G is the rows' part of D^-1.
 template <int C>
 inline void add_to_rest(const Shape &S, Workspace &w, const Factor &f, const Turned &B, Pack *right) {
     each_eliminated(S, B.frame, [&](const MatrixRows &M, Pack *Q) {
@@ -147,7 +147,7 @@ inline void add_to_rest(const Shape &S, Workspace &w, const Factor &f, const Tur
         for (int c = 0; c < C; c++) {
             Pack *v = w.aside + M.row;
             fill(v, rows, [&](int r) {
-                const Value part = right[place[r] * C + c] * -f.inverse_D[place[r]];
+                const Value part = right[c * S.N + place[r]] * -f.inverse_D[place[r]];
                 return B.E ? B.E[M.row + r] * part : part;
             });
             if (Q)
@@ -156,7 +156,7 @@ inline void add_to_rest(const Shape &S, Workspace &w, const Factor &f, const Tur
                 const Value factor = v[r];
                 const int first = S.own_start[row + r];
                 each(S.own_start[row + r + 1] - first, [&](int k) {
-                    Pack &to = right[S.own_place[first + k] * C + c];
+                    Pack &to = right[c * S.N + S.own_place[first + k]];
                     to = fused(w.A[S.own_entry[first + k]], factor, to);
                 });
             }
@@ -175,21 +175,21 @@ inline void add_from_rest(const Shape &S, Workspace &w, const Factor &f, const T
             fill(v, rows, [&](int r) {
                 Value sum{};
                 for (int k = S.own_start[row + r]; k < S.own_start[row + r + 1]; k++)
-                    sum = fused(w.A[S.own_entry[k]], right[S.own_place[k] * C + c], sum);
+                    sum = fused(w.A[S.own_entry[k]], right[c * S.N + S.own_place[k]], sum);
                 return sum;
             });
             if (Q)
                 semidefinite::turn_triangle(M.order, Q, true, v, v, frame_scratch(S, w.frame));
             each(rows, [&](int r) {
                 const Value part = B.E ? B.E[M.row + r] * v[r] : Value(v[r]);
-                Pack &to = right[place[r] * C + c];
+                Pack &to = right[c * S.N + place[r]];
                 to = fused(-f.inverse_D[place[r]], part, to);
             });
         }
     });
 }
 
-// C right-hand sides at once, in place, in the elimination order: right[i * C + c].
+// C right-hand sides at once, in place, in the elimination order, (C, N).
 template <int C>
 inline void solve_with(const Shape &S, Workspace &w, const Factor &f, const Turned &B, Pack *right) {
     add_to_rest<C>(S, w, f, B, right);

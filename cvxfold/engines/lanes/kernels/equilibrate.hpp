@@ -11,11 +11,10 @@ const int SWEEPS = 8;
 const double OLD = 16; // passes that D and E serve before they are made anew
 const double LARGEST_SCALE = 1e5;
 
-// 1/sqrt(norm) for a squared norm, kept so that `scale` stays within its limits.
+// Where scale goes for the squared norm of what it has scaled, within its limits.
 inline Value toward_one(Value squared_norm, Value scale) {
-    Value step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
-    Value next = min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
-    return next / scale;
+    const Value step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
+    return min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
 }
 
 // E is constant on the rows of a curved cone, so that it maps the cone onto itself.
@@ -29,15 +28,40 @@ inline void mean_over_cones(const Shape &S, Pack *squares) {
     }
 }
 
-// P <- D P D and A <- E A D.
-CVXFOLD_LONG void scale_matrices(const Shape &S, Workspace &w, const Pack *D, const Pack *E) {
+// P <- D P D and A <- E A D, with D = w.columns and E = w.rows.
+CVXFOLD_LONG void scale_matrices(const Shape &S, Workspace &w) {
+    const Pack *D = w.columns;
     fill(w.P, S.nnz_P, [&](int e) { return w.P[e] * (D[S.P_row[e]] * D[S.P_column[e]]); });
     for (int j = 0; j < S.m; j++) {
-        const int first = S.A_start[j];
-        const Value scale = E[j];
-        fill(w.A + first, S.A_start[j + 1] - first,
-             [&](int e) { return w.A[first + e] * (scale * D[S.A_column[first + e]]); });
+        const Value scale = w.rows[j];
+        scale_row(w.A, D, S.A_column, S.A_start[j], S.A_start[j + 1],
+                  [&](auto entry, auto of_column) { return entry * (of_column * scale); });
     }
+}
+
+// Squared norms of the rows of E A D and of the columns of [D P D; E A D], with D = w.columns, E = w.rows.
+CVXFOLD_LONG void add_up_squares(const Shape &S, const Workspace &w, Pack *by_column, Pack *by_row) {
+    const Pack *D = w.columns;
+    clear(by_column, S.n);
+    for (int j = 0; j < S.m; j++) {
+        const int first = S.A_start[j], end = S.A_start[j + 1];
+        const Value scale = w.rows[j];
+        const Value squares =
+            sum_over_row(w.A, D, S.A_column, first, end, Value{}, [](auto entry, auto of_column, auto sum) {
+                const auto scaled = entry * of_column;
+                return fused(scaled, scaled, sum);
+            });
+        set(by_row[j], squares * (scale * scale));
+        change_row(by_column, S.A_column, first, end, [&](int e, Value sum) {
+            const Value scaled = w.A[e] * scale;
+            return fused(scaled, scaled, sum);
+        });
+    }
+    add_over_P(S, by_column, [&](int e, int j, Value sum) {
+        const Value scaled = w.P[e] * D[j];
+        return fused(scaled, scaled, sum);
+    });
+    fill(by_column, S.n, [&](int i) { return by_column[i] * (D[i] * D[i]); });
 }
 
 // P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` are left with the D and E
@@ -46,26 +70,15 @@ CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
     fill(w.columns, S.n, [&](int i) { return select(known, w.columns[i], splat(1)); });
     fill(w.rows, S.m, [&](int j) { return select(known, w.rows[j], splat(1)); });
-    if (any(known))
-        scale_matrices(S, w, w.columns, w.rows);
     const Mask open = ~known;
     for (int sweep = 0; sweep < SWEEPS && any(open); sweep++) {
-        clear(by_column, S.n);
-        add_over_P(S, by_column, [&](int e, int, Value sum) { return fused(w.P[e], w.P[e], sum); });
-        for (int j = 0; j < S.m; j++) {
-            const int first = S.A_start[j], end = S.A_start[j + 1];
-            set(by_row[j], sum_of(first, end, [&](int e) { return w.A[e] * w.A[e]; }));
-            change_at(by_column, S.A_column, first, end,
-                      [&](int e, Value sum) { return sum + w.A[e] * w.A[e]; });
-        }
+        add_up_squares(S, w, by_column, by_row);
         mean_over_cones(S, by_row);
-        fill(by_column, S.n,
-             [&](int i) { return select(open, toward_one(by_column[i], w.columns[i]), splat(1)); });
-        fill(w.columns, S.n, [&](int i) { return w.columns[i] * by_column[i]; });
-        fill(by_row, S.m, [&](int j) { return select(open, toward_one(by_row[j], w.rows[j]), splat(1)); });
-        fill(w.rows, S.m, [&](int j) { return w.rows[j] * by_row[j]; });
-        scale_matrices(S, w, by_column, by_row);
+        fill(w.columns, S.n,
+             [&](int i) { return select(open, toward_one(by_column[i], w.columns[i]), w.columns[i]); });
+        fill(w.rows, S.m, [&](int j) { return select(open, toward_one(by_row[j], w.rows[j]), w.rows[j]); });
     }
+    scale_matrices(S, w);
 }
 
 // q <- D q/size, b <- E b/size; returns size, the largest entry of D q and E b, 1 where both are zero.

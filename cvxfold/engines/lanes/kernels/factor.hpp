@@ -2,16 +2,7 @@
 // (Vanderbei, "Symmetric quasidefinite matrices", 1995).
 #pragma once
 
-#include "loops.hpp"
-#include "shape.hpp"
-
-#if defined(__clang__)
-#define CVXFOLD_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define CVXFOLD_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define CVXFOLD_INDEPENDENT
-#endif
+#include "dense_update.hpp"
 
 namespace cvxfold {
 
@@ -31,6 +22,7 @@ template <typename Number> using Alone = typename AloneOf<Number>::type;
 
 template <typename Number> struct FactorOf {
     Number *L, *D, *inverse_D;
+    Number *idle; // 1 where a column of L is nothing, of an instance alone
 };
 
 using Factor = FactorOf<Pack>;
@@ -184,10 +176,11 @@ inline void update_by_leaves(const Shape &S, int j, const Number *K, const Numbe
 // 1. K's columns. 2. What leaves and earlier columns do to them. 3. What the panel's columns do to each
 // other, and L.
 //
-// Args: K: (nnz_K). target: (PANEL N), zero before and after.
+// Args: K: (nnz_K). target: (PANEL N), zero before and after, and (PANEL + 1, N) behind it.
 template <typename Number>
 CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRICT K, FactorOf<Number> f,
                                    Number *CVXFOLD_RESTRICT target) {
+    Number *scratch = target + static_cast<size_t>(PANEL) * S.N;
     factorize_leaves(S, K, f);
     for (int panel = 0; panel < S.panels; panel++) {
         const Panel &P = S.panel[panel];
@@ -198,6 +191,9 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRIC
         for (int j = P.first; j < end; j++) // 2
             update_by_leaves(S, j, K, f.L, target[static_cast<size_t>(j - P.first) * S.N + j]);
         for (int u = P.begin; u < P.end; u++) {
+            u = update_by_blocks(S, P, u, f.L, f.D, f.idle, target, scratch);
+            if (u == P.end)
+                break;
             const Panel::Update &update = S.update[u];
             if (update.run == 4)
                 update_panel<4>(S, update, f, target);
@@ -226,6 +222,8 @@ CVXFOLD_LONG void factorize_panels(const Shape &S, const Number *CVXFOLD_RESTRIC
                     own[row] = Number{};
                 });
             }
+            if constexpr (CVXFOLD_QUADS)
+                f.idle[j] = is_idle(L, length);
             for (int c = j + 1; c < end; c++) { // row c is entry c - j - 1 of this column
                 Number *other = target + static_cast<size_t>(c - P.first) * S.N;
                 const Alone<Number> factor = L[c - j - 1] * pivot;
@@ -257,7 +255,7 @@ inline void factorize_apart(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Fact
         if (!same) {
             for (int p = 0; p < S.nnz_K; p++)
                 own_K[p] = K[p][lane];
-            factorize_panels<double>(S, own_K, {L, D, inverse_D}, inverse_D + S.N);
+            factorize_panels<double>(S, own_K, {L, D, inverse_D, nullptr}, inverse_D + S.N);
         }
         for (int p = 0; p < S.nnz_L; p++)
             f.L[p][lane] = L[p];
@@ -268,11 +266,13 @@ inline void factorize_apart(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Fact
     }
 }
 
-// Args: K: (nnz_K). target: (PANEL N), zero before and after, and behind it what `factorize_apart` needs.
+// Args: K: (nnz_K). target: (PANEL N), zero before and after, and behind it (PANEL + 1, N) and what
+// `factorize_apart` needs.
 inline void factorize(const Shape &S, const Pack *CVXFOLD_RESTRICT K, Factor f,
                       Pack *CVXFOLD_RESTRICT target) {
     if (W > 1 && S.apart)
-        factorize_apart(S, K, f, reinterpret_cast<double *>(target + static_cast<size_t>(PANEL) * S.N));
+        factorize_apart(S, K, f,
+                        reinterpret_cast<double *>(target + static_cast<size_t>(2 * PANEL + 1) * S.N));
     else
         factorize_panels<Pack>(S, K, f, target);
 }

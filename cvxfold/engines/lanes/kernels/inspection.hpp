@@ -17,26 +17,26 @@ const double FELT = 1e-7; // as cvxfold.gradient.screen has it
 const double NO = 0, PERHAPS = 1, YES = 2;
 
 // The right-hand side of J du = r into column c. Uses w.turned and `upper` (n).
-template <int C> inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
+inline void gather_state(const Shape &S, Workspace &w, const Pack *r, Pack *upper, int c) {
     fill(w.turned, S.m, [&](int j) { return w.R[j] * r[j]; });
     clear(upper, S.n);
     add_A_transposed(S, w.A, w.turned, upper);
-    put<C>(S.place, w.right, c, S.n, [&](int i) { return -upper[i]; });
+    put(S, S.place, w.right, c, S.n, [&](int i) { return -upper[i]; });
     into_frame(S, w.frame, r, w.turned);
-    put<C>(S.place + S.n, w.right, c, S.m, [&](int j) { return w.E[j] * w.turned[j]; });
+    put(S, S.place + S.n, w.right, c, S.m, [&](int j) { return w.E[j] * w.turned[j]; });
 }
 
 // The step that is left of Newton's method, from w.dual and w.primal, into column c. Uses w.turned.
-template <int C> inline void gather_step(const Shape &S, Workspace &w, int c) {
+inline void gather_step(const Shape &S, Workspace &w, int c) {
     into_frame(S, w.frame, w.primal, w.turned);
-    put<C>(S.place, w.right, c, S.n, [&](int i) { return -w.dual[i]; });
-    put<C>(S.place + S.n, w.right, c, S.m, [&](int j) { return -w.E[j] * w.turned[j]; });
+    put(S, S.place, w.right, c, S.n, [&](int i) { return -w.dual[i]; });
+    put(S, S.place + S.n, w.right, c, S.m, [&](int j) { return -w.E[j] * w.turned[j]; });
 }
 
 // T (dx, z) for a solution (N) as `scatter` leaves it, into column c.
-template <int C> inline void gather_null(const Shape &S, Workspace &w, const Pack *solution, int c) {
-    put<C>(S.place, w.right, c, S.n, [&](int i) { return SIGMA * solution[i]; });
-    put<C>(S.place + S.n, w.right, c, S.m, [&](int j) { return -DELTA / w.R[j] * solution[S.n + j]; });
+inline void gather_null(const Shape &S, Workspace &w, const Pack *solution, int c) {
+    put(S, S.place, w.right, c, S.n, [&](int i) { return SIGMA * solution[i]; });
+    put(S, S.place + S.n, w.right, c, S.m, [&](int j) { return -DELTA / w.R[j] * solution[S.n + j]; });
 }
 
 // du (m) of a solution (dx, z), (N); r: (m), null for zero.

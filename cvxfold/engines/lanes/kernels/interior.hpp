@@ -118,7 +118,7 @@ CVXFOLD_LONG void step(const Shape &S, Workspace &w, Point &p) {
     each(S.n, [&](int i) { w.right[S.place[i]] = -w.dual[i]; });
     each(S.m, [&](int j) { w.right[S.place[S.n + j]] = p.work[j]; });
     solve_with<1>(S, w, w.newton, {w.frame, nullptr}, w.right);
-    scatter<1>(S, w.right, 0, w.dx, p.dy);
+    scatter(S, w.right, 0, w.dx, p.dy);
     each(S.m, [&](int j) {
         p.work[j] = p.G[j] * p.dy[j];
         if (j >= matrices) {
@@ -193,7 +193,7 @@ inline void begin(const Shape &S, Workspace &w, Point &p) {
     each(S.n, [&](int i) { w.right[S.place[i]] = -w.q[i]; });
     each(S.m, [&](int j) { w.right[S.place[S.n + j]] = w.b[j]; });
     solve_with<1>(S, w, w.newton, {nullptr, nullptr}, w.right);
-    scatter<1>(S, w.right, 0, p.x, p.y);
+    scatter(S, w.right, 0, p.x, p.y);
     each(S.m, [&](int j) { p.s[j] = j < S.zero ? Value{} : -p.y[j]; });
     move_inside(S, w, p, p.s);
     move_inside(S, w, p, p.y);

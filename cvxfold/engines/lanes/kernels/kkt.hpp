@@ -70,28 +70,30 @@ CVXFOLD_LONG void factor_newton(const Shape &S, Workspace &w, Value regularizati
 }
 
 // f(i) for i < count into column c of `right`, at place[i].
-template <int C, typename F> inline void put(const int32_t *place, Pack *right, int c, int count, F f) {
+template <typename F>
+inline void put(const Shape &S, const int32_t *place, Pack *right, int c, int count, F f) {
+    Pack *own = right + static_cast<size_t>(c) * S.N;
     together();
     in_runs(0, count, [&](int first, auto run) {
         Value value[run.value];
         for (int k = 0; k < run.value; k++)
             value[k] = f(first + k * GROUP);
         for (int k = 0; k < run.value; k++)
-            right[place[first + k * GROUP] * C + c] = value[k];
+            own[place[first + k * GROUP]] = value[k];
     });
     together();
 }
 
-// Column c of `right`, (N C) in the elimination order, from parts (n) and (m).
-template <int C>
+// Column c of `right`, (C, N) in the elimination order, from parts (n) and (m).
 inline void gather(const Shape &S, Pack *right, int c, const Pack *upper, const Pack *lower) {
-    put<C>(S.place, right, c, S.n, [&](int i) { return upper[i]; });
-    put<C>(S.place + S.n, right, c, S.m, [&](int j) { return lower[j]; });
+    put(S, S.place, right, c, S.n, [&](int i) { return upper[i]; });
+    put(S, S.place + S.n, right, c, S.m, [&](int j) { return lower[j]; });
 }
 
-template <int C> inline void scatter(const Shape &S, const Pack *right, int c, Pack *upper, Pack *lower) {
-    fill(upper, S.n, [&](int i) { return right[S.place[i] * C + c]; });
-    fill(lower, S.m, [&](int j) { return right[S.place[S.n + j] * C + c]; });
+inline void scatter(const Shape &S, const Pack *right, int c, Pack *upper, Pack *lower) {
+    const Pack *own = right + static_cast<size_t>(c) * S.N;
+    fill(upper, S.n, [&](int i) { return own[S.place[i]]; });
+    fill(lower, S.m, [&](int j) { return own[S.place[S.n + j]]; });
 }
 
 } // namespace cvxfold

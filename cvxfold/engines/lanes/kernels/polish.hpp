@@ -50,7 +50,7 @@ CVXFOLD_LONG void refine_step(const Shape &S, Workspace &w, Pack *z, Pack *upper
     fill(lower, S.m, [&](int j) { return lower[j] + w.primal[j]; });
     into_frame(S, w.frame, lower, lower);
     fill(lower, S.m, [&](int j) { return w.lambda[j] / w.R[j] * z[j] - w.E[j] * lower[j]; });
-    gather<1>(S, w.right, 0, upper, lower);
+    gather(S, w.right, 0, upper, lower);
     solve_newton<1>(S, w);
     fill(w.dx, S.n, [&](int i) { return w.dx[i] + w.right[S.place[i]]; });
     fill(z, S.m, [&](int j) { return z[j] + w.right[S.place[S.n + j]]; });

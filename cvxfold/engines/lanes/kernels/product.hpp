@@ -1,25 +1,24 @@
 // Products with A and P as they are stored.
 #pragma once
 
-#include "loops.hpp"
+#include "rows.hpp"
 #include "shape.hpp"
 
 namespace cvxfold {
 
 // out = A x on the rows `from` <= row < `to`.
 CVXFOLD_LONG void multiply_rows(const Shape &S, const Pack *A, const Pack *x, Pack *out, int from, int to) {
-    const auto entry = [&](int e) { return Value(A[e]); };
-    const auto number = [&](int e) { return Value(x[S.A_column[e]]); };
     if constexpr (GROUP > 1) { // a row for each
         fill(out + from, to - from, [&](int i) {
             Value sum{};
             for (int e = S.A_start[from + i]; e < S.A_start[from + i + 1]; e++)
-                sum = fused(entry(e), number(e), sum);
+                sum = fused(A[e], x[S.A_column[e]], sum);
             return sum;
         });
     } else {
         for (int row = from; row < to; row++)
-            out[row] = sum_of_products(S.A_start[row], S.A_start[row + 1], Value{}, entry, number);
+            out[row] = sum_over_row(A, x, S.A_column, S.A_start[row], S.A_start[row + 1], Value{},
+                                    [](auto a, auto b, auto sum) { return fused(a, b, sum); });
     }
 }
 
@@ -46,8 +45,8 @@ CVXFOLD_LONG void multiply_A(const Shape &S, const Pack *A, const Pack *x, Pack 
 CVXFOLD_LONG void add_rows(const Shape &S, const Pack *A, const Pack *y, Pack *out, int from, int to) {
     for (int row = from; row < to; row++) {
         const Value factor = y[row];
-        change_at(out, S.A_column, S.A_start[row], S.A_start[row + 1],
-                  [&](int e, Value sum) { return fused(A[e], factor, sum); });
+        change_row(out, S.A_column, S.A_start[row], S.A_start[row + 1],
+                   [&](int e, Value sum) { return fused(A[e], factor, sum); });
     }
 }
 
@@ -91,9 +90,7 @@ CVXFOLD_LONG void multiply_P(const Shape &S, const Pack *P, const Pack *x, Pack 
 }
 
 // The largest |v_i|, NaN where one is.
-CVXFOLD_LONG Value infinity_norm(const Pack *v, int size) {
-    return largest_of(0, size, [&](int i) { return abs(v[i]); });
-}
+CVXFOLD_LONG Value infinity_norm(const Pack *v, int size) { return largest_size(v, size); }
 
 // The largest of some numbers in all of their places.
 CVXFOLD_LONG void spread_largest(Pack *numbers, int count) {

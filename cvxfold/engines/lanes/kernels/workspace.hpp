@@ -14,7 +14,7 @@ struct Workspace {
     Pack *dual, *primal, *Px;             // residuals Px + q + A'y (n) and Ax + s - b (m)
     Pack *lambda, *E, *frame, *rotated_A; // D = Q lambda Q', (1 - lambda)^1/2, Q, Q'A
     Pack *aside;                          // (2 m): rows of semidefinite cones
-    Pack *K, *target, *right;             // (nnz_K), (PANEL N) and apart_size, (3 N)
+    Pack *K, *target, *right;             // (nnz_K), (PANEL N), (PANEL + 1, N) and apart_size, (3 N)
     Pack *dx, *du, *turned;               // steps; (m) in the frame
     Pack *x_before, *u_before, *x_kept, *u_kept;
     Pack *roots;      // (S.roots)
@@ -45,6 +45,7 @@ class Carver {
         f.L = take(S.nnz_L);
         f.D = take(S.N);
         f.inverse_D = take(S.N);
+        f.idle = take(S.N);
         return f;
     }
 
@@ -82,7 +83,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.rotated_A = S.curved() ? c.take(S.nnz_A) : nullptr;
     w.aside = c.take(S.semidefinite ? 2 * m : 0);
     w.K = c.take(S.nnz_K);
-    w.target = c.take(PANEL * N + (apart_size(S) + W - 1) / W);
+    w.target = c.take((2 * PANEL + 1) * N + (apart_size(S) + W - 1) / W);
     w.right = c.take(3 * N);
     w.dx = c.take(n);
     w.du = c.take(m);
