@@ -12,6 +12,7 @@ const double LEAST_WORK = 4096;                // multiplications
 const double LONG_RUN = 6, VERY_LONG_RUN = 24; // neighbouring rows, on average
 const double SPARSE = 0.25;                    // entries of a semidefinite cone's rows, at most
 const size_t LARGE = size_t(1) << 20;          // bytes
+const size_t LEAST_PACK = 4;                   // instances
 
 template <typename T> std::vector<T> copied(const T *from, size_t count) {
     return count ? std::vector<T>(from, from + count) : std::vector<T>();
@@ -74,7 +75,7 @@ Analysis::Analysis(const Description &given)
     S.panels = static_cast<int32_t>(panels_.size());
     S.panel = panels_.data();
     S.update = updates_.data();
-    S.apart = best_apart();
+    find_best_packs();
     S.diagonal_P = P_row_ == P_column_;
 }
 
@@ -283,17 +284,20 @@ void Analysis::find_reach() {
             L_reach_[p] = p + 1 < L_start_[j + 1] && L_row_[p + 1] == L_row_[p] + 1 ? L_reach_[p + 1] : p + 1;
 }
 
-// Whether rows fill vectors better than instances do: always where a pack holds one instance or two, and
-// where a whole pack's L does not fit in a cache.
-bool Analysis::best_apart() const {
+// Whether rows fill vectors better than instances do: to factor, always where a pack holds one instance or
+// two, and where a whole pack's L does not fit in a cache; for all that is done, where that of a pack of
+// LEAST_PACK does not, and there is little to do on cones.
+void Analysis::find_best_packs() {
     double work = 0, pieces = 0;
     for (const Panel::Update &u : updates_)
         for (int p = u.entry[0], end = L_start_[u.column + 1]; p < end; p = std::min(L_reach_[p], end)) {
             pieces += u.run * u.count;
             work += u.run * u.count * (std::min(L_reach_[p], end) - p);
         }
-    const bool large = sizeof(Pack) * shape.nnz_L > LARGE;
-    return work >= LEAST_WORK && work >= pieces * (W == 2 ? LONG_RUN : large ? VERY_LONG_RUN : 1e300);
+    const auto is_large = [&](size_t instances) { return instances * sizeof(double) * shape.nnz_L > LARGE; };
+    const bool worth = work >= LEAST_WORK, dense = work >= pieces * VERY_LONG_RUN;
+    shape.alone = worth && dense && is_large(LEAST_PACK) && !shape.curved();
+    shape.apart = worth && (W == 2 ? work >= pieces * LONG_RUN : dense && is_large(W));
 }
 
 } // namespace cvxfold

@@ -34,7 +34,7 @@ struct Analysis {
     void find_L();
     void find_panels();
     void find_reach();
-    bool best_apart() const;
+    void find_best_packs();
     bool continues(int column) const;
     bool same_rows(int a, int from_a, int b, int from_b) const;
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxfold.engines.lanes.binding import Description, address
+from cvxfold.engines.lanes.binding import Description, Shape, address
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.pattern import Pattern
 
@@ -19,6 +19,7 @@ class SymbolicAnalysis:
 
     Attributes:
         handle: what the module calls it. width: instances in a pack.
+        alone: whether packs of one serve best, whatever the batch.
     """
 
     def __init__(self, module: Any, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
@@ -41,4 +42,7 @@ class SymbolicAnalysis:
         self.handle = module.cvxfold_new(ctypes.byref(description), ctypes.byref(layout))
         if not self.handle:
             raise MemoryError("out of memory: the analysis of the program does not fit")
+        shape = Shape()
+        module.cvxfold_shape(self.handle, ctypes.byref(shape))
+        self.alone: bool = shape.alone
         weakref.finalize(self, module.cvxfold_free, self.handle)

@@ -196,7 +196,7 @@ class CompiledBatch:
 
     def _new_plan(self, batch: int, *numbers: int) -> "_Plan":
         strides, shared = self._varying(numbers, batch)
-        analysis = self._analysis(single=batch <= FEW)
+        analysis = self._analysis(single=batch <= FEW or self._analysis(single=False).alone)
         size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
         return _Plan(analysis, shared, (ctypes.c_int64 * len(strides))(*strides), size)
 

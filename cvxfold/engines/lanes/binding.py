@@ -96,14 +96,14 @@ class Shape(Structure):
         *_fields(c_void_p, "matrices own_start own_entry own_column own_place column_start in_column"),
         *_fields(c_int32, "pairs"),
         *_fields(c_void_p, "pair_in_K"),
-        *_fields(c_bool, "diagonal_P apart"),
+        *_fields(c_bool, "diagonal_P alone apart"),
     ]
 
 
 class Map(Structure):
     """``cvxfold::Map``."""
 
-    _fields_ = _fields(c_void_p, "start index weight constant")
+    _fields_ = _fields(c_void_p, "start index reach weight constant")
 
 
 class Layout(Structure):

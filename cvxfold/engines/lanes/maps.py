@@ -166,7 +166,7 @@ class Maps:
         for name, data in zip("PqAb", self._data, strict=True):
             rows = data.matrix
             setattr(layout, name, Map(
-                start=ints(rows.indptr), index=ints(rows.indices),
+                start=ints(rows.indptr), index=ints(rows.indices), reach=ints(_reach(rows)),
                 weight=doubles(rows.data), constant=doubles(data.constant),
             ))  # fmt: skip
             which = np.flatnonzero(data.moving)
@@ -179,3 +179,14 @@ class Maps:
     def _keep(self, array: np.ndarray) -> int:
         self._kept.append(array)
         return address(array)
+
+
+def _reach(rows: Any) -> np.ndarray:
+    """Of a row, the first one behind it that is not the next parameter's with the same weight."""
+    count = len(rows.indptr) - 1
+    single = np.flatnonzero(np.diff(rows.indptr) == 1)
+    index, weight = np.full(count, -2), np.zeros(count)
+    index[single], weight[single] = rows.indices[rows.indptr[single]], rows.data[rows.indptr[single]]
+    follows = (index[1:] == index[:-1] + 1) & (index[:-1] >= 0) & (weight[1:] == weight[:-1])
+    ends = np.flatnonzero(~np.append(follows, np.zeros(min(count, 1), dtype=bool)))
+    return ends[np.searchsorted(ends, np.arange(count))] + 1

@@ -15,8 +15,8 @@ from problems.marks import needs_lanes
 
 pytestmark = needs_lanes
 OF_EVERY_CONE = [
-    "dense_qp5_duals", "portfolio", "mpc", "linear_program_duals", "many_cones_duals", "log_sum_exp",
-    "powers_duals", "mixture", "no_rows",
+    "dense_qp5_duals", "dense_qp20", "portfolio", "mpc", "linear_program_duals", "many_cones_duals",
+    "log_sum_exp", "powers_duals", "mixture", "no_rows",
 ]  # fmt: skip
 SHARED = ["constant_qp", "portfolio_mu", "least_absolute"]  # P and A are the batch's
 

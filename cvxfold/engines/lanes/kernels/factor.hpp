@@ -130,12 +130,14 @@ inline void update_panel(const Shape &S, const Panel::Update &u, const FactorOf<
     }
 }
 
-// to[index[p]] = from[p] for `first` <= p < `end`.
+// to[index[p]] = from[p] for `first` <= p < `end`; index rises.
 template <typename Number>
 inline void copy_to(Number *CVXFOLD_RESTRICT to, const int32_t *index, int first, int end,
                     const Number *CVXFOLD_RESTRICT from) {
     if constexpr (FAR<Number>)
         change_at(to, index, first, end, [&](int p, Value) { return from[p]; });
+    else if (are_neighbours(index, first, end))
+        copy_together(to + index[first], from + first, end - first);
     else
         for (int p = first; p < end; p++)
             to[index[p]] = from[p];

@@ -25,10 +25,14 @@ namespace cvxfold {
 
 constexpr int FEW_NEIGHBOURS = 8; // that are worked on one by one
 
-// Whether `from` <= e < `until` have neighbouring places; index rises.
+// Whether `from` <= e < `until` are many and have neighbouring places; index rises.
+inline bool stand_together(const int32_t *index, int from, int until) {
+    return until - from >= FEW_NEIGHBOURS && index[until - 1] - index[from] == until - 1 - from;
+}
+
+// Whether they fill vectors.
 inline bool are_neighbours(const int32_t *index, int from, int until) {
-    return CVXFOLD_QUADS && until - from >= FEW_NEIGHBOURS &&
-           index[until - 1] - index[from] == until - 1 - from;
+    return CVXFOLD_QUADS && stand_together(index, from, until);
 }
 
 // to[index[e]] = f(e, to[index[e]]) for `from` <= e < `until`; index rises.
@@ -41,6 +45,13 @@ template <typename F> inline void change_row(Pack *to, const int32_t *index, int
     } else {
         change_at(to, index, from, until, f);
     }
+}
+
+// Of numbers that stand together.
+template <typename Number>
+inline void copy_together(Number *CVXFOLD_RESTRICT to, const Number *CVXFOLD_RESTRICT from, int count) {
+    for (int i = 0; i < count; i++)
+        to[i] = from[i];
 }
 
 #if CVXFOLD_QUADS

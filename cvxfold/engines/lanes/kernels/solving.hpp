@@ -39,7 +39,7 @@ template <typename TimeLeft> struct Solving {
                     value[lane] = from[lane][e];
                 return value;
             });
-            sum += sum_of(0, Y.parameter_sizes[k], [&](int e) { return 0.0 * to[e]; }); // zero, or NaN
+            sum += 0.0 * infinity_norm(to, Y.parameter_sizes[k]); // zero, or NaN
             to += Y.parameter_sizes[k];
         }
         return sum == 0.0;
