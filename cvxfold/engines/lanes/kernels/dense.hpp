@@ -1,35 +1,20 @@
 // Products of dense matrices, block by block: each number is loaded once for several of the product's.
 #pragma once
 
-#include "loops.hpp"
-
-#if CVXFOLD_WIDTH == 1 && !defined(CVXFOLD_STRIDE) && defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
-#endif
+#include "rows.hpp"
 
 namespace cvxfold {
 
-// Neighbours of a row, that one instance alone fills a vector with.
-#if CVXFOLD_WIDTH == 1 && !defined(CVXFOLD_STRIDE)
-constexpr int SIDE = 4;
-typedef double Side __attribute__((vector_size(SIDE * 8)));
-
-inline Side fused(Side a, Side b, Side c) {
-#if defined(__AVX2__) && defined(__FMA__)
-    return (Side)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+// Numbers of a row that are worked on at once.
+#if CVXFOLD_QUADS
+typedef Quad Side;
+inline void load(const Pack *from, Quad &to) { to = quad_at(from); }
+inline void spread(Value value, Quad &to) { to = quad_of(value); }
+inline Value part(const Quad &quad, int k) { return quad[k]; }
 #else
-    for (int k = 0; k < SIDE; k++)
-        c[k] = fused(double(a[k]), double(b[k]), double(c[k]));
-    return c;
+typedef Value Side;
 #endif
-}
-
-inline void load(const Pack *from, Side &to) { __builtin_memcpy(&to, from, sizeof to); }
-inline void spread(Value value, Side &to) { to = Side{} + value.number; }
-inline Value part(const Side &side, int k) { return side[k]; }
-#else
-constexpr int SIDE = 1;
-#endif
+constexpr int SIDE = CVXFOLD_QUADS ? SUMS : 1;
 
 inline void load(const Pack *from, Value &to) { to = *from; }
 inline void spread(Value value, Value &to) { to = value; }
@@ -61,18 +46,13 @@ inline void product_block(int depth, const Pack *A, int a_stride, const Pack *B,
 template <int ROWS, typename Visit>
 inline void product_rows(int depth, const Pack *A, int a_stride, const Pack *B, int b_stride, int columns,
                          int limit, Visit visit) {
-#if CVXFOLD_WIDTH == 1 && !defined(CVXFOLD_STRIDE)
-    typedef Side Number;
-#else
-    typedef Value Number;
-#endif
     for (int j = 0; j < limit;) {
         const auto at = [&](int r, int c, Value sum) { visit(r, j + c, sum); };
         if (j + 2 * SIDE <= columns) {
-            product_block<ROWS, 2, Number>(depth, A, a_stride, B + j, b_stride, at);
+            product_block<ROWS, 2, Side>(depth, A, a_stride, B + j, b_stride, at);
             j += 2 * SIDE;
         } else if (SIDE > 1 && j + SIDE <= columns) {
-            product_block<ROWS, 1, Number>(depth, A, a_stride, B + j, b_stride, at);
+            product_block<ROWS, 1, Side>(depth, A, a_stride, B + j, b_stride, at);
             j += SIDE;
         } else {
             product_block<ROWS, 1, Value>(depth, A, a_stride, B + j, b_stride, at);
