@@ -101,8 +101,10 @@ CVXFOLD_LONG void add_up_terms(const Shape &S, const Workspace &w, const Sizes &
     const Value unit_row = FLOOR * max(select(of.both(), natural_x, Value{}), of.x);
     const Value row = UNSAID * max(largest_row / max(of.A, splat(2.3e-308)), of.x);
     fill(rows, S.m, [&](int j) {
-        const Value own = min(
-            fold(S.A_start[j], S.A_start[j + 1], Value{}, [&](int e) { return abs(w.A[e]); }, Sum()), of.A);
+        Value own{};
+        for (int e = S.A_start[j]; e < S.A_start[j + 1]; e++)
+            own += abs(w.A[e]);
+        own = min(own, of.A);
         return select(abs(w.b[j]) <= NOTHING * own * unit_row, max(rows[j], own * max(unit_row, row)),
                       rows[j]);
     });

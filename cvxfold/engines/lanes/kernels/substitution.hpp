@@ -81,9 +81,10 @@ template <int C> CVXFOLD_LONG void solve(const Shape &S, Factor f, Pack *CVXFOLD
         if (is_at_work(f, j))
             substitute_column<C>(S, L, j, right);
     for (int j = S.N - 1; j >= S.leaves; j--) {
-        Value sum[C];
+        Value sum[C] = {};
         for (int c = 0; c < C; c++)
-            sum[c] = at(j, c) * f.inverse_D[j];
+            if (number_in_group() == 0)
+                sum[c] = at(j, c) * f.inverse_D[j];
         if (is_at_work(f, j))
             subtract_column<C>(S, L, j, right, sum);
         for (int c = 0; c < C; c++)
