@@ -24,6 +24,7 @@ from cvxfold.studies.fuzz.structure import Defect, Quadratic, RandomStructure, p
 
 SLIGHTLY = 1e-3  # the relative margin of the smallest infeasibility and unboundedness
 _TRIES = 6
+_NOTHING = 1e-13  # of the largest entry
 
 
 class Ending(Enum):
@@ -226,21 +227,26 @@ def _orthogonal_rows(A: Array, y0: Array) -> Array:
     """A with Aᵀy₀ = 0, twice for the rounding."""
     for _ in range(2):
         A = A - np.outer(y0, y0 @ A) / (y0 @ y0)
-    return A
+    return _beyond_rounding(A)
 
 
 def _receding(A: Array, d: Array, r: Array) -> Array:
     """A with A d = −r."""
     for _ in range(2):
         A = A - np.outer(A @ d + r, d) / (d @ d)
-    return A
+    return _beyond_rounding(A)
 
 
 def _flat_along(L: Array, d: Array) -> Array:
     """L with L d = 0."""
     for _ in range(2):
         L = L - np.outer(L @ d, d) / (d @ d)
-    return L
+    return _beyond_rounding(L)
+
+
+def _beyond_rounding(entries: Array) -> Array:
+    """With zeros for what is meant to be zero: an equation of rounding is one all the same."""
+    return np.where(np.abs(entries) > _NOTHING * np.abs(entries).max(initial=0.0), entries, 0.0)
 
 
 def _scaling(structure: RandomStructure, rng: Generator) -> Units:

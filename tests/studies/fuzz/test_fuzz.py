@@ -79,6 +79,15 @@ def test_scaling_is_exact(cases: list[Case]) -> None:
                 np.testing.assert_array_equal(given.L / scaling.columns / np.sqrt(scaling.objective), one.L)
 
 
+@pytest.mark.parametrize(("seed", "number"), [(90211, 47), (0, 17)])
+def test_what_is_meant_to_be_zero_is(seed: int, number: int) -> None:
+    """An equation of 1e-17 x = b would hold all the same, and be the instance's most important one."""
+    for instance in replay(seed, number).instances:
+        size = np.abs(instance.A)
+        assert (size[0] == 0).all()
+        assert size[size > 0].min() > 1e-13 * size.max()
+
+
 def test_an_instance_does_not_depend_on_the_batch() -> None:
     for number in range(10):
         few, many = replay(1, number, 2), replay(1, number, 5)
