@@ -12,7 +12,8 @@
 //    the residual rises first: the next step decides about both.
 // 4. An instance is left when both kinds do not help.
 // 5. One whose last steps are long beside x is not solved, whatever the residual. Of those that are hardly
-//    regularized this holds where the residual is more than rounding, which they magnify if K is singular.
+//    regularized this holds where the residual is more than rounding, which they magnify if K is singular; so
+//    it does of the next one, where they help, but slowly.
 #pragma once
 
 #include "forward.hpp"
@@ -79,7 +80,7 @@ CVXFOLD_LONG void judge_and_polish(const Shape &S, const Settings &O, Workspace 
     if (!at_residual)
         residual(S, w, progress.rho);
     judge(S, O, w, progress, ended); // 1
-    Value least_left = left_of(ended), off = progress.off, bold{};
+    Value least_left = left_of(ended), off = progress.off, bold{}, next{};
     Mask tentative = none(), helped = all();
     const auto go_back = [&](Mask back) {
         fill(w.x, S.n, [&](int i) { return select(back, w.x_before[i], w.x[i]); });
@@ -120,13 +121,15 @@ CVXFOLD_LONG void judge_and_polish(const Shape &S, const Settings &O, Workspace 
         } else {
             tentative = mask & ~better;
             bold = select(mask, length, bold);
+            next = select(mask, select(better, length * (left / least_left), Value{}), next);
         }
         helped = better;
         least_left = select(better, left, least_left);
     }
     if (any(tentative))
         go_back(tentative);
-    const double most = FAR_OFF > TOLERANCES * tolerance(O) ? FAR_OFF : TOLERANCES * tolerance(O); // 5
+    off = select(least_left > splat(POLISHED), largest(off, next), off); // 5
+    const double most = FAR_OFF > TOLERANCES * tolerance(O) ? FAR_OFF : TOLERANCES * tolerance(O);
     const Mask far = asked & (ended.status == splat(SOLVED)) & (off > splat(O.refine ? most : infinite()));
     ended.status = select(far, splat(UNCONVERGED), ended.status);
 }
