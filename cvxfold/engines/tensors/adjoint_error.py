@@ -20,6 +20,7 @@ from cvxfold.engines.tensors.adjoint_equations import ReducedAdjoint, left, step
 from cvxfold.engines.tensors.jacobian import FactoredJacobian
 from cvxfold.engines.tensors.residuals import terms
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
+from cvxfold.gradient.screen import ratio
 
 ROUNDING = 1.1e-16  # 2⁻⁵³: of one number, at most
 _LOST = 1e-13  # of a row's entries times the largest of p: what sums may lose
@@ -54,10 +55,10 @@ def left_of_rows(jacobian: FactoredJacobian, of: ReducedAdjoint, residual: Tenso
     rest = largest_of_block(left(jacobian, of)[1].abs(), cone)
     largest = torch.maximum(of.p.abs(), jacobian.splitting.solve_normal(of.on_x).abs()).amax(-1, keepdim=True)
     sizes = R * A.mv(largest.expand_as(of.p))
-    terms = largest_of_block(_terms_of_rows(jacobian, of).abs(), cone)
+    own = largest_of_block(_terms_of_rows(jacobian, of).abs(), cone)
     lost = (_MAGNIFIED * residual).clamp_min(_LOST).unsqueeze(-1)
     rest = torch.where(rest <= lost * largest_of_block(sizes, cone), 0.0, rest)
-    return torch.where(rest == 0, rest, rest / terms.clamp_min(torch.finfo(rest.dtype).tiny)).amax(-1)
+    return ratio(rest, own).amax(-1)
 
 
 def _terms_of_rows(jacobian: FactoredJacobian, of: ReducedAdjoint) -> Tensor:
