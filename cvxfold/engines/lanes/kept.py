@@ -14,8 +14,8 @@ class Packs:
     """The state of a pass, by instance.
 
     The kernels lay it out as a head, where the batch shares P and A, and a block for each pack of
-    instances: equilibrated P, A, D and E (unless shared), q, b, x and u, and seven numbers, of which the
-    first two are ρ and the size of the data.
+    instances: equilibrated P, A, D and E (unless shared), q, b, x and u, and eight numbers, of which the
+    first three are ρ, the size of the data and the limit that bounds far beyond it were lowered to.
 
     Args:
         passed: the state. entries: of P and of A as the kernels store them. structure: of the programs.
@@ -54,10 +54,12 @@ class Packs:
         else:
             columns, E = rows[index, P + A : P + A + n], rows[index, P + A + n : P + A + n + m]
             at = P + A + 2 * (n + m)
-        rho, size = rows[index, at + n + m, None], rows[index, at + n + m + 1, None]
+        b = rows[index, at - m : at]
+        rho, size, limit = rows[index, at + n + m : at + n + m + 3].split(1, dim=1)
         R = rho.expand(-1, m).clone()
         R[:, : self.structure.cones.zero] *= EQUALITY_PENALTY
-        state = torch.cat([x / (columns * size), s * E / size - y / (E * size * R)], dim=1)
+        beyond = (b - limit).clamp(min=0)
+        state = torch.cat([x / (columns * size), s * E / size - beyond - y / (E * size * R)], dim=1)
         blocks = self.passed.state[self._head :].view(-1, rows.shape[1], self.passed.width)
         blocks[index // self.passed.width, at : at + n + m, index % self.passed.width] = state
 

@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
+from cvxfold.batches.near import some
 from cvxfold.deadline import Deadline
 from cvxfold.engines.external import rescued, why_no_rescue
-from cvxfold.engines.outcome import Start
+from cvxfold.engines.outcome import SOLVED, Start
 from cvxfold.engines.protocol import Solution, SolveRequest
 from cvxfold.engines.settings import ForwardSettings
+from cvxfold.engines.tensors.far_bounds import BroughtNear, bring_near
 from cvxfold.engines.tensors.finish import Rescue
 from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.linearization import SplittingLinearization
@@ -51,7 +53,8 @@ class TensorEngine:
 
         1. Presolve and equilibrate P and A, if they are not those of the last call.
         2. Begin with a given point, or with nothing.
-        3. Solve.
+        3. Solve, with bounds that are far brought near; without that where one of them is active, or where
+           that does not solve everything.
         4. Take the solutions back to the program's own units.
         """
         settings, memory = request.settings, self._memory
@@ -60,13 +63,23 @@ class TensorEngine:
         cone_program, scaling = prepared.program(q, b, program.batch)
         start = None if request.start is None else prepared.reduced.start(request.start)  # 2
         rescue = _rescue(program, prepared) if request.rescue and why_no_rescue() is None else None
-        found = solve(cone_program, scaling, settings, memory, start, rescue, request.deadline)  # 3
+        nearer = bring_near(cone_program, scaling, prepared.bounds) if settings.refine else None  # 3
+        found = None
+        if nearer is not None:
+            lowered = None if start is None else nearer.start(start)
+            ask = None if rescue is None else _lowered(rescue, nearer)
+            found = solve(nearer.program, nearer.scaling, settings, memory, lowered, ask, request.deadline)
+            amiss = (found.settled.status != SOLVED) | nearer.active(found.point.s)
+            if not request.deadline.passed and any(some(amiss)):
+                found = nearer = None
+        if found is None:
+            found = solve(cone_program, scaling, settings, memory, start, rescue, request.deadline)
         self._prepared, self._memory = prepared, found.memory
-        point = found.point  # 4
-        x, _, y = scaling.original(point.x, point.s, point.y)
+        point, scaling = found.point, found.scaling  # 4
+        x, s, y = scaling.original(point.x, point.s, point.y)
         x, y = prepared.reduced.lift(x, y, q, b)
         at = FixedPoint(found.splitting, scaling, prepared.reduced, point, x, y)
-        return _solution(program, found, at, request.proximal)
+        return _solution(program, found, at, s if nearer is None else s + nearer.beyond, request.proximal)
 
     def differentiate(
         self, solution: Solution, x_bar: Tensor, y_bar: Tensor, settings: AdjointSettings
@@ -109,12 +122,12 @@ class TensorEngine:
         splitting = Splitting(cone_program, operator.penalty, operator.alpha)
         u = unroll(lambda u: splitting.run(u, 1), tape.begin(u, list(values)), method, tape)  # 3
         point = splitting.evaluate(u)
-        x, _, y = scaling.original(point.x, point.s, point.y)
+        x, s, y = scaling.original(point.x, point.s, point.y)
         x, y = on_tape.reduced.lift(x, y, values.q, b)
         with torch.no_grad():  # 4
             found = judged(operator, scaling, u.detach(), settings, method)
             at = FixedPoint(operator, scaling, prepared.reduced, found.point, x.detach(), y.detach())
-        return x, y, _solution(fixed, found, at)
+        return x, y, _solution(fixed, found, at, s.detach())
 
     def size(self, settings: ForwardSettings) -> tuple[int, int, int]:
         """Variables and rows after presolve, and bytes of an instance with matrices of its own."""
@@ -165,10 +178,18 @@ def _rescue(program: Program, prepared: Prepared) -> Rescue:
     return rescue
 
 
-def _solution(program: Program, found: Found, at: FixedPoint, proximal: float = 0.0) -> Solution:
-    """What was found, in the units of the program."""
+def _lowered(rescue: Rescue, nearer: BroughtNear) -> Rescue:
+    """The same points, for a program whose far bounds were brought near."""
+
+    def ask(index: Tensor, deadline: Deadline) -> Start:
+        return nearer.take(index).start(rescue(index, deadline))
+
+    return ask
+
+
+def _solution(program: Program, found: Found, at: FixedPoint, s: Tensor, proximal: float = 0.0) -> Solution:
+    """What was found, in the units of the program; s ``(B, m')`` of what presolve left."""
     settled = found.settled
-    _, s, _ = found.scaling.original(found.point.x, found.point.s, found.point.y)
     return Solution(
         engine=TensorEngine.name,
         program=program,

@@ -10,8 +10,10 @@ from cvxfold.cones import ProductCone
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.reduction.presolve import Presolve, Reduced
 from cvxfold.engines.reduction.scaling import Scaling, data_size, equilibrate
+from cvxfold.engines.tensors.far_bounds import bounds_among
 from cvxfold.engines.tensors.gram import InequalityGram
 from cvxfold.engines.tensors.program import ConeProgram
+from cvxfold.problem.index import Index
 from cvxfold.problem.structure import Structure
 
 
@@ -24,7 +26,7 @@ class Prepared:
         reduced: the presolve.
         columns, rows: D and E, the equilibration of what it left.
         P, A: the equilibrated matrices.
-        cone: of the reduced program. gram: of its inequality rows.
+        cone: of the reduced program. gram: of its inequality rows. bounds: its rows that bound one variable.
         bare: whether the presolve was left out.
     """
 
@@ -37,6 +39,7 @@ class Prepared:
     A: Matrix
     cone: ProductCone
     gram: InequalityGram
+    bounds: Index
     bare: bool
 
     def fits(self, P_values: Tensor, A_values: Tensor, bare: bool) -> bool:
@@ -78,6 +81,7 @@ class Preparation:
         self.columns, self.rows = self._presolve.columns, dims.rows
         self._cone = ProductCone(dims)
         self._gram = InequalityGram(self._presolve.A_places, dims, self._presolve.columns)
+        self._bounds = bounds_among(self._presolve.A_places, dims)
 
     def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
@@ -96,4 +100,6 @@ class Preparation:
     ) -> Prepared:
         P = reduced.P.scale(columns, columns)
         A = reduced.A.scale(rows, columns)
-        return Prepared(P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram, self._bare)
+        return Prepared(
+            P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram, self._bounds, self._bare
+        )

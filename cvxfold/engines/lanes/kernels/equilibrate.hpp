@@ -2,8 +2,7 @@
 // in matrices", 2001), of [P A'; A 0]: diagonal D and E that make rows and columns alike in size.
 #pragma once
 
-#include "product.hpp"
-#include "workspace.hpp"
+#include "far_bounds.hpp"
 
 namespace cvxfold {
 
@@ -81,16 +80,25 @@ CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
     scale_matrices(S, w);
 }
 
-// q <- D q/size, b <- E b/size; returns size, the largest entry of D q and E b, 1 where both are zero.
-inline Value scale_vectors(const Shape &S, Workspace &w) {
+// The largest entry of D q and E b, 1 where both are zero; the limit of far bounds, beside it.
+struct Scale {
+    Value size, limit;
+};
+
+// q <- D q/size, b <- E b/size, where bounds that are far are brought near in the lanes of `nearer`.
+inline Scale scale_vectors(const Shape &S, Workspace &w, Mask nearer) {
     fill(w.q, S.n, [&](int i) { return w.q[i] * w.columns[i]; });
     fill(w.b, S.m, [&](int j) { return w.b[j] * w.rows[j]; });
+    const Value limit = limit_of_bounds(S, w, nearer);
+    bring_near(S, w, limit);
     Value size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
     size = select(size == 0.0, splat(1), size);
     Value inverse = 1.0 / size;
     fill(w.q, S.n, [&](int i) { return w.q[i] * inverse; });
     fill(w.b, S.m, [&](int j) { return w.b[j] * inverse; });
-    return size;
+    if (are_brought_near(limit))
+        fill(w.beyond, S.m, [&](int j) { return w.beyond[j] * inverse; });
+    return {size, limit * inverse};
 }
 
 } // namespace cvxfold

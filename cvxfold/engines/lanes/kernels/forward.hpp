@@ -52,8 +52,8 @@ CVXFOLD_LONG Mask is_solved(const Shape &S, const Settings &O, Workspace &w, con
     return number_tested(S, O, w, measure(S, w, progress.size), progress.size).number <= tolerance(O);
 }
 
-inline Progress at_first(Value rho, Value size) {
-    return {rho, size, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}};
+inline Progress at_first(Value rho, Scale scale) {
+    return {rho, scale.size, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}, scale.limit};
 }
 
 // Half the way from a relaxation to 2: ahead of Newton's method F need not converge, but find the active set.
@@ -124,11 +124,11 @@ inline Mask second_pass_by_F(const Shape &S, const Settings &O, Workspace &w, Pr
         [&] { return is_solved(S, O, w, progress); }, certify, time_left);
 }
 
-// 3, for the lanes of `mask`, from where the first pass left them; the splitting's factor is w.splitting's
-// own.
+// 3, for the lanes of `mask`, from where the first pass left them; those that are `brief` are not iterated
+// on. The splitting's factor is w.splitting's own.
 template <typename TimeLeft>
 inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                        Ended &ended, TimeLeft time_left) {
+                        Mask brief, Ended &ended, TimeLeft time_left) {
     if (!O.refine)
         return second_pass_by_F(S, O, w, progress, mask, ended, time_left);
     Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS, time_left);
@@ -142,6 +142,7 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         done |= newton(S, w, progress, open, NEWTON_STEPS, time_left, least);
         open &= ~done;
     }
+    open &= ~brief;
     int total = FIRST_ITERATIONS;
     for (int round = ROUND; any(open) && round <= LONGEST_ROUND && total + round <= O.max_iters; round *= 2) {
         if (!time_left())

@@ -1,138 +1,24 @@
 // The forward pass of a pack of a call's instances: what is loaded, what is done, what is written.
 #pragma once
 
-#include "call.hpp"
 #include "chosen.hpp"
-#include "equilibrate.hpp"
-#include "forward.hpp"
-#include "layout.hpp"
+#include "loading.hpp"
 #include "polish.hpp"
-#include "state.hpp"
 
 namespace cvxfold {
 
 // Passes over packs of a call. TimeLeft: tells whether there is time for a further step.
-template <typename TimeLeft> struct Solving {
-    const Shape &S;
-    const Layout &Y;
-    const Settings &O;
-    const Call &call;
-    const States states;
+template <typename TimeLeft> struct Solving : Loading {
     TimeLeft time_left;
 
     Solving(const Shape &shape, const Layout &layout, const Settings &settings, const Call &given,
             TimeLeft clock)
-        : S(shape), Y(layout), O(settings), call(given), states(shape, given.shared != 0), time_left(clock) {}
-
-    Block block_of(int instance) const { return Block(S, call.shared != 0, states.at(call.state, instance)); }
-
-    // Returns the lanes whose parameters are all finite.
-    Mask load_parameters(Workspace &w, const int *instances) const {
-        Pack *to = w.parameters, sum{};
-        for (int k = 0; k < Y.parameters; k++) {
-            const double *from[W];
-            for (int lane = 0; lane < W; lane++)
-                from[lane] = call.parameters[k] + instances[lane] * call.strides[k];
-            fill(to, Y.parameter_sizes[k], [&](int e) {
-                Value value;
-                for (int lane = 0; lane < W; lane++)
-                    value[lane] = from[lane][e];
-                return value;
-            });
-            sum += 0.0 * infinity_norm(to, Y.parameter_sizes[k]); // zero, or NaN
-            to += Y.parameter_sizes[k];
-        }
-        return sum == 0.0;
-    }
-
-    // What the batch shares, into w, but for the factor.
-    void prepare_common(Workspace &w) const {
-        int first_instance[W] = {};
-        load_parameters(w, first_instance);
-        apply(Y.P, S.nnz_P, w.parameters, w.P);
-        apply(Y.A, S.nnz_A, w.parameters, w.A);
-        equilibrate(S, w, none());
-    }
-
-    // It stands at the state's head.
-    void write_head(const Common &common) const {
-        double *to = call.state;
-        common.each(S, [&](Value &number) { *to++ = number[0]; });
-    }
+        : Loading(shape, layout, settings, given), time_left(clock) {}
 
     // Only who begins cold needs it.
     void factor_common(const Common &common, Workspace &w) const {
         set_penalty(S, w, splat(O.penalty));
         factor_splitting(S, w, common.splitting);
-    }
-
-    // A row of `start`.
-    const double *start_of(int instance) const {
-        return call.start + static_cast<size_t>(instance) * call.start_width;
-    }
-
-    bool has_start(int instance) const {
-        if (!call.start || S.N == 0)
-            return false;
-        const double first = start_of(instance)[0];
-        return first - first == 0;
-    }
-
-    // D and E of similar data, into w.columns and w.rows; returns which lanes have them. age: how many passes
-    // they have served.
-    Mask load_scaling(Workspace &w, const int *instances, Value &age) const {
-        Mask known = none();
-        const int at = S.N + S.m;
-        for (int lane = 0; call.start_width > at && lane < W; lane++) {
-            if (!has_start(instances[lane]))
-                continue;
-            const double *D = start_of(instances[lane]) + at, *E = D + S.n;
-            age[lane] = E[S.m] + 1;
-            if (!(age[lane] < OLD)) { // NaN where there are none
-                age[lane] = 0;
-                continue;
-            }
-            known[lane] = -1;
-            each(S.n, [&](int i) { w.columns[i][lane] = D[i]; });
-            each(S.m, [&](int j) { w.rows[j][lane] = E[j]; });
-        }
-        return known;
-    }
-
-    // The data of some instances, equilibrated, and their sizes; with `age` by the D and E that come with
-    // points to start from, else by their own. Returns the lanes whose parameters are finite.
-    Mask load(Workspace &w, const int *instances, Value &size, Value *age = nullptr) const {
-        const Mask valid = load_parameters(w, instances);
-        if (!call.shared) {
-            apply(Y.P, S.nnz_P, w.parameters, w.P);
-            apply(Y.A, S.nnz_A, w.parameters, w.A);
-            equilibrate(S, w, age ? load_scaling(w, instances, *age) : none());
-        }
-        apply(Y.q, S.n, w.parameters, w.q);
-        apply(Y.b, S.m, w.parameters, w.b);
-        size = scale_vectors(S, w);
-        return valid;
-    }
-
-    // Points to start from, into w.x and w.u; returns which lanes have one.
-    Mask load_start(Workspace &w, const int *instances, Value size) const {
-        Mask warm = none();
-        for (int lane = 0; lane < W; lane++) {
-            if (!has_start(instances[lane]))
-                continue;
-            warm[lane] = -1;
-            const double *x = start_of(instances[lane]), *y = x + S.n, *s = y + S.m;
-            each(S.n, [&](int i) { w.x[i][lane] = x[i]; });
-            each(S.m, [&](int j) {
-                w.y[j][lane] = y[j];
-                w.u[j][lane] = s[j];
-            });
-        }
-        if (!any(warm))
-            return warm;
-        fill(w.x, S.n, [&](int i) { return w.x[i] / (w.columns[i] * size); });
-        fill(w.u, S.m, [&](int j) { return (w.u[j] * w.rows[j] - w.y[j] / (w.rows[j] * w.R[j])) / size; });
-        return warm;
     }
 
     static Ended not_yet() {
@@ -154,18 +40,20 @@ template <typename TimeLeft> struct Solving {
         Block kept = block_of(pack * W);
         Pack *const own[] = {w.P, w.A, w.columns, w.rows};
         kept.serve(w);
-        Value size, age{};
-        const Mask valid = load(w, instances, size, &age);
-        Progress progress = at_first(splat(O.penalty), size);
+        Scale scale;
+        Value age{};
+        const Mask valid = load(w, instances, may_lower_bounds(), scale, &age);
+        Progress progress = at_first(splat(O.penalty), scale);
         progress.age = age;
         set_penalty(S, w, progress.rho);
-        const Mask warm = load_start(w, instances, size);
-        const Mask done = first_pass(S, O, w, progress, valid, warm, factored, time_left) | ~valid;
+        const Mask warm = load_start(w, instances, scale);
+        Mask done = first_pass(S, O, w, progress, valid, warm, factored, time_left) | ~valid;
         Ended ended = not_yet();
         judge_and_polish(S, O, w, progress, done & valid, newton_ends_at_residual(), ended);
+        done &= ~without_solution(w, done & valid, progress);
         kept.keep(S, w, progress);
         ended.status = select(valid, ended.status, splat(INVALID));
-        points_in_own_units(S, w, size);
+        points_in_own_units(S, w, scale.size, scale.limit);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
             if (done[lane])
@@ -181,16 +69,17 @@ template <typename TimeLeft> struct Solving {
     // The first pass without a point to start from; the rest as `first`.
     int first_again(Workspace &w, const Chosen &chosen, bool factored, char *open) const {
         const int *instances = chosen.instance;
-        Value size;
-        load(w, instances, size);
-        Progress progress = at_first(splat(O.penalty), size);
+        Scale scale;
+        load(w, instances, may_lower_bounds(), scale);
+        Progress progress = at_first(splat(O.penalty), scale);
         for (int lane = 0; lane < W; lane++)
             load_counts(progress, lane, instances[lane]);
         set_penalty(S, w, progress.rho);
-        const Mask done = first_pass(S, O, w, progress, all(), none(), factored, time_left);
+        Mask done = first_pass(S, O, w, progress, all(), none(), factored, time_left);
         Ended ended = not_yet();
         judge_and_polish(S, O, w, progress, done, newton_ends_at_residual(), ended);
-        points_in_own_units(S, w, size);
+        done &= ~without_solution(w, done, progress);
+        points_in_own_units(S, w, scale.size, scale.limit);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
             const int instance = instances[lane];
@@ -202,45 +91,59 @@ template <typename TimeLeft> struct Solving {
         return bad;
     }
 
-    // What an instance has taken so far.
-    void load_counts(Progress &progress, int lane, int instance) const {
-        const Block kept = block_of(instance);
-        const int from = instance % W;
-        progress.iterations[lane] = (*kept.iterations)[from];
-        progress.newton_steps[lane] = (*kept.newton_steps)[from];
-        progress.factorizations[lane] = (*kept.factorizations)[from];
+    // The lanes of `mask` where a far bound that was brought near is active. Their state is worth nothing:
+    // they begin anew in the second pass, with bounds as they are given.
+    Mask without_solution(const Workspace &w, Mask mask, Progress &progress) const {
+        const Mask active = mask & touched(S, w, progress.limit);
+        progress.stuck = select(active, splat(BOUND_IS_ACTIVE), progress.stuck);
+        return active;
     }
 
     // The second pass, from where the first one ended; the splitting's factor is written where w.splitting
-    // is, which must not be what the batch shares.
+    // is, which must not be what the batch shares. Where a bound was brought near and it ends without a
+    // solution, both passes once more without that.
     int second(Workspace &w, const Chosen &chosen) const {
         const int *instances = chosen.instance;
-        Value size;
-        load(w, instances, size);
-        Progress progress = at_first(splat(O.penalty), size);
-        for (int lane = 0; lane < W; lane++) {
-            const Block kept = block_of(instances[lane]);
-            const int from = instances[lane] % W;
-            copy_lane(w.x, lane, kept.x, from, S.n);
-            copy_lane(w.u, lane, kept.u, from, S.m);
-            progress.regularization[lane] = (*kept.regularization)[from];
-            load_counts(progress, lane, instances[lane]);
-            progress.stuck[lane] = (*kept.stuck)[from];
-        }
-        reset(S, w.roots);
-        set_penalty(S, w, progress.rho);
-        Ended ended = not_yet();
-        const Mask done = second_pass(S, O, w, progress, all(), ended, time_left);
-        judge_and_polish(S, O, w, progress, done, false, ended);
-        points_in_own_units(S, w, size);
+        Mask open = all(), nearer = may_lower_bounds();
+        for (int lane = 0; lane < W; lane++)
+            if ((*block_of(instances[lane]).stuck)[instances[lane] % W] == BOUND_IS_ACTIVE)
+                nearer[lane] = 0;
         int bad = 0;
-        for (int lane = 0; lane < chosen.count; lane++) {
-            Block kept = block_of(instances[lane]);
-            const int to = instances[lane] % W;
-            copy_lane(kept.x, to, w.x, lane, S.n);
-            copy_lane(kept.u, to, w.u, lane, S.m);
-            one_by_one([&] { (*kept.rho)[to] = progress.rho[lane]; });
-            bad += write(w, progress, ended, lane, instances[lane], true);
+        while (any(open)) {
+            Scale scale;
+            load(w, instances, nearer, scale);
+            Progress progress = where_it_ended(w, instances, scale);
+            progress.stuck = select(nearer, progress.stuck, Value{});
+            progress.regularization = select(nearer, progress.regularization, Value{});
+            reset(S, w.roots);
+            set_penalty(S, w, progress.rho);
+            Ended ended = not_yet();
+            const Mask fresh = open & ~nearer, lowered = progress.limit < splat(infinite());
+            Mask done = none();
+            if (any(fresh))
+                done = first_pass(S, O, w, progress, fresh, nearer, false, time_left);
+            done |= second_pass(S, O, w, progress, open & ~done, lowered, ended, time_left);
+            judge_and_polish(S, O, w, progress, done, false, ended);
+            Mask anew = open & lowered;
+            anew &= touched(S, w, progress.limit) | (ended.status != splat(SOLVED));
+            if (any(anew) && !time_left())
+                anew = none();
+            points_in_own_units(S, w, scale.size, scale.limit);
+            for (int lane = 0; lane < chosen.count; lane++) {
+                if (!open[lane])
+                    continue;
+                Block kept = block_of(instances[lane]);
+                const int to = instances[lane] % W;
+                if (anew[lane]) {
+                    progress.stuck[lane] = BOUND_IS_ACTIVE;
+                    kept.keep_counts(to, progress, lane);
+                    continue;
+                }
+                kept.keep_point(S, to, w, progress, lane);
+                bad += write(w, progress, ended, lane, instances[lane], true);
+            }
+            open = anew;
+            nearer &= ~anew;
         }
         return bad;
     }

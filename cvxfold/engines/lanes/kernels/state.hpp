@@ -2,6 +2,7 @@
 // pass.
 #pragma once
 
+#include "far_bounds.hpp"
 #include "newton.hpp"
 
 namespace cvxfold {
@@ -49,10 +50,11 @@ inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, in
     each(count, [&](int i) { to[i][to_lane] = from[i][from_lane]; });
 }
 
-// A pack of instances after the forward pass. P, A, D and E are null where the batch shares them.
+// A pack of instances after the forward pass. P, A, D and E are null where the batch shares them; b is not
+// brought near.
 struct Block {
     Pack *P, *A, *columns, *rows, *q, *b, *x, *u;
-    Pack *rho, *size, *regularization, *iterations, *newton_steps, *factorizations, *stuck;
+    Pack *rho, *size, *limit, *regularization, *iterations, *newton_steps, *factorizations, *stuck;
     size_t used;
 
     Block(const Shape &S, bool shared, Pack *memory) {
@@ -65,8 +67,8 @@ struct Block {
         b = c.take(S.m);
         x = c.take(S.n);
         u = c.take(S.m);
-        Pack **const numbers[] = {&rho,          &size,           &regularization, &iterations,
-                                  &newton_steps, &factorizations, &stuck};
+        Pack **const numbers[] = {&rho,        &size,         &limit,          &regularization,
+                                  &iterations, &newton_steps, &factorizations, &stuck};
         for (Pack **number : numbers)
             *number = c.take(1);
         used = c.used();
@@ -74,7 +76,7 @@ struct Block {
 
     Progress progress() const {
         return {*rho,   *size,   *regularization, *iterations, *newton_steps, *factorizations,
-                *stuck, Value{}, Value{}};
+                *stuck, Value{}, Value{},         *limit};
     }
 
     // Has w work on P, A, D and E in their place here, unless the batch shares them.
@@ -90,12 +92,16 @@ struct Block {
     // What is left of a pass of a workspace that this serves.
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {
         copy(q, w.q, S.n);
-        copy(b, w.b, S.m);
+        if (are_brought_near(progress.limit))
+            fill(b, S.m, [&](int j) { return w.b[j] + w.beyond[j]; });
+        else
+            copy(b, w.b, S.m);
         copy(x, w.x, S.n);
         copy(u, w.u, S.m);
         one_by_one([&] {
             *rho = progress.rho;
             *size = progress.size;
+            *limit = progress.limit;
             *regularization = progress.regularization;
             *iterations = progress.iterations;
             *newton_steps = progress.newton_steps;
@@ -112,13 +118,12 @@ struct Block {
             copy_lane(columns, to, w.columns, from, S.n);
             copy_lane(rows, to, w.rows, from, S.m);
         }
-        copy_lane(q, to, w.q, from, S.n);
-        copy_lane(b, to, w.b, from, S.m);
-        copy_lane(x, to, w.x, from, S.n);
-        copy_lane(u, to, w.u, from, S.m);
+        keep_point(S, to, w, progress, from);
+        keep_counts(to, progress, from);
+    }
+
+    void keep_counts(int to, const Progress &progress, int from) {
         one_by_one([&] {
-            (*rho)[to] = progress.rho[from];
-            (*size)[to] = progress.size[from];
             (*regularization)[to] = progress.regularization[from];
             (*iterations)[to] = progress.iterations[from];
             (*newton_steps)[to] = progress.newton_steps[from];
@@ -127,21 +132,39 @@ struct Block {
         });
     }
 
+    // The same without what later passes leave alone, P, A, D and E, or count by themselves.
+    void keep_point(const Shape &S, int to, const Workspace &w, const Progress &progress, int from) {
+        const bool nearer = are_brought_near(progress.limit);
+        copy_lane(q, to, w.q, from, S.n);
+        each(S.m, [&](int j) { b[j][to] = nearer ? w.b[j][from] + w.beyond[j][from] : w.b[j][from]; });
+        copy_lane(x, to, w.x, from, S.n);
+        copy_lane(u, to, w.u, from, S.m);
+        one_by_one([&] {
+            (*rho)[to] = progress.rho[from];
+            (*size)[to] = progress.size[from];
+            (*limit)[to] = progress.limit[from];
+        });
+    }
+
     void restore(const Shape &S, Workspace &w) const {
         serve(w);
         copy(w.q, q, S.n);
         copy(w.b, b, S.m);
+        bring_near(S, w, *limit);
         copy(w.x, x, S.n);
         copy(w.u, u, S.m);
     }
 };
 
 // x (n), y and s (m) in own units, from w.x, w.y and w.s into w.own.
-inline void points_in_own_units(const Shape &S, Workspace &w, Value size) {
+inline void points_in_own_units(const Shape &S, Workspace &w, Value size, Value limit) {
     Pack *x = w.own, *y = x + S.n, *s = y + S.m;
     fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
     fill(y, S.m, [&](int j) { return w.y[j] * w.rows[j] * size; });
-    fill(s, S.m, [&](int j) { return w.s[j] / w.rows[j] * size; });
+    if (are_brought_near(limit))
+        fill(s, S.m, [&](int j) { return (w.s[j] + w.beyond[j]) / w.rows[j] * size; });
+    else
+        fill(s, S.m, [&](int j) { return w.s[j] / w.rows[j] * size; });
 }
 
 // A state: a head of numbers that the batch shares, then a block for each LANES instances.

@@ -25,6 +25,7 @@ struct Workspace {
     Pack *step;       // (N + m): what is left of Newton's method, in x, y and u
     Pack *parameters; // (entries)
     Pack *reach;      // (m): distances to kinks that cannot be told from zero
+    Pack *beyond;     // (m): what is taken off of b, where far bounds are brought near
     Pack *lambda_beside, *frame_beside; // (m), (S.frame): D beside the state
     Factor newton, splitting;
 };
@@ -100,6 +101,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.step = c.take(N + m);
     w.parameters = c.take(entries);
     w.reach = c.take(m);
+    w.beyond = c.take(m);
     w.lambda_beside = c.take(S.curved() ? m : 0);
     w.frame_beside = c.take(S.frame);
     w.newton = c.factor(S);

@@ -1,0 +1,85 @@
+"""Bounds on a single variable that are far beyond what all other data speak of, brought near.
+
+A bound of 1e8 beside data of 1 says no more than "no bound", but its size is what everything would be
+measured against. Where it is inactive its b does not matter: x and y solve the program with another b there
+as well, and s is larger by the difference. The lanes engine does the same (``kernels/far_bounds.hpp``).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvxfold.batches.near import is_near
+from cvxfold.batches.records import Batched
+from cvxfold.cones import ConeDims
+from cvxfold.engines.outcome import Start
+from cvxfold.engines.reduction.scaling import Scaling, data_size
+from cvxfold.engines.tensors.program import ConeProgram
+from cvxfold.problem.index import Index
+from cvxfold.problem.structure import IndexArray
+
+_FAR_BEYOND = 1e3
+
+
+@dataclass(frozen=True)
+class BroughtNear(Batched):
+    """A program whose far bounds were lowered.
+
+    In equilibrated units, to 1e3 max(‖b‖∞ of other rows and of negative bounds, ‖q‖∞ where there is a P), or
+    of the smallest positive bound where these are zero. A solution where one of them is active is none of the
+    program as it is given.
+
+    Args:
+        program: equilibrated, by ``scaling``. beyond: what b lost, ``(B, m)``, in original units.
+    """
+
+    program: ConeProgram
+    scaling: Scaling
+    beyond: Tensor
+
+    def active(self, s: Tensor) -> Tensor:
+        """Where a bound that was lowered has no slack left, ``(B,)``; s ``(B, m)`` in any units."""
+        return ((self.beyond > 0) & ~(s > 0)).any(-1)
+
+    def start(self, start: Start) -> Start:
+        """A point of the program as it is given, for this one."""
+        return replace(start, s=torch.where(start.s > self.beyond, start.s - self.beyond, start.s))
+
+
+def bounds_among(places: IndexArray, dims: ConeDims) -> Index:
+    """Which rows are half-lines of one variable.
+
+    Args:
+        places: rows and columns of A's stored entries, ``(2, nnz)``. dims: of the cone.
+    """
+    entries = np.bincount(places[0], minlength=dims.rows)
+    separable = dims.zero + dims.nonnegative
+    return Index(dims.zero + np.flatnonzero(entries[dims.zero : separable] == 1))
+
+
+def bring_near(program: ConeProgram, scaling: Scaling, bounds: Index) -> BroughtNear | None:
+    """Lower what is far; None where nothing is, or where a look at it has to be waited for.
+
+    Args:
+        program: equilibrated, by ``scaling``. bounds: as :func:`bounds_among` has them.
+    """
+    if not len(bounds) or not is_near(program.b):
+        return None
+    q, b, rows = program.q, program.b, bounds.on(program.b.device)
+    far = torch.zeros_like(b).index_copy(1, rows, b.index_select(1, rows).clamp(min=0))
+    near = (b.abs() - far).amax(-1)
+    curved = program.P.absolute().mv(torch.ones_like(q)).amax(-1) > 0
+    near = near.maximum(torch.where(curved, q.abs().amax(-1), 0))
+    near = torch.where(near > 0, near, far.masked_fill(far == 0, math.inf).amin(-1)).unsqueeze(-1)
+    limit = _FAR_BEYOND * near
+    beyond = (far - limit).clamp(min=0)
+    if not beyond.any():
+        return None
+    b = torch.where(beyond > 0, limit, b)
+    size = data_size(q, b)
+    lowered = replace(program, q=q / size.unsqueeze(-1), b=b / size.unsqueeze(-1))
+    unit = scaling.size.unsqueeze(-1) / scaling.rows
+    return BroughtNear(lowered, replace(scaling, size=scaling.size * size), beyond * unit)
