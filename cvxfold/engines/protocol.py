@@ -178,7 +178,7 @@ class Returned(Protocol):
 
     @property
     def gradients(self) -> Sequence[Tensor | None]:
-        """Of each parameter, ``(B, size)``, None where it was not wanted."""
+        """Of each parameter, in the shapes asked for, None where it was not wanted."""
         ...
 
     @property
@@ -196,7 +196,7 @@ class Passage(Protocol):
     """What a shortcut's forward pass leaves."""
 
     def outputs(self, last: bool) -> Sequence[Tensor]:
-        """A layer's variables, each with its entries row by row, ``(B, ·)``, the caller's to change.
+        """A layer's variables, within their bounds and in the shapes asked for, the caller's to change.
 
         ``last``: they are not asked for again, and need not be kept.
         """
@@ -221,9 +221,15 @@ class Passage(Protocol):
         ...
 
     def differentiate(
-        self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings
+        self,
+        bars: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+        shapes: Sequence[Sequence[int]],
+        settings: AdjointSettings,
     ) -> Returned:
         """The gradients of the wanted parameters from loss gradients on the outputs, ``(B, ·)`` each.
+
+        ``shapes``: of the gradients, whose entries are ``(B, size)``, row by row.
 
         Raises:
             MemoryError: memory does not suffice.
@@ -244,6 +250,7 @@ class Shortcut(Protocol):
         batch: int,
         request: SolveRequest,
         start: Tensor | None,
+        shapes: Sequence[Sequence[int]],
         keep: bool = False,
     ) -> Passage:
         """Solve.
@@ -254,6 +261,7 @@ class Shortcut(Protocol):
             request: what is asked.
             start: rows of beginnings, of x, y and s alone or with what follows, NaN for instances without;
                 None for none.
+            shapes: of the outputs, whose entries are ``(B, ·)``, row by row.
             keep: whether the beginnings of later passes will be asked for.
 
         Raises:

@@ -11,15 +11,15 @@ from torch import Tensor
 from cvxfold.compat.functorch import dual_numbers, lasting
 from cvxfold.layer.options import OPTIONS, LayerOptions, Options, PluginOptions
 from cvxfold.layer.parts import LayerParts
-from cvxfold.layer.plain import PlainArguments
+from cvxfold.layer.plain import CallForms, PlainArguments
 from cvxfold.layer.said import Said
 from cvxfold.layer.session import Session
-from cvxfold.layer.shortcut import ShortCall, is_plain
+from cvxfold.layer.shortcut import ShortCall
 from cvxfold.layer.solver_args import updated
 from cvxfold.problem.arguments import Arguments, prepare
 from cvxfold.problem.canonical import canonicalize
 from cvxfold.problem.parametrize import Parametrization
-from cvxfold.problem.recover import Recovery, limits, looks_of
+from cvxfold.problem.recover import Recovery, looks_of
 from cvxfold.problem.structure import OutputSpec, ParameterSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.report import Report
@@ -75,6 +75,7 @@ class BaseLayer:
         self._session.said = said
         self._maps: dict[torch.device, tuple[Parametrization, list[Recovery]]] = {}
         self._parts: dict[torch.device, LayerParts] = {}
+        self._forms = CallForms(canonical.parameters, canonical.outputs)
 
     def forget(self) -> None:
         """Forget the solutions that calls with ``warm_start=True`` start from, and so free their memory."""
@@ -165,15 +166,15 @@ class BaseLayer:
     def short_call(self, params: Sequence[Tensor], options: Options) -> ShortCall | None:
         """The call by the engine's shortcut, where there is one and all is plain."""
         if (
-            not is_plain(options)
+            not options.are_plain
             or dual_numbers()
             or (shortcut := self._session.shortcut(self._canonical)) is None
         ):
             return None
-        arguments = PlainArguments.of(params, self._canonical.parameters)
+        arguments = PlainArguments.of(params, self._forms)
         if arguments is None:
             return None
-        return ShortCall(self._parts_on(arguments.device), shortcut, options, arguments)
+        return ShortCall(self._parts_on(arguments.form.device), shortcut, options, arguments)
 
     def say_uneven(self, names: Sequence[str]) -> None:
         """Warn, once, that parameters of these names are not as symmetric as they are declared."""
@@ -196,8 +197,7 @@ class BaseLayer:
         )
         with lasting():
             parametrize = Parametrization(without_logarithms, device)
-            bounds = [limits(spec, device) for spec in self._canonical.outputs]
-        return LayerParts(self._session, self._canonical.outputs, bounds, parametrize)
+        return LayerParts(self._session, self._canonical.outputs, parametrize)
 
     def _on(self, device: torch.device) -> tuple[Parametrization, list[Recovery]]:
         """The maps to and from the cone program on a device, made at its first use."""

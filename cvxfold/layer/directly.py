@@ -16,7 +16,7 @@ def on_tape(call: ShortCall) -> tuple[Tensor, ...]:
     """The variables of a call that has been solved, differentiable in its parameters."""
     call.report()
     found = _Directly.apply(call, *call.arguments.tensors)
-    if all(spec.is_its_terms for spec in call.outputs):
+    if call.hands_out_terms:
         return found
     return tuple(finished(out, spec) for out, spec in zip(found, call.outputs, strict=True))
 
@@ -74,14 +74,14 @@ def _differentiable(
     return [next(gradients) if wants else None for wants in wanted]
 
 
-def _as_given(call: ShortCall, bars: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
+def _as_given(
+    call: ShortCall, bars: Sequence[Tensor | None], wanted: Sequence[bool]
+) -> Sequence[Tensor | None]:
     """Gradients of the parameters in their shapes, summed over the batch for those that it shares."""
-    arguments, found = call.arguments, []
-    gradients = call.differentiate(bars, wanted)
-    for gradient, value, batched in zip(gradients, arguments.tensors, arguments.batched, strict=True):
-        if gradient is not None:
-            if not batched and len(gradient) > 1:
-                gradient = gradient.sum(0)
-            gradient = gradient if gradient.shape == value.shape else gradient.view(value.shape)
-        found.append(gradient)
-    return found
+    gradients, form = call.differentiate(bars, wanted), call.arguments.form
+    if form.instances == 1 or all(form.batched):
+        return gradients
+    return [
+        gradient if gradient is None or batched else gradient.sum(0)
+        for gradient, batched in zip(gradients, form.batched, strict=True)
+    ]

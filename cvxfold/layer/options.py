@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal, TypedDict
 
 from cvxfold.checks import (
@@ -16,9 +16,11 @@ from cvxfold.checks import (
     require_flag,
     require_positive,
 )
+from cvxfold.deadline import Deadline
 from cvxfold.engines.choose import ExternalSolver, external_solver
+from cvxfold.engines.protocol import SolveRequest
 from cvxfold.engines.settings import RELAXATION, ForwardSettings
-from cvxfold.methods import AdjointMethod, AdjointSettings
+from cvxfold.methods import AdjointMethod, AdjointSettings, Auto
 from cvxfold.methods.by_name import method_named
 from cvxfold.methods.unrolled import Unrolled
 
@@ -215,6 +217,22 @@ class Options:
             rescue=given["rescue"],
             engine=given["engine"],
         )
+
+    @property
+    def request(self) -> SolveRequest:
+        """What is asked of a forward pass that begins now."""
+        if self.forward.time_limit is None:
+            return self._unlimited
+        return replace(self._unlimited, deadline=Deadline.after(self.forward.time_limit))
+
+    @cached_property
+    def are_plain(self) -> bool:
+        """Whether they leave a call to the engine's shortcut."""
+        return self.solver is None and self.backward == Auto()
+
+    @cached_property
+    def _unlimited(self) -> SolveRequest:
+        return SolveRequest(self.forward, None, self.rescue, self.proximal)
 
 
 def _check_unrolled(method: Unrolled, given: Mapping[str, Any]) -> None:

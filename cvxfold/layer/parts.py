@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -25,11 +26,14 @@ class LayerParts:
 
     Args:
         session: that lasts. outputs: what the layer returns.
-        limits: the least and the largest value of each output's terms, or None.
         parametrize: the general way from parameters to stored entries.
     """
 
     session: Session
     outputs: Sequence[OutputSpec]
-    limits: Sequence[tuple[Tensor, Tensor] | None]
     parametrize: Parametrize
+
+    @cached_property
+    def hands_out_terms(self) -> bool:
+        """Whether the variables are their terms."""
+        return all(spec.is_its_terms for spec in self.outputs)

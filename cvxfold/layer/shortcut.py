@@ -18,7 +18,7 @@ from cvxfold.batches.pieces import in_pieces
 from cvxfold.batches.records import overwritten
 from cvxfold.deadline import Deadline
 from cvxfold.engines.outcome import Ended
-from cvxfold.engines.protocol import Passage, Returned, Seen, Shortcut, Solution, SolveRequest
+from cvxfold.engines.protocol import Passage, Returned, Seen, Shortcut, Solution
 from cvxfold.errors import OutOfMemoryError
 from cvxfold.gradient.adjoint import FoldedAdjoint
 from cvxfold.gradient.diagnosis import Diagnosis
@@ -29,7 +29,7 @@ from cvxfold.layer.parts import LayerParts
 from cvxfold.layer.plain import PlainArguments, version_of
 from cvxfold.layer.request import CallRequest
 from cvxfold.layer.taped import TapedCall
-from cvxfold.methods import AdjointSettings, Auto
+from cvxfold.methods import AdjointSettings
 from cvxfold.problem.gradients import DataGradients
 from cvxfold.problem.program import Program
 from cvxfold.problem.recover import given_back
@@ -37,11 +37,6 @@ from cvxfold.problem.structure import OutputSpec
 from cvxfold.problem.values import ProgramValues
 from cvxfold.report.records import BackwardRecord, ForwardRecord
 from cvxfold.report.report import Report
-
-
-def is_plain(options: Options) -> bool:
-    """Whether the options leave a call to the shortcut."""
-    return options.solver is None and options.backward == Auto()
 
 
 class ShortCall:
@@ -56,22 +51,23 @@ class ShortCall:
         self, parts: LayerParts, shortcut: Shortcut, options: Options, arguments: PlainArguments
     ) -> None:
         self._parts, self._shortcut, self.options = parts, shortcut, options
-        self.arguments, self._bars = arguments, None
-        forward, deadline = options.forward, Deadline.after(options.forward.time_limit)
-        self._request = SolveRequest(forward, None, options.rescue, options.proximal, deadline)
+        self.arguments, self._bars, self._request = arguments, None, options.request
 
     def solve(self, start: Tensor | None, keep: bool = False) -> Passage | None:
         """Step 1, from a passage's beginnings or from nothing; ``keep``: its own will be asked for.
 
         None where the shortcut does not serve, or memory is short: the general way has halves.
         """
-        if not self._shortcut.serves(self.arguments.device, self._request):
+        form = self.arguments.form
+        if not self._shortcut.serves(form.device, self._request):
             return None
-        started, arguments = time.perf_counter(), self.arguments
-        given = [_in_rows(value) for value in arguments.tensors]
+        started = time.perf_counter()
+        given = [_in_rows(value) for value in self.arguments.tensors]
         self._given = [(value, version_of(value)) for value in given]
         try:
-            self._passage = self._shortcut.solve(given, arguments.instances, self._request, start, keep)
+            self._passage = self._shortcut.solve(
+                given, form.instances, self._request, start, form.outputs, keep
+            )
         except MemoryError:
             return None
         self._seconds = time.perf_counter() - started
@@ -92,16 +88,10 @@ class ShortCall:
 
         None is a view, which could not be changed in place where it is differentiable.
         """
-        arguments, parts = self.arguments, self._parts
-        lead = () if arguments.batch is None else (arguments.batch,)
-        found = self._passage.outputs(last)
-        for out, spec, limits in zip(found, parts.outputs, parts.limits, strict=True):
-            out.resize_((*lead, *spec.raw_shape))
-            if limits is not None:
-                out.clamp_(*limits)
-        if arguments.dtype is torch.float64:
+        found, dtype = self._passage.outputs(last), self.arguments.form.dtype
+        if dtype is torch.float64:
             return tuple(found)
-        return tuple(out.to(arguments.dtype) for out in found)
+        return tuple(out.to(dtype) for out in found)
 
     def generally(self, parameters: Sequence[Tensor]) -> tuple[ProgramValues, TapedCall]:
         """The stored entries as functions of the parameters, and passes that have this call's answer."""
@@ -113,7 +103,7 @@ class ShortCall:
 
     def answer_to(self, values: ProgramValues, wanted: Sequence[bool] | None = None) -> Answer:
         """What the kernels found as the general way has it, with this call's report; ``values``: its data."""
-        request = CallRequest(self.arguments.instances, self.options, found=self._passage, wanted=wanted)
+        request = CallRequest(self.arguments.form.instances, self.options, found=self._passage, wanted=wanted)
         answer = self._parts.session.solve_quietly(values, request)
         answer.report = self._report
         return answer
@@ -122,7 +112,7 @@ class ShortCall:
         """What was found, with the last loss gradients, if its data were these values."""
         if any(version_of(value) != version for value, version in self._given):
             return None
-        known = self._values_of([value for value, _ in self._given])
+        known = self._values_of([value.detach() for value, _ in self._given])
         if not known.same_as(values):
             return None
         answer = self.answer_to(known)
@@ -131,14 +121,14 @@ class ShortCall:
 
     def _values_of(self, parameters: Sequence[Tensor]) -> ProgramValues:
         """The stored entries of parameters, of which some have no batch dimension."""
-        batched = zip(parameters, self.arguments.batched, strict=True)
+        batched = zip(parameters, self.arguments.form.batched, strict=True)
         return self._parts.parametrize([value if given else value.unsqueeze(0) for value, given in batched])
 
     def on_points(self, bars: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
         """Loss gradients on x ``(B, n)`` and y ``(B, m)`` from those on the variables' terms."""
-        structure, arguments = self._parts.session.entries.structure, self.arguments
+        structure, form = self._parts.session.entries.structure, self.arguments.form
         points = [
-            torch.zeros(arguments.instances, size, dtype=torch.float64, device=arguments.device)
+            torch.zeros(form.instances, size, dtype=torch.float64, device=form.device)
             for size in (structure.n, structure.m)
         ]
         return given_back(bars, self._parts.outputs, (points[0], points[1]))
@@ -147,6 +137,11 @@ class ShortCall:
     def outputs(self) -> Sequence[OutputSpec]:
         """How the variables are made of their terms."""
         return self._parts.outputs
+
+    @property
+    def hands_out_terms(self) -> bool:
+        """Whether that is all there is to them."""
+        return self._parts.hands_out_terms
 
     @property
     def passage(self) -> Passage:
@@ -160,17 +155,18 @@ class ShortCall:
             bars: loss gradients on the terms. wanted: for which parameters.
 
         Returns:
-            Of each instance, ``(B, size)``, entries row by row; None where it is not wanted.
+            Of each instance, as :class:`cvxfold.layer.plain.CallForm` has their shapes; None where it is not
+            wanted.
         """
         started = time.perf_counter()
-        batch, settings = self.arguments.instances, self.options.adjoint
+        form, settings = self.arguments.form, self.options.adjoint
         flat = self._bars = [None if bar is None else _in_rows(bar) for bar in bars]
         try:
-            returned = self._passage.differentiate(flat, wanted, settings)
+            returned = self._passage.differentiate(flat, wanted, form.gradients, settings)
         except MemoryError as error:
             raise OutOfMemoryError(
-                f"out of memory: the gradients of {batch:,} instances do not fit, and beside them little is "
-                "needed; use a smaller batch"
+                f"out of memory: the gradients of {form.instances:,} instances do not fit, and beside them "
+                "little is needed; use a smaller batch"
             ) from error
         if returned.doubtful:
             self._look_closer(returned, flat, wanted, started)
@@ -214,16 +210,17 @@ class ShortCall:
         settings: AdjointSettings,
     ) -> tuple[FoldedAdjoint, Diagnosis, Tensor]:
         """The adjoint and the diagnosis of the instances ``rows`` ``(b,)``; better gradients go in place."""
-        session, arguments = self._parts.session, self.arguments
+        session, form = self._parts.session, self.arguments.form
         if any(version_of(value) != version for value, version in self._given):
             raise RuntimeError(
                 "one of the parameters needed for the gradient has been modified by an inplace operation "
                 "between the layer's forward and backward passes"
             )
         leaves = []
-        for (value, _), batched, wants in zip(self._given, arguments.batched, wanted, strict=True):
+        for (value, _), batched, wants in zip(self._given, form.batched, wanted, strict=True):
+            value = value.detach()
             part = value.index_select(0, rows) if batched else value.expand(len(rows), *value.shape).clone()
-            leaves.append(part.detach().requires_grad_(wants))
+            leaves.append(part.requires_grad_(wants))
         with torch.enable_grad():
             values = self._parts.parametrize(leaves)
         program = Program(session.entries.asked(wanted), values.detached(), len(rows))
@@ -244,7 +241,8 @@ class ShortCall:
         )
         targets = [target for target in returned.gradients if target is not None]
         for target, gradient in zip(targets, gradients, strict=True):
-            target[rows[taken]] = 0.0 if gradient is None else gradient.reshape(len(rows), -1)[taken]
+            better = 0.0 if gradient is None else gradient.reshape(len(rows), -1)[taken]
+            target.view(form.instances, -1)[rows[taken]] = better
         return again, part, taken
 
     def _solution(self, program: Program, rows: Tensor) -> Solution:
@@ -270,9 +268,9 @@ class ShortCall:
 
 
 def _in_rows(value: Tensor) -> Tensor:
-    """In float64, numbers one after the other in memory, no graph; the tensor itself, if it is so already."""
+    """In float64, numbers one after the other in memory; the tensor itself, if it is so already."""
     if value.dtype is torch.float64 and value.is_contiguous() and not value.is_neg():
-        return value.detach() if value.requires_grad else value
+        return value
     return value.detach().to(torch.float64).resolve_neg().contiguous()
 
 

@@ -28,7 +28,7 @@ class SolvedShortly:
     @property
     def batch(self) -> int:
         """B."""
-        return self.call.arguments.instances
+        return self.call.arguments.form.instances
 
     def variables(self) -> list[Tensor]:
         """The variables; see :class:`cvxfold.layer.solved.Solved`."""
@@ -42,7 +42,7 @@ class SolvedShortly:
         self, bars: Sequence[Tensor | None], wanted: Sequence[bool], summed: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients; see :class:`cvxfold.layer.solved.Solved`."""
-        if not all(spec.is_its_terms for spec in self.call.outputs):
+        if not self.call.hands_out_terms:
             terms = [term.requires_grad_() for term in self.call.terms()]
             with torch.enable_grad():
                 variables = self._finished(terms)

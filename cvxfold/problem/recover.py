@@ -104,9 +104,8 @@ def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | No
     """The least and the largest value of each term, ``(*raw_shape)``, float64; None where none has a sign."""
     if spec.signs is None:
         return None
-    signs, most = spec.signs.reshape(spec.raw_shape), np.inf
-    least, largest = np.where(signs > 0, 0.0, -most), np.where(signs < 0, 0.0, most)
-    return torch.as_tensor(least, device=device), torch.as_tensor(largest, device=device)
+    least, largest = (torch.as_tensor(end.reshape(spec.raw_shape), device=device) for end in spec.bounds)
+    return least, largest
 
 
 def within(terms: Tensor, limits: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -135,6 +135,12 @@ class OutputSpec:
         return self.index.shape[0] == 1 and not self.is_complex and not self.exp
 
     @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest value of each term, like ``index``; infinite where it has no sign."""
+        signs = np.zeros(self.index.shape) if self.signs is None else self.signs
+        return np.where(signs > 0, 0.0, -np.inf), np.where(signs < 0, 0.0, np.inf)
+
+    @property
     def raw_shape(self) -> tuple[int, ...]:
         """Of its terms: ``(terms, *shape, 2)``, without what is one."""
         terms, _, _ = self.index.shape

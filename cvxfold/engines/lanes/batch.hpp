@@ -26,6 +26,7 @@ class Batch {
     Batch(const Description &description, const Layout &layout);
 
     const Analysis &analysis() const { return analysis_; }
+    const Layout &layout() const { return layout_; }
     size_t state_size(int batch, bool shared) const; // in doubles
     size_t bytes_at_work(bool shared) const { return workspace_size(shared) * sizeof(Pack); }
 

@@ -4,7 +4,6 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from cvxfold.engines.lanes.binding import (
     ForwardFigure,
     KernelSettings,
     functions,
-    pointers,
+    packing,
 )
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.lanes.pattern import Pattern
@@ -73,7 +72,7 @@ def empty(*shape: int, device: torch.device = CPU) -> Tensor:
         MemoryError: there is none.
     """
     try:
-        return torch.empty(*shape, dtype=torch.float64, device=device)
+        return torch.empty(shape, dtype=torch.float64, device=device)
     except RuntimeError as error:
         raise MemoryError(f"out of memory: {error}") from error
 
@@ -94,13 +93,13 @@ class _Plan:
 
     Args:
         analysis: of the module that serves. shared: whether the batch shares P and A.
-        strides: from one instance to the next, of each parameter, int64.
+        strides: from one instance to the next, of each parameter.
         state_size: numbers of the state.
     """
 
     analysis: SymbolicAnalysis
     shared: bool
-    strides: Any
+    strides: Sequence[int]
     state_size: int
 
 
@@ -118,6 +117,9 @@ class CompiledBatch:
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
         self._maps, self._pattern, self._order = maps, pattern, order
         self._shape = pattern.n, pattern.m
+        parameters, outputs = len(maps.sizes), len(maps.outputs)
+        self._call = packing(Call, parameters, parameters, outputs)
+        self._backward_call = packing(BackwardCall, outputs, 0, parameters)
         self._analyses: dict[bool, SymbolicAnalysis] = {}
         self._plans: dict[tuple[int, ...], _Plan] = {}
         columns = [sum(maps.sizes[:k]) for k in range(len(maps.sizes) + 1)]
@@ -171,17 +173,14 @@ class CompiledBatch:
         analysis, shared = plan.analysis, plan.shared
         state, figures = _aligned(plan.state_size), empty(batch, len(ForwardFigure))
         start, ends = (None, None) if begin is None else (begin.start, begin.ends)
-        given = pointers([value.data_ptr() for value in parameters])
-        filled = pointers([value.data_ptr() for value in outputs])
-        call = Call(
-            batch, torch.get_num_threads(), shared, ctypes.addressof(given), ctypes.addressof(plan.strides),
-            0 if start is None else start.shape[1], None if start is None else start.data_ptr(),
-            ctypes.addressof(filled), None if ends is None else ends.data_ptr(),
-            figures.data_ptr(), state.data_ptr(),
+        call = self._call.pack(
+            batch, torch.get_num_threads(), shared, 0, 0,
+            0 if start is None else start.shape[1], 0 if start is None else start.data_ptr(),
+            0, 0 if ends is None else ends.data_ptr(), figures.data_ptr(), state.data_ptr(),
+            *[value.data_ptr() for value in parameters], *plan.strides,
+            *[value.data_ptr() for value in outputs],
         )  # fmt: skip
-        unsolved = analysis.module.cvxfold_forward(
-            analysis.handle, ctypes.byref(settings), ctypes.byref(call)
-        )
+        unsolved = analysis.module.cvxfold_forward(analysis.handle, settings, call)
         if unsolved < 0:
             raise MemoryError("out of memory: the forward pass does not fit")
         return Passed(figures, state, shared, unsolved, analysis.width)
@@ -198,7 +197,7 @@ class CompiledBatch:
         strides, shared = self._varying(numbers, batch)
         analysis = self._analysis(single=batch <= FEW or self._analysis(single=False).alone)
         size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
-        return _Plan(analysis, shared, (ctypes.c_int64 * len(strides))(*strides), size)
+        return _Plan(analysis, shared, strides, size)
 
     def _varying(self, numbers: Sequence[int], batch: int) -> tuple[list[int], bool]:
         """From one instance to the next, numbers of each parameter, which has so many in all.
@@ -268,15 +267,15 @@ class CompiledBatch:
         """
         batch = len(passed.figures)
         figures = empty(batch, len(BackwardFigure))
-        given = pointers([0 if value is None else value.data_ptr() for value in output_gradients])
-        filled = pointers([0 if value is None else value.data_ptr() for value in gradients])
-        call = BackwardCall(
-            batch, torch.get_num_threads(), passed.shared, raw, *tolerances, ctypes.addressof(given),
-            ctypes.addressof(filled), figures.data_ptr(), passed.state.data_ptr(),
-            None if asked is None else ctypes.addressof(asked.layout),
+        filled = [*gradients, None, None] if raw else gradients  # as many as there are parameters
+        call = self._backward_call.pack(
+            batch, torch.get_num_threads(), passed.shared, raw, *tolerances, 0, 0, figures.data_ptr(),
+            passed.state.data_ptr(), 0 if asked is None else ctypes.addressof(asked.layout),
+            *[0 if value is None else value.data_ptr() for value in output_gradients],
+            *[0 if value is None else value.data_ptr() for value in filled],
         )  # fmt: skip
         analysis = self._analysis_of(passed)
-        doubtful = analysis.module.cvxfold_backward(analysis.handle, ctypes.byref(call))
+        doubtful = analysis.module.cvxfold_backward(analysis.handle, call)
         if doubtful < 0:
             raise MemoryError("out of memory: the backward pass does not fit")
         return figures, doubtful

@@ -1,7 +1,7 @@
 """The compiled module's C interface: its records and functions, as ctypes has them."""
 
-import ctypes
-from ctypes import POINTER, Structure, c_bool, c_double, c_int, c_int32, c_int64, c_void_p
+import struct
+from ctypes import POINTER, Structure, c_bool, c_char_p, c_double, c_int, c_int32, c_int64, c_void_p
 from enum import IntEnum
 from functools import cache
 from typing import Any
@@ -111,7 +111,7 @@ class Layout(Structure):
 
     _fields_ = [
         *_fields(c_int32, "entries parameters outputs"),
-        *_fields(c_void_p, "parameter_sizes output_sizes output_index output_scale"),
+        *_fields(c_void_p, "parameter_sizes output_sizes output_index output_scale output_least output_most"),
         *_fields(Map, "P q A b"),
         *_fields(c_int32, "moving_P moving_q moving_A moving_b"),
         *_fields(c_void_p, "which_P which_q which_A which_b"),
@@ -176,11 +176,11 @@ def functions(single: bool = False) -> Any:
     module.cvxfold_bytes_at_work.restype = c_int64
     module.cvxfold_bytes_at_work.argtypes = [c_void_p, c_int]
     module.cvxfold_forward.restype = c_int
-    module.cvxfold_forward.argtypes = [c_void_p, POINTER(KernelSettings), POINTER(Call)]
+    module.cvxfold_forward.argtypes = [c_void_p, POINTER(KernelSettings), c_char_p]
     module.cvxfold_points.restype = c_int
     module.cvxfold_points.argtypes = [c_void_p, c_int, c_int, *[c_void_p] * 4]
     module.cvxfold_backward.restype = c_int
-    module.cvxfold_backward.argtypes = [c_void_p, POINTER(BackwardCall)]
+    module.cvxfold_backward.argtypes = [c_void_p, c_char_p]
     for backward, figures in enumerate((ForwardFigure, BackwardFigure)):
         if module.cvxfold_figures(backward) != len(figures):
             raise RuntimeError("the compiled module and its Python do not belong together")
@@ -192,6 +192,18 @@ def address(array: np.ndarray) -> int:
     return array.ctypes.data
 
 
-def pointers(addresses: list[int]) -> Any:
-    """A C array of pointers."""
-    return (ctypes.c_void_p * len(addresses))(*addresses)
+def number_at(address: int) -> float:
+    """The double that stands there."""
+    return c_double.from_address(address).value
+
+
+_FORMATS = {c_int32: "i", c_double: "d", c_void_p: "P"}
+
+
+def packing(record: Any, addresses: int, numbers: int, more: int) -> struct.Struct:
+    """How a record lies in memory with so many addresses, int64 and addresses again behind it.
+
+    Bytes are made much faster than records of ctypes, and taken as well.
+    """
+    own = "".join(_FORMATS[kind] for _, kind in record._fields_)
+    return struct.Struct(f"@{own}{addresses}P{numbers}q{more}P")

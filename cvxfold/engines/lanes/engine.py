@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -61,12 +61,6 @@ def _kernel_settings(settings: ForwardSettings, seconds: float) -> KernelSetting
     )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
-def _unlimited(settings: ForwardSettings) -> KernelSettings:
-    """Made once: nobody changes them."""
-    return _kernel_settings(settings, -1.0)
-
-
 class LanesEngine:
     """Solves by the compiled kernels, and hands over to the tensor engine what they do not do.
 
@@ -83,6 +77,7 @@ class LanesEngine:
     def __init__(self, entries: Entries, beside: TensorEngine) -> None:
         self._entries, self.beside = entries, beside
         self._asked: dict[tuple[bool, ...], Maps] = {}
+        self._unlimited: tuple[ForwardSettings, KernelSettings] | None = None
 
     def solve(self, program: Program, request: SolveRequest) -> Solution:
         """Solve, each instance on its own.
@@ -139,13 +134,15 @@ class LanesEngine:
         claimed = request.start is not None and request.start.status is not None
         return plain and not claimed and self._batches.serve(device)
 
-    @staticmethod
-    def settings(request: SolveRequest) -> KernelSettings:
+    def settings(self, request: SolveRequest) -> KernelSettings:
         """For the kernels."""
-        left = request.deadline.left
-        if left is None:
-            return _unlimited(request.settings)
-        return _kernel_settings(request.settings, left)
+        asked, left = request.settings, request.deadline.left
+        if left is not None:
+            return _kernel_settings(asked, left)
+        known = self._unlimited
+        if known is None or known[0] is not asked:  # mostly those of the last call, which nobody changes
+            known = self._unlimited = asked, _kernel_settings(asked, -1.0)
+        return known[1]
 
     @cached_property
     def work(self) -> "Work":

@@ -39,10 +39,18 @@ CVXFOLD_API int64_t cvxfold_bytes_at_work(const void *batch, int shared) {
     return static_cast<int64_t>(static_cast<const Batch *>(batch)->bytes_at_work(shared != 0));
 }
 
-// How many instances are not solved; -1 where memory does not suffice.
+// How many instances are not solved; -1 where memory does not suffice. Behind the call's record follow the
+// addresses of its parameters, their strides, and the addresses of its outputs.
 CVXFOLD_API int cvxfold_forward(void *batch, const Settings *settings, const Call *call) {
     try {
-        return static_cast<Batch *>(batch)->forward(*settings, *call);
+        Batch &own = *static_cast<Batch *>(batch);
+        const auto after = reinterpret_cast<const int64_t *>(call + 1);
+        const int count = own.layout().parameters;
+        Call whole = *call;
+        whole.parameters = reinterpret_cast<const double *const *>(after);
+        whole.strides = after + count;
+        whole.outputs = reinterpret_cast<double *const *>(after + 2 * count);
+        return own.forward(*settings, whole);
     } catch (...) {
         return -1;
     }
@@ -59,10 +67,16 @@ CVXFOLD_API int cvxfold_points(void *batch, int instances, int shared, const dou
     }
 }
 
-// How many gradients somebody should look at; -1 where memory does not suffice.
+// How many gradients somebody should look at; -1 where memory does not suffice. Behind the call's record
+// follow the addresses of the outputs' gradients and of those to be filled.
 CVXFOLD_API int cvxfold_backward(void *batch, const BackwardCall *call) {
     try {
-        return static_cast<Batch *>(batch)->backward(*call);
+        Batch &own = *static_cast<Batch *>(batch);
+        const auto after = reinterpret_cast<const int64_t *>(call + 1);
+        BackwardCall whole = *call;
+        whole.output_gradients = reinterpret_cast<const double *const *>(after);
+        whole.gradients = reinterpret_cast<double *const *>(after + own.layout().outputs);
+        return own.backward(whole);
     } catch (...) {
         return -1;
     }

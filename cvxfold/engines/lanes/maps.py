@@ -20,10 +20,19 @@ from cvxfold.problem.structure import Canonical, of_columns
 
 @dataclass(frozen=True)
 class Output:
-    """An output: where each of its entries, row by row, stands in (x, y, s), and a factor on it."""
+    """An output: where each of its entries, row by row, stands in (x, y, s), a factor, and bounds."""
 
     index: np.ndarray
     scale: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+    @classmethod
+    def of(cls, first: int, last: int) -> "Output":
+        """Entries as they are."""
+        size = last - first
+        unbounded = np.full(size, np.inf)
+        return cls(np.arange(first, last), np.ones(size), -unbounded, unbounded)
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class Maps:
             )
             data.append(DataMap.of(wide, moving=np.diff(sp.csr_array(part[:, reached]).indptr) > 0))
         bounds = [(0, n), (n, n + m), (n + m, n + 2 * m)]
-        outputs = [Output(np.arange(first, last), np.ones(last - first)) for first, last in bounds]
+        outputs = [Output.of(first, last) for first, last in bounds]
         P, q, A, b = data
         return cls(sizes, outputs, P, q, A, b, pattern.A_row)
 
@@ -123,7 +132,8 @@ class Maps:
         outputs = []
         for spec in canonical.outputs:
             first = 0 if spec.source == "primal" else pattern.n
-            outputs.append(Output(first + spec.index.ravel(), spec.factors.ravel()))
+            index, factors, least, most = (part.ravel() for part in (spec.index, spec.factors, *spec.bounds))
+            outputs.append(Output(first + index, factors, least, most))
         P, q, A, b = data
         return cls(sizes, outputs, P, q, A, b, pattern.A_row)
 
@@ -157,12 +167,13 @@ class Maps:
             return place(np.ascontiguousarray(values, dtype=np.float64))
 
         index = [output.index for output in self.outputs]
-        scale = [output.scale for output in self.outputs]
+        ends = [(output.scale, output.least, output.most) for output in self.outputs]
         layout = Layout(entries=sum(self.sizes), parameters=len(self.sizes), outputs=len(self.outputs))
         layout.parameter_sizes = ints(self.sizes)
         layout.output_sizes = ints([len(each) for each in index])
         layout.output_index = ints(np.concatenate([*index, []]))
-        layout.output_scale = doubles(np.concatenate([*scale, []]))
+        for name, part in zip(("scale", "least", "most"), zip(*ends, strict=True), strict=True):
+            setattr(layout, f"output_{name}", doubles(np.concatenate([*part, []])))
         for name, data in zip("PqAb", self._data, strict=True):
             rows = data.matrix
             setattr(layout, name, Map(

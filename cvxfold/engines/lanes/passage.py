@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
-from cvxfold.engines.lanes.binding import BackwardFigure
+from cvxfold.engines.lanes.binding import BackwardFigure, number_at
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.maps import Maps
 from cvxfold.engines.outcome import Ended
@@ -33,11 +33,11 @@ class LanesSeen:
     @property
     def all_flat(self) -> bool:
         """Whether all gradients are zero to rounding while the loss looks at the solutions."""
-        if not len(self.figures):
+        figures = self.figures
+        if not figures.numel():
             return False
-        first = self.figures.numpy()[0] if self.figures.is_cpu else self.figures[0]
-        if first[BackwardFigure.FLAT].item() <= 0:  # the usual case, fast
-            return False
+        if figures.is_cpu and number_at(figures.data_ptr() + 8 * BackwardFigure.FLAT) <= 0:
+            return False  # the usual case, fast
         return bool((self.figures[:, BackwardFigure.FLAT] > 0).all())
 
 
@@ -46,7 +46,7 @@ class LanesReturned:
     """What a backward pass leaves.
 
     Args:
-        gradients: of each parameter, ``(B, size)``, None where unwanted.
+        gradients: of each parameter, None where unwanted.
         doubtful: how many instances call for a diagnosis or a word.
         seen: for the record.
     """
@@ -62,7 +62,7 @@ class LanesPassage:
 
     Args:
         compiled: that made it. passed: its figures and state.
-        found: the variables, each ``(B, ·)``, until they are handed out.
+        found: the variables, until they are handed out.
         maps: of the call.
         ends: what a later pass can begin with, if they were asked for.
     """
@@ -99,13 +99,17 @@ class LanesPassage:
         return torch.cat(self.points(), dim=1) if self.ends is None else self.ends
 
     def differentiate(
-        self, bars: Sequence[Tensor | None], wanted: Sequence[bool], settings: AdjointSettings
+        self,
+        bars: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+        shapes: Sequence[Sequence[int]],
+        settings: AdjointSettings,
     ) -> LanesReturned:
         """Gradients of the parameters; see :class:`cvxfold.engines.protocol.Passage`."""
-        batch = len(self.passed.figures)
+        device = self.compiled.device
         gradients = [
-            empty(batch, size, device=self.compiled.device) if wants else None
-            for size, wants in zip(self.maps.sizes, wanted, strict=True)
+            empty(*shape, device=device) if wants else None
+            for shape, wants in zip(shapes, wanted, strict=True)
         ]
         tolerances, asked = (settings.tol, SUSPECT, NEGLIGIBLE), self.maps.asked(wanted)
         figures, doubtful = self.compiled.backward(self.passed, bars, gradients, tolerances, asked=asked)

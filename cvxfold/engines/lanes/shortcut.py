@@ -25,7 +25,6 @@ class LanesShortcut:
         self._engine = engine
         self._maps = Maps.of_parameters(engine.pattern, canonical)
         self._batches = Batches(engine.pattern, self._maps, engine.order)
-        self._sizes = [len(output.index) for output in self._maps.outputs]
 
     def serves(self, device: torch.device, request: SolveRequest) -> bool:
         """Whether the kernels do what is asked; they know no proximal term."""
@@ -37,12 +36,14 @@ class LanesShortcut:
         batch: int,
         request: SolveRequest,
         start: Tensor | None,
+        shapes: Sequence[Sequence[int]],
         keep: bool = False,
     ) -> LanesPassage:
         """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
         compiled = self._batches.on(parameters[0].device)
-        outputs = [empty(batch, size, device=compiled.device) for size in self._sizes]
+        outputs = [empty(*shape, device=compiled.device) for shape in shapes]
         settings = self._engine.settings(request)
-        begin = Begin(start, compiled.ends(parameters, batch) if keep else None)
+        ends = compiled.ends(parameters, batch) if keep else None
+        begin = None if start is None and ends is None else Begin(start, ends)
         passed = compiled.forward(parameters, batch, outputs, settings, begin)
-        return LanesPassage(compiled, passed, outputs, self._maps, begin.ends)
+        return LanesPassage(compiled, passed, outputs, self._maps, ends)

@@ -19,6 +19,7 @@ struct Layout {
     const int32_t *parameter_sizes, *output_sizes;
     const int32_t *output_index; // of all outputs together, into (x, y, s)
     const double *output_scale;
+    const double *output_least, *output_most; // what each of them is held between
     Map P, q, A, b;
     int32_t moving_P, moving_q, moving_A, moving_b; // how many entries parameters reach, and which
     const int32_t *which_P, *which_q, *which_A, *which_b;

@@ -152,13 +152,15 @@ template <typename TimeLeft> struct Solving : Loading {
     int write(const Workspace &w, const Progress &progress, const Ended &ended, int lane, int instance,
               bool second) const {
         const int32_t *index = Y.output_index;
-        const double *scale = Y.output_scale;
+        const double *scale = Y.output_scale, *low = Y.output_least, *high = Y.output_most;
         for (int k = 0; k < Y.outputs; k++) {
             const int count = Y.output_sizes[k];
             double *to = call.outputs[k] + static_cast<size_t>(instance) * count;
-            each(count, [&](int e) { to[e] = w.own[index[e]][lane] * scale[e]; });
-            index += count;
-            scale += count;
+            each(count, [&](int e) {
+                const double value = w.own[index[e]][lane] * scale[e]; // NaN stays
+                to[e] = value < low[e] ? low[e] : value > high[e] ? high[e] : value;
+            });
+            index += count, scale += count, low += count, high += count;
         }
         if (call.ends) {
             const int points = S.N + S.m, width = call.shared ? points : points + S.N + 1;
