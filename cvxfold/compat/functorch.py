@@ -54,6 +54,20 @@ def is_legacy_mapped(tensor: Tensor) -> bool:
     return _functorch.is_legacy_batchedtensor(tensor)
 
 
+_transforms: Callable[[], bool] = vars(torch._C)["_are_functorch_transforms_active"]
+
+
+def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """``function.apply`` for tensors on which no transformation is or was at work, of a ``forward`` with ctx.
+
+    PyTorch's own looks for those before it does the same, which takes as long as all the rest.
+    """
+    if _transforms():
+        return function.apply(*args)
+    plain: Any = super(torch.autograd.Function, function)
+    return plain.apply(*args)
+
+
 def nothing_kept(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """``setup_context`` of a ``torch.autograd.Function`` whose derivatives need nothing."""
 

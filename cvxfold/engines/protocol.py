@@ -224,12 +224,12 @@ class Passage(Protocol):
         self,
         bars: Sequence[Tensor | None],
         wanted: Sequence[bool],
-        shapes: Sequence[Sequence[int]],
+        patterns: Sequence[Tensor],
         settings: AdjointSettings,
     ) -> Returned:
         """The gradients of the wanted parameters from loss gradients on the outputs, ``(B, ·)`` each.
 
-        ``shapes``: of the gradients, whose entries are ``(B, size)``, row by row.
+        ``patterns``: of the gradients, whose entries are ``(B, size)``, row by row.
 
         Raises:
             MemoryError: memory does not suffice.
@@ -250,7 +250,7 @@ class Shortcut(Protocol):
         batch: int,
         request: SolveRequest,
         start: Tensor | None,
-        shapes: Sequence[Sequence[int]],
+        patterns: Sequence[Tensor],
         keep: bool = False,
     ) -> Passage:
         """Solve.
@@ -261,7 +261,7 @@ class Shortcut(Protocol):
             request: what is asked.
             start: rows of beginnings, of x, y and s alone or with what follows, NaN for instances without;
                 None for none.
-            shapes: of the outputs, whose entries are ``(B, ·)``, row by row.
+            patterns: of the outputs, whose entries are ``(B, ·)``, row by row.
             keep: whether the beginnings of later passes will be asked for.
 
         Raises:

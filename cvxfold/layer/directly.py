@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvxfold.compat.functorch import is_legacy_mapped
+from cvxfold.compat.functorch import applied, is_legacy_mapped
 from cvxfold.layer.autograd import NOT_BATCHED, adjoint
 from cvxfold.layer.shortcut import ShortCall
 from cvxfold.problem.recover import finished
@@ -15,7 +15,7 @@ from cvxfold.problem.recover import finished
 def on_tape(call: ShortCall) -> tuple[Tensor, ...]:
     """The variables of a call that has been solved, differentiable in its parameters."""
     call.report()
-    found = _Directly.apply(call, *call.arguments.tensors)
+    found = applied(_Directly, call, *call.arguments.tensors)
     if call.hands_out_terms:
         return found
     return tuple(finished(out, spec) for out, spec in zip(found, call.outputs, strict=True))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_wrapped
+from cvxfold.compat.patterns import pattern_of
 from cvxfold.problem.arguments import name_of
 from cvxfold.problem.structure import OutputSpec, ParameterSpec
 
@@ -27,8 +28,8 @@ class CallForm:
         batched: which have a batch dimension. batch: its size B, or None where none has one.
         instances: B, or 1.
         device: of all tensors. dtype: of the outputs.
-        outputs: shapes of the variables' terms.
-        gradients: shapes of the parameters' gradients, a batch of them for one that instances share.
+        outputs: patterns of the variables' terms.
+        gradients: of the parameters' gradients, a batch of them for one that instances share.
         looks: parameters whose entries must be looked at: numbers, specifications, and their dtypes.
     """
 
@@ -37,8 +38,8 @@ class CallForm:
     instances: int
     device: torch.device
     dtype: torch.dtype
-    outputs: Sequence[Sequence[int]]
-    gradients: Sequence[Sequence[int]]
+    outputs: Sequence[Tensor]
+    gradients: Sequence[Tensor]
     looks: Sequence[tuple[int, ParameterSpec, torch.dtype]]
 
     @classmethod
@@ -75,11 +76,11 @@ class CallForm:
             return None
         lead = () if batch is None else (batch,)
         gradients = [
-            (*lead, *value.shape) if batch != 1 and not has_batch else tuple(value.shape)
+            pattern_of((*lead, *value.shape) if batch != 1 and not has_batch else value.shape, device)
             for value, has_batch in zip(values, batched, strict=True)
         ]
-        shapes = [(*lead, *spec.raw_shape) for spec in outputs]
-        return cls(batched, batch, batch or 1, device, dtype, shapes, gradients, looks)
+        terms = [pattern_of((*lead, *spec.raw_shape), device) for spec in outputs]
+        return cls(batched, batch, batch or 1, device, dtype, terms, gradients, looks)
 
 
 class CallForms:
@@ -105,6 +106,9 @@ class CallForms:
                 self._known.clear()
             self._known[key] = made
         return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CallForms, (self._parameters, self._outputs)
 
 
 @dataclass

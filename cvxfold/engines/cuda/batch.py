@@ -18,7 +18,7 @@ from cvxfold.engines.cuda.records import (
     shape_on_device,
 )
 from cvxfold.engines.cuda.toolkit import kernels_for
-from cvxfold.engines.lanes.batch import Begin, CompiledBatch, Passed, empty
+from cvxfold.engines.lanes.batch import Begin, CompiledBatch, Passed
 from cvxfold.engines.lanes.binding import (
     BackwardCall,
     BackwardFigure,
@@ -29,6 +29,7 @@ from cvxfold.engines.lanes.binding import (
     Shape,
 )
 from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.memory import empty
 from cvxfold.engines.lanes.pattern import Pattern
 
 WARPS = 8

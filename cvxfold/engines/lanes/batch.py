@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvxfold.compat.patterns import pattern_of
 from cvxfold.engines.lanes.analysis import SymbolicAnalysis
 from cvxfold.engines.lanes.binding import (
     BackwardCall,
@@ -20,6 +21,7 @@ from cvxfold.engines.lanes.binding import (
     packing,
 )
 from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.memory import CPU, aligned, empty, empty_like
 from cvxfold.engines.lanes.pattern import Pattern
 
 FEW = 2
@@ -27,9 +29,6 @@ FEW = 2
 
 
 _MOST_PLANS = 64
-_ALIGNMENT = 64  # bytes, of the widest pack
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -65,28 +64,6 @@ class Begin:
     ends: Tensor | None
 
 
-def empty(*shape: int, device: torch.device = CPU) -> Tensor:
-    """Memory for numbers, on the CPU unless asked otherwise, whatever torch's default device.
-
-    Raises:
-        MemoryError: there is none.
-    """
-    try:
-        return torch.empty(shape, dtype=torch.float64, device=device)
-    except RuntimeError as error:
-        raise MemoryError(f"out of memory: {error}") from error
-
-
-def _aligned(size: int) -> Tensor:
-    """Memory for so many numbers that begins where a pack may."""
-    memory = empty(size)
-    if memory.data_ptr() % _ALIGNMENT == 0:  # as PyTorch's allocator has it
-        return memory
-    memory = empty(size + _ALIGNMENT // 8)
-    over = -memory.data_ptr() % _ALIGNMENT // 8
-    return memory[over : over + size]
-
-
 @dataclass(frozen=True)
 class _Plan:
     """What calls with equal sizes have in common.
@@ -94,13 +71,14 @@ class _Plan:
     Args:
         analysis: of the module that serves. shared: whether the batch shares P and A.
         strides: from one instance to the next, of each parameter.
-        state_size: numbers of the state.
+        state, figures: patterns of what a forward pass leaves.
     """
 
     analysis: SymbolicAnalysis
     shared: bool
     strides: Sequence[int]
-    state_size: int
+    state: Tensor
+    figures: Tensor
 
 
 class CompiledBatch:
@@ -171,7 +149,7 @@ class CompiledBatch:
         """
         plan = self._plan((batch, *[value.numel() for value in parameters]))
         analysis, shared = plan.analysis, plan.shared
-        state, figures = _aligned(plan.state_size), empty(batch, len(ForwardFigure))
+        state, figures = aligned(plan.state), empty_like(plan.figures)
         start, ends = (None, None) if begin is None else (begin.start, begin.ends)
         call = self._call.pack(
             batch, torch.get_num_threads(), shared, 0, 0,
@@ -197,7 +175,7 @@ class CompiledBatch:
         strides, shared = self._varying(numbers, batch)
         analysis = self._analysis(single=batch <= FEW or self._analysis(single=False).alone)
         size = analysis.module.cvxfold_state_size(analysis.handle, batch, shared)
-        return _Plan(analysis, shared, strides, size)
+        return _Plan(analysis, shared, strides, pattern_of((size,)), pattern_of((batch, len(ForwardFigure))))
 
     def _varying(self, numbers: Sequence[int], batch: int) -> tuple[list[int], bool]:
         """From one instance to the next, numbers of each parameter, which has so many in all.
@@ -265,7 +243,7 @@ class CompiledBatch:
         Raises:
             MemoryError: memory does not suffice.
         """
-        batch = len(passed.figures)
+        batch = passed.figures.shape[0]
         figures = empty(batch, len(BackwardFigure))
         filled = [*gradients, None, None] if raw else gradients  # as many as there are parameters
         call = self._backward_call.pack(

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from cvxfold.batches.records import overwritten
 from cvxfold.engines.cuda.by_device import Batches
-from cvxfold.engines.lanes.batch import CPU, Begin, Passed
+from cvxfold.engines.lanes.batch import Begin, Passed
 from cvxfold.engines.lanes.binding import KernelSettings
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.kept import Packs
 from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.memory import CPU
 from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.lanes.pattern import Pattern
 from cvxfold.engines.outcome import UNCONVERGED, Start

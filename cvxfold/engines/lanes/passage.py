@@ -7,10 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cvxfold.engines.lanes.batch import CompiledBatch, Passed, empty
+from cvxfold.engines.lanes.batch import CompiledBatch, Passed
 from cvxfold.engines.lanes.binding import BackwardFigure, number_at
 from cvxfold.engines.lanes.figures import NEGLIGIBLE, SUSPECT, ended_of, screen_of, system_of
 from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.memory import empty_like
 from cvxfold.engines.outcome import Ended
 from cvxfold.gradient.screen import Screen
 from cvxfold.methods import AdjointSettings, AdjointSolution
@@ -102,14 +103,12 @@ class LanesPassage:
         self,
         bars: Sequence[Tensor | None],
         wanted: Sequence[bool],
-        shapes: Sequence[Sequence[int]],
+        patterns: Sequence[Tensor],
         settings: AdjointSettings,
     ) -> LanesReturned:
         """Gradients of the parameters; see :class:`cvxfold.engines.protocol.Passage`."""
-        device = self.compiled.device
         gradients = [
-            empty(*shape, device=device) if wants else None
-            for shape, wants in zip(shapes, wanted, strict=True)
+            empty_like(pattern) if wants else None for pattern, wants in zip(patterns, wanted, strict=True)
         ]
         tolerances, asked = (settings.tol, SUSPECT, NEGLIGIBLE), self.maps.asked(wanted)
         figures, doubtful = self.compiled.backward(self.passed, bars, gradients, tolerances, asked=asked)

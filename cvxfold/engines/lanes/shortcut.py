@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from cvxfold.engines.cuda.by_device import Batches
-from cvxfold.engines.lanes.batch import Begin, empty
+from cvxfold.engines.lanes.batch import Begin
 from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.lanes.maps import Maps
+from cvxfold.engines.lanes.memory import empty_like
 from cvxfold.engines.lanes.passage import LanesPassage
 from cvxfold.engines.protocol import SolveRequest
 from cvxfold.problem.structure import Canonical
@@ -25,10 +26,17 @@ class LanesShortcut:
         self._engine = engine
         self._maps = Maps.of_parameters(engine.pattern, canonical)
         self._batches = Batches(engine.pattern, self._maps, engine.order)
+        self._served: tuple[SolveRequest, torch.device] | None = None
 
     def serves(self, device: torch.device, request: SolveRequest) -> bool:
         """Whether the kernels do what is asked; they know no proximal term."""
-        return self._engine.serves(device, request) and self._batches.serve(device) and not request.proximal
+        served = self._served
+        if served is not None and served[0] is request and served[1] == device:  # mostly as before
+            return True
+        serves = self._engine.serves(device, request) and self._batches.serve(device) and not request.proximal
+        if serves:
+            self._served = request, device
+        return serves
 
     def solve(
         self,
@@ -36,12 +44,12 @@ class LanesShortcut:
         batch: int,
         request: SolveRequest,
         start: Tensor | None,
-        shapes: Sequence[Sequence[int]],
+        patterns: Sequence[Tensor],
         keep: bool = False,
     ) -> LanesPassage:
         """Solve; see :class:`cvxfold.engines.protocol.Shortcut`."""
         compiled = self._batches.on(parameters[0].device)
-        outputs = [empty(*shape, device=compiled.device) for shape in shapes]
+        outputs = [empty_like(pattern) for pattern in patterns]
         settings = self._engine.settings(request)
         ends = compiled.ends(parameters, batch) if keep else None
         begin = None if start is None and ends is None else Begin(start, ends)
