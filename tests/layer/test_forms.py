@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Sequence
+from typing import Literal
 
 import cvxpy as cp
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from cvxfold.torch import CvxpyLayer
 
 
-def _layer(engine: str) -> CvxpyLayer:
+def _layer(engine: Literal["lanes", "tensors"]) -> CvxpyLayer:
     """A projection onto the simplex, scaled, and its multiplier: a nonnegative variable and a scalar one."""
     x, target, total = cp.Variable(3), cp.Parameter(3), cp.Parameter()
     onto = cp.sum(x) == total
