@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import cvxpy as cp
 import pytest
@@ -16,7 +16,7 @@ from cvxfold.torch import CvxpyLayer
 def _layer(engine: Literal["lanes", "tensors"]) -> CvxpyLayer:
     """A projection onto the simplex, scaled, and its multiplier: a nonnegative variable and a scalar one."""
     x, target, total = cp.Variable(3), cp.Parameter(3), cp.Parameter()
-    onto = cp.sum(x) == total
+    onto: Any = cp.sum(x) == total
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - target)), [onto, x >= 0])
     return CvxpyLayer(
         problem, parameters=[target, total], variables=[x, onto.dual_variables[0]], engine=engine
