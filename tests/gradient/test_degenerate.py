@@ -14,7 +14,8 @@ from cvxfold.fold import Unrolled
 from cvxfold.torch import CvxpyLayer
 from problems.degenerate import CASES, Problem, Values, backward, flat_direction, projection, verdict
 from problems.families import FAMILIES, minimize
-from problems.marks import long
+from problems.layers import family_of, layer_of
+from problems.marks import long, one_engine
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -39,6 +40,7 @@ def test_degenerate_problems_are_told(make: Callable[[], Problem], bad: Values, 
     [*(pytest.param(m, marks=long) for m in ("gmres", Unrolled(60), "jacobian_free")), "lfpi"],
     ids=str,
 )
+@one_engine
 def test_whatever_the_method(make: Callable[[], Problem], bad: Values, good: Values, method: Any) -> None:
     few = {"backward_max_iters": 500} if method == "lfpi" else {}  # it has no reason to end at these
     layer, _ = backward(make, bad, backward=method, on_unconverged="ignore", **few)
@@ -86,8 +88,8 @@ def test_redundant_constraints_that_nothing_moves_are_no_fault() -> None:
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_sound_families_are_not_accused(name: str) -> None:
     """The families have unique solutions and derivatives with probability one."""
-    family = FAMILIES[name]()
-    layer = CvxpyLayer(family.problem, family.parameters, family.variables)
+    family = family_of(name)
+    layer = layer_of(family)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inputs = [p.requires_grad_() for p in family.sample(48, 0)]

@@ -12,6 +12,10 @@ needs_lanes = pytest.mark.skipif(
     compiled().why_not is not None, reason=f"no compiled part: {compiled().why_not}"
 )
 ENGINES = [pytest.param("lanes", marks=needs_lanes), "tensors"]
+ONE = "tensors" if compiled().why_not else "lanes"
+"""In place of the two, where both hand the work to the same code."""
+
+one_engine = pytest.mark.parametrize("engine", [ONE], indirect=True)
 
 
 def sliced(values: Iterable[Any], is_long: Callable[[Any], bool]) -> list[Any]:
