@@ -5,6 +5,7 @@ A cell that is meant to warn says so by a tag, ``warns: Name``; what it warns is
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from problems.kernels import client_of, forked_kernels
 from problems.marks import long
 from problems.pages import TOP
 
@@ -108,18 +110,23 @@ def test_its_links_lead_somewhere(path: Path) -> None:
     assert [link for link in links if not (FOLDER / link).resolve().exists()] == []
 
 
-@long
-@each_notebook
-def test_its_short_form_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    for package in ("ipykernel", "matplotlib", "sklearn", "skfolio", "tqdm"):
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The command that starts a kernel for a short form."""
+    for package in ("nbclient", "nbformat", "ipykernel", "matplotlib", "sklearn", "skfolio", "tqdm"):
         pytest.importorskip(package)
-    monkeypatch.setenv("CVXFOLD_QUICK", "1")
+    with forked_kernels(tmp_path_factory.mktemp("kernels"), CVXFOLD_QUICK="1") as command:
+        yield command
+
+
+@long
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@each_notebook
+def test_its_short_form_runs(path: Path, tmp_path: Path, kernels: list[str]) -> None:
+    nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    run = client.NotebookClient(
-        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    )
+    run = client_of(kernels, notebook, timeout=SECONDS, resources={"metadata": {"path": str(tmp_path)}})
     run.execute()  # an error of a cell is raised
     assert unexpected(notebook) == []
 
