@@ -13,7 +13,7 @@ from cvxfold.torch import CvxpyLayer
 from problems.cases import case, make_layer
 from problems.families import minimize
 from problems.layers import ALL
-from problems.marks import long, sliced
+from problems.marks import ONE, long, needs_lanes
 from problems.small_layer import data
 from problems.small_layer import make_layer as small_layer
 
@@ -54,9 +54,20 @@ def second_derivative(
     return flat(found), (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
 
 
-@pytest.mark.parametrize("name", sliced([n for n in ALL if n != KINKED], lambda name: name not in FEW))
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [
+        *(pytest.param("lanes", name, marks=needs_lanes) for name in FEW),
+        *(("tensors", name) for name in FEW),
+        *(pytest.param(ONE, name, marks=long) for name in ALL if name not in (KINKED, *FEW)),
+    ],
+    indirect=["engine"],
+)
 def test_families(name: str) -> None:
-    """All cones: every instance's second derivative along a direction in all parameters at once."""
+    """All cones: every instance's second derivative along a direction in all parameters at once.
+
+    Beyond the first derivative the engines share the code.
+    """
     c, generator = case(name, 2), torch.Generator().manual_seed(1)
     layer = make_layer(c)
     along = []
