@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 
 import cvxfold
+from cvxfold.engines.choose import compiled
 from cvxfold.torch import CvxpyLayer
 from problems.hard import FILES, Found, Gradient, Kind, ask, gradient, load, optimum, problem
-from problems.marks import long, sliced
+from problems.marks import long, needs_lanes
 
 TOL = 1e-7
-ENOUGH = 38  # of 41
+MOST_WRONG = 3
+LONGEST = ("QGFRDXPN", "QGROW22", "QSCFXM3", "QSCRS8", "QSCSD6")
+"""What the kernels leave to the tensor engine, which begins anew and takes nearly all of the time."""
 pytestmark = pytest.mark.skipif(
     not FILES, reason="the set is not here; CVXFOLD_MAROS_MESZAROS names its folder"
 )
@@ -78,13 +81,30 @@ def outcome(file: Path, engine: Any) -> Outcome | str:
 
 
 def outcomes(engine: str) -> Iterable[tuple[str, Outcome]]:
-    for file in FILES:
+    for file in files_of(engine):
         if not isinstance(result := outcome(file, engine), str):
             yield file.stem, result
 
 
+def files_of(engine: str) -> list[Path]:
+    """All, and where the kernels are, for the tensor engine all but the longest."""
+    both = engine == "tensors" and compiled().why_not is None
+    return [file for file in FILES if not (both and file.stem in LONGEST)]
+
+
 @pytest.mark.parametrize(
-    "file", sliced(FILES, lambda file: file.stat().st_size > 9_000), ids=lambda file: file.stem
+    ("engine", "file"),
+    [
+        pytest.param(
+            name,
+            file,
+            marks=[*marks, *([long] if file.stat().st_size > 9_000 else [])],
+            id=f"{name}-{file.stem}",
+        )
+        for name, marks in (("lanes", [needs_lanes]), ("tensors", []))
+        for file in files_of(name)
+    ],
+    indirect=["engine"],
 )
 def test_right_or_flagged(file: Path, engine: str) -> None:
     result = outcome(file, engine)
@@ -97,7 +117,7 @@ def test_right_or_flagged(file: Path, engine: str) -> None:
 @long
 def test_solutions_of_nearly_all(engine: str) -> None:
     wrong = [name for name, result in outcomes(engine) if not (result.accurate and result.found[0].solved)]
-    assert len(FILES) - len(wrong) >= ENOUGH - 41 + len(FILES), wrong
+    assert len(wrong) <= MOST_WRONG, wrong
 
 
 @long
@@ -106,7 +126,7 @@ def test_gradients_of_nearly_all_that_have_one(engine: str) -> None:
     sound = [name for name, result in outcomes(engine) if result.truth.q_kind is Kind.UNIQUE]
     accused = [name for name, result in outcomes(engine) if not result.vouched]
     assert len(sound) >= 20 - 41 + len(FILES)
-    assert len(FILES) - len(accused) >= ENOUGH - 41 + len(FILES), accused
+    assert len(accused) <= MOST_WRONG, accused
 
 
 @long
