@@ -10,6 +10,7 @@ import torch
 
 from cvxfold.torch import CvxpyLayer as TorchLayer
 from problems.families import Family
+from problems.layers import canonicalized_once
 
 jax: Any = pytest.importorskip("jax")
 
@@ -26,7 +27,8 @@ def jax_layer_of(family: Family, **options: Any) -> Any:
     """The JAX layer of a family's problem."""
     from cvxfold.jax import CvxpyLayer
 
-    return CvxpyLayer(family.problem, family.parameters, family.variables, **options)
+    with canonicalized_once():
+        return CvxpyLayer(family.problem, family.parameters, family.variables, **options)
 
 
 def regression(**options: Any) -> tuple[Any, TorchLayer]:

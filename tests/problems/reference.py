@@ -13,12 +13,21 @@ from problems.families import Family
 
 __all__ = ["Answer", "Reference", "reference"]
 
+_solvers: dict[int, tuple[Family, Reference]] = {}
+
+
+def _solver(family: Family) -> Reference:
+    """Of a family that is asked again, the one that there is: it is only read."""
+    if id(family) not in _solvers:
+        _solvers[id(family)] = family, Reference(family.problem, family.parameters, family.variables)
+    return _solvers[id(family)][1]
+
 
 def reference(
     family: Family, params: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[Answer]]:
     """Values ``(B, *shape)`` per variable, gradients ``(B, *shape)`` per parameter, the single answers."""
-    solver = Reference(family.problem, family.parameters, family.variables)
+    solver = _solver(family)
     answers = [
         solver.solve([p[i].numpy() for p in params], [w[i].numpy() for w in weights])
         for i in range(params[0].shape[0])

@@ -176,10 +176,9 @@ class KktReference:
         """
         data = self.data(values)
         start = solve_by_clarabel(data.P, data.q, data.A, data.b, self.tensors.cone_dims)
-        x, u = self.polish(data, *start)
-        s, D = self.project(u)
+        x, u, (s, D), now = self.polish(data, *start)
         y = s - u
-        residual = _norm(self.conditions(data, x, u)) / (1 + _norm(data.q) + _norm(data.b))
+        residual = _norm(now) / (1 + _norm(data.q) + _norm(data.b))
         if not residual < 1e-10:
             raise ArithmeticError(f"the reference itself did not converge: {residual:.1e}")
 
@@ -202,21 +201,28 @@ class KktReference:
         adjoint = _norm(transposed @ w - rhs) / max(_norm(rhs), 1e-300)
         return ReferenceAnswer(found, gradients, residual, adjoint, self.margin(u))
 
-    def polish(self, data: ReferenceData, x: Array, u: Array) -> tuple[Array, Array]:
-        """Newton on E(x, u) = 0 as long as it reduces the residual."""
-        now = self.conditions(data, x, u)
+    def polish(
+        self, data: ReferenceData, x: Array, u: Array
+    ) -> tuple[Array, Array, tuple[Array, sp.csc_array], Array]:
+        """Newton on E(x, u) = 0 as long as it reduces the residual.
+
+        Returns:
+            x; u; Π(u) and its Jacobian; E(x, u).
+        """
+        projected = self.project(u)
+        now = self.conditions(data, x, u, projected[0])
         for _ in range(_NEWTON_STEPS):
-            step = accurate_solve(self.jacobian(data, self.project(u)[1]), -now)
+            step = accurate_solve(self.jacobian(data, projected[1]), -now)
             x_new, u_new = x + step[: self.n], u + step[self.n :]
-            new = self.conditions(data, x_new, u_new)
+            projected_new = self.project(u_new)
+            new = self.conditions(data, x_new, u_new, projected_new[0])
             if not _norm(new) < _norm(now):
                 break
-            x, u, now = x_new, u_new, new
-        return x, u
+            x, u, projected, now = x_new, u_new, projected_new, new
+        return x, u, projected, now
 
-    def conditions(self, data: ReferenceData, x: Array, u: Array) -> Array:
-        """E(x, u), summed in long double."""
-        s = self.project(u)[0]
+    def conditions(self, data: ReferenceData, x: Array, u: Array, s: Array) -> Array:
+        """E(x, u) for s = Π(u), summed in long double."""
         P, q, A, b = (part.astype(np.longdouble) for part in (data.P, data.q, data.A, data.b))
         x, s, y = (part.astype(np.longdouble) for part in (x, s, s - u))
         return np.concatenate([P @ x + q + A.T @ y, A @ x + s - b]).astype(float)
