@@ -22,9 +22,7 @@ BIG = [
 SOLVED = cvxfold.Status.SOLVED
 
 
-CASES = [(name, 8) for name in ALL] + [
-    pytest.param(name, 64, marks=long if name not in ("dense_qp20", "many_cones") else ()) for name in BIG
-]
+CASES = [(name, 8) for name in ALL] + [pytest.param(name, 64, marks=long) for name in BIG]
 
 
 @pytest.mark.parametrize(("name", "batch"), CASES)
