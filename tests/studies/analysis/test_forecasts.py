@@ -219,7 +219,7 @@ from problems.layers import family_of, quiet_layer_of
 
 torch.set_num_threads(1)
 family = family_of("dense_qp20")
-layer, params = quiet_layer_of(family, backward=Unrolled(100)), family.sample(1024, 0)
+layer, params = quiet_layer_of(family, backward=Unrolled(100)), family.sample(256, 0)
 
 
 def call():
@@ -247,7 +247,7 @@ def test_memory_of_unrolling_is_what_the_process_grows_by() -> None:
     out, err = run_python(_RESIDENT, MALLOC_MMAP_THRESHOLD_="4096")
     assert out, err[-2_000:]
     family = family_of("dense_qp20")
-    forecast = cvxfold.analyze(quiet_layer_of(family), *family.sample(1024, 0))["unrolled"]
+    forecast = cvxfold.analyze(quiet_layer_of(family), *family.sample(256, 0))["unrolled"]
     assert forecast.bytes(100) == pytest.approx(int(out), rel=0.2)
 
 
