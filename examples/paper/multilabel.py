@@ -146,7 +146,7 @@ def _measured(layer: Layer | None, scores: Tensor, labels: Tensor) -> tuple[floa
 def main(argv: Sequence[str] | None = None) -> dict[str, Course]:
     """Train all contestants."""
     given = start("multilabel", __doc__, argv)
-    count, epochs, depth = (250, 6, 50) if given.quick else (1250, 10, DEPTH)
+    count, epochs, depth = (250, 3, 50) if given.quick else (1250, 10, DEPTH)
     data = pairs(count, given.seed)
     contestants, plan = given.among(layers(depth)), Plan(int(0.8 * count), BATCH, epochs)
     found: dict[str, Course] = {}
