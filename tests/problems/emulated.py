@@ -33,8 +33,19 @@ class Emulator:
     """
 
     def __init__(self, lanes: int, folder: Path, *, watched: bool = True) -> None:
-        assert compiler is not None
+        import fcntl  # which not every system has
+
         self._path = folder / f"emulator_{lanes}_{watched}.so"
+        with open(folder / f"emulator_{lanes}_{watched}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of all processes with this folder the first one compiles
+            if not self._path.exists():
+                self._compile(lanes, folder, watched)
+        self.lanes, self._module, self._lot = lanes, ctypes.CDLL(str(self._path)), 0
+        self._module.emulate.restype = ctypes.c_char_p
+        assert self._module.emulator_task_size() == ctypes.sizeof(Task)
+
+    def _compile(self, lanes: int, folder: Path, watched: bool) -> None:
+        assert compiler is not None
         includes = [f"-I{_ENGINES / 'lanes'}", f"-I{_ENGINES / 'cuda'}"]
         flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-fPIC", *includes]
         objects = []
@@ -45,10 +56,9 @@ class Emulator:
             objects.append(folder / f"{name}_{lanes}_{watched}.o")
             command = [compiler, *flags, *more, "-c", _HERE / f"{name}.cpp", "-o", objects[-1]]
             subprocess.run(command, check=True)
-        subprocess.run([compiler, "-shared", *objects, "-ldl", "-o", self._path], check=True)
-        self.lanes, self._module, self._lot = lanes, ctypes.CDLL(str(self._path)), 0
-        self._module.emulate.restype = ctypes.c_char_p
-        assert self._module.emulator_task_size() == ctypes.sizeof(Task)
+        whole = self._path.with_suffix(".part")
+        subprocess.run([compiler, "-shared", *objects, "-ldl", "-o", whole], check=True)
+        whole.rename(self._path)
 
     def launch(self, name: str, blocks: int, task: Task) -> None:
         """Run a kernel, its threads in an order drawn anew.
