@@ -9,6 +9,7 @@ namespace cvxfold {
 #if CVXFOLD_QUADS
 typedef Quad Side;
 inline void load(const Pack *from, Quad &to) { to = quad_at(from); }
+inline void store(Pack *to, const Quad &quad) { put_quad(to, quad); }
 inline void spread(Value value, Quad &to) { to = quad_of(value); }
 inline Value part(const Quad &quad, int k) { return quad[k]; }
 #else
@@ -17,8 +18,17 @@ typedef Value Side;
 constexpr int SIDE = CVXFOLD_QUADS ? SUMS : 1;
 
 inline void load(const Pack *from, Value &to) { to = *from; }
+inline void store(Pack *to, const Value &value) { *to = value; }
 inline void spread(Value value, Value &to) { to = value; }
 inline Value part(const Value &value, int) { return value; }
+
+// Of a square matrix.
+inline void transpose(int order, const Pack *from, Pack *to) {
+    each(order, [&](int i) {
+        for (int j = 0; j < order; j++)
+            to[i * order + j] = from[j * order + i];
+    });
+}
 
 // ROWS x COLUMNS of the sums over k < depth of A[k a_stride + i] B[k b_stride + j], the latter Numbers.
 template <int ROWS, int COLUMNS, typename Number, typename Visit>

@@ -129,7 +129,7 @@ CVXFOLD_LONG void add_eliminated_by_scaling(const Shape &S, Workspace &w, const 
             add_gram(S, M, w.A, nullptr, G, frame, w.rotated_A + M.first, w.aside, image, w.K);
             return;
         }
-        semidefinite::transpose(order, frame, transposed);
+        transpose(order, frame, transposed);
         products<true>(order, transposed, order, order, transposed, order, order,
                        [&](int i, int j, Value sum) { H[i * order + j] = H[j * order + i] = sum; });
         add_inner_products(S, M, w.A, w.K, w.rotated_A + M.first, image, [&](int e, Pack *image) {

@@ -23,6 +23,7 @@ namespace interior {
 
 const int MOST = 50;
 const double ENOUGH = 1e-10, SHORT_OF_BOUNDARY = 0.99;
+const double RISEN = 10; // residuals that steps lower but for rounding, which is what the rest would be
 
 // Vectors of the method, in memory that Newton's method and the adjoint use at other times.
 struct Point {
@@ -222,6 +223,7 @@ CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progres
     begin(S, w, p);
     progress.factorizations += select(mask, splat(1), Value{});
     Mask running = mask;
+    Value least_left = splat(infinite());
     for (int iteration = 0; iteration < MOST && time_left(); iteration++) {
         multiply_P(S, w.P, p.x, w.Px); // 1
         each(S.n, [&](int i) { w.dual[i] = w.Px[i] + w.q[i]; });
@@ -235,6 +237,8 @@ CVXFOLD_LONG void interior_point(const Shape &S, Workspace &w, Progress &progres
         mu = joined(mu, Sum()) / splat(degree);
         Value left = largest(infinity_norm(w.dual, S.n), infinity_norm(w.primal, S.m));
         running &= ((left > ENOUGH) | (mu > ENOUGH)) & finite(left + mu);
+        running &= (left <= mu) | (left <= RISEN * least_left);
+        least_left = min(least_left, left);
         if (!any(running))
             break;
         scale(S, w, p); // 2

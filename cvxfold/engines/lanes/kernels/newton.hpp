@@ -42,7 +42,8 @@ const double POOR = 0.25;     // a step shorter than this is poor
 const int MOST_POOR = 8;      // poor steps before an instance is left …
 const double PROGRESS = 1e-4; // … unless the merit fell by this in all
 const int FEW_POOR = 4;       // after so many it may be left, where a better method is at hand …
-const double NO_WAY = 0.8;    // … and the merit has hardly fallen in all
+const int FEW_DEAR = 2;    // … so many, or one that no length serves, where each length takes eigenvectors …
+const double NO_WAY = 0.8; // … and the merit has hardly fallen in all
 const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, LOWER = 0.1, SMALLEST = 1e-7;
 const double A_PART = 1e-2;      // of u, beside which x counts as nothing
 const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
@@ -154,8 +155,10 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
             progress.off = select(finished, left, progress.off);
         }
         Mask hopeful = (poor < (double)MOST_POOR) | (next.merit < PROGRESS * merit_at_first);
-        if (leaves_soon)
-            hopeful &= (poor < (double)FEW_POOR) | (next.merit < NO_WAY * merit_at_first);
+        if (leaves_soon) {
+            const Mask goes = S.semidefinite ? ~seeking & (poor < (double)FEW_DEAR) : poor < (double)FEW_POOR;
+            hopeful &= goes | (next.merit < NO_WAY * merit_at_first);
+        }
         const Mask stuck = at_work & ~finished & ~((regularization < MOST_REGULARIZATION) & hopeful);
         progress.stuck = select(stuck, splat(1), progress.stuck);
         at_work &= ~finished & ~stuck;

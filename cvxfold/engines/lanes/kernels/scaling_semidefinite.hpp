@@ -47,9 +47,14 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
     cholesky(order, L);
     semidefinite::unpack(order, y, Y);
     semidefinite::turn(order, L, Y, half, product);
-    each(size, [&](int i) { M[i] = splat(i % (order + 1) == 0 ? 1 : 0); });
-    semidefinite::rotate_to_diagonal(order, product, M, half);
-    each(order, [&](int j) { l[j] = sqrt(max(product[j * order + j], splat(1e-300))); });
+    if (order >= tridiagonal::LEAST_ORDER) {
+        tridiagonal::eigen(order, product, M, l, R, half);
+    } else {
+        each(size, [&](int i) { M[i] = splat(i % (order + 1) == 0 ? 1 : 0); });
+        semidefinite::rotate_to_diagonal(order, product, M, half);
+        each(order, [&](int j) { l[j] = product[j * (order + 1)]; });
+    }
+    each(order, [&](int j) { l[j] = sqrt(max(l[j], splat(1e-300))); });
     each(order, [&](int i) {
         for (int j = 0; j < order; j++) {
             Value sum{};

@@ -4,13 +4,15 @@
 // X = U diag(w) U' has the projection U diag(max(w, 0)) U', whose derivative is V -> U (Omega o U'VU) U' with
 // Omega 1 between positive eigenvalues, 0 between the others and w_i/(w_i - w_j) between a positive w_i and
 // another w_j (Sun and Sun, "Semismooth matrix-valued functions", 2002). So V -> U'VU, which is orthogonal on
-// scaled triangles, is the frame. Eigenvectors are found by Jacobi's rotations, from those of the last
-// matrix; pairs of axes are turned in the order of Brent and Luk ("The solution of singular-value and
-// symmetric eigenvalue problems on multiprocessor arrays", 1985).
+// scaled triangles, is the frame. Eigenvectors of small matrices are found by Jacobi's rotations, from those
+// of the last matrix; pairs of axes are turned in the order of Brent and Luk ("The solution of singular-value
+// and symmetric eigenvalue problems on multiprocessor arrays", 1985). Larger ones cost less by way of a
+// tridiagonal matrix (tridiagonal.hpp).
 #pragma once
 
 #include "dense.hpp"
 #include "product.hpp"
+#include "tridiagonal.hpp"
 
 namespace cvxfold {
 
@@ -54,13 +56,6 @@ CVXFOLD_LONG void turn(int order, const Pack *V, const Pack *X, Pack *CVXFOLD_RE
                        Pack *CVXFOLD_RESTRICT Y) {
     congruence(order, V, X, half,
                [&](int i, int j, Value value) { Y[i * order + j] = Y[j * order + i] = value; });
-}
-
-inline void transpose(int order, const Pack *from, Pack *to) {
-    each(order, [&](int i) {
-        for (int j = 0; j < order; j++)
-            to[i * order + j] = from[j * order + i];
-    });
 }
 
 // Two rows turned by an angle of cosine c and sine s.
@@ -143,10 +138,13 @@ CVXFOLD_LONG void rotate_to_diagonal(int order, Pack *X, Pack *U, Pack *V) {
     transpose(order, V, U);
 }
 
-// Eigenvalues w (order) and eigenvectors U of a scaled triangle; U begins with those of a matrix nearby.
+// Eigenvalues w (order) and eigenvectors U of a scaled triangle; U begins with those of a matrix nearby,
+// where that is of use.
 inline void eigen(int order, const Pack *triangle, Pack *U, Pack *w, Pack *scratch) {
     Pack *X = scratch, *Y = X + order * order, *half = Y + order * order;
     unpack(order, triangle, X);
+    if (order >= tridiagonal::LEAST_ORDER)
+        return tridiagonal::eigen(order, X, U, w, Y, half);
     turn(order, U, X, half, Y);
     rotate_to_diagonal(order, Y, U, half);
     fill(w, order, [&](int i) { return Y[i * order + i]; });
