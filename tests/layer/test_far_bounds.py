@@ -8,11 +8,11 @@ from torch import Tensor
 import cvxfold
 from cvxfold.torch import CvxpyLayer
 from problems.families import minimize
-from problems.marks import needs_lanes
+from problems.marks import needs_lanes, sliced
 
 F64 = torch.float64
 BATCH, SIZE, ROWS = 12, 5, 8
-BOUNDS = [1e5, 1e8, 1e10, 1e15]
+BOUNDS = sliced([1e5, 1e8, 1e10, 1e15], lambda bound: bound == 1e10)
 
 
 def solved(layer: CvxpyLayer, engine: str) -> bool:
