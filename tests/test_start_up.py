@@ -17,7 +17,9 @@ WHERE_USED = ["matplotlib", "pandas", "rich", "skfolio", "typer"]
 
 LOOK = f"""
 import json, os, sys, time
+began = time.process_time()
 import cvxpylayers.torch
+theirs = time.process_time() - began
 
 for _ in range(int(sys.argv[1])):  # each import in a process of its own, which has all that came before
     if os.fork():
@@ -28,7 +30,7 @@ for _ in range(int(sys.argv[1])):  # each import in a process of its own, which 
     spent = time.process_time() - began
     new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
     found = [name for name in {WHERE_USED} if name in sys.modules]
-    print(json.dumps({{"new": sorted(new), "found": found, "seconds": spent}}), flush=True)
+    print(json.dumps({{"new": sorted(new), "found": found, "share": spent / theirs}}), flush=True)
     os._exit(0)
 """
 
@@ -52,8 +54,9 @@ def test_only_cvxfold_is_imported_beside_what_cvxpylayers_imports() -> None:
 
 
 @long
-def test_it_takes_less_than_a_fifth_of_a_second() -> None:
+def test_it_takes_a_small_part_of_the_time_that_cvxpylayers_takes() -> None:
     """Of this process's own time, the modules once compiled, as the first of four does."""
+    started(1, PYTHONDONTWRITEBYTECODE="")  # of theirs, too
     seen = started(4, PYTHONDONTWRITEBYTECODE="")
     assert len(seen) == 4
-    assert min(each["seconds"] for each in seen[1:]) < 0.2
+    assert min(each["share"] for each in seen[1:]) < 0.1
