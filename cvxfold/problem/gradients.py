@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvxfold.problem.index import at
 from cvxfold.problem.program import Entries
 
 
@@ -37,34 +38,30 @@ class DataGradients:
 
     def on_b(self, shared: bool) -> Tensor:
         """The stored entries of b̄, ``(1|B, nnz b)``."""
-        return _summed(_at(self.v, self.entries.b.on(self.v.device)), shared)
+        return _summed(at(self.v, self.entries.b.on(self.v.device)), shared)
 
     def on_A(self, shared: bool) -> Tensor:
         """The stored entries of Ā = −(v xᵀ + y pᵀ), ``(1|B, nnz A)``."""
         rows, columns = self.entries.A.on(self.p.device)
         if shared:
             return -(self.v.mT @ self.x + self.y.mT @ self.p)[rows, columns].unsqueeze(0)
-        return -(_at(self.v, rows) * _at(self.x, columns) + _at(self.y, rows) * _at(self.p, columns))
+        return -(at(self.v, rows) * at(self.x, columns) + at(self.y, rows) * at(self.p, columns))
 
     def on_P(self, shared: bool) -> Tensor:
         """The stored entries of P̄ = −½ (p xᵀ + x pᵀ), ``(1|B, nnz P)``."""
         rows, columns = self.entries.P.on(self.p.device)
-        terms = _at(self.p, rows) * _at(self.x, columns) + _at(self.x, rows) * _at(self.p, columns)
+        terms = at(self.p, rows) * at(self.x, columns) + at(self.x, rows) * at(self.p, columns)
         return _summed(-0.5 * terms, shared)
 
     def on_moving(self) -> Tensor:
         """All that a parameter reaches, side by side, ``(B, ·)``."""
         parts = (self.on_P, self.on_q, self.on_A, self.on_b)
         kept = [
-            _at(part(False), index.on(self.p.device))
+            at(part(False), index.on(self.p.device))
             for part, index in zip(parts, self.entries.moving, strict=True)
             if len(index)
         ]
         return torch.cat(kept, dim=1) if kept else self.p.new_empty(len(self.p), 0)
-
-
-def _at(v: Tensor, index: Tensor) -> Tensor:
-    return v.index_select(1, index)
 
 
 def _summed(gradient: Tensor, shared: bool) -> Tensor:

@@ -8,6 +8,16 @@ import torch
 from torch import Tensor
 
 
+def at(values: Tensor, index: Tensor) -> Tensor:
+    """The entries ``index`` ``(k,)`` of each row of ``values`` ``(b, n)``, ``(b, k)``.
+
+    PyTorch takes four times as long for those of one row as for those of a vector.
+    """
+    if len(values) == 1:
+        return values.squeeze(0).index_select(0, index).unsqueeze(0)
+    return values.index_select(1, index)
+
+
 class Index:
     """An array of indices, copied to a device once.
 
@@ -48,6 +58,6 @@ class SparseMap:
 
     def transposed(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """The transpose times v ``(B, rows)``, ``(B, columns)``, and the largest of its terms, ``(B,)``."""
-        terms = v.index_select(1, self._row.on(v.device)) * self._factors.on(v.device)
+        terms = at(v, self._row.on(v.device)) * self._factors.on(v.device)
         sums = v.new_zeros(len(v), self._columns).index_add(1, self._column.on(v.device), terms)
         return sums, terms.abs().amax(1) if terms.shape[1] else v.new_zeros(len(v))

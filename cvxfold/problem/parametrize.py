@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from cvxfold.problem.index import at
 from cvxfold.problem.structure import Canonical, ParameterSpec
 from cvxfold.problem.values import ProgramValues
 
@@ -59,7 +60,7 @@ class Parametrization:
         """The parameter's entries in the parameter vector, ``(1|B, size)``."""
         value = parameter.log() if spec.log else parameter
         if places is not None:
-            return value.reshape(value.shape[0], math.prod(spec.raw_shape)).index_select(1, places)
+            return at(value.reshape(value.shape[0], math.prod(spec.raw_shape)), places)
         return value.permute(0, *range(value.ndim - 1, 0, -1)).reshape(value.shape[0], math.prod(spec.shape))
 
 
@@ -108,7 +109,7 @@ class _ParameterBlock:
         """S p for ``column`` ``(b, size)``; returns ``(b, rows)``."""
         if self._dense is not None:
             return column @ self._dense
-        picked = column.index_select(1, self._columns)
+        picked = at(column, self._columns)
         if not self._plain:
             picked = picked * self._weights
         if self._one_each:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.near import is_near
-from cvxfold.problem.index import Index, SparseMap
+from cvxfold.problem.index import Index, SparseMap, at
 from cvxfold.problem.structure import Moving, Structure
 from cvxfold.problem.values import ProgramValues
 
@@ -131,5 +131,5 @@ def _product(values: Tensor, places: Tensor, v: Tensor, size: int) -> Tensor:
             places, values[0], (size, v.shape[1]), check_invariants=False, device=values.device
         )
         return torch.sparse.mm(matrix, v.mT).mT
-    terms = values * v.index_select(1, columns)
+    terms = values * at(v, columns)
     return v.new_zeros(len(v), size).scatter_add(1, rows.expand_as(terms), terms)

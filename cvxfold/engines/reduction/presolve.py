@@ -31,7 +31,7 @@ from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.reduction.congruence import Congruence
 from cvxfold.engines.reduction.elimination import Elimination, find_auxiliaries, find_fixed, nothing
-from cvxfold.problem.index import Index
+from cvxfold.problem.index import Index, at
 from cvxfold.problem.structure import IndexArray, Structure
 
 
@@ -81,7 +81,7 @@ class _MatrixBlock:
 
     def fill(self, values: Tensor) -> Matrix:
         """The block for stored values ``(1|B, nnz)``; entries in one place add up."""
-        picked = values.index_select(1, self.entries.on(values.device))
+        picked = at(values, self.entries.on(values.device))
         out = values.new_zeros(values.shape[0], self.shape[0] * self.shape[1])
         out.index_add_(1, self._flat.on(values.device), picked)
         return Matrix(torch.unflatten(out, 1, self.shape))
@@ -131,8 +131,8 @@ class _Stage:
     def stored(self, P_values: Tensor, A_values: Tensor) -> tuple[Tensor, Tensor]:
         """The stored values of what is left, where T = 0."""
         return (
-            P_values.index_select(1, self._P_stored.on(P_values.device)),
-            A_values.index_select(1, self.A_rk.entries.on(A_values.device)),
+            at(P_values, self._P_stored.on(P_values.device)),
+            at(A_values, self.A_rk.entries.on(A_values.device)),
         )
 
 
