@@ -42,6 +42,18 @@ def test_acceleration_helps_and_memory_0_is_the_iteration_itself() -> None:
     assert counts[0] < 0.5 * counts[1]
 
 
+def test_no_more_iterations_than_were_asked_for() -> None:
+    """The second pass goes on from where the first one ended."""
+    c = case("linear_program", 8)
+    layer = make_layer(c, engine="lanes", refine=False, max_iters=400, on_unconverged="ignore")
+    evaluate(layer, c)
+    report = layer.report.forward
+    unsolved = torch.tensor([status is cvxfold.Status.UNCONVERGED for status in report.status])
+    assert 0 < unsolved.sum() < 8
+    assert (report.iterations[unsolved] == 400).all()
+    assert (report.iterations[~unsolved] <= 400).all()
+
+
 def test_what_has_no_solution_is_told() -> None:
     x, b = cp.Variable(2), cp.Parameter(2)
     infeasible = CvxpyLayer(

@@ -104,24 +104,24 @@ template <typename TimeLeft> struct Solving : Loading {
     // solution, both passes once more without that.
     int second(Workspace &w, const Chosen &chosen) const {
         const int *instances = chosen.instance;
-        Mask open = all(), nearer = may_lower_bounds();
+        Mask open = all(), as_given = none(); // the latter: bounds, in lanes that begin anew
         for (int lane = 0; lane < W; lane++)
             if ((*block_of(instances[lane]).stuck)[instances[lane] % W] == BOUND_IS_ACTIVE)
-                nearer[lane] = 0;
+                as_given[lane] = -1;
         int bad = 0;
         while (any(open)) {
             Scale scale;
-            load(w, instances, nearer, scale);
+            load(w, instances, may_lower_bounds() & ~as_given, scale);
             Progress progress = where_it_ended(w, instances, scale);
-            progress.stuck = select(nearer, progress.stuck, Value{});
-            progress.regularization = select(nearer, progress.regularization, Value{});
+            progress.stuck = select(as_given, Value{}, progress.stuck);
+            progress.regularization = select(as_given, Value{}, progress.regularization);
             reset(S, w.roots);
             set_penalty(S, w, progress.rho);
             Ended ended = not_yet();
-            const Mask fresh = open & ~nearer, lowered = progress.limit < splat(infinite());
+            const Mask fresh = open & as_given, lowered = progress.limit < splat(infinite());
             Mask done = none();
             if (any(fresh))
-                done = first_pass(S, O, w, progress, fresh, nearer, false, time_left);
+                done = first_pass(S, O, w, progress, fresh, ~fresh, false, time_left);
             done |= second_pass(S, O, w, progress, open & ~done, lowered, ended, time_left);
             judge_and_polish(S, O, w, progress, done, false, ended);
             Mask anew = open & lowered;
@@ -143,7 +143,7 @@ template <typename TimeLeft> struct Solving : Loading {
                 bad += write(w, progress, ended, lane, instances[lane], true);
             }
             open = anew;
-            nearer &= ~anew;
+            as_given |= anew;
         }
         return bad;
     }
