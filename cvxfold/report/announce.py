@@ -55,9 +55,8 @@ class Reports:
 
     def notify(self, report: Report) -> None:
         """Call back all that listen, after a pass."""
-        if self._listeners:
-            for callback in list(self._listeners.values()):
-                callback(report)
+        for callback in list(self._listeners.values()):
+            callback(report)
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Reports":
         """A copy that remembers nothing and that nobody listens to."""

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from cvxfold.engines.linear.matrix import Matrix
-from cvxfold.problem.index import Index
+from cvxfold.problem.index import Index, at
 from cvxfold.problem.structure import IndexArray
 
 
@@ -61,7 +61,7 @@ def _products(factors: tuple[Matrix, ...], places: list[Index]) -> Tensor:
     """The products of entries at flat places of each, ``(1|B, ·)``."""
     product = None
     for factor, place in zip(factors, places, strict=True):
-        picked = factor.values.flatten(1).index_select(1, place.on(factor.values.device))
+        picked = at(factor.values.flatten(1), place.on(factor.values.device))
         product = picked if product is None else product * picked
     assert product is not None
     return product

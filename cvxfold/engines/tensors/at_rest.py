@@ -46,13 +46,12 @@ def moving(splitting: Splitting, point: Iterate, tested: Tensor, settings: Forwa
     if not len(rows):
         return found
     splitting, point = splitting.take(rows), point.take(rows)
-    linear = infinity_norm(splitting.program.P.absolute().mv(torch.ones_like(point.x))) == 0
     jacobian, program = FactoredJacobian.at(splitting, point.u), splitting.program
     reflected = jacobian.D.apply(lambda d: 1 - 2 * d, jacobian.inverse(point.g))
     dx = splitting.solve_normal(program.A.rmv(splitting.R * reflected))
     size = infinity_norm(point.x).maximum(_A_PART * infinity_norm(point.u)).clamp(min=2.3e-308)
     length = infinity_norm(dx) / size
-    along_a_face = linear & (length > _FACE)
+    along_a_face = program.linear & (length > _FACE)
     found[rows] = ~along_a_face & (length > _most(settings))
     return found
 

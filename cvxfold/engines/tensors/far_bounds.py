@@ -18,7 +18,7 @@ from cvxfold.cones import ConeDims
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.reduction.scaling import Scaling, data_size
 from cvxfold.engines.tensors.program import ConeProgram
-from cvxfold.problem.index import Index
+from cvxfold.problem.index import Index, at
 from cvxfold.problem.structure import IndexArray
 
 _FAR_BEYOND = 1e3
@@ -69,10 +69,11 @@ def bring_near(program: ConeProgram, scaling: Scaling, bounds: Index) -> Brought
     if not len(bounds) or not is_near(program.b):
         return None
     q, b, rows = program.q, program.b, bounds.on(program.b.device)
-    far = torch.zeros_like(b).index_copy(1, rows, b.index_select(1, rows).clamp(min=0))
+    far = torch.zeros_like(b).index_copy(1, rows, at(b, rows).clamp(min=0))
     near = (b.abs() - far).amax(-1)
-    curved = program.P.absolute().mv(torch.ones_like(q)).amax(-1) > 0
-    near = near.maximum(torch.where(curved, q.abs().amax(-1), 0))
+    if not (far.amax(-1) > _FAR_BEYOND * near).any():  # mostly
+        return None
+    near = near.maximum(torch.where(program.linear, 0, q.abs().amax(-1)))
     near = torch.where(near > 0, near, far.masked_fill(far == 0, math.inf).amin(-1)).unsqueeze(-1)
     limit = _FAR_BEYOND * near
     beyond = (far - limit).clamp(min=0)

@@ -13,7 +13,7 @@ from cvxfold.batches.near import is_near
 from cvxfold.cones import ConeDims, ProductDerivative, SpectralFunction
 from cvxfold.cones.frame import FrameDerivative
 from cvxfold.cones.orthant import DiagonalDerivative
-from cvxfold.problem.index import Index
+from cvxfold.problem.index import Index, at
 from cvxfold.problem.structure import IndexArray
 
 _SHORT = 0.2  # blocks with fewer stored entries than this fraction of n go entry by entry
@@ -104,8 +104,8 @@ class _Pairs:
         total = A.new_zeros(weights.shape[0], self._n * self._n)
         if len(self._weight):
             device, entries = A.device, A.flatten(1)
-            first, second = (entries.index_select(1, i.on(device)) for i in (self._first, self._second))
-            products = weights.index_select(1, self._weight.on(device)) * first * second
+            first, second = (at(entries, i.on(device)) for i in (self._first, self._second))
+            products = at(weights, self._weight.on(device)) * first * second
             total.index_add_(1, self._target.on(device), products)
         return torch.unflatten(total, 1, (self._n, self._n))
 

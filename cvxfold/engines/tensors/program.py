@@ -6,6 +6,7 @@ subject to  A x + s = b,   s ∈ K
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
@@ -36,6 +37,11 @@ class ConeProgram(Batched):
     def batch(self) -> int:
         """B."""
         return self.q.shape[0]
+
+    @property
+    def linear(self) -> Tensor:
+        """Whether P is zero, ``(B,)``."""
+        return self.P.absolute().mv(torch.ones_like(self.q)).sum(-1) == 0
 
     @property
     def shared(self) -> bool:

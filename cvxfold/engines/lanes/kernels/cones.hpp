@@ -49,9 +49,8 @@ inline int cone_scratch(const Shape &S) {
 // Roots and eigenvectors begin anew, so that what follows does not depend on what came before.
 CVXFOLD_LONG void reset(const Shape &S, Pack *roots) {
     fill(roots, S.exponential + S.power, [](int) { return splat(0.5); });
-    each_semidefinite(S, 0, roots + S.exponential + S.power, [](int order, int, Pack *U) {
-        fill(U, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
-    });
+    each_semidefinite(S, 0, roots + S.exponential + S.power,
+                      [](int order, int, Pack *U) { set_identity(order, U); });
 }
 
 // Calls visit(number, what is seen, root) for each of `count` cones in R^3, whose roots are looked for

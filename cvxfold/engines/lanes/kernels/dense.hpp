@@ -22,6 +22,11 @@ inline void store(Pack *to, const Value &value) { *to = value; }
 inline void spread(Value value, Value &to) { to = value; }
 inline Value part(const Value &value, int) { return value; }
 
+// Of order `order`, into X.
+inline void set_identity(int order, Pack *X) {
+    fill(X, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
+}
+
 // Of a square matrix.
 inline void transpose(int order, const Pack *from, Pack *to) {
     each(order, [&](int i) {

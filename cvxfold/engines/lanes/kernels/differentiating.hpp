@@ -15,7 +15,7 @@ inline void restore_points(const Shape &S, Workspace &w, const Block &kept) {
     set_penalty(S, w, *kept.rho);
     reset(S, w.roots);
     decompose(S, w, w.u);
-    points_in_own_units(S, w, *kept.size, *kept.limit);
+    points_in_own_units(S, w, *kept.size);
 }
 
 struct Differentiating {

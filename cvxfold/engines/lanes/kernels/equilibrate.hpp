@@ -96,8 +96,7 @@ inline Scale scale_vectors(const Shape &S, Workspace &w, Mask nearer) {
     Value inverse = 1.0 / size;
     fill(w.q, S.n, [&](int i) { return w.q[i] * inverse; });
     fill(w.b, S.m, [&](int j) { return w.b[j] * inverse; });
-    if (are_brought_near(limit))
-        fill(w.beyond, S.m, [&](int j) { return w.beyond[j] * inverse; });
+    fill(w.beyond, S.m, [&](int j) { return w.beyond[j] * inverse; });
     return {size, limit * inverse};
 }
 

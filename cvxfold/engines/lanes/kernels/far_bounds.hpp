@@ -29,34 +29,28 @@ inline Value limit_of_bounds(const Shape &S, const Workspace &w, Mask allowed) {
     const auto other = [&](int j) { return is_bound(S, j) ? max(-w.b[j], Value{}) : abs(w.b[j]); };
     const auto bound = [&](int j) { return is_bound(S, j) ? max(w.b[j], Value{}) : Value{}; };
     const auto inverse = [&](int j) { return select(bound(j) > 0.0, 1.0 / bound(j), Value{}); };
-    Value near = fold(0, S.m, Value{}, other, Larger());
+    Value near = fold(0, S.m, Value{}, other, Largest()); // where one is NaN all of a group are to say so
     const Value farthest = fold(S.zero, S.separable(), Value{}, bound, Larger());
-    if (S.nnz_P)
-        near = max(near, select(infinity_norm(w.P, S.nnz_P) > 0.0, infinity_norm(w.q, S.n), Value{}));
+    if (!any(allowed & (farthest > FAR_BEYOND * near))) // mostly
+        return splat(infinite());
+    near = max(near, select(infinity_norm(w.P, S.nnz_P) > 0.0, infinity_norm(w.q, S.n), Value{}));
     near = select(near > 0.0, near, 1.0 / fold(S.zero, S.separable(), Value{}, inverse, Larger()));
     const Value limit = FAR_BEYOND * near;
     return select(allowed & (farthest > limit), limit, splat(infinite()));
 }
 
-// Whether any bound of a pack was, or is to be, brought near.
-inline bool are_brought_near(Value limit) { return any(limit < splat(infinite())); }
-
-// b <- min(b, limit), and what that takes off into w.beyond.
+// b <- min(b, limit), and what that takes off into w.beyond, mostly nothing.
 inline void bring_near(const Shape &S, Workspace &w, Value limit) {
-    if (!are_brought_near(limit))
-        return;
     fill(w.beyond, S.m, [&](int j) { return select(w.b[j] > limit, w.b[j] - limit, Value{}); });
     fill(w.b, S.m, [&](int j) { return min(w.b[j], limit); });
 }
 
-// The lanes where what was brought near is active in the state w.u.
-inline Mask touched(const Shape &S, const Workspace &w, Value limit) {
-    if (!are_brought_near(limit))
-        return none();
+// The lanes where a bound that was brought near is active in the state w.u.
+inline Mask touched(const Shape &S, const Workspace &w) {
     const auto touch = [&](int j) {
         return select((w.beyond[j] > 0.0) & ~(w.u[j] > 0.0), splat(1), Value{});
     };
-    return (limit < splat(infinite())) & (fold(S.zero, S.separable(), Value{}, touch, Larger()) > 0.0);
+    return fold(S.zero, S.separable(), Value{}, touch, Larger()) > 0.0;
 }
 
 } // namespace cvxfold

@@ -126,8 +126,7 @@ struct Loading {
         const Value size = scale.size;
         fill(w.x, S.n, [&](int i) { return w.x[i] / (w.columns[i] * size); });
         fill(w.u, S.m, [&](int j) { return (w.u[j] * w.rows[j] - w.y[j] / (w.rows[j] * w.R[j])) / size; });
-        if (are_brought_near(scale.limit))
-            fill(w.u, S.m, [&](int j) { return select(w.u[j] > w.beyond[j], w.u[j] - w.beyond[j], w.u[j]); });
+        fill(w.u, S.m, [&](int j) { return select(w.u[j] > w.beyond[j], w.u[j] - w.beyond[j], w.u[j]); });
         return warm;
     }
 

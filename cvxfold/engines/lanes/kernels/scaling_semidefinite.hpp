@@ -50,7 +50,7 @@ inline void scale(int order, const Pack *s, const Pack *y, Pack *R, Pack *M, Pac
     if (order >= tridiagonal::LEAST_ORDER) {
         tridiagonal::eigen(order, product, M, l, R, half);
     } else {
-        each(size, [&](int i) { M[i] = splat(i % (order + 1) == 0 ? 1 : 0); });
+        set_identity(order, M);
         semidefinite::rotate_to_diagonal(order, product, M, half);
         each(order, [&](int j) { l[j] = product[j * (order + 1)]; });
     }
@@ -136,7 +136,7 @@ CVXFOLD_LONG Value to_boundary(int order, const Pack *l, const Pack *a, Value mo
 // The least eigenvalue of a triangle. U: (order^2), becomes its eigenvectors. scratch: as `eigen` needs it.
 inline Value depth(int order, const Pack *v, Pack *U, Pack *scratch) {
     Pack *w = scratch + 3 * order * order;
-    each(order * order, [&](int i) { U[i] = splat(i % (order + 1) == 0 ? 1 : 0); });
+    set_identity(order, U);
     semidefinite::eigen(order, v, U, w, scratch);
     Value least = w[0];
     for (int i = 1; i < order; i++)

@@ -1,4 +1,4 @@
-// The forward pass of a pack of a call's instances: what is loaded, what is done, what is written.
+// The forward pass of a pack of a call's instances: what is done, and what is written.
 #pragma once
 
 #include "chosen.hpp"
@@ -53,7 +53,7 @@ template <typename TimeLeft> struct Solving : Loading {
         done &= ~without_solution(w, done & valid, progress);
         kept.keep(S, w, progress);
         ended.status = select(valid, ended.status, splat(INVALID));
-        points_in_own_units(S, w, scale.size, scale.limit);
+        points_in_own_units(S, w, scale.size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
             if (done[lane])
@@ -79,7 +79,7 @@ template <typename TimeLeft> struct Solving : Loading {
         Ended ended = not_yet();
         judge_and_polish(S, O, w, progress, done, newton_ends_at_residual(), ended);
         done &= ~without_solution(w, done, progress);
-        points_in_own_units(S, w, scale.size, scale.limit);
+        points_in_own_units(S, w, scale.size);
         int bad = 0;
         for (int lane = 0; lane < chosen.count; lane++) {
             const int instance = instances[lane];
@@ -94,7 +94,7 @@ template <typename TimeLeft> struct Solving : Loading {
     // The lanes of `mask` where a far bound that was brought near is active. Their state is worth nothing:
     // they begin anew in the second pass, with bounds as they are given.
     Mask without_solution(const Workspace &w, Mask mask, Progress &progress) const {
-        const Mask active = mask & touched(S, w, progress.limit);
+        const Mask active = mask & touched(S, w);
         progress.stuck = select(active, splat(BOUND_IS_ACTIVE), progress.stuck);
         return active;
     }
@@ -125,10 +125,10 @@ template <typename TimeLeft> struct Solving : Loading {
             done |= second_pass(S, O, w, progress, open & ~done, lowered, ended, time_left);
             judge_and_polish(S, O, w, progress, done, false, ended);
             Mask anew = open & lowered;
-            anew &= touched(S, w, progress.limit) | (ended.status != splat(SOLVED));
+            anew &= touched(S, w) | (ended.status != splat(SOLVED));
             if (any(anew) && !time_left())
                 anew = none();
-            points_in_own_units(S, w, scale.size, scale.limit);
+            points_in_own_units(S, w, scale.size);
             for (int lane = 0; lane < chosen.count; lane++) {
                 if (!open[lane])
                     continue;

@@ -92,10 +92,7 @@ struct Block {
     // What is left of a pass of a workspace that this serves.
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {
         copy(q, w.q, S.n);
-        if (are_brought_near(progress.limit))
-            fill(b, S.m, [&](int j) { return w.b[j] + w.beyond[j]; });
-        else
-            copy(b, w.b, S.m);
+        fill(b, S.m, [&](int j) { return w.b[j] + w.beyond[j]; });
         copy(x, w.x, S.n);
         copy(u, w.u, S.m);
         one_by_one([&] {
@@ -134,9 +131,8 @@ struct Block {
 
     // The same without what later passes leave alone, P, A, D and E, or count by themselves.
     void keep_point(const Shape &S, int to, const Workspace &w, const Progress &progress, int from) {
-        const bool nearer = are_brought_near(progress.limit);
         copy_lane(q, to, w.q, from, S.n);
-        each(S.m, [&](int j) { b[j][to] = nearer ? w.b[j][from] + w.beyond[j][from] : w.b[j][from]; });
+        each(S.m, [&](int j) { b[j][to] = w.b[j][from] + w.beyond[j][from]; });
         copy_lane(x, to, w.x, from, S.n);
         copy_lane(u, to, w.u, from, S.m);
         one_by_one([&] {
@@ -157,14 +153,11 @@ struct Block {
 };
 
 // x (n), y and s (m) in own units, from w.x, w.y and w.s into w.own.
-inline void points_in_own_units(const Shape &S, Workspace &w, Value size, Value limit) {
+inline void points_in_own_units(const Shape &S, Workspace &w, Value size) {
     Pack *x = w.own, *y = x + S.n, *s = y + S.m;
     fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
     fill(y, S.m, [&](int j) { return w.y[j] * w.rows[j] * size; });
-    if (are_brought_near(limit))
-        fill(s, S.m, [&](int j) { return (w.s[j] + w.beyond[j]) / w.rows[j] * size; });
-    else
-        fill(s, S.m, [&](int j) { return w.s[j] / w.rows[j] * size; });
+    fill(s, S.m, [&](int j) { return (w.s[j] + w.beyond[j]) / w.rows[j] * size; });
 }
 
 // A state: a head of numbers that the batch shares, then a block for each LANES instances.

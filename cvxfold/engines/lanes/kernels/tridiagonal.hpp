@@ -62,7 +62,7 @@ CVXFOLD_LONG void reduce(int order, Pack *X, Pack *d, Pack *vectors) {
 // Q of the reflections in X; 2.
 CVXFOLD_LONG void accumulate(int order, const Pack *X, Pack *Q, Pack *vectors) {
     Pack *p = vectors + PART * order;
-    fill(Q, order * order, [&](int i) { return splat(i % (order + 1) == 0 ? 1 : 0); });
+    set_identity(order, Q);
     for (int k = order - 3; k >= 0; k--) {
         const int rest = order - k - 1;
         const Pack *v = X + k * order + k + 1;
