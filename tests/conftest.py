@@ -32,6 +32,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_seed() -> None:
+    """What a test draws is the same in every run, and whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     """Each engine in turn is what ``engine="auto"`` stands for; its name."""
