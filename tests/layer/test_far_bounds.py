@@ -120,7 +120,8 @@ def test_what_is_far_by_a_chain_of_equations(engine: str) -> None:
     layer = CvxpyLayer(minimize(cp.sum(x), *chain, x <= 1e12), [first], [x])
     (found,) = layer(torch.tensor(1.0, dtype=F64))
     assert solved(layer, engine)
-    torch.testing.assert_close(found, 10.0 ** torch.arange(8, dtype=F64), rtol=1e-7, atol=0)
+    room = 1e-12 if engine == "lanes" else 1e-6  # of 10, beside bounds of 1e12
+    torch.testing.assert_close(found, 10.0 ** torch.arange(8, dtype=F64), rtol=room, atol=0)
 
 
 @pytest.mark.usefixtures("engine")

@@ -14,7 +14,7 @@ class Packs:
     """The state of a pass, by instance.
 
     The kernels lay it out as a head, where the batch shares P and A, and a block for each pack of
-    instances: equilibrated P, A, D and E (unless shared), q, b, x and u, and eight numbers, of which the
+    instances: equilibrated P and A (unless shared), D, E, q, b, x and u, and nine numbers, of which the
     first three are ρ, the size of the data and the limit that bounds far beyond it were lowered to.
 
     Args:
@@ -46,14 +46,12 @@ class Packs:
         """Put the instances ``index`` ``(b,)`` at other points, in the program's own units; in place."""
         n, m = self.structure.n, self.structure.m
         rows = self._rows()
-        P, A = (0, 0) if self.passed.shared else self.entries
-        if self.passed.shared:
-            start = sum(self.entries)
-            columns, E = self.passed.state[start : start + n], self.passed.state[start + n : start + n + m]
-            at = n + m
-        else:
-            columns, E = rows[index, P + A : P + A + n], rows[index, P + A + n : P + A + n + m]
-            at = P + A + 2 * (n + m)
+        before = 0 if self.passed.shared else sum(self.entries)
+        columns, E, at = (
+            rows[index, before : before + n],
+            rows[index, before + n : before + n + m],
+            before + 2 * (n + m),
+        )
         b = rows[index, at - m : at]
         rho, size, limit = rows[index, at + n + m : at + n + m + 3].split(1, dim=1)
         R = rho.expand(-1, m).clone()

@@ -14,7 +14,8 @@ from cvxfold.batches.records import Batched, SharedTensor
 from cvxfold.engines.linear.matrix import Matrix
 
 _SWEEPS = 8
-_LIMIT = 1e5
+LARGEST = 1e5
+"""Of entries of D and E, and of their inverses."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,14 @@ def data_size(q: Tensor, b: Tensor) -> Tensor:
     return torch.where(size > 0, size, torch.ones_like(size))
 
 
-def equilibrate(P: Matrix, A: Matrix, blocks: Tensor | None) -> tuple[Tensor, Tensor]:
+def equilibrate(P: Matrix, A: Matrix, blocks: Tensor | None, limit: float = LARGEST) -> tuple[Tensor, Tensor]:
     """Ruiz's scaling of a batch of programs: the diagonals of D and E, shared where both P and A are.
 
     Args:
         P: n × n. A: m × n.
         blocks: the number of the block that each row belongs to, ``(m,)``, on their device: rows of a block
             scale alike. None where each row is one of its own.
+        limit: of entries of D and E, and of their inverses.
     """
     P_squared, A_squared = Matrix(P.values.square()), Matrix(A.values.square())
     batch = max(P.values.shape[0], A.values.shape[0])
@@ -67,8 +69,8 @@ def equilibrate(P: Matrix, A: Matrix, blocks: Tensor | None) -> tuple[Tensor, Te
         squared_columns, squared_rows = columns.square(), rows.square()
         by_column = P_squared.mv(squared_columns) + A_squared.rmv(squared_rows)
         by_row = squared_rows * A_squared.mv(squared_columns)
-        columns = (columns / _root(squared_columns * by_column)).clamp(1 / _LIMIT, _LIMIT)
-        rows = (rows / _root(_block_mean(by_row, blocks))).clamp(1 / _LIMIT, _LIMIT)
+        columns = (columns / _root(squared_columns * by_column)).clamp(1 / limit, limit)
+        rows = (rows / _root(_block_mean(by_row, blocks))).clamp(1 / limit, limit)
     return columns, rows
 
 

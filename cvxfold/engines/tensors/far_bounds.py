@@ -15,13 +15,15 @@ from torch import Tensor
 from cvxfold.batches.near import is_near
 from cvxfold.batches.records import Batched
 from cvxfold.cones import ConeDims
+from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.outcome import Start
 from cvxfold.engines.reduction.scaling import Scaling, data_size
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.problem.index import Index, at
 from cvxfold.problem.structure import IndexArray
 
-_FAR_BEYOND = 1e3
+FAR_BEYOND = 1e3
+"""A limit over what it is far beyond."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,27 @@ def bounds_among(places: IndexArray, dims: ConeDims) -> Index:
     return Index(dims.zero + np.flatnonzero(entries[dims.zero : separable] == 1))
 
 
+def limit_of_bounds(P: Matrix, q: Tensor, b: Tensor, bounds: Index) -> Tensor:
+    """What no entry of b should be above, by instance, ``(B|1, 1)``; infinite where nothing is far.
+
+    Args:
+        P: equilibrated. q, b: likewise, ``(B, n)`` and ``(B, m)``. bounds: as :func:`bounds_among` has them.
+    """
+    none = b.new_full((1, 1), math.inf)
+    if not len(bounds) or not is_near(b):
+        return none
+    rows = bounds.on(b.device)
+    far = torch.zeros_like(b).index_copy(1, rows, at(b, rows).clamp(min=0))
+    near = (b.abs() - far).amax(-1)
+    if not (far.amax(-1) > FAR_BEYOND * near).any():  # mostly
+        return none
+    linear = P.absolute().mv(torch.ones_like(q)).sum(-1) == 0
+    near = near.maximum(torch.where(linear, 0, q.abs().amax(-1)))
+    near = torch.where(near > 0, near, far.masked_fill(far == 0, math.inf).amin(-1))
+    limit = FAR_BEYOND * near
+    return torch.where(far.amax(-1) > limit, limit, math.inf).unsqueeze(-1)
+
+
 def bring_near(program: ConeProgram, scaling: Scaling, bounds: Index) -> BroughtNear | None:
     """Lower what is far; None where nothing is, or where a look at it has to be waited for.
 
@@ -68,18 +91,12 @@ def bring_near(program: ConeProgram, scaling: Scaling, bounds: Index) -> Brought
     """
     if not len(bounds) or not is_near(program.b):
         return None
-    q, b, rows = program.q, program.b, bounds.on(program.b.device)
-    far = torch.zeros_like(b).index_copy(1, rows, at(b, rows).clamp(min=0))
-    near = (b.abs() - far).amax(-1)
-    if not (far.amax(-1) > _FAR_BEYOND * near).any():  # mostly
+    q, b = program.q, program.b
+    limit = limit_of_bounds(program.P, q, b, bounds)
+    beyond = (b - limit).clamp(min=0)
+    if not beyond.any():  # mostly
         return None
-    near = near.maximum(torch.where(program.linear, 0, q.abs().amax(-1)))
-    near = torch.where(near > 0, near, far.masked_fill(far == 0, math.inf).amin(-1)).unsqueeze(-1)
-    limit = _FAR_BEYOND * near
-    beyond = (far - limit).clamp(min=0)
-    if not beyond.any():
-        return None
-    b = torch.where(beyond > 0, limit, b)
+    b = b.minimum(limit)
     size = data_size(q, b)
     lowered = replace(program, q=q / size.unsqueeze(-1), b=b / size.unsqueeze(-1))
     unit = scaling.size.unsqueeze(-1) / scaling.rows

@@ -10,7 +10,8 @@ from cvxfold.cones import ProductCone
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.reduction.presolve import Presolve, Reduced
 from cvxfold.engines.reduction.scaling import Scaling, data_size, equilibrate
-from cvxfold.engines.tensors.far_bounds import bounds_among
+from cvxfold.engines.tensors.cost import root_of_scale, scaled_by
+from cvxfold.engines.tensors.far_bounds import FAR_BEYOND, bounds_among, limit_of_bounds
 from cvxfold.engines.tensors.gram import InequalityGram
 from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.problem.index import Index
@@ -25,7 +26,7 @@ class Prepared:
         P_values, A_values: the stored entries they were made from.
         reduced: the presolve.
         columns, rows: D and E, the equilibration of what it left.
-        P, A: the equilibrated matrices.
+        P, A: the equilibrated matrices. blocks: of rows that scale alike.
         cone: of the reduced program. gram: of its inequality rows. bounds: its rows that bound one variable.
         bare: whether the presolve was left out.
     """
@@ -37,6 +38,7 @@ class Prepared:
     rows: Tensor
     P: Matrix
     A: Matrix
+    blocks: Tensor | None
     cone: ProductCone
     gram: InequalityGram
     bounds: Index
@@ -56,11 +58,16 @@ class Prepared:
         """The reduced, equilibrated program for q ``(1|B, n)`` and b ``(1|B, m)`` of the original one."""
         q, b = self.reduced.vectors(q, b)
         q, b = (q * self.columns).expand(batch, -1), (b * self.rows).expand(batch, -1)
+        P, A, columns, rows = self.P, self.A, self.columns, self.rows
+        limit = limit_of_bounds(P, q.detach(), b.detach(), self.bounds)
+        rest = torch.where(b.detach() > limit, limit / FAR_BEYOND, b.detach())
+        root = root_of_scale(Matrix(P.values.detach()), q.detach(), rest)
+        if root is not None:
+            P, A, D, E = scaled_by(root, P, A, self.blocks)
+            q, b, columns, rows = q * D, b * E, columns * D, rows * E
         size = data_size(q.detach(), b.detach())
-        program = ConeProgram(
-            self.P, q / size.unsqueeze(-1), self.A, b / size.unsqueeze(-1), self.cone, self.gram
-        )
-        return program, Scaling(self.columns, self.rows, size)
+        program = ConeProgram(P, q / size.unsqueeze(-1), A, b / size.unsqueeze(-1), self.cone, self.gram)
+        return program, Scaling(columns, rows, size)
 
 
 class Preparation:
@@ -86,8 +93,7 @@ class Preparation:
     def prepare(self, P_values: Tensor, A_values: Tensor) -> Prepared:
         """Presolve and equilibrate; ``(1|B, nnz P)`` and ``(1|B, nnz A)``, float64."""
         reduced = self._presolve.reduce(P_values, A_values)
-        blocks = self._cone.blocks(P_values.device) if self._cone.dims.blocks else None
-        columns, rows = equilibrate(reduced.P, reduced.A, blocks)
+        columns, rows = equilibrate(reduced.P, reduced.A, self._blocks(P_values.device))
         return self._scaled(P_values, A_values, reduced, columns, rows)
 
     def on_tape(self, P_values: Tensor, A_values: Tensor, known: Prepared) -> Prepared:
@@ -100,6 +106,9 @@ class Preparation:
     ) -> Prepared:
         P = reduced.P.scale(columns, columns)
         A = reduced.A.scale(rows, columns)
-        return Prepared(
-            P_values, A_values, reduced, columns, rows, P, A, self._cone, self._gram, self._bounds, self._bare
-        )
+        made_of = P_values, A_values, reduced, columns, rows, P, A, self._blocks(P_values.device)
+        return Prepared(*made_of, self._cone, self._gram, self._bounds, self._bare)
+
+    def _blocks(self, device: torch.device) -> Tensor | None:
+        """The blocks of rows that scale alike, if there are any."""
+        return self._cone.blocks(device) if self._cone.dims.blocks else None

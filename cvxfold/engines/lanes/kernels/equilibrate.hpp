@@ -2,18 +2,19 @@
 // in matrices", 2001), of [P A'; A 0]: diagonal D and E that make rows and columns alike in size.
 #pragma once
 
-#include "far_bounds.hpp"
+#include "product.hpp"
+#include "workspace.hpp"
 
 namespace cvxfold {
 
 const int SWEEPS = 8;
-const double OLD = 16; // passes that D and E serve before they are made anew
-const double LARGEST_SCALE = 1e5;
+const double OLD = 16;            // passes that D and E serve before they are made anew
+const double LARGEST_SCALE = 1e5; // of D and E, and of their inverses
 
 // Where scale goes for the squared norm of what it has scaled, within its limits.
-inline Value toward_one(Value squared_norm, Value scale) {
+inline Value toward_one(Value squared_norm, Value scale, double largest) {
     const Value step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
-    return min(max(scale * step, splat(1 / LARGEST_SCALE)), splat(LARGEST_SCALE));
+    return min(max(scale * step, splat(1 / largest)), splat(largest));
 }
 
 // E is constant on the rows of a curved cone, so that it maps the cone onto itself.
@@ -65,7 +66,7 @@ CVXFOLD_LONG void add_up_squares(const Shape &S, const Workspace &w, Pack *by_co
 
 // P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` are left with the D and E
 // that are there, those of similar data. (More sweeps from there, time and again, would lead to extremes.)
-CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
+CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known, double most = LARGEST_SCALE) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
     fill(w.columns, S.n, [&](int i) { return select(known, w.columns[i], splat(1)); });
     fill(w.rows, S.m, [&](int j) { return select(known, w.rows[j], splat(1)); });
@@ -74,30 +75,11 @@ CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known) {
         add_up_squares(S, w, by_column, by_row);
         mean_over_cones(S, by_row);
         fill(w.columns, S.n,
-             [&](int i) { return select(open, toward_one(by_column[i], w.columns[i]), w.columns[i]); });
-        fill(w.rows, S.m, [&](int j) { return select(open, toward_one(by_row[j], w.rows[j]), w.rows[j]); });
+             [&](int i) { return select(open, toward_one(by_column[i], w.columns[i], most), w.columns[i]); });
+        fill(w.rows, S.m,
+             [&](int j) { return select(open, toward_one(by_row[j], w.rows[j], most), w.rows[j]); });
     }
     scale_matrices(S, w);
-}
-
-// The largest entry of D q and E b, 1 where both are zero; the limit of far bounds, beside it.
-struct Scale {
-    Value size, limit;
-};
-
-// q <- D q/size, b <- E b/size, where bounds that are far are brought near in the lanes of `nearer`.
-inline Scale scale_vectors(const Shape &S, Workspace &w, Mask nearer) {
-    fill(w.q, S.n, [&](int i) { return w.q[i] * w.columns[i]; });
-    fill(w.b, S.m, [&](int j) { return w.b[j] * w.rows[j]; });
-    const Value limit = limit_of_bounds(S, w, nearer);
-    bring_near(S, w, limit);
-    Value size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
-    size = select(size == 0.0, splat(1), size);
-    Value inverse = 1.0 / size;
-    fill(w.q, S.n, [&](int i) { return w.q[i] * inverse; });
-    fill(w.b, S.m, [&](int j) { return w.b[j] * inverse; });
-    fill(w.beyond, S.m, [&](int j) { return w.beyond[j] * inverse; });
-    return {size, limit * inverse};
 }
 
 } // namespace cvxfold

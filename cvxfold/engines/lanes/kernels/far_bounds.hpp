@@ -17,6 +17,7 @@ namespace cvxfold {
 
 const double FAR_BEYOND = 1e3;
 const double BOUND_IS_ACTIVE = 2; // of Progress::stuck: what was brought near is no solution
+const double BY_ITSELF = 3;       // the first pass's common factor is not for it
 
 // Whether row j may be a bound that is brought near.
 inline bool is_bound(const Shape &S, int j) {

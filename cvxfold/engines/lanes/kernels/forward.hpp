@@ -53,7 +53,8 @@ CVXFOLD_LONG Mask is_solved(const Shape &S, const Settings &O, Workspace &w, con
 }
 
 inline Progress at_first(Value rho, Scale scale) {
-    return {rho, scale.size, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}, Value{}, scale.limit};
+    return {rho,     scale.size, Value{}, Value{},     Value{},   Value{},
+            Value{}, Value{},    Value{}, scale.limit, scale.cost};
 }
 
 // Half the way from a relaxation to 2: ahead of Newton's method F need not converge, but find the active set.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "call.hpp"
-#include "equilibrate.hpp"
+#include "cost.hpp"
 #include "forward.hpp"
 #include "layout.hpp"
 #include "state.hpp"
@@ -101,6 +101,7 @@ struct Loading {
             apply(Y.A, S.nnz_A, w.parameters, w.A);
             equilibrate(S, w, age ? load_scaling(w, instances, *age) : none());
         }
+        take_common(w);
         apply(Y.q, S.n, w.parameters, w.q);
         apply(Y.b, S.m, w.parameters, w.b);
         scale = scale_vectors(S, w, nearer);

@@ -26,10 +26,12 @@ namespace cvxfold {
 struct Progress {
     Value rho, size, regularization;
     Value iterations, newton_steps, factorizations;
-    Value stuck; // 1 where Newton's method made no way, BOUND_IS_ACTIVE where a far bound is in the way
+    Value stuck; // 1 where Newton's method made no way, BOUND_IS_ACTIVE where a far bound is in the
+                 // way, BY_ITSELF where the first pass has left it to the second
     Value age;   // passes that D and E have served
     Value off;   // about how far x is from the solution, relatively, where Newton's method has ended
     Value limit; // of far bounds, infinite where there are none
+    Value cost;  // the root of the cost's scale
 };
 
 // Relative residuals: rounding, where rounding may begin, and where a step that does not help is the last

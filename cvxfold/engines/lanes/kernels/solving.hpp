@@ -21,6 +21,9 @@ template <typename TimeLeft> struct Solving : Loading {
         factor_splitting(S, w, common.splitting);
     }
 
+    // The lanes whose P is not what the batch shares: its factor is not theirs.
+    Mask by_themselves(Scale scale) const { return call.shared && S.nnz_P > 0 ? scale.cost != 1.0 : none(); }
+
     static Ended not_yet() {
         Ended ended{};
         ended.status = splat(UNCONVERGED);
@@ -47,7 +50,9 @@ template <typename TimeLeft> struct Solving : Loading {
         progress.age = age;
         set_penalty(S, w, progress.rho);
         const Mask warm = load_start(w, instances, scale);
-        Mask done = first_pass(S, O, w, progress, valid, warm, factored, time_left) | ~valid;
+        const Mask apart = valid & by_themselves(scale);
+        progress.stuck = select(apart, splat(BY_ITSELF), progress.stuck);
+        Mask done = first_pass(S, O, w, progress, valid & ~apart, warm, factored, time_left) | ~valid;
         Ended ended = not_yet();
         judge_and_polish(S, O, w, progress, done & valid, newton_ends_at_residual(), ended);
         done &= ~without_solution(w, done & valid, progress);
@@ -59,10 +64,11 @@ template <typename TimeLeft> struct Solving : Loading {
             if (done[lane])
                 bad += write(w, progress, ended, lane, instances[lane], false);
             one_by_one([&] {
-                open[instances[lane]] = done[lane] ? SETTLED : warm[lane] && O.refine ? MISLED : LEFT;
+                const bool misled = warm[lane] && !apart[lane] && O.refine;
+                open[instances[lane]] = done[lane] ? SETTLED : misled ? MISLED : LEFT;
             });
         }
-        w.P = own[0], w.A = own[1], w.columns = own[2], w.rows = own[3];
+        w.P = own[0], w.A = own[1], w.columns = own[2], w.rows = own[3]; // where they are not shared
         return bad;
     }
 
@@ -104,21 +110,25 @@ template <typename TimeLeft> struct Solving : Loading {
     // solution, both passes once more without that.
     int second(Workspace &w, const Chosen &chosen) const {
         const int *instances = chosen.instance;
-        Mask open = all(), as_given = none(); // the latter: bounds, in lanes that begin anew
-        for (int lane = 0; lane < W; lane++)
-            if ((*block_of(instances[lane]).stuck)[instances[lane] % W] == BOUND_IS_ACTIVE)
+        Mask open = all(), as_given = none(), fresh = none(); // with bounds as they are given; begin anew
+        for (int lane = 0; lane < W; lane++) {
+            const double why = (*block_of(instances[lane]).stuck)[instances[lane] % W];
+            if (why == BOUND_IS_ACTIVE)
                 as_given[lane] = -1;
+            if (why == BOUND_IS_ACTIVE || why == BY_ITSELF)
+                fresh[lane] = -1;
+        }
         int bad = 0;
         while (any(open)) {
             Scale scale;
             load(w, instances, may_lower_bounds() & ~as_given, scale);
             Progress progress = where_it_ended(w, instances, scale);
-            progress.stuck = select(as_given, Value{}, progress.stuck);
-            progress.regularization = select(as_given, Value{}, progress.regularization);
+            progress.stuck = select(fresh, Value{}, progress.stuck);
+            progress.regularization = select(fresh, Value{}, progress.regularization);
             reset(S, w.roots);
             set_penalty(S, w, progress.rho);
             Ended ended = not_yet();
-            const Mask fresh = open & as_given, lowered = progress.limit < splat(infinite());
+            const Mask lowered = progress.limit < splat(infinite());
             Mask done = none();
             if (any(fresh))
                 done = first_pass(S, O, w, progress, fresh, ~fresh, false, time_left);
@@ -139,10 +149,10 @@ template <typename TimeLeft> struct Solving : Loading {
                     kept.keep_counts(to, progress, lane);
                     continue;
                 }
-                kept.keep_point(S, to, w, progress, lane);
+                kept.keep_lane(S, to, w, progress, lane);
                 bad += write(w, progress, ended, lane, instances[lane], true);
             }
-            open = anew;
+            open = fresh = anew;
             as_given |= anew;
         }
         return bad;

@@ -2,7 +2,7 @@
 // pass.
 #pragma once
 
-#include "far_bounds.hpp"
+#include "cost.hpp"
 #include "newton.hpp"
 
 namespace cvxfold {
@@ -24,11 +24,12 @@ struct Common {
     }
 
     void serve(Workspace &w) const {
-        w.P = P;
-        w.A = A;
-        w.columns = columns;
-        w.rows = rows;
+        w.common_P = P;
+        w.common_A = A;
+        w.common_columns = columns;
+        w.common_rows = rows;
         w.splitting = splitting;
+        take_common(w);
     }
 
     // The numbers themselves, one after the other, but for the factor.
@@ -50,24 +51,24 @@ inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, in
     each(count, [&](int i) { to[i][to_lane] = from[i][from_lane]; });
 }
 
-// A pack of instances after the forward pass. P, A, D and E are null where the batch shares them; b is not
-// brought near.
+// A pack of instances after the forward pass. P and A are null where the batch shares them, and D and E are
+// what they would be without that; b is not brought near.
 struct Block {
     Pack *P, *A, *columns, *rows, *q, *b, *x, *u;
-    Pack *rho, *size, *limit, *regularization, *iterations, *newton_steps, *factorizations, *stuck;
+    Pack *rho, *size, *limit, *cost, *regularization, *iterations, *newton_steps, *factorizations, *stuck;
     size_t used;
 
     Block(const Shape &S, bool shared, Pack *memory) {
         Carver c(memory);
         P = shared ? nullptr : c.take(S.nnz_P);
         A = shared ? nullptr : c.take(S.nnz_A);
-        columns = shared ? nullptr : c.take(S.n);
-        rows = shared ? nullptr : c.take(S.m);
+        columns = c.take(S.n);
+        rows = c.take(S.m);
         q = c.take(S.n);
         b = c.take(S.m);
         x = c.take(S.n);
         u = c.take(S.m);
-        Pack **const numbers[] = {&rho,        &size,         &limit,          &regularization,
+        Pack **const numbers[] = {&rho,        &size,         &limit,          &cost, &regularization,
                                   &iterations, &newton_steps, &factorizations, &stuck};
         for (Pack **number : numbers)
             *number = c.take(1);
@@ -76,10 +77,10 @@ struct Block {
 
     Progress progress() const {
         return {*rho,   *size,   *regularization, *iterations, *newton_steps, *factorizations,
-                *stuck, Value{}, Value{},         *limit};
+                *stuck, Value{}, Value{},         *limit,      *cost};
     }
 
-    // Has w work on P, A, D and E in their place here, unless the batch shares them.
+    // Has w work on P, A, D and E in their place here, unless the batch shares P and A.
     void serve(Workspace &w) const {
         if (P) {
             w.P = P;
@@ -91,6 +92,10 @@ struct Block {
 
     // What is left of a pass of a workspace that this serves.
     void keep(const Shape &S, const Workspace &w, const Progress &progress) {
+        if (!P) {
+            copy(columns, w.columns, S.n);
+            copy(rows, w.rows, S.m);
+        }
         copy(q, w.q, S.n);
         fill(b, S.m, [&](int j) { return w.b[j] + w.beyond[j]; });
         copy(x, w.x, S.n);
@@ -99,6 +104,7 @@ struct Block {
             *rho = progress.rho;
             *size = progress.size;
             *limit = progress.limit;
+            *cost = progress.cost;
             *regularization = progress.regularization;
             *iterations = progress.iterations;
             *newton_steps = progress.newton_steps;
@@ -112,9 +118,9 @@ struct Block {
         if (P) {
             copy_lane(P, to, w.P, from, S.nnz_P);
             copy_lane(A, to, w.A, from, S.nnz_A);
-            copy_lane(columns, to, w.columns, from, S.n);
-            copy_lane(rows, to, w.rows, from, S.m);
         }
+        copy_lane(columns, to, w.columns, from, S.n);
+        copy_lane(rows, to, w.rows, from, S.m);
         keep_point(S, to, w, progress, from);
         keep_counts(to, progress, from);
     }
@@ -129,7 +135,7 @@ struct Block {
         });
     }
 
-    // The same without what later passes leave alone, P, A, D and E, or count by themselves.
+    // The same without P, A, D and E, and without counts.
     void keep_point(const Shape &S, int to, const Workspace &w, const Progress &progress, int from) {
         copy_lane(q, to, w.q, from, S.n);
         each(S.m, [&](int j) { b[j][to] = w.b[j][from] + w.beyond[j][from]; });
@@ -139,11 +145,16 @@ struct Block {
             (*rho)[to] = progress.rho[from];
             (*size)[to] = progress.size[from];
             (*limit)[to] = progress.limit[from];
+            (*cost)[to] = progress.cost[from];
         });
     }
 
     void restore(const Shape &S, Workspace &w) const {
         serve(w);
+        if (!P)
+            take_common(w);
+        if (!P && any(*cost != 1.0))
+            scale_cost(S, w, *cost);
         copy(w.q, q, S.n);
         copy(w.b, b, S.m);
         bring_near(S, w, *limit);

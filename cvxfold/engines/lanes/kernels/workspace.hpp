@@ -9,7 +9,9 @@ namespace cvxfold {
 
 // Data and the point are in equilibrated units: D P D, D q/size, E A D, E b/size, x/size, u/size.
 struct Workspace {
-    Pack *P, *A, *q, *b, *columns, *rows; // (nnz_P), (nnz_A), (n), (m); D (n), E (m)
+    Pack *P, *A, *q, *b, *columns, *rows;                     // (nnz_P), (nnz_A), (n), (m); D (n), E (m)
+    Pack *common_P, *common_A, *common_columns, *common_rows; // what the batch shares of these, if it does
+    Pack *apart; // (nnz_P + nnz_A + N): these by instance all the same; null where nothing is shared
     Pack *x, *u, *s, *y, *R;              // the point, Pi_K(u), R (s - u), the penalty
     Pack *dual, *primal, *Px;             // residuals Px + q + A'y (n) and Ax + s - b (m)
     Pack *lambda, *E, *frame, *rotated_A; // D = Q lambda Q', (1 - lambda)^1/2, Q, Q'A
@@ -68,6 +70,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
         w.columns = c.take(n);
         w.rows = c.take(m);
     }
+    w.apart = shared ? c.take(S.nnz_P + S.nnz_A + N) : nullptr;
     w.q = c.take(n);
     w.b = c.take(m);
     w.x = c.take(n);
