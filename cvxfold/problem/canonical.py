@@ -63,7 +63,7 @@ def canonicalize(
     own = without_empty_parts(problem)
     own = own if gp else with_forms_of_variables(own)
     conic = not gp and not allows_quadratic_objective(own) and own.is_dpp()
-    form = Form("DIFFCP", quadratic=False) if conic else Form()
+    form = Form(quadratic=not conic)
     check_dpp(own, problem, gp=gp, quadratic=form.quadratic)
     options = {"verbose": verbose, "canon_backend": canon_backend}
     try:
@@ -188,8 +188,11 @@ def _constraints(context: Any, width: int) -> tuple[sp.csr_array, IndexArray, sp
 
 
 def _constants(data: sp.csr_array) -> np.ndarray:
-    parametric = np.diff(sp.csr_array(data[:, :-1]).indptr) > 0
-    return np.where(parametric, np.nan, np.asarray(data[:, [-1]].todense()).ravel())
+    shape: Any = data.shape
+    of_constants = np.flatnonzero(data.indices == shape[1] - 1)
+    rows = np.searchsorted(data.indptr, of_constants, side="right") - 1
+    parametric = np.diff(data.indptr) > np.bincount(rows, minlength=shape[0])
+    return np.where(parametric, np.nan, np.bincount(rows, data.data[of_constants], minlength=shape[0]))
 
 
 def _places(index: tuple[Any, Any, Any]) -> IndexArray:

@@ -8,6 +8,8 @@ from typing import Any
 import cvxpy as cp
 from cvxpy import settings
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
+from cvxpy.reductions.solvers.conic_solvers.diffcp_conif import DIFFCP
+from cvxpy.reductions.solvers.conic_solvers.scs_conif import SCS
 from cvxpy.utilities import scopes
 
 from cvxfold.problem.refusals import MIXED_INTEGER, refuse_misread_cones
@@ -41,17 +43,51 @@ class Compilation:
     duals: Mapping[int, Tag]
 
 
-@dataclass(frozen=True)
-class Form:
-    """The form that cvxpy is asked for.
+class _Unevaluated:
+    """In front of one of cvxpy's solvers: its form, without data at the values that parameters have.
 
-    Args:
-        solver: of cvxpy, whose form it is. quadratic: whether the objective may have a quadratic form with a
-            parameter as its matrix.
+    A layer has no use for those, and cvxpy takes some time for them where parameters are large.
     """
 
-    solver: str = "SCS"
+    def name(self) -> Any:
+        """Of none of cvxpy's own, as it asks of who is none of them."""
+        solver: Any = super()
+        return f"CVXFOLD_{solver.name()}"
+
+    def apply(self, problem: Any) -> Any:
+        """The program, its reduced maps made, and what the solver keeps."""
+        prepared: Any = getattr(self, "_prepare_data_and_inv_data", None)
+        if prepared is None:
+            solver: Any = super()
+            return solver.apply(problem)
+        program, data, kept = prepared(problem)
+        program.reduced_P.cache()
+        program.reduced_A.cache()
+        return data, kept
+
+
+class _Quadratic(_Unevaluated, SCS):
+    pass
+
+
+class _Linear(_Unevaluated, DIFFCP):
+    pass
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form that cvxpy is asked for: SCS's or, with a linear objective, diffcp's.
+
+    Args:
+        quadratic: whether the objective is quadratic, and may have a form with a parameter as its matrix.
+    """
+
     quadratic: bool = True
+
+    @property
+    def solver(self) -> Any:
+        """Whose form it is."""
+        return _Quadratic() if self.quadratic else _Linear()
 
 
 def compiled(

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxfold.problem.compilation import Compilation
-from cvxfold.problem.structure import IndexArray, OutputSpec, Structure
+from cvxfold.problem.structure import IndexArray, OutputSpec, Structure, with_columns
 from cvxfold.problem.tags import Tag
 
 
@@ -107,7 +107,9 @@ class Location:
         """
         form, structure = self._form, self._form.structure
         order = np.concatenate([*columns, [_shape(form.q)[1] - 1]]).astype(np.int64)
-        P, q, A, b = (sp.csr_array(each[:, order]) for each in (form.P, form.q, form.A, form.b))
+        place = np.full(_shape(form.q)[1], -1)
+        place[order] = np.arange(len(order))
+        P, q, A, b = (with_columns(each, order, place) for each in (form.P, form.q, form.A, form.b))
         kept = np.ones(structure.m, dtype=bool)
         kept[self._own_rows] = False
         row_of = np.cumsum(kept) - 1

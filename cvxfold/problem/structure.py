@@ -75,6 +75,23 @@ def of_columns(matrix: Any, keep: np.ndarray) -> sp.csr_array:
     return sp.csr_array((rows.data[kept], places), shape=matrix.shape)
 
 
+def with_columns(matrix: sp.csr_array, order: IndexArray, place: IndexArray) -> sp.csr_array:
+    """A matrix's columns ``order``, by one look at each entry: scipy sorts the order for each matrix.
+
+    Args:
+        matrix: canonical. order: of columns, each once at most.
+        place: of each of the matrix's columns in ``order``; -1 where it is left out.
+    """
+    columns, data, starts = place[matrix.indices], matrix.data, matrix.indptr
+    kept = columns >= 0
+    if not kept.all():
+        starts = np.concatenate([[0], np.cumsum(kept)])[starts]
+        columns, data = columns[kept], data[kept]
+    found = sp.csr_array((data, columns, starts), shape=(len(starts) - 1, len(order)))
+    found.sort_indices()
+    return found
+
+
 @dataclass(frozen=True)
 class ParameterSpec:
     """A user's parameter: its name and shape, its slot in the parameter vector, its transformation.

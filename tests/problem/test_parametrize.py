@@ -34,3 +34,21 @@ def test_data_that_no_batched_parameter_reaches_stay_shared() -> None:
     full = values_of(canonical, [gamma[:1].expand(5), S[:1].expand(5, -1, -1), c, L[:1].expand(5, -1, -1)])
     for shared, batched in zip(values, full, strict=True):
         torch.testing.assert_close(shared.expand_as(batched), batched, rtol=0, atol=0)
+
+
+def test_values_of_parameters_are_not_looked_at() -> None:
+    """A layer has no use for them, whatever they are; of large parameters a look would take long."""
+    seen = []
+
+    class Watched(cp.Parameter):
+        @property
+        def value(self) -> None:
+            seen.append(self)
+
+        @value.setter
+        def value(self, val: object) -> None: ...
+
+    x, A, b = cp.Variable(3), Watched((3, 3)), Watched(3)
+    for cost in (cp.sum_squares(x - b), cp.norm(x - b)):
+        canonicalize(cp.Problem(cp.Minimize(cost), [A @ x <= 1]), [A, b], [x])
+    assert not seen

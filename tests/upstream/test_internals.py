@@ -66,6 +66,8 @@ def context() -> LayersContext:
         ("cvxpy.constraints.finite_set", "FiniteSet"),
         ("cvxpy.reductions.dgp2dcp.dgp2dcp", "Dgp2Dcp"),
         ("cvxpy.reductions.dcp2cone.cone_matrix_stuffing", "ConeMatrixStuffing"),
+        ("cvxpy.reductions.solvers.conic_solvers.scs_conif", "SCS"),
+        ("cvxpy.reductions.solvers.conic_solvers.diffcp_conif", "DIFFCP"),
     ],
 )
 def test_names_are_there(module: str, name: str) -> None:
