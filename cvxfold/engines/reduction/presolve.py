@@ -71,6 +71,8 @@ class _MatrixBlock:
     def __init__(
         self, places: IndexArray, rows: IndexArray, columns: IndexArray, shape: tuple[int, int]
     ) -> None:
+        if not (len(rows) and len(columns)):
+            places = places[:, :0]
         row_of, column_of = np.full(shape[0], -1), np.full(shape[1], -1)
         row_of[rows], column_of[columns] = np.arange(len(rows)), np.arange(len(columns))
         inside = (row_of[places[0]] >= 0) & (column_of[places[1]] >= 0)

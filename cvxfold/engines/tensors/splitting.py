@@ -69,22 +69,28 @@ class Splitting:
     def __init__(
         self, program: ConeProgram, penalty: Tensor, relaxation: float = RELAXATION, look: bool = True
     ) -> None:
-        self.program, self.looked = program, look
-        self.penalty = penalty
-        self.alpha = relaxation
-        self.R = penalty.unsqueeze(-1) * penalty_pattern(program)
+        self.program, self.alpha = program, relaxation
         zero = program.cone.dims.zero
         equalities, rest = program.A.values[:, :zero], program.A.values[:, zero:]
         self.equality_gram = equalities.mT @ equalities
-        weight = penalty.view(-1, 1, 1)
-        gram = ZERO_CONE_PENALTY * self.equality_gram + rest.mT @ rest
-        self._M = program.P.values + weight * gram
+        # AᵀRA for ρ = 1: another penalty takes no further product of matrices.
+        self._gram = ZERO_CONE_PENALTY * self.equality_gram + rest.mT @ rest
+        self._penalize(penalty, look)
+
+    def _penalize(self, penalty: Tensor, look: bool) -> None:
+        self.penalty, self.looked = penalty, look
+        self.R = penalty.unsqueeze(-1) * penalty_pattern(self.program)
         self._normal = LeastNorm.of(self._M, look)
+
+    @property
+    def _M(self) -> Tensor:
+        return self.program.P.values + self.penalty.view(-1, 1, 1) * self._gram
 
     @property
     def size(self) -> Tensor:
         """The largest diagonal entry of M, ``(1|B,)``."""
-        diagonal = self._M.diagonal(dim1=-2, dim2=-1)
+        of_P, of_A = (part.diagonal(dim1=-2, dim2=-1) for part in (self.program.P.values, self._gram))
+        diagonal = of_P + self.penalty.unsqueeze(-1) * of_A
         return diagonal.amax(-1) if diagonal.shape[-1] else diagonal.new_ones(len(diagonal))
 
     def solve_normal(self, rhs: Tensor) -> Tensor:
@@ -143,7 +149,9 @@ class Splitting:
 
     def with_penalty(self, penalty: Tensor, look: bool = True) -> "Splitting":
         """The operator of the same program and relaxation under another penalty ``(1|B,)``."""
-        return Splitting(self.program, penalty, self.alpha, look)
+        other = copy(self)
+        other._penalize(penalty, look)
+        return other
 
     @property
     def some_unsettled(self) -> Tensor:
@@ -160,9 +168,9 @@ class Splitting:
     def take(self, index: Tensor) -> "Splitting":
         """Keep the instances ``index`` ``(b,)``; what is shared stays shared."""
         part = self.rebind(self.program.take(index))
-        part.penalty, part.R, part._M, part.equality_gram = (
+        part.penalty, part.R, part._gram, part.equality_gram = (
             value if value.shape[0] == 1 else value[index]
-            for value in (self.penalty, self.R, self._M, self.equality_gram)
+            for value in (self.penalty, self.R, self._gram, self.equality_gram)
         )
         part._normal = self._normal.take(index)
         return part
