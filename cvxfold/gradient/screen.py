@@ -111,10 +111,11 @@ def screen(phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_b
         x_bar: ``(B, n)``. y_bar: ``(B, m)``.
     """
     ones, blind, unsolved = adjoint.residual.new_ones(len(phi.u)), phi.blind, ~(adjoint.residual <= UNSOLVED)
-    sizes = _Sizes.of(phi, adjoint, x_bar, y_bar)
+    gradient = on_moving(phi, adjoint.p, adjoint.v)
+    sizes = _Sizes(gradient.norm(dim=-1), gradient_floor(phi, x_bar, y_bar))
     du = phi.offset()
     change = change_by_remainder(phi, adjoint)
-    share = change_by_step(phi, du, adjoint)
+    share = change_by_step(phi, du, adjoint, gradient)
     margin, on_kink, smallest = torch.inf * ones, torch.zeros_like(blind), ones
     if phi.u.shape[-1]:
         kinks = phi.kinks()
@@ -143,12 +144,6 @@ class _Sizes:
 
     gradient: Tensor
     floor: Tensor
-
-    @classmethod
-    def of(cls, phi: ProgramLinearization, adjoint: FoldedAdjoint, x_bar: Tensor, y_bar: Tensor) -> "_Sizes":
-        """Of an adjoint of these loss gradients."""
-        gradient = on_moving(phi, adjoint.p, adjoint.v).norm(dim=-1)
-        return cls(gradient, gradient_floor(phi, x_bar, y_bar))
 
     def clear(self, change: Tensor) -> Tensor:
         """Where a gradient that may be off by some ``change`` ``(B,)`` can be told from zero."""
@@ -239,8 +234,8 @@ def change_by_remainder(phi: ProgramLinearization, adjoint: FoldedAdjoint) -> Te
     return on_moving(phi, *phi.off(adjoint.remainder.own)).norm(dim=-1)
 
 
-def change_by_step(phi: ProgramLinearization, du: Tensor, adjoint: FoldedAdjoint) -> Tensor:
-    """How far the gradient moves where u moves by ``du`` ``(B, k)``, to first order, ``(B,)``.
+def change_by_step(phi: ProgramLinearization, du: Tensor, adjoint: FoldedAdjoint, gradient: Tensor) -> Tensor:
+    """How far the ``gradient`` ``(B, ·)`` moves where u moves by ``du`` ``(B, k)``, to first order, ``(B,)``.
 
     The projection turns, which leaves something of the adjoint's equations; x and y move too, also by what
     u does not show.
@@ -250,7 +245,7 @@ def change_by_step(phi: ProgramLinearization, du: Tensor, adjoint: FoldedAdjoint
     dx, dy = phi.unshown()
     p, v = adjoint.p + dp, adjoint.v + dv
     after = DataGradients(p, v, moved.x + dx, moved.y + dy, phi.program.entries).on_moving()
-    return (after - on_moving(phi, adjoint.p, adjoint.v)).norm(dim=-1)
+    return (after - gradient).norm(dim=-1)
 
 
 def gradient_floor(phi: ProgramLinearization, x_bar: Tensor, y_bar: Tensor) -> Tensor:

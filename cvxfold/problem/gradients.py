@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cvxfold.problem.index import at
+from cvxfold.problem.index import Index, at
 from cvxfold.problem.program import Entries
 
 
@@ -45,7 +45,8 @@ class DataGradients:
         rows, columns = self.entries.A.on(self.p.device)
         if shared:
             return -(self.v.mT @ self.x + self.y.mT @ self.p)[rows, columns].unsqueeze(0)
-        return -(at(self.v, rows) * at(self.x, columns) + at(self.y, rows) * at(self.p, columns))
+        by_x = at(-self.v, rows) * at(self.x, columns)  # of millions of entries each pass counts
+        return torch.addcmul(by_x, at(-self.y, rows), at(self.p, columns))
 
     def on_P(self, shared: bool) -> Tensor:
         """The stored entries of P̄ = −½ (p xᵀ + x pᵀ), ``(1|B, nnz P)``."""
@@ -57,11 +58,16 @@ class DataGradients:
         """All that a parameter reaches, side by side, ``(B, ·)``."""
         parts = (self.on_P, self.on_q, self.on_A, self.on_b)
         kept = [
-            at(part(False), index.on(self.p.device))
+            _some(part(False), index)
             for part, index in zip(parts, self.entries.moving, strict=True)
             if len(index)
         ]
         return torch.cat(kept, dim=1) if kept else self.p.new_empty(len(self.p), 0)
+
+
+def _some(entries: Tensor, index: Index) -> Tensor:
+    """Those of ``entries`` ``(B, k)`` at an ascending ``index``."""
+    return entries if len(index) == entries.shape[1] else at(entries, index.on(entries.device))
 
 
 def _summed(gradient: Tensor, shared: bool) -> Tensor:

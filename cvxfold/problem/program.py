@@ -126,6 +126,9 @@ def _product(values: Tensor, places: Tensor, v: Tensor, size: int) -> Tensor:
         place = (rows * v.shape[1] + columns).unsqueeze(0)
         dense = values.new_zeros(1, size * v.shape[1]).scatter_add(1, place, values)
         return v @ dense.view(size, v.shape[1]).mT
+    if len(values) == len(v) == 1:  # adding up as it goes takes a tenth of a sparse matrix's time
+        terms = values.squeeze(0) * v.squeeze(0).index_select(0, columns)
+        return v.new_zeros(size).index_add(0, rows, terms).unsqueeze(0)
     if len(values) == 1:
         matrix = torch.sparse_coo_tensor(
             places, values[0], (size, v.shape[1]), check_invariants=False, device=values.device
