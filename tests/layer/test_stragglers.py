@@ -29,7 +29,7 @@ def exponentials(**options: Any) -> CvxpyLayer:
 def one_bad(batch: int = 64) -> Tensor:
     """Values of c of which one is far out of scale."""
     c = torch.linspace(0.5, 3, batch, dtype=F64)
-    c[BAD] = 1e10
+    c[BAD] = 1e200
     return c
 
 

@@ -15,7 +15,8 @@ class Packs:
 
     The kernels lay it out as a head, where the batch shares P and A, and a block for each pack of
     instances: equilibrated P and A (unless shared), D, E, q, b, x and u, and nine numbers, of which the
-    first three are ρ, the size of the data and the limit that bounds far beyond it were lowered to.
+    first three are ρ, the size of the data and the limit that bounds far beyond it were lowered to. What
+    tilted exponential cones have of their own is behind that; those that are moved have none.
 
     Args:
         passed: the state. entries: of P and of A as the kernels store them. structure: of the programs.

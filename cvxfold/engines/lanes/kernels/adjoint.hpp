@@ -105,18 +105,18 @@ inline Value terms_of_duals(const Shape &S, Workspace &w, const AdjointVectors &
         change_row(sums, S.A_column, S.A_start[j], S.A_start[j + 1],
                    [&](int e, Value sum) { return sum + abs(w.A[e]) * size; });
     }
-    fill(sums, S.n, [&](int i) { return sums[i] / w.columns[i]; });
+    fill(sums, S.n, [&](int i) { return sums[i] * unit_of_column(S, w, i); });
     return squared_norm(sums, S.n);
 }
 
-// The relative residual of P p + A'v = x_bar in the program's own units: |t| over the largest of its terms,
+// The relative residual of P p + A'v = x_bar in those units (tilt.hpp): |t| over the largest of its terms,
 // and of what y_bar brings in. Uses w.turned, w.scratch, w.Px.
 inline Value stationarity(const Shape &S, Workspace &w, const AdjointVectors &a) {
     Value left{}, given{}, by_P{}, by_A{};
     const Value by_duals = terms_of_duals(S, w, a);
     multiply_P(S, w.P, a.p, w.Px);
     each(S.n, [&](int i) {
-        Value unit = 1.0 / w.columns[i], t = a.upper[i] * unit, x_bar = a.x_bar[i] * unit,
+        Value unit = unit_of_column(S, w, i), t = a.upper[i] * unit, x_bar = a.x_bar[i] * unit,
               Pp = w.Px[i] * unit;
         Value Av = x_bar - Pp - t;
         left += t * t;

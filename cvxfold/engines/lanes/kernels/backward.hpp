@@ -4,6 +4,7 @@
 
 #include "change.hpp"
 #include "layout.hpp"
+#include "tilt.hpp"
 
 namespace cvxfold {
 
@@ -62,6 +63,7 @@ inline void step_aside(const Shape &S, Workspace &w, const Pack *u, const Pack *
 CVXFOLD_LONG void into_own_units(const Shape &S, const Workspace &w, Pack *p, Pack *v) {
     fill(p, S.n, [&](int i) { return p[i] * w.columns[i]; });
     fill(v, S.m, [&](int j) { return v[j] * w.rows[j]; });
+    tilt_dual_back(S, w, v);
 }
 
 // An adjoint in the program's own units and its state, put aside in w.found while others are tried.

@@ -14,6 +14,7 @@
 #include "elementary.hpp"
 #include "equilibrate.hpp"
 #include "far_bounds.hpp"
+#include "tilt.hpp"
 
 namespace cvxfold {
 
@@ -54,26 +55,16 @@ inline Value scale_of_cost(const Shape &S, const Workspace &w) {
     return select(is_uneven(), max(select(quadratic, min(root, most), root), least), splat(1));
 }
 
-// P, A, D and E as the batch shares them.
-inline void take_common(Workspace &w) {
-    if (!w.apart)
-        return;
-    w.P = w.common_P;
-    w.A = w.common_A;
-    w.columns = w.common_columns;
-    w.rows = w.common_rows;
-}
-
-// The same, in a place of this pack's own.
+// P, A, D and E in a place of this pack's own, where they are in what the batch shares.
 inline void take_apart(const Shape &S, Workspace &w) {
-    if (!w.apart)
+    const Matrices &to = w.apart;
+    if (!to.columns)
         return;
-    Pack *P = w.apart, *A = P + S.nnz_P, *columns = A + S.nnz_A, *rows = columns + S.n;
-    fill(P, S.nnz_P, [&](int e) { return w.P[e]; });
-    fill(A, S.nnz_A, [&](int e) { return w.A[e]; });
-    fill(columns, S.n, [&](int i) { return w.columns[i]; });
-    fill(rows, S.m, [&](int j) { return w.rows[j]; });
-    w.P = P, w.A = A, w.columns = columns, w.rows = rows;
+    fill(to.P, S.nnz_P, [&](int e) { return w.P[e]; });
+    fill(to.A, S.nnz_A, [&](int e) { return w.A[e]; });
+    fill(to.columns, S.n, [&](int i) { return w.columns[i]; });
+    fill(to.rows, S.m, [&](int j) { return w.rows[j]; });
+    serve(to, w);
 }
 
 // P <- c P, equilibrated again where there is a P; `root` that of c. What D and E become is what they were
@@ -107,9 +98,10 @@ CVXFOLD_LONG void scale_cost(const Shape &S, Workspace &w, Value root) {
 // are brought near.
 inline Scale scale_vectors(const Shape &S, Workspace &w, Mask nearer) {
     fill(w.q, S.n, [&](int i) { return w.q[i] * w.columns[i]; });
+    tilt(S, w, w.b);
     fill(w.b, S.m, [&](int j) { return w.b[j] * w.rows[j]; });
-    const Value cost = scale_of_cost(S, w);
-    if (any(cost != 1.0)) { // hardly ever
+    const Value cost = select(tilted(S, w), splat(1), scale_of_cost(S, w)); // there sizes are alike
+    if (any(cost != 1.0)) {                                                 // hardly ever
         scale_cost(S, w, cost);
         fill(w.q, S.n, [&](int i) { return w.q[i] * w.found[i]; });
         fill(w.b, S.m, [&](int j) { return w.b[j] * w.found[S.n + j]; });

@@ -83,6 +83,7 @@ struct Differentiating {
         }
         fill(x_bar, S.n, [&](int i) { return x_bar[i] * w.columns[i]; });
         fill(y_bar, S.m, [&](int j) { return y_bar[j] * w.rows[j]; });
+        tilt(S, w, y_bar);
     }
 
     void store(int k, int instance, const Pack *from, int size, int lane) const {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "product.hpp"
-#include "workspace.hpp"
+#include "tilt.hpp"
 
 namespace cvxfold {
 
@@ -12,9 +12,9 @@ const double OLD = 16;            // passes that D and E serve before they are m
 const double LARGEST_SCALE = 1e5; // of D and E, and of their inverses
 
 // Where scale goes for the squared norm of what it has scaled, within its limits.
-inline Value toward_one(Value squared_norm, Value scale, double largest) {
+inline Value toward_one(Value squared_norm, Value scale, Value most) {
     const Value step = 1.0 / sqrt(sqrt(select(squared_norm > 0.0, squared_norm, splat(1))));
-    return min(max(scale * step, splat(1 / largest)), splat(largest));
+    return min(max(scale * step, 1.0 / most), most);
 }
 
 // E is constant on the rows of a curved cone, so that it maps the cone onto itself.
@@ -66,18 +66,24 @@ CVXFOLD_LONG void add_up_squares(const Shape &S, const Workspace &w, Pack *by_co
 
 // P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` are left with the D and E
 // that are there, those of similar data. (More sweeps from there, time and again, would lead to extremes.)
-CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known, double most = LARGEST_SCALE) {
+//
+// Of lanes that are tilted, rows whose scales are in w.reach have these.
+CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known, double largest = LARGEST_SCALE) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
+    const Mask tilts = tilted(S, w), open = ~known;
+    const auto stays = [&](int j) { return tilts & (w.reach[j] > 0.0); };
+    const Value most = select(tilts, splat(LARGEST_LENGTH), splat(largest));
     fill(w.columns, S.n, [&](int i) { return select(known, w.columns[i], splat(1)); });
-    fill(w.rows, S.m, [&](int j) { return select(known, w.rows[j], splat(1)); });
-    const Mask open = ~known;
+    fill(w.rows, S.m,
+         [&](int j) { return select(known, w.rows[j], select(stays(j), w.reach[j], splat(1))); });
     for (int sweep = 0; sweep < SWEEPS && any(open); sweep++) {
         add_up_squares(S, w, by_column, by_row);
         mean_over_cones(S, by_row);
         fill(w.columns, S.n,
              [&](int i) { return select(open, toward_one(by_column[i], w.columns[i], most), w.columns[i]); });
-        fill(w.rows, S.m,
-             [&](int j) { return select(open, toward_one(by_row[j], w.rows[j], most), w.rows[j]); });
+        fill(w.rows, S.m, [&](int j) {
+            return select(open & ~stays(j), toward_one(by_row[j], w.rows[j], most), w.rows[j]);
+        });
     }
     scale_matrices(S, w);
 }

@@ -6,6 +6,8 @@
 // eigenvalue.
 #pragma once
 
+#include "tilt.hpp"
+
 #include "layout.hpp"
 #include "newton.hpp"
 
@@ -96,6 +98,7 @@ CVXFOLD_LONG Value moved_multipliers(const Shape &S, Workspace &w, const Pack *n
     fill(dy, S.m, [&](int j) { return w.E[j] * null[S.n + j]; });
     out_of_frame(S, w.frame, dy, dy);
     fill(dy, S.m, [&](int j) { return select(abs(dy[j]) > length * w.R[j], dy[j] * w.rows[j], Value{}); });
+    tilt_dual_back(S, w, dy);
     return length;
 }
 

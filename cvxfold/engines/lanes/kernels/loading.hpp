@@ -46,6 +46,7 @@ struct Loading {
         load_parameters(w, first_instance);
         apply(Y.P, S.nnz_P, w.parameters, w.P);
         apply(Y.A, S.nnz_A, w.parameters, w.A);
+        clear_tilt(S, w);
         equilibrate(S, w, none());
     }
 
@@ -96,16 +97,35 @@ struct Loading {
     // Returns the lanes whose parameters are finite.
     Mask load(Workspace &w, const int *instances, Mask nearer, Scale &scale, Value *age = nullptr) const {
         const Mask valid = load_parameters(w, instances);
+        clear_tilt(S, w);
         if (!call.shared) {
             apply(Y.P, S.nnz_P, w.parameters, w.P);
             apply(Y.A, S.nnz_A, w.parameters, w.A);
             equilibrate(S, w, age ? load_scaling(w, instances, *age) : none());
         }
-        take_common(w);
+        if (call.shared)
+            serve(w.common, w);
         apply(Y.q, S.n, w.parameters, w.q);
         apply(Y.b, S.m, w.parameters, w.b);
         scale = scale_vectors(S, w, nearer);
         return valid;
+    }
+
+    // The same in the lanes of `mask` by cones tilted at the points s and y (m) in own units, with matrices
+    // of their own.
+    void load_tilted(Workspace &w, const int *instances, const Pack *s, const Pack *y, Mask mask,
+                     Scale &scale) const {
+        load_parameters(w, instances);
+        if (call.shared)
+            serve(w.apart, w);
+        apply(Y.P, S.nnz_P, w.parameters, w.P);
+        apply(Y.A, S.nnz_A, w.parameters, w.A);
+        set_tilt(S, w, s, y, mask);
+        tilt_A(S, w, w.A);
+        equilibrate(S, w, none());
+        apply(Y.q, S.n, w.parameters, w.q);
+        apply(Y.b, S.m, w.parameters, w.b);
+        scale = scale_vectors(S, w, none());
     }
 
     // Points to start from, into w.x and w.u; returns which lanes have one.

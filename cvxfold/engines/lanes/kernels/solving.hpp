@@ -2,10 +2,13 @@
 #pragma once
 
 #include "chosen.hpp"
+#include "homogeneous.hpp"
 #include "loading.hpp"
 #include "polish.hpp"
 
 namespace cvxfold {
+
+const int TILTS = 3;
 
 // Passes over packs of a call. TimeLeft: tells whether there is time for a further step.
 template <typename TimeLeft> struct Solving : Loading {
@@ -119,6 +122,8 @@ template <typename TimeLeft> struct Solving : Loading {
                 fresh[lane] = -1;
         }
         int bad = 0;
+        bool newton_alone =
+            O.refine && homogeneous_serves(S); // then the interior-point method, then the rest
         while (any(open)) {
             Scale scale;
             load(w, instances, may_lower_bounds() & ~as_given, scale);
@@ -130,12 +135,19 @@ template <typename TimeLeft> struct Solving : Loading {
             Ended ended = not_yet();
             const Mask lowered = progress.limit < splat(infinite());
             Mask done = none();
-            if (any(fresh))
-                done = first_pass(S, O, w, progress, fresh, ~fresh, false, time_left);
-            done |= second_pass(S, O, w, progress, open & ~done, lowered, ended, time_left);
+            if (any(open & fresh))
+                done = first_pass(S, O, w, progress, open & fresh, ~fresh, false, time_left);
+            if (newton_alone)
+                done |=
+                    newton(S, w, progress, open & ~done & (progress.stuck == 0.0), NEWTON_STEPS, time_left);
+            else
+                done |= second_pass(S, O, w, progress, open & ~done, lowered, ended, time_left);
             judge_and_polish(S, O, w, progress, done, false, ended);
-            Mask anew = open & lowered;
-            anew &= touched(S, w) | (ended.status != splat(SOLVED));
+            Mask as_given_next = open & lowered, anew = none();
+            as_given_next &= touched(S, w) | (ended.status != splat(SOLVED));
+            if (newton_alone)
+                anew = open & ~(done & (ended.status == splat(SOLVED)));
+            anew |= as_given_next;
             if (any(anew) && !time_left())
                 anew = none();
             points_in_own_units(S, w, scale.size);
@@ -145,17 +157,69 @@ template <typename TimeLeft> struct Solving : Loading {
                 Block kept = block_of(instances[lane]);
                 const int to = instances[lane] % W;
                 if (anew[lane]) {
-                    progress.stuck[lane] = BOUND_IS_ACTIVE;
+                    if (as_given_next[lane])
+                        progress.stuck[lane] = BOUND_IS_ACTIVE;
                     kept.keep_counts(to, progress, lane);
                     continue;
                 }
                 kept.keep_lane(S, to, w, progress, lane);
                 bad += write(w, progress, ended, lane, instances[lane], true);
             }
-            open = fresh = anew;
-            as_given |= anew;
+            open = anew;
+            as_given |= as_given_next;
+            fresh |= as_given_next;
+            if (newton_alone && any(open) && time_left())
+                open &= ~by_tilt(w, chosen, open, bad);
+            newton_alone = false;
         }
         return bad;
+    }
+
+    // What the interior-point method solves, whose point says how to tilt exponential cones, and then
+    // Newton's method on these. Returns the lanes that are done, and counts in `bad` those that are not
+    // solved.
+    Mask by_tilt(Workspace &w, const Chosen &chosen, Mask asked, int &bad) const {
+        const int *instances = chosen.instance;
+        const Matrices given = {w.P, w.A, w.columns, w.rows};
+        const Pack *x = w.own, *y = x + S.n, *s = y + S.m;
+        Scale scale;
+        load(w, instances, none(), scale);
+        Progress progress = where_it_ended(w, instances, scale);
+        set_penalty(S, w, progress.rho);
+        reset(S, w.roots);
+        Mask done = ~asked;
+        for (int round = 0; round < TILTS && any(~done) && time_left(); round++) {
+            const Mask open = ~done;
+            const Mask found = homogeneous_interior_point(S, w, progress, open, hardly_any(), time_left);
+            points_in_own_units(S, w, scale.size);
+            load_tilted(w, instances, s, y, open, scale);
+            progress.size = scale.size, progress.limit = scale.limit, progress.cost = scale.cost;
+            progress.stuck = progress.regularization = Value{};
+            set_penalty(S, w, progress.rho);
+            reset(S, w.roots);
+            fill(w.x, S.n, [&](int i) { return x[i] / (w.columns[i] * scale.size); });
+            fill(w.s, S.m, [&](int j) { return s[j] * w.rows[j] / scale.size; });
+            fill(w.y, S.m, [&](int j) { return y[j] / (w.rows[j] * scale.size); });
+            tilt(S, w, w.s);
+            tilt_dual(S, w, w.y);
+            fill(w.u, S.m, [&](int j) { return w.s[j] - w.y[j] / w.R[j]; });
+            Mask now = newton(S, w, progress, found, NEWTON_STEPS, time_left, hardly_any());
+            Ended ended = not_yet();
+            judge_and_polish(S, O, w, progress, now, false, ended);
+            now &= ended.status == splat(SOLVED);
+            progress.age = splat(not_a_number()); // D and E are of no use to others
+            points_in_own_units(S, w, scale.size);
+            for (int lane = 0; lane < chosen.count; lane++)
+                if (now[lane]) {
+                    Block kept = block_of(instances[lane]);
+                    kept.keep_point(S, instances[lane] % W, w, progress, lane);
+                    kept.keep_tilted(S, instances[lane] % W, w, lane);
+                    bad += write(w, progress, ended, lane, instances[lane], true);
+                }
+            done |= now;
+        }
+        serve(given, w);
+        return done & asked;
     }
 
     // Outputs and figures of one instance, from w.own; returns whether it is not solved.

@@ -4,6 +4,7 @@
 
 #include "cost.hpp"
 #include "newton.hpp"
+#include "tilt.hpp"
 
 namespace cvxfold {
 
@@ -24,12 +25,9 @@ struct Common {
     }
 
     void serve(Workspace &w) const {
-        w.common_P = P;
-        w.common_A = A;
-        w.common_columns = columns;
-        w.common_rows = rows;
+        w.common = {P, A, columns, rows};
+        cvxfold::serve(w.common, w);
         w.splitting = splitting;
-        take_common(w);
     }
 
     // The numbers themselves, one after the other, but for the factor.
@@ -56,6 +54,8 @@ inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, in
 struct Block {
     Pack *P, *A, *columns, *rows, *q, *b, *x, *u;
     Pack *rho, *size, *limit, *cost, *regularization, *iterations, *newton_steps, *factorizations, *stuck;
+    Pack *tilt;      // (2) for each exponential cone
+    Matrices tilted; // where the batch shares P and A, the matrices of instances that are tilted
     size_t used;
 
     Block(const Shape &S, bool shared, Pack *memory) {
@@ -72,6 +72,8 @@ struct Block {
                                   &iterations, &newton_steps, &factorizations, &stuck};
         for (Pack **number : numbers)
             *number = c.take(1);
+        tilt = c.take(2 * S.exponential);
+        tilted = shared && S.exponential ? c.matrices(S) : Matrices{P, A, columns, rows};
         used = c.used();
     }
 
@@ -100,6 +102,7 @@ struct Block {
         fill(b, S.m, [&](int j) { return w.b[j] + w.beyond[j]; });
         copy(x, w.x, S.n);
         copy(u, w.u, S.m);
+        copy(tilt, w.tilt, 2 * S.exponential);
         one_by_one([&] {
             *rho = progress.rho;
             *size = progress.size;
@@ -141,6 +144,7 @@ struct Block {
         each(S.m, [&](int j) { b[j][to] = w.b[j][from] + w.beyond[j][from]; });
         copy_lane(x, to, w.x, from, S.n);
         copy_lane(u, to, w.u, from, S.m);
+        copy_lane(tilt, to, w.tilt, from, 2 * S.exponential);
         one_by_one([&] {
             (*rho)[to] = progress.rho[from];
             (*size)[to] = progress.size[from];
@@ -149,12 +153,38 @@ struct Block {
         });
     }
 
+    // The matrices of a lane that is tilted.
+    void keep_tilted(const Shape &S, int to, const Workspace &w, int from) {
+        copy_lane(tilted.P, to, w.P, from, S.nnz_P);
+        copy_lane(tilted.A, to, w.A, from, S.nnz_A);
+        copy_lane(tilted.columns, to, w.columns, from, S.n);
+        copy_lane(tilted.rows, to, w.rows, from, S.m);
+        copy_lane(columns, to, w.columns, from, S.n);
+        copy_lane(rows, to, w.rows, from, S.m);
+    }
+
+    // Has w work on the matrices of tilted lanes, and on what the batch shares in others.
+    void serve_tilted(const Shape &S, Workspace &w) const {
+        const Mask which = cvxfold::tilted(S, w);
+        const auto put = [&](Pack *own, const Pack *given, int count) {
+            fill(own, count, [&](int i) { return select(which, own[i], given[i]); });
+        };
+        put(tilted.P, w.P, S.nnz_P);
+        put(tilted.A, w.A, S.nnz_A);
+        put(tilted.columns, w.columns, S.n);
+        put(tilted.rows, w.rows, S.m);
+        cvxfold::serve(tilted, w);
+    }
+
     void restore(const Shape &S, Workspace &w) const {
         serve(w);
+        copy(w.tilt, tilt, 2 * S.exponential);
         if (!P)
-            take_common(w);
+            cvxfold::serve(w.common, w);
         if (!P && any(*cost != 1.0))
             scale_cost(S, w, *cost);
+        if (!P && S.exponential && any(cvxfold::tilted(S, w)))
+            serve_tilted(S, w);
         copy(w.q, q, S.n);
         copy(w.b, b, S.m);
         bring_near(S, w, *limit);
@@ -169,6 +199,8 @@ inline void points_in_own_units(const Shape &S, Workspace &w, Value size) {
     fill(x, S.n, [&](int i) { return w.x[i] * w.columns[i] * size; });
     fill(y, S.m, [&](int j) { return w.y[j] * w.rows[j] * size; });
     fill(s, S.m, [&](int j) { return (w.s[j] + w.beyond[j]) / w.rows[j] * size; });
+    tilt_dual_back(S, w, y);
+    tilt_back(S, w, s);
 }
 
 // A state: a head of numbers that the batch shares, then a block for each LANES instances.

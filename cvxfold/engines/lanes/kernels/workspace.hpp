@@ -7,11 +7,14 @@
 
 namespace cvxfold {
 
+// P, A, D and E.
+struct Matrices {
+    Pack *P, *A, *columns, *rows;
+};
+
 // Data and the point are in equilibrated units: D P D, D q/size, E A D, E b/size, x/size, u/size.
 struct Workspace {
-    Pack *P, *A, *q, *b, *columns, *rows;                     // (nnz_P), (nnz_A), (n), (m); D (n), E (m)
-    Pack *common_P, *common_A, *common_columns, *common_rows; // what the batch shares of these, if it does
-    Pack *apart; // (nnz_P + nnz_A + N): these by instance all the same; null where nothing is shared
+    Pack *P, *A, *q, *b, *columns, *rows; // (nnz_P), (nnz_A), (n), (m); D (n), E (m)
     Pack *x, *u, *s, *y, *R;              // the point, Pi_K(u), R (s - u), the penalty
     Pack *dual, *primal, *Px;             // residuals Px + q + A'y (n) and Ax + s - b (m)
     Pack *lambda, *E, *frame, *rotated_A; // D = Q lambda Q', (1 - lambda)^1/2, Q, Q'A
@@ -29,8 +32,17 @@ struct Workspace {
     Pack *reach;      // (m): distances to kinks that cannot be told from zero
     Pack *beyond;     // (m): what is taken off of b, where far bounds are brought near
     Pack *lambda_beside, *frame_beside; // (m), (S.frame): D beside the state
+    Pack *tilt;                         // (2) for each exponential cone (tilt.hpp)
+    Matrices common, apart; // what the batch shares; what instances have instead, null where nothing is
     Factor newton, splitting;
 };
+
+inline void serve(const Matrices &m, Workspace &w) {
+    w.P = m.P;
+    w.A = m.A;
+    w.columns = m.columns;
+    w.rows = m.rows;
+}
 
 // Lays arrays out one after the other; with no memory it only counts.
 class Carver {
@@ -52,6 +64,15 @@ class Carver {
         return f;
     }
 
+    Matrices matrices(const Shape &S) {
+        Matrices m;
+        m.P = take(S.nnz_P);
+        m.A = take(S.nnz_A);
+        m.columns = take(S.n);
+        m.rows = take(S.m);
+        return m;
+    }
+
     size_t used() const { return used_; }
 
   private:
@@ -70,7 +91,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
         w.columns = c.take(n);
         w.rows = c.take(m);
     }
-    w.apart = shared ? c.take(S.nnz_P + S.nnz_A + N) : nullptr;
+    w.apart = shared ? c.matrices(S) : Matrices{};
     w.q = c.take(n);
     w.b = c.take(m);
     w.x = c.take(n);
@@ -107,6 +128,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.beyond = c.take(m);
     w.lambda_beside = c.take(S.curved() ? m : 0);
     w.frame_beside = c.take(S.frame);
+    w.tilt = c.take(2 * S.exponential);
     w.newton = c.factor(S);
     if (!shared)
         w.splitting = c.factor(S);
