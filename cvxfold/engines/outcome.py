@@ -1,8 +1,11 @@
-"""How an instance of a forward pass ended, and a point that one may begin at."""
+"""How an instance of a forward pass ended, and points that one may begin at."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cvxfold.batches.records import Batched
@@ -46,6 +49,27 @@ class Start(Batched):
     x: Tensor | None = None
     status: Tensor | None = None
     iterations: Tensor | None = None
+
+
+@dataclass
+class KeptPoints:
+    """Points to start from where they are kept. A pass may put those where it ends in their place.
+
+    Args:
+        points: all that are kept, a row each, x, y and s side by side, with what else an engine keeps.
+        places: the instances' rows, no two the same, ``(B,)``.
+
+    Attributes:
+        renewed: whether a pass has put its ends there, those of instances that it has solved.
+    """
+
+    points: Tensor
+    places: NDArray[np.int64]
+    renewed: bool = False
+
+    def copied(self) -> Tensor:
+        """The instances' rows, ``(B, ·)``."""
+        return torch.from_numpy(self.points.numpy()[self.places])  # faster than PyTorch's
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cvxfold.batches.records import Batched
 from cvxfold.deadline import NEVER, Deadline
-from cvxfold.engines.outcome import SOLVED, Ended, Residuals, Start
+from cvxfold.engines.outcome import SOLVED, Ended, KeptPoints, Residuals, Start
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.gradient.adjoint import Adjoint
 from cvxfold.gradient.linearization import ProgramLinearization
@@ -249,7 +249,7 @@ class Shortcut(Protocol):
         parameters: Sequence[Tensor],
         batch: int,
         request: SolveRequest,
-        start: Tensor | None,
+        start: Tensor | KeptPoints | None,
         patterns: Sequence[Tensor],
         keep: bool = False,
     ) -> Passage:
@@ -260,7 +260,7 @@ class Shortcut(Protocol):
             batch: B.
             request: what is asked.
             start: rows of beginnings, of x, y and s alone or with what follows, NaN for instances without;
-                None for none.
+                None for none; or where they are kept, to be renewed there if that can be.
             patterns: of the outputs, whose entries are ``(B, ·)``, row by row.
             keep: whether the beginnings of later passes will be asked for.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cvxfold.compat.functorch import is_wrapped
+from cvxfold.engines.outcome import KeptPoints
 
 Samples = Tensor | Sequence[int] | NDArray[np.integer[Any]] | int
 """Ids of training samples, one for each instance of a batch."""
@@ -28,9 +29,10 @@ class PointsBySample:
     """
 
     def __init__(self) -> None:
-        self._points = np.empty((0, 0))
+        self._set_points(np.empty((0, 0)))
         self._ids = np.empty(0, dtype=np.int64)  # those known, ascending
         self._rows = np.empty(0, dtype=np.int64)  # of their points
+        self._ids_are_places = False  # whether those known are all from 0 on
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -57,6 +59,21 @@ class PointsBySample:
             found[~known] = np.nan
         return found, None
 
+    def where(self, ids: NDArray[np.int64]) -> KeptPoints | None:
+        """The points of samples ``(B,)`` where they are kept, if all are known and no two the same.
+
+        A pass that renews them there does so while other threads may read or move them: a point that it mixes
+        of two, or one that is lost, is no more than a bad or an old beginning.
+        """
+        with self._lock:
+            numbers = ids.tolist()
+            if len(numbers) > 1 and len(set(numbers)) < len(numbers):
+                return None
+            if self._ids_are_places and min(numbers) >= 0 and max(numbers) < len(self._rows):
+                return KeptPoints(self._as_tensor, self._rows.take(ids))  # the usual case, fast
+            rows, known = self._places(ids)
+            return KeptPoints(self._as_tensor, rows) if known.all() else None
+
     def keep(
         self, ids: NDArray[np.int64], points: NDArray[np.float64], places: NDArray[np.int64] | None = None
     ) -> None:
@@ -78,11 +95,14 @@ class PointsBySample:
                     places, _ = self._places(ids)
             self._points[places] = points
 
+    def _set_points(self, points: NDArray[np.float64]) -> None:
+        self._points, self._as_tensor = points, torch.from_numpy(points)
+
     def _fitted(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """The points as wide as those kept, which become as wide as they: NaN where nothing follows."""
         missing = points.shape[1] - self._points.shape[1]
         if missing > 0:
-            self._points = _widened(self._points, missing)
+            self._set_points(_widened(self._points, missing))
         return _widened(points, -missing) if missing < 0 else points
 
     def _places(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -106,10 +126,11 @@ class PointsBySample:
                     f"{8 * width} bytes each; call without samples, or layer.forget() what is not needed"
                 ) from None
             wider[:used] = self._points[:used]
-            self._points = wider
+            self._set_points(wider)
         places = self._ids.searchsorted(new)
         self._ids = np.insert(self._ids, places, new)
         self._rows = np.insert(self._rows, places, np.arange(used, needed))
+        self._ids_are_places = bool(self._ids[0] == 0) and int(self._ids[-1]) == needed - 1
 
 
 def _widened(points: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
@@ -204,6 +225,7 @@ class WarmStart:
         self._starts, self.wanted, self._samples = starts, wanted, samples
         self._ids: NDArray[np.int64] | None = None
         self._store, self._places = starts.by_sample, None  # of the samples, where all are known
+        self._kept: KeptPoints | None = None
 
     def points(self, batch: int) -> Tensor | None:
         """Beginnings ``(B, ·)``, NaN for instances that begin cold; None if all do.
@@ -219,6 +241,14 @@ class WarmStart:
         found, self._places = self._store.find(self._ids)
         return None if found is None else torch.from_numpy(found)
 
+    def where(self, batch: int) -> Tensor | KeptPoints | None:
+        """The same, where they are kept if that can be."""
+        if self.wanted and self._samples is not None:
+            self._ids = _checked(self._samples, batch)
+            if (kept := self._store.where(self._ids)) is not None:
+                self._kept, self._places = kept, kept.places
+        return self.points(batch) if self._kept is None else self._kept
+
     def keep(self, found: _Found, lightly: bool = False) -> None:
         """Remember the points that a call found, of solved instances.
 
@@ -230,6 +260,8 @@ class WarmStart:
         if lightly and not self.wanted:
             reference = weakref.ref(found)
             self._starts.last_plain = lambda: None if (it := reference()) is None else it.beginnings()
+            return
+        if lightly and self._kept is not None and self._kept.renewed:
             return
         points = found.beginnings()
         if self._samples is None:

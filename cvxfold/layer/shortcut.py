@@ -17,7 +17,7 @@ from torch import Tensor
 from cvxfold.batches.pieces import in_pieces
 from cvxfold.batches.records import overwritten
 from cvxfold.deadline import Deadline
-from cvxfold.engines.outcome import Ended
+from cvxfold.engines.outcome import Ended, KeptPoints
 from cvxfold.engines.protocol import Passage, Returned, Seen, Shortcut, Solution
 from cvxfold.errors import OutOfMemoryError
 from cvxfold.gradient.adjoint import FoldedAdjoint
@@ -53,7 +53,7 @@ class ShortCall:
         self._parts, self._shortcut, self.options = parts, shortcut, options
         self.arguments, self._bars, self._request = arguments, None, options.request
 
-    def solve(self, start: Tensor | None, keep: bool = False) -> Passage | None:
+    def solve(self, start: Tensor | KeptPoints | None, keep: bool = False) -> Passage | None:
         """Step 1, from a passage's beginnings or from nothing; ``keep``: its own will be asked for.
 
         None where the shortcut does not serve, or memory is short: the general way has halves.

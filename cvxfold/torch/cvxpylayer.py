@@ -142,7 +142,7 @@ class CvxpyLayer(BaseLayer, torch.nn.Module):
         call = self.short_call(params, options)
         if call is not None:
             self.say_uneven(call.arguments.uneven)
-            found = call.solve(warm.points(call.arguments.form.instances), warm.wanted)
+            found = call.solve(warm.where(call.arguments.form.instances), warm.wanted)
             if found is not None and not found.unsolved:
                 warm.keep(found, lightly=True)
                 return on_tape(call)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cvxfold import InfeasibleError
+from cvxfold.layer.samples import WarmStart
 from cvxfold.torch import CvxpyLayer
 from problems.layers import family_of, layer_of
 from problems.marks import ENGINES, needs_lanes
@@ -151,6 +152,55 @@ def test_only_solved_instances_are_remembered(engine: str, on_unsolvable: str) -
     low[1], c[2, 0] = 0.0, 0.3
     layer(c, low, high, warm_start=True, samples=[5, 6, 7])
     assert len(layer.session.starts.by_sample) == 3
+
+
+def points_of(layer: Any, ids: Tensor) -> Any:
+    points, _ = layer.session.starts.by_sample.find(ids.numpy())
+    return points
+
+
+@needs_lanes
+def test_an_unsolved_instance_leaves_what_is_known_of_its_sample() -> None:
+    layer, ids = bounded(engine="lanes", on_unsolvable="nan"), torch.tensor([5, 6, 7])
+    c = torch.tensor([[0.5, 2.0], [0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)
+    low, high = torch.zeros(3, 2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64)
+    layer(c, low, high, warm_start=True, samples=ids)
+    low[1] = 2.0
+    (x,) = layer(c - 0.1, low, high, warm_start=True, samples=ids)
+    assert x[1].isnan().all()
+    expected = torch.tensor([[0.4, 1.0], [0.1, 0.2], [0.2, 0.3]], dtype=torch.float64)
+    kept = torch.from_numpy(points_of(layer, ids)[:, 2:4])  # behind what the sum of squares adds
+    torch.testing.assert_close(kept, expected, rtol=1e-9, atol=1e-9)
+
+
+@needs_lanes
+@pytest.mark.parametrize("name", ["portfolio", "total_variation", "dense_qp20"])
+def test_points_renewed_where_they_are_kept_are_those_that_copies_lead_to(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one sample stands twice in a batch, which cannot be renewed in place: the latter counts."""
+    runs = []
+    for in_place in (True, False):
+        layer, renewed, found = by_engine("lanes", name), list[bool](), list[Any]()
+        keep = WarmStart.keep
+
+        def kept(self: Any, *given: Any, renewed: list[bool] = renewed, keep: Any = keep, **how: Any) -> None:
+            renewed.append(self._kept is not None and self._kept.renewed)
+            keep(self, *given, **how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(WarmStart, "keep", kept)
+            if not in_place:
+                patch.setattr(WarmStart, "where", WarmStart.points)
+            for step in range(3):
+                batches = [*shuffled(step), torch.tensor([3, 4, 3, 9])]
+                for batch in batches:
+                    values = values_of(name, step)
+                    found += evaluate(layer, values, batch, warm_start=True, samples=batch)
+        found.append(torch.from_numpy(points_of(layer, torch.arange(SAMPLES))))
+        assert renewed == [in_place and step > 0 and place < 3 for step in range(3) for place in range(4)]
+        runs.append(found)
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 
 @needs_lanes

@@ -69,7 +69,7 @@ class CudaBatch(CompiledBatch):
         device: of all tensors.
     """
 
-    _keeps_constants = False
+    renews_in_place = _keeps_constants = False
 
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray, device: torch.device) -> None:
         super().__init__(pattern, maps, order)
@@ -133,7 +133,7 @@ class CudaBatch(CompiledBatch):
         task.call = Call(
             batch, 0, shared, 0, count, 0 if start is None else start.shape[1],
             None if start is None else start.data_ptr(), 2 * count,
-            None if ends is None else ends.data_ptr(), figures.data_ptr(), state.data_ptr(),
+            None if ends is None else ends.data_ptr(), figures.data_ptr(), state.data_ptr(), None,
         )  # fmt: skip
         blocks, memory = self._at_work(task, batch, lanes, shared)
         lists = empty(-(-batch * 9 // 8), device=self.device)

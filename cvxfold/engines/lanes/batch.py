@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cvxfold.compat.patterns import pattern_of
@@ -58,10 +59,13 @@ class Begin:
             pass over similar data, which are then equilibrated alike. None for none.
         ends: to be filled with x, y, s, D, E and their age, ``(B, 2n + 3m + 1)``, or with x, y and s alone,
             ``(B, n + 2m)``, where the batch shares P and A; None for no need of them.
+        places: the instances' rows of both, which are more then, no two the same, ``(B,)``; of those who are
+            not solved they stay as they are. None for rows in the instances' order.
     """
 
     start: Tensor | None
     ends: Tensor | None
+    places: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class CompiledBatch:
     """
 
     device = CPU
+    renews_in_place = True  # begins and ends where points are kept, by their places
     _keeps_constants = True  # P and A that no parameter reaches are prepared once for all calls
 
     def __init__(self, pattern: Pattern, maps: Maps, order: np.ndarray) -> None:
@@ -150,11 +155,12 @@ class CompiledBatch:
         plan = self._plan((batch, *[value.numel() for value in parameters]))
         analysis, shared = plan.analysis, plan.shared
         state, figures = aligned(plan.state), empty_like(plan.figures)
-        start, ends = (None, None) if begin is None else (begin.start, begin.ends)
+        start, ends, places = (None,) * 3 if begin is None else (begin.start, begin.ends, begin.places)
         call = self._call.pack(
             batch, torch.get_num_threads(), shared, 0, 0,
             0 if start is None else start.shape[1], 0 if start is None else start.data_ptr(),
             0, 0 if ends is None else ends.data_ptr(), figures.data_ptr(), state.data_ptr(),
+            0 if places is None else places.ctypes.data,
             *[value.data_ptr() for value in parameters], *plan.strides,
             *[value.data_ptr() for value in outputs],
         )  # fmt: skip
@@ -190,15 +196,11 @@ class CompiledBatch:
         )
         return strides, not varying
 
-    def ends(self, parameters: Sequence[Tensor], batch: int) -> Tensor:
-        """Memory for where a pass over these parameters ends.
-
-        Raises:
-            MemoryError: there is none.
-        """
+    def width_of_ends(self, parameters: Sequence[Tensor], batch: int) -> int:
+        """How many numbers tell where an instance of a pass over these parameters ends."""
         n, m = self._shape
         _, shared = self._varying([value.numel() for value in parameters], batch)
-        return empty(batch, n + 2 * m if shared else 2 * n + 3 * m + 1, device=self.device)
+        return n + 2 * m if shared else 2 * n + 3 * m + 1
 
     def points(self, passed: Passed) -> tuple[Tensor, Tensor, Tensor]:
         """x ``(B, n)``, y and s ``(B, m)`` that a forward pass left.

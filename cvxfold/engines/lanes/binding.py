@@ -136,7 +136,7 @@ class Call(Structure):
         *_fields(c_int32, "batch threads shared"),
         *_fields(c_void_p, "parameters strides"),
         *_fields(c_int32, "start_width"),
-        *_fields(c_void_p, "start outputs ends figures state"),
+        *_fields(c_void_p, "start outputs ends figures state places"),
     ]
 
 

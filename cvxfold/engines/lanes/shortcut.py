@@ -9,8 +9,9 @@ from cvxfold.engines.cuda.by_device import Batches
 from cvxfold.engines.lanes.batch import Begin
 from cvxfold.engines.lanes.engine import LanesEngine
 from cvxfold.engines.lanes.maps import Maps
-from cvxfold.engines.lanes.memory import empty_like
+from cvxfold.engines.lanes.memory import empty, empty_like
 from cvxfold.engines.lanes.passage import LanesPassage
+from cvxfold.engines.outcome import KeptPoints
 from cvxfold.engines.protocol import SolveRequest
 from cvxfold.problem.structure import Canonical
 
@@ -43,7 +44,7 @@ class LanesShortcut:
         parameters: Sequence[Tensor],
         batch: int,
         request: SolveRequest,
-        start: Tensor | None,
+        start: Tensor | KeptPoints | None,
         patterns: Sequence[Tensor],
         keep: bool = False,
     ) -> LanesPassage:
@@ -51,7 +52,17 @@ class LanesShortcut:
         compiled = self._batches.on(parameters[0].device)
         outputs = [empty_like(pattern) for pattern in patterns]
         settings = self._engine.settings(request)
-        ends = compiled.ends(parameters, batch) if keep else None
+        width = compiled.width_of_ends(parameters, batch) if keep else 0
+        if isinstance(start, KeptPoints):
+            if compiled.renews_in_place and start.points.shape[1] == width:
+                begin = Begin(start.points, start.points, start.places)
+                passed = compiled.forward(parameters, batch, outputs, settings, begin)
+                start.renewed = True
+                return LanesPassage(compiled, passed, outputs, self._maps)
+            start = start.copied()
+        if start is not None:
+            start = start.to(compiled.device)
+        ends = empty(batch, width, device=compiled.device) if keep else None
         begin = None if start is None and ends is None else Begin(start, ends)
         passed = compiled.forward(parameters, batch, outputs, settings, begin)
         return LanesPassage(compiled, passed, outputs, self._maps, ends)

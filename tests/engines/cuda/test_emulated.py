@@ -103,6 +103,17 @@ def test_a_warm_start_ends_at_the_same_solutions() -> None:
         torch.testing.assert_close(x, (c + shift).clamp(-1, 1), rtol=1e-10, atol=1e-10)
 
 
+def test_a_warm_start_by_samples_ends_at_the_same_solutions() -> None:
+    layer = _scalar()
+    c = torch.linspace(-3, 3, 80, dtype=torch.float64)
+    one = torch.ones((), dtype=torch.float64)
+    for seed in range(3):
+        for ids in torch.randperm(80, generator=torch.Generator().manual_seed(seed)).split(40):
+            (x,) = layer(c[ids] + 0.1 * seed, -one, one, warm_start=True, samples=ids)
+            torch.testing.assert_close(x, (c[ids] + 0.1 * seed).clamp(-1, 1), rtol=1e-10, atol=1e-10)
+            assert seed == 0 or not layer.report.forward.iterations.any()
+
+
 def test_a_shared_matrix_is_shared_and_differentiated(tmp_path: Path) -> None:
     """min ½‖x − c‖², Ax = b with one A for all: x = c − Aᵀ(AAᵀ)⁻¹(Ac − b), and dx/dc the projector."""
     generator = torch.Generator().manual_seed(3)

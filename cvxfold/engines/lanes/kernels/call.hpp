@@ -54,6 +54,9 @@ struct Call {
                                      // (B, n + 2 m): x, y, s where P and A are shared; or null
     double *figures;                 // (B, ForwardFigure::COUNT)
     double *state;                   // as `state_size` says, aligned to a pack
+    const int64_t *places; // rows of `start` and of `ends`, which may be one array, that are instances', no
+                           // two the same; only who is solved has its row of `ends` filled then. null for
+                           // rows in the instances' order, all filled
 };
 
 struct BackwardCall {

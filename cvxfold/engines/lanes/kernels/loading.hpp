@@ -56,10 +56,12 @@ struct Loading {
         common.each(S, [&](Value &number) { *to++ = number[0]; });
     }
 
-    // A row of `start`.
-    const double *start_of(int instance) const {
-        return call.start + static_cast<size_t>(instance) * call.start_width;
+    // The row of `start` and of `ends` that is an instance's.
+    size_t place_of(int instance) const {
+        return static_cast<size_t>(call.places ? call.places[instance] : instance);
     }
+
+    const double *start_of(int instance) const { return call.start + place_of(instance) * call.start_width; }
 
     bool has_start(int instance) const {
         if (!call.start || S.N == 0)

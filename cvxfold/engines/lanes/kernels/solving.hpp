@@ -236,9 +236,9 @@ template <typename TimeLeft> struct Solving : Loading {
             });
             index += count, scale += count, low += count, high += count;
         }
-        if (call.ends) {
+        if (call.ends && (!call.places || ended.status[lane] == SOLVED)) {
             const int points = S.N + S.m, width = call.shared ? points : points + S.N + 1;
-            double *to = call.ends + static_cast<size_t>(instance) * width;
+            double *to = call.ends + place_of(instance) * width;
             each(points, [&](int e) { to[e] = w.own[e][lane]; });
             if (!call.shared) { // which is equilibrated once, for all
                 double *D = to + points, *E = D + S.n;
