@@ -8,7 +8,8 @@
 
 namespace cvxfold {
 
-const int TILTS = 3;
+const int TILTS = 3;      // rounds of the interior-point method and of what it tilts
+const double TOLD = 1e-4; // of the largest of the terms that are added up
 
 // Passes over packs of a call. TimeLeft: tells whether there is time for a further step.
 template <typename TimeLeft> struct Solving : Loading {
@@ -175,6 +176,18 @@ template <typename TimeLeft> struct Solving : Loading {
         return bad;
     }
 
+    // Whether the sums themselves say that a point is a solution: where what is left is rounding of terms
+    // that cancel, next to which q or b are nothing, a direction along which there is none looks the same.
+    Mask is_told(const Workspace &w) const {
+        Value left{}, terms{};
+        each(S.n, [&](int i) {
+            const Value Aty = w.dual[i] - w.Px[i] - w.q[i];
+            left = largest(left, abs(w.dual[i]));
+            terms = max(terms, max(abs(w.Px[i]), max(abs(Aty), abs(w.q[i]))));
+        });
+        return joined(left, Largest()) <= TOLD * joined(terms, Larger());
+    }
+
     // What the interior-point method solves, whose point says how to tilt exponential cones, and then
     // Newton's method on these. Returns the lanes that are done, and counts in `bad` those that are not
     // solved.
@@ -206,7 +219,7 @@ template <typename TimeLeft> struct Solving : Loading {
             Mask now = newton(S, w, progress, found, NEWTON_STEPS, time_left, hardly_any());
             Ended ended = not_yet();
             judge_and_polish(S, O, w, progress, now, false, ended);
-            now &= ended.status == splat(SOLVED);
+            now &= (ended.status == splat(SOLVED)) & is_told(w);
             progress.age = splat(not_a_number()); // D and E are of no use to others
             points_in_own_units(S, w, scale.size);
             for (int lane = 0; lane < chosen.count; lane++)
