@@ -59,9 +59,11 @@ class Prepared:
         q, b = self.reduced.vectors(q, b)
         q, b = (q * self.columns).expand(batch, -1), (b * self.rows).expand(batch, -1)
         P, A, columns, rows = self.P, self.A, self.columns, self.rows
-        limit = limit_of_bounds(P, q.detach(), b.detach(), self.bounds)
-        rest = torch.where(b.detach() > limit, limit / FAR_BEYOND, b.detach())
-        root = root_of_scale(Matrix(P.values.detach()), q.detach(), rest)
+        root, dims = None, self.cone.dims
+        if not dims.exponential and not dims.power:  # F does not come far there, whatever the units
+            limit = limit_of_bounds(P, q.detach(), b.detach(), self.bounds)
+            rest = torch.where(b.detach() > limit, limit / FAR_BEYOND, b.detach())
+            root = root_of_scale(Matrix(P.values.detach()), q.detach(), rest)
         if root is not None:
             P, A, D, E = scaled_by(root, P, A, self.blocks)
             q, b, columns, rows = q * D, b * E, columns * D, rows * E
