@@ -80,8 +80,10 @@ def test_units_do_not_matter(engine: str, kind: str, cost: float, amount: float)
     layer = CvxpyLayer(problem, parameters, [x])
     values = [value.requires_grad_() for value in values_of(cost, amount)[: len(parameters)]]
     (found,) = layer(*values)
+    assert layer.report is not None
     assert set(layer.report.forward.status) == {cvxfold.Status.SOLVED}
     on_mu, on_b = torch.autograd.grad((found * weights()).sum(), values[:2])
+    assert layer.report.backward is not None
     assert set(layer.report.backward.verdict) == {cvxfold.Verdict.CONVERGED}
     mu, b, factor = values_of(1.0, 1.0)
     torch.testing.assert_close(
