@@ -98,7 +98,7 @@ def scaled_program(**options: Any) -> Any:
     return CvxpyLayer(problem, [c, h, t], [x], **options)
 
 
-def test_the_same_bits_each_time() -> None:
+def test_the_same_bits_each_time(engine: str) -> None:
     rng = np.random.default_rng(3)
     costs, h = rng.integers(-3, 4, (8, 20)) * 1.0, rng.integers(0, 3, (8, 20)) * 1.0
     costs[:4] *= 10 ** rng.uniform(0, 6, (4, 20))
@@ -111,7 +111,7 @@ def test_the_same_bits_each_time() -> None:
             params = [torch.from_numpy(value).requires_grad_() for value in (costs, h, t)]
             (x,) = layer(*params)
             run += [x.detach(), *torch.autograd.grad((x + x.square()).sum(), params)]
-        assert layer.report.forward.rescued.any()
+        assert engine == "lanes" or layer.report.forward.rescued.any()
         assert layer.report.backward.degenerate.any()
         runs.append(run)
     assert all(torch.equal(mine, other) for mine, other in zip(*runs, strict=True))

@@ -65,17 +65,17 @@ def by_clarabel(kind: str, mu: Tensor, b: Tensor, factor: Tensor) -> Tensor:
     for values in zip(mu, b, strict=True):
         for parameter, value in zip(parameters, (*values, factor), strict=False):
             parameter.value = value.numpy()
-        problem.solve(
-            solver=cp.CLARABEL, tol_feas=1e-13, tol_gap_abs=1e-13, tol_gap_rel=1e-13, reduced_tol_feas=1e-10
-        )
+        problem.solve(cp.CLARABEL, tol_feas=1e-10, tol_gap_abs=1e-10, tol_gap_rel=1e-10)
         found.append(torch.tensor(x.value, dtype=F64))
     return torch.stack(found)
 
 
-@pytest.mark.parametrize(("cost", "amount"), sliced(UNITS, lambda units: units == (1e-8, 1e6)))
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("units", sliced(UNITS, lambda units: units != (1e-8, 1e6)))
 @pytest.mark.parametrize("kind", KINDS)
-def test_units_do_not_matter(engine: str, kind: str, cost: float, amount: float) -> None:
+def test_units_do_not_matter(kind: str, units: tuple[float, float]) -> None:
     """x against Clarabel in plain units; the gradient against central differences there."""
+    cost, amount = units
     problem, parameters, x = problem_of(kind, cost, amount)
     layer = CvxpyLayer(problem, parameters, [x])
     values = [value.requires_grad_() for value in values_of(cost, amount)[: len(parameters)]]
@@ -90,8 +90,8 @@ def test_units_do_not_matter(engine: str, kind: str, cost: float, amount: float)
         found.detach() / amount, by_clarabel(kind, mu, b, factor), rtol=1e-6, atol=1e-6
     )
     by_mu, by_b = weights().flip(0), weights()[:, :ROWS].flip(1)
-    along = (on_mu * cost / amount * by_mu + on_b * by_b).sum(1)
-    step = 1e-5
+    along = (on_mu * cost / amount * by_mu).sum(1) + (on_b * by_b).sum(1)
+    step = 1e-4
     ahead, behind = (by_clarabel(kind, mu + t * by_mu, b + t * by_b, factor) for t in (step, -step))
     slope = ((ahead - behind) * weights()).sum(1) / (2 * step)
     torch.testing.assert_close(along, slope, rtol=1e-4, atol=1e-4)
