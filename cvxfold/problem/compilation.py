@@ -158,7 +158,11 @@ def _compiled(
 
 def _problem_data(problem: cp.Problem, form: Form, options: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     with _attempted():
-        return problem.get_problem_data(solver=form.solver, gp=False, **options)
+        try:
+            return problem.get_problem_data(solver=form.solver, gp=False, **options)
+        except cp.SolverError:  # some atoms, as perspective, look for the solver by its name
+            name = "SCS" if form.quadratic else "DIFFCP"
+            return problem.get_problem_data(solver=name, gp=False, **options)
 
 
 @contextmanager
