@@ -55,14 +55,13 @@ def scaled_by(
     """
     root = root.unsqueeze(-1)
     columns, rows = root.expand(-1, P.values.shape[-1]), (1 / root).expand(-1, A.values.shape[-2])
+    if not bool(P.values.any()):
+        return P, A, columns, rows
+    costly = Matrix(P.values * root.square().unsqueeze(-1))
     with torch.no_grad():
-        if not bool(P.values.any()):
-            return P, A, columns, rows
-        costly = Matrix(P.values * root.square().unsqueeze(-1))
         D, E = equilibrate(costly, A, blocks, _MOST_WITH_P)
         D, E = torch.where(root == 1, 1.0, D), torch.where(root == 1, 1.0, E)
-    P = Matrix(P.values * root.square().unsqueeze(-1)).scale(D, D)
-    return P, A.scale(E, D), columns * D, rows * E
+    return costly.scale(D, D), A.scale(E, D), columns * D, rows * E
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:

@@ -36,9 +36,10 @@ inline Value largest_linear(const Shape &S, const Workspace &w) {
     return fold(0, S.n, Value{}, linear, Larger());
 }
 
-// The root of c, at equilibrated w.P, w.q and w.b, whose far bounds do not count; mostly 1.
-inline Value scale_of_cost(const Shape &S, const Workspace &w) {
-    const Value limit = limit_of_bounds(S, w, all()), rest = limit / FAR_BEYOND;
+// The root of c, at equilibrated w.P, w.q and w.b, whose far bounds, those above `limit`, do not count;
+// mostly 1.
+inline Value scale_of_cost(const Shape &S, const Workspace &w, Value limit) {
+    const Value rest = limit / FAR_BEYOND;
     const auto near = [&](int j) { return select(w.b[j] > limit, rest, abs(w.b[j])); };
     const Value b = fold(0, S.m, Value{}, near, Largest());
     Value q = infinity_norm(w.q, S.n);
@@ -100,13 +101,15 @@ inline Scale scale_vectors(const Shape &S, Workspace &w, Mask nearer) {
     fill(w.q, S.n, [&](int i) { return w.q[i] * w.columns[i]; });
     tilt(S, w, w.b);
     fill(w.b, S.m, [&](int j) { return w.b[j] * w.rows[j]; });
-    const Value cost = select(tilted(S, w), splat(1), scale_of_cost(S, w)); // there sizes are alike
-    if (any(cost != 1.0)) {                                                 // hardly ever
+    Value limit = limit_of_bounds(S, w);
+    const Value cost = select(tilted(S, w), splat(1), scale_of_cost(S, w, limit)); // there sizes are alike
+    if (any(cost != 1.0)) {                                                        // hardly ever
         scale_cost(S, w, cost);
         fill(w.q, S.n, [&](int i) { return w.q[i] * w.found[i]; });
         fill(w.b, S.m, [&](int j) { return w.b[j] * w.found[S.n + j]; });
+        limit = limit_of_bounds(S, w);
     }
-    const Value limit = limit_of_bounds(S, w, nearer);
+    limit = select(nearer, limit, splat(infinite()));
     bring_near(S, w, limit);
     Value size = largest(infinity_norm(w.q, S.n), infinity_norm(w.b, S.m));
     size = select(size == 0.0, splat(1), size);

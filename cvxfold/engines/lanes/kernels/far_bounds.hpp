@@ -24,20 +24,20 @@ inline bool is_bound(const Shape &S, int j) {
     return j >= S.zero && j < S.separable() && S.A_start[j + 1] - S.A_start[j] == 1;
 }
 
-// Where w.b goes in the lanes of `allowed`, at equilibrated w.P, w.q and w.b that are not divided by their
+// Where w.b goes, at equilibrated w.P, w.q and w.b that are not divided by their
 // size yet; infinite where there is nothing far.
-inline Value limit_of_bounds(const Shape &S, const Workspace &w, Mask allowed) {
+inline Value limit_of_bounds(const Shape &S, const Workspace &w) {
     const auto other = [&](int j) { return is_bound(S, j) ? max(-w.b[j], Value{}) : abs(w.b[j]); };
     const auto bound = [&](int j) { return is_bound(S, j) ? max(w.b[j], Value{}) : Value{}; };
     const auto inverse = [&](int j) { return select(bound(j) > 0.0, 1.0 / bound(j), Value{}); };
     Value near = fold(0, S.m, Value{}, other, Largest()); // where one is NaN all of a group are to say so
     const Value farthest = fold(S.zero, S.separable(), Value{}, bound, Larger());
-    if (!any(allowed & (farthest > FAR_BEYOND * near))) // mostly
+    if (!any(farthest > FAR_BEYOND * near)) // mostly
         return splat(infinite());
     near = max(near, select(infinity_norm(w.P, S.nnz_P) > 0.0, infinity_norm(w.q, S.n), Value{}));
     near = select(near > 0.0, near, 1.0 / fold(S.zero, S.separable(), Value{}, inverse, Larger()));
     const Value limit = FAR_BEYOND * near;
-    return select(allowed & (farthest > limit), limit, splat(infinite()));
+    return select(farthest > limit, limit, splat(infinite()));
 }
 
 // b <- min(b, limit), and what that takes off into w.beyond, mostly nothing.

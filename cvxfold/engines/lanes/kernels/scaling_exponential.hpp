@@ -17,6 +17,7 @@
 // optimization", 2022). Nothing is subtracted from H: the columns of B and the rows of B^-1 are both known.
 #pragma once
 
+#include "boundary.hpp"
 #include "elementary.hpp"
 #include "loops.hpp"
 
@@ -25,8 +26,7 @@ namespace cvxfold {
 namespace scaling_exponential {
 
 const int ROOT_STEPS = 12;
-const double SHRINK = 0.6; // of a step that leaves the cone
-const int TRIALS = 40, BISECTIONS = 5;
+const int BISECTIONS = 5;
 const double APART = 1e-7;    // of mu mu' over 1, where a point and the other's shadow can be told apart
 const double FARTHEST = 1e-3; // of 1/(mu mu') in a neighbourhood of the central path
 const double CENTRE[] = {-1.051383945322714, 0.556409619469370, 1.258967884768947}; // its own shadow
@@ -162,21 +162,7 @@ inline Value to_boundary(const Pack *s, const Pack *ds, const Pack *v, const Pac
         const Mask near = dot(primal.s, dual.v) * dot(primal.shadow(), dual.shadow()) * FARTHEST <= 9.0;
         return primal.inside & dual.inside & near;
     };
-    Value t = most;
-    Mask seeking = ~inside(t), shortened = seeking;
-    for (int trial = 0; trial < TRIALS && any(seeking); trial++) {
-        t = select(seeking, t * SHRINK, t);
-        seeking &= ~inside(t);
-    }
-    t = select(seeking, Value{}, t);
-    Value outside = t / SHRINK;
-    for (int step = 0; step < BISECTIONS && any(shortened); step++) {
-        const Value middle = 0.5 * (t + outside);
-        const Mask in = inside(middle);
-        t = select(shortened & in, middle, t);
-        outside = select(shortened & ~in, middle, outside);
-    }
-    return t;
+    return longest_inside(inside, most, BISECTIONS);
 }
 
 } // namespace scaling_exponential

@@ -7,14 +7,14 @@
 // unscales dY.
 #pragma once
 
+#include "boundary.hpp"
 #include "semidefinite.hpp"
 
 namespace cvxfold {
 
 namespace scaling_semidefinite {
 
-const double SHRINK = 0.6;             // of a step that leaves the cone
-const int TRIALS = 40, BISECTIONS = 6; // a step that is 1% too short leaves 1% of the residuals
+const int BISECTIONS = 6; // a step that is 1% too short leaves 1% of the residuals
 
 // The lower Cholesky factor of X (order, order) in place, zeros above it; where it is positive definite.
 CVXFOLD_LONG Mask cholesky(int order, Pack *X) {
@@ -116,21 +116,7 @@ CVXFOLD_LONG Value to_boundary(int order, const Pack *l, const Pack *a, Value mo
         });
         return cholesky(order, X);
     };
-    Value t = most;
-    Mask seeking = ~inside(t), shortened = seeking;
-    for (int trial = 0; trial < TRIALS && any(seeking); trial++) {
-        t = select(seeking, t * SHRINK, t);
-        seeking &= ~inside(t);
-    }
-    t = select(seeking, Value{}, t);
-    Value outside = t / SHRINK;
-    for (int step = 0; step < BISECTIONS && any(shortened); step++) {
-        const Value middle = 0.5 * (t + outside);
-        const Mask in = inside(middle);
-        t = select(shortened & in, middle, t);
-        outside = select(shortened & ~in, middle, outside);
-    }
-    return t;
+    return longest_inside(inside, most, BISECTIONS);
 }
 
 // The least eigenvalue of a triangle. U: (order^2), becomes its eigenvectors. scratch: as `eigen` needs it.

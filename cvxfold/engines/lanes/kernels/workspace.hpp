@@ -85,13 +85,11 @@ class Carver {
 inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w, Pack *memory) {
     Carver c(memory);
     const size_t n = S.n, m = S.m, N = S.N;
+    w.apart = c.matrices(S);
     if (!shared) {
-        w.P = c.take(S.nnz_P);
-        w.A = c.take(S.nnz_A);
-        w.columns = c.take(n);
-        w.rows = c.take(m);
+        serve(w.apart, w);
+        w.apart = {};
     }
-    w.apart = shared ? c.matrices(S) : Matrices{};
     w.q = c.take(n);
     w.b = c.take(m);
     w.x = c.take(n);
