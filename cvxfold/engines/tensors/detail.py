@@ -6,7 +6,9 @@ Newton's method in x alone correct that, with W = R (I − D)(D + δI)⁻¹ as t
 
     (P + AᵀWA) δx = −(Px + q + Aᵀy) − AᵀW (Ax + s − b)
 
-where the residuals are those of :mod:`cvxfold.engines.tensors.pairs` on second-order cones.
+where the residuals are those of :mod:`cvxfold.engines.tensors.pairs` on second-order cones. Those of
+exponential cones are looked at row by row: a projection knows each of its entries to rounding, and x = e^r
+beside r and 1 may be any small number. What is asked of them is detail alone, no part of the criterion.
 """
 
 from dataclasses import replace
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from cvxfold.batches.near import places
 from cvxfold.batches.records import overwritten
+from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.criterion import tested
@@ -25,6 +28,7 @@ from cvxfold.engines.tensors.residuals import MeasuredResiduals, residuals, term
 from cvxfold.engines.tensors.splitting import Iterate, Splitting
 
 _BY_PAIR = 0.1  # of a pair's residual over its own terms
+_IN_ROW = 1e-11  # of what an exponential cone's row has left over its own terms, that is worth a correction
 _NEAR = 1e-10  # the relative residual of a state that is solved for
 _STEPS = 3
 
@@ -55,9 +59,9 @@ def held_against(
     if not settings.refine:
         most = residual.largest(settings.eps_abs, settings.eps_rel)
         return most, torch.zeros_like(most, dtype=torch.bool)
-    number, by_pairs = _numbers(splitting, scaling, point, residual, settings.eps)
-    most = torch.maximum(number, by_pairs)
-    return most, (most > settings.eps) & ((number <= settings.eps) | (residual.worst() <= _NEAR))
+    number, by_pairs, by_rows = _numbers(splitting, scaling, point, residual, settings.eps)
+    most, solved_for = torch.maximum(number, by_pairs), (number <= settings.eps) | (residual.worst() <= _NEAR)
+    return most, ((most > settings.eps) | (by_rows > _IN_ROW)) & solved_for
 
 
 def where_lacking(
@@ -71,14 +75,16 @@ def where_lacking(
 ) -> tuple[Iterate, MeasuredResiduals, Tensor]:
     """As :func:`in_detail`, where what is held against the tolerance is known, and who lacks detail."""
     if settings.refine and len(rows := places(lacking)):
-        part, scales = splitting.take(rows), scaling.take(rows)
-        better = corrected(part, point.take(rows))
+        part, scales, at = splitting.take(rows), scaling.take(rows), point.take(rows)
+        better = corrected(part, at)
         after = residuals(part.program, scales, better.x, better.s, better.y)
-        least = torch.maximum(*_numbers(part, scales, better, after, settings.eps))
-        kept = rows[places(least < most[rows])]
+        number, by_pairs, by_rows = _numbers(part, scales, better, after, settings.eps)
+        least, before = torch.maximum(number, by_pairs), torch.maximum(most[rows], _by_rows(part, at))
+        helps = (torch.maximum(least, by_rows) < before) & (least <= most[rows].clamp_min(settings.eps))
+        which = places(helps)
+        kept = rows[which]
         if len(kept) == len(rows) == len(most):
             return better, after, least
-        which = places(least < most[rows])
         point = overwritten(point, kept, better.take(which))
         residual = overwritten(residual, kept, after.take(which))
         most = most.index_copy(0, kept, least[which])
@@ -103,10 +109,24 @@ def corrected(splitting: Splitting, point: Iterate) -> Iterate:
 
 def _numbers(
     splitting: Splitting, scaling: Scaling, point: Iterate, residual: MeasuredResiduals, eps: float
-) -> tuple[Tensor, Tensor]:
-    """What is held against the tolerance, and the same of the pairs of second-order cones, ``(B,)``."""
-    number = tested(splitting, scaling, point, residual, eps)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is held against the tolerance, and the same of second-order cones' pairs, ``(B,)``; `_by_rows`."""
+    number, by_rows = tested(splitting, scaling, point, residual, eps), _by_rows(splitting, point)
     if not splitting.program.cone.dims.second_order:
-        return number, torch.zeros_like(number)
+        return number, torch.zeros_like(number), by_rows
     rows, _ = terms(splitting.program, point.x, point.s, point.y)
-    return number, _BY_PAIR * worst_pair(splitting, point, rows)
+    return number, _BY_PAIR * worst_pair(splitting, point, rows), by_rows
+
+
+def _by_rows(splitting: Splitting, point: Iterate) -> Tensor:
+    """The worst of the exponential cones' rows of A x + s − b over its own terms, ``(B,)``."""
+    program = splitting.program
+    dims = program.cone.dims
+    if not dims.exponential:
+        return point.x.new_zeros(len(point.x))
+    first = dims.rows - 3 * (dims.exponential + len(dims.power))
+    rows = slice(first, first + 3 * dims.exponential)
+    A, s, b = Matrix(program.A.values[:, rows]), point.s[:, rows], program.b[:, rows]
+    left = (A.mv(point.x) + s - b).abs()
+    own = A.absolute().mv(point.x.abs()) + s.abs() + b.abs()
+    return torch.where(left > 0, left / own, left).amax(-1)
