@@ -13,8 +13,9 @@
 // 2. Solve for the step.
 // 3. Shorten it until |(r1, rho r2)| falls.
 // 4. Where no length does, raise sigma and delta for that instance and repeat (Levenberg and Marquardt);
-// lower
-//    them after a success.
+//    lower them after a success. Both in proportion to the residual, which keeps convergence fast (Fan and
+//    Yuan, "On the quadratic convergence of the Levenberg-Marquardt method without nonsingularity
+//    assumption", 2005).
 // 5. An instance is done where the residual is rounding, and left where steps stay short.
 #pragma once
 
@@ -47,8 +48,9 @@ const int FEW_POOR = 4;       // after so many it may be left, where a better me
 const int FEW_DEAR = 2;    // … so many, or one that no length serves, where each length takes eigenvectors …
 const double NO_WAY = 0.8; // … and the merit has hardly fallen in all
 const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, LOWER = 0.1, SMALLEST = 1e-7;
-const double A_PART = 1e-2;      // of u, beside which x counts as nothing
-const double KEEP_FACTOR = 1e-4; // of smooth cones, while a step lowers the merit by this
+const double RAISED_TO = 0.05, LOWERED_TO = 0.1; // times the relative residual, at least and at most
+const double A_PART = 1e-2;                      // of u, beside which x counts as nothing
+const double KEEP_FACTOR = 1e-4;                 // of smooth cones, while a step lowers the merit by this
 
 // du of a step (w.dx, z), with w.primal in the frame in w.turned. z: of a row.
 template <typename Z> inline void step_of_state(const Shape &S, Workspace &w, Z z, Value delta) {
@@ -141,8 +143,8 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         }
         fell = select(at_work, next.merit / max(now.merit, splat(1e-300)), fell);
         Value old = progress.regularization; // 4
-        Value grown = max(old * RAISE, splat(FIRST_REGULARIZATION));
-        Value less = select(old > SMALLEST, old * LOWER, Value{});
+        Value grown = max(max(old * RAISE, splat(FIRST_REGULARIZATION)), RAISED_TO * next.relative);
+        Value less = select(old > SMALLEST, min(old * LOWER, LOWERED_TO * next.relative), Value{});
         Value regularization = select(at_work, select(seeking, grown, less), old);
         raised = regularization != old;
         progress.regularization = regularization;
