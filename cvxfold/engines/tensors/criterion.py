@@ -34,6 +34,7 @@ _NOISE, _LITTLE = 1e-14, 1e-6  # of R|u|; of the natural size of the dual residu
 _BY_ROW = 0.1  # of a row's residual over its own terms
 _BY_CONE = 1e-3  # of a curved cone's, and of an entry of the dual residual
 _EXCUSED, _UNTOLD = 1e-8, 1e-2  # of a row's own terms: at most left to rounding; or of y's
+_ALL = 1e30
 _OBJECTIVE = 1e-3  # of the natural size of the objective
 _NOTHING = 1e-2  # of a little of ‖A‖ times the natural size of x
 _NO_MORE = 1e-12  # of the largest terms: as good as nothing
@@ -85,7 +86,9 @@ def tested(
     cone = program.cone
     dual_residual, primal_residual = Px + q + program.A.rmv(y), program.A.mv(x) + s - b
     in_blocks = largest_of_block(in_rows, cone)
-    excused = torch.where(known > 0, _EXCUSED, _UNTOLD).unsqueeze(-1)
+    excused = torch.where(known > 0, _EXCUSED, _UNTOLD)
+    free = (largest_q == 0) & (of_P == 0)  # of any cost
+    excused = torch.where(free, _ALL, excused).unsqueeze(-1)
     h, own_h = (_beyond(dual_residual, floor) for floor in _floors(dual_floor, excused * in_columns))
     g, own_g = (_beyond(primal_residual, floor) for floor in _floors(primal_floor, _EXCUSED * in_blocks))
     share = torch.where(known > 0, _OBJECTIVE, 1.0)

@@ -18,7 +18,9 @@
 // What rounding may leave is taken off beforehand, unless the tolerance itself is near rounding: a part of
 // the largest terms, and of u; for y = R (s - u) one of R |u|, as long as that is little beside the natural
 // size; and of the gap what these do to it. Of a row by itself no more is taken off than a part of its own
-// terms: where rounding may be larger, nobody can tell whether it is solved, so it is not.
+// terms: where rounding may be larger, nobody can tell whether it is solved, so it is not. But where nothing
+// costs anything y = 0 is a solution's, and all that rounding may leave is taken off: what is left of y, in
+// the interior of a curved cone, is nothing else, and so are its terms.
 #pragma once
 
 #include "residual.hpp"
@@ -30,6 +32,7 @@ const double STATE_FLOOR = 1e-15;              // of the largest |u|
 const double NOISE = 1e-14, LITTLE = 1e-6;     // of R |u|; of the natural size of the dual residual
 const double NEAR_ROUNDING = 1e-10;            // a tolerance that leaves less and less room for that
 const double EXCUSED = 1e-8, UNTOLD = 1e-2;    // of a row's own terms: at most left to rounding; or of y's
+const double ALL = 1e30;                       // where nothing costs anything
 const double OBJECTIVE = 1e-3;                 // of the natural size of the objective
 const double NOTHING = 1e-2;                   // of a little of |A| times the natural size of x
 const double NO_MORE = 1e-12;                  // of the largest terms: as good as nothing
@@ -135,7 +138,8 @@ CVXFOLD_LONG Tested tested(const Shape &S, Workspace &w, const Measured &m, Valu
     const Value primal_floor = room * (FLOOR * primal + STATE_FLOOR * u);
     const Value dual_floor = room * FLOOR * dual + little;
     const Value gap_floor = room * GAP_FLOOR * (y * primal + of.x * dual) + little * (primal + of.x);
-    const Value excused = select(known > 0.0, splat(EXCUSED), splat(UNTOLD));
+    const Mask free = (of.q == 0.0) & (of.P == 0.0); // of any cost
+    const Value excused = select(free, splat(ALL), select(known > 0.0, splat(EXCUSED), splat(UNTOLD)));
     Value largest_primal{}, largest_dual{}, most{}, bare{};
     each(S.n, [&](int i) { // 2
         largest_dual = largest(largest_dual, beyond(w.dual[i], dual_floor) * size / w.columns[i]);
