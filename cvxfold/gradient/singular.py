@@ -3,7 +3,7 @@
 J w = 0 with w ≠ 0 stands for a direction in which the solution is not determined: dx = M⁻¹AᵀR(I − 2D) w,
 ds = D w, dy = −R(I − D) w satisfy the homogeneous conditions P dx = 0, Aᵀdy = 0, A dx + ds = 0. It matters
 
-- where dx moves a variable, or dy a multiplier, that the loss looks at;
+- where dx moves a variable, or dy a multiplier, that the loss looks at (of a matrix, the sum);
 - where parameters tilt the objective along dx, dxᵀ(dq + dP x + dAᵀ y) ≠ 0: of solutions that are as good one
   is then the best, at an end of dx, where other rows are active, and so may be what the loss looks at;
 - where dy ties inequality rows to each other and parameters move these rows apart, dyᵀ(db − dA x) ≠ 0, so
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cvxfold.batches.near import is_near, places, some
+from cvxfold.cones.dims import ConeDims
 from cvxfold.gradient.adjoint import Adjoint, Bars, FoldedAdjoint, bars_of, check, on_moving
 from cvxfold.gradient.linearization import ProgramLinearization
 from cvxfold.gradient.screen import (
@@ -120,7 +121,8 @@ def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars, adjoint: Adjoint)
     # A part at the level of rounding is none, but would be large beside itself.
     dx, dy = phi.direction(w, floor=FELT)
     moves, ties = _relative(dx) > FELT, _relative(dy) > FELT
-    matters = (moves & (bars[0] != 0)).any(-1) | (ties & (bars[1] != 0)).any(-1)
+    seen = _multipliers_seen(cones, dy, bars[1])
+    matters = (moves & (bars[0] != 0)).any(-1) | (ties & seen).any(-1)
     moved, dx = moves.any(-1), torch.where(moves, dx, 0.0)
     tied, dy = ties[:, cones.zero :].any(-1), torch.where(ties, dy, 0.0)
     if not is_near(dy):
@@ -134,6 +136,20 @@ def _matters(phi: ProgramLinearization, w: Tensor, bars: Bars, adjoint: Adjoint)
         of_rows = bars_of(bars, rows)
         matters[rows] = _multipliers_matter(phi.take(rows), dy[rows], of_rows, adjoint.take(rows))
     return matters
+
+
+def _multipliers_seen(cones: ConeDims, dy: Tensor, y_bar: Tensor) -> Tensor:
+    """Which multipliers a loss looks at that moves them along ``dy``, ``(b, m)``.
+
+    A Hermitian matrix stands twice in its semidefinite cone, and its dual variable is a sum of what stands
+    there: of a matrix only the sum over all that the loss looks at is felt.
+    """
+    seen, at = y_bar != 0, cones.separable + sum(cones.second_order)
+    for order in cones.semidefinite:
+        rows = slice(at, at := at + order * (order + 1) // 2)
+        terms = (y_bar * dy)[:, rows]
+        seen[:, rows] &= terms.sum(-1, keepdim=True).abs() > FELT * terms.abs().sum(-1, keepdim=True)
+    return seen
 
 
 def _solutions_matter(phi: ProgramLinearization, dx: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,16 +87,22 @@ def handed_out(variables: Sequence[Tensor], dtype: torch.dtype, absent: Tensor |
 
 
 def looks_of(canonical: Canonical) -> tuple[Tensor, Tensor]:
-    """A number for each entry of x ``(n,)`` and y ``(m,)``: zero where no output is made of it.
+    """Loss gradients on x ``(n,)`` and y ``(m,)`` of a loss that looks at all entries of all outputs.
 
     No two are alike, so that there is hardly a direction which they do not see.
     """
-    sizes = {"primal": canonical.structure.n, "dual": canonical.structure.m}
-    found = {source: torch.zeros(size, dtype=torch.float64) for source, size in sizes.items()}
-    for spec in canonical.outputs:
-        places = torch.from_numpy(np.unique(spec.index))
-        found[spec.source][places] = 1.5 + torch.cos(1.7 * places.double().square() + places)
-    return found["primal"], found["dual"]
+    structure = canonical.structure
+    none = torch.zeros(1, structure.n, dtype=torch.float64), torch.zeros(1, structure.m, dtype=torch.float64)
+    x, y = given_back([_unlike(spec) for spec in canonical.outputs], canonical.outputs, none)
+    return x[0], y[0]
+
+
+def _unlike(spec: OutputSpec) -> Tensor:
+    """A number for each entry of a variable, at each of its terms, ``(1, *raw_shape)``."""
+    terms, entries, parts = spec.index.shape
+    place = torch.arange(entries * parts, dtype=torch.float64)
+    numbers = 1.5 + torch.cos(1.7 * place.square() + place)
+    return numbers.expand(terms, -1).reshape(1, *spec.raw_shape)
 
 
 def limits(spec: OutputSpec, device: torch.device) -> tuple[Tensor, Tensor] | None:

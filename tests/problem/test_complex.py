@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import cvxfold
 from cvxfold.errors import ParameterTypeError
 from cvxfold.torch import CvxpyLayer
 from problems.lagrangian import Optimum, solved_by_clarabel
@@ -190,3 +191,38 @@ def test_copies_and_batches_of_one() -> None:
     real = torch.tensor([[3.0, 4.0], [5.0, 6.0]], dtype=torch.float64)
     (found,) = layer(imaginary, real)
     assert (found - (real + imaginary)).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_dual_variable_of_a_hermitian_matrix(engine: str, size: int) -> None:
+    """Of ‖X − H‖² over X ⪰ 0 with trace 1: X = (H − tI)₊ and Z = 2(tI − H)₊, and Z has its derivative.
+
+    The canonical form has a real matrix of twice the size, of whose multipliers many make the same Z.
+    """
+    X, H = cp.Variable((size, size), hermitian=True), cp.Parameter((size, size), hermitian=True)
+    psd: Any = X >> 0
+    one: Any = cp.real(cp.trace(X)) == 1
+    problem = cp.Problem(cp.Minimize(squared(X - H)), [psd, one])
+    layer = CvxpyLayer(problem, [H], [X, psd.dual_variables[0]])
+    value = 2 * hermitian(random_complex(3, size, size, seed=size))
+    given, true = (value.clone().requires_grad_() for value in (value, value))
+    found = layer(given)
+    values, vectors = torch.linalg.eigh(hermitian(true))
+    order = values.flip(-1)
+    levels = (order.cumsum(-1) - 1) / torch.arange(1, size + 1)
+    level = torch.where(order > levels, levels, -torch.inf).amax(-1, keepdim=True)
+    parts = (values - level).clamp(min=0), 2 * (level - values).clamp(min=0)
+    expected = [vectors @ torch.diag_embed(part).to(vectors.dtype) @ vectors.mH for part in parts]
+    for mine, right in zip(found, expected, strict=True):
+        assert (mine - right).abs().max() < 1e-8
+    weights = [random_complex(3, size, size, seed=seed) for seed in (7, 8)]
+    for outputs in (found, expected):
+        terms = [(w.conj() * v).real.sum() for w, v in zip(weights, outputs, strict=True)]
+        torch.stack(terms).sum().backward()
+    assert given.grad is not None
+    assert true.grad is not None
+    assert (hermitian(given.grad) - hermitian(true.grad)).abs().max() < 1e-6
+    report = layer.report
+    assert report is not None
+    assert report.backward is not None
+    assert set(report.backward.verdict) == {cvxfold.Verdict.CONVERGED}

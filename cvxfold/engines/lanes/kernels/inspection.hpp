@@ -109,6 +109,18 @@ struct Concern {
     Mask tilts; // moves a variable along which parameters may tilt the objective
 };
 
+// Whether a loss gradient y_bar (rows) on a matrix's multipliers sees dy (rows), of which entries up to
+// `least` are none. A Hermitian matrix stands twice in its cone, and its dual variable is a sum of what
+// stands there: only the sum over all that the loss looks at is felt.
+inline Mask sees_matrix(int rows, const Pack *dy, const Pack *y_bar, Value least) {
+    Value sum{}, terms{};
+    for (int j = 0; j < rows; j++) {
+        const Value term = select(abs(dy[j]) > least, y_bar[j] * dy[j], Value{});
+        sum += term, terms += abs(term);
+    }
+    return abs(sum) > FELT * terms;
+}
+
 // Uses w.turned, w.scratch.
 CVXFOLD_LONG Concern matters(const Shape &S, const Layout &Y, Workspace &w, const Pack *null,
                              const Pack *x_bar, const Pack *y_given) {
@@ -130,10 +142,13 @@ CVXFOLD_LONG Concern matters(const Shape &S, const Layout &Y, Workspace &w, cons
         tilts |= moves(S.P_row[Y.which_P[k]]) | moves(S.P_column[Y.which_P[k]]);
     for (int j = 0; j < S.m; j++) {
         const Mask ties = (abs(dy[j]) > FELT * y_largest) & (y_largest > 0.0);
-        seen |= (y_given[j] != 0.0) & ties;
+        if (j < S.matrix_row || j >= S.matrix_end)
+            seen |= (y_given[j] != 0.0) & ties;
         if (j >= S.zero)
             inequality |= ties;
     }
+    for (int cone = S.second_order, at = S.matrix_row; at < S.matrix_end; at += S.rows_of(cone++))
+        seen |= sees_matrix(S.rows_of(cone), dy + at, y_given + at, FELT * y_largest);
     for (int k = 0; k < Y.moving_rows; k++)
         moved |= (abs(dy[Y.which_rows[k]]) > FELT * y_largest) & (y_largest > 0.0);
     return {seen, inequality & moved, tilts};
