@@ -92,7 +92,7 @@ def test_a_far_bound_that_is_active(engine: str, bound: float, cold: bool) -> No
     upper = x <= b
     rows = [x[0] + x[1] <= 1, x[0] - x[1] <= 1, x[0] >= -1]
     problem, dual = minimize(-q @ x, upper, *rows), upper.dual_variables[0]
-    layer = CvxpyLayer(problem, [q, b], [x, dual], on_unconverged="ignore")
+    layer = CvxpyLayer(problem, [q, b], [x, dual])
     weights = torch.tensor([1.0, 2.0, 3.0], dtype=F64)
     for far in [bound] if cold else [bound, 1.01 * bound, 2.0, bound]:
         leaves = [
@@ -100,9 +100,10 @@ def test_a_far_bound_that_is_active(engine: str, bound: float, cold: bool) -> No
             torch.tensor([far, far, far], dtype=F64, requires_grad=True),
         ]
         found, y = layer(*leaves, warm_start=not cold)
-        assert solved(layer, engine) or far > 1e9
-        if not solved(layer, engine):  # entries of 1 beside those of 1e10
-            continue
+        report = layer.report
+        assert report is not None
+        assert report.forward.status == [cvxfold.Status.SOLVED]
+        assert solved(layer, engine) or far > 1e8  # entries of 1 beside those of 1e10
         right = torch.tensor([-1.0, 2.0, far], dtype=F64)
         torch.testing.assert_close(found.detach(), right, rtol=1e-9, atol=1e-6)
         _, on_b = torch.autograd.grad(found.sum(), leaves)
@@ -111,6 +112,37 @@ def test_a_far_bound_that_is_active(engine: str, bound: float, cold: bool) -> No
             torch.testing.assert_close(
                 y.detach(), torch.tensor([0.0, 0.0, 3.0], dtype=F64), rtol=1e-9, atol=1e-9
             )
+
+
+@pytest.mark.usefixtures("engine")
+def test_active_bounds_of_any_size_beside_each_other() -> None:
+    """max wᵀx where l ≤ x ≤ h and x₁ + x₂ ≤ 1.5, w₁ < w₂: x₂ = h₂ and x₁ = 1.5 − h₂, else x = h.
+
+    With −w for w, x = l. One instance has no solution.
+    """
+    x, q, low, high = cp.Variable(4), cp.Parameter(4), cp.Parameter(4), cp.Parameter(4)
+    problem = minimize(q @ x, x <= high, x >= low, cp.sum(x[:2]) <= 1.5)
+    layer = CvxpyLayer(problem, [q, low, high], [x], on_unsolvable="nan")
+    w = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=F64).expand(6, 4)
+    upper = torch.ones(6, 4, dtype=F64)
+    upper[1, 3], upper[2, 2:], upper[3, 2], upper[4, 0] = 1e9, torch.tensor([1e6, 1e9]), 1e12, -2.0
+    upper.requires_grad_()
+    (found,) = layer(-w, torch.full((4,), -1.0, dtype=F64), upper)
+    good = torch.arange(6) != 4
+    assert torch.equal(~found.isnan().any(1), good)
+    right = torch.cat([1.5 - upper[:, 1:2], upper[:, 1:]], 1).detach()
+    torch.testing.assert_close(found[good].detach(), right[good], rtol=1e-9, atol=1e-9)
+    found[good].sum().backward()
+    gradient = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=F64) * good.unsqueeze(1)
+    assert upper.grad is not None
+    torch.testing.assert_close(upper.grad, gradient, rtol=1e-9, atol=1e-9)
+
+    lower = torch.tensor([[1.0, -1, 1, 1e9], [-1, 0, 1e12, 1e6]], dtype=F64, requires_grad=True)
+    (found,) = layer(w[:2], lower, torch.tensor(1e13, dtype=F64).expand(4))
+    torch.testing.assert_close(found.detach(), lower.detach(), rtol=1e-9, atol=1e-9)
+    found.sum().backward()
+    assert lower.grad is not None
+    torch.testing.assert_close(lower.grad, torch.ones(2, 4, dtype=F64), rtol=1e-9, atol=1e-9)
 
 
 def test_what_is_far_by_a_chain_of_equations(engine: str) -> None:

@@ -1,13 +1,16 @@
 """The tensor engine: every step is a batched PyTorch operation, on any device."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from cvxfold.batches.near import some
 from cvxfold.deadline import Deadline
 from cvxfold.engines.external import rescued, why_no_rescue
-from cvxfold.engines.outcome import SOLVED, Start
+from cvxfold.engines.outcome import INFEASIBLE, SOLVED, UNBOUNDED, Start
 from cvxfold.engines.protocol import Solution, SolveRequest
+from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import ForwardSettings
 from cvxfold.engines.tensors.far_bounds import BroughtNear, bring_near
 from cvxfold.engines.tensors.finish import Rescue
@@ -15,8 +18,10 @@ from cvxfold.engines.tensors.fixed_point import FixedPoint
 from cvxfold.engines.tensors.linearization import SplittingLinearization
 from cvxfold.engines.tensors.matrices import in_matrices
 from cvxfold.engines.tensors.memory import Memory
+from cvxfold.engines.tensors.origin import Origin, Origins, required
 from cvxfold.engines.tensors.penalty import balance_of
 from cvxfold.engines.tensors.prepare import Preparation, Prepared
+from cvxfold.engines.tensors.program import ConeProgram
 from cvxfold.engines.tensors.solve import Found, solve
 from cvxfold.engines.tensors.splitting import Splitting
 from cvxfold.engines.tensors.unrolled import cold_operator, judged
@@ -31,6 +36,7 @@ from cvxfold.problem.values import ProgramValues
 # n × n and m × n matrices of an instance that live at once in a Newton step: P, M, its factor, the Gram
 # matrices, H and its factor; A, its weighted rows.
 _SQUARE, _TALL = 8, 3
+_PASSES = 3  # with the origin of x at bounds that turned out to be active, at most one fewer
 
 
 class TensorEngine:
@@ -47,39 +53,88 @@ class TensorEngine:
         self._preparations: dict[bool, Preparation] = {}
         self._prepared: Prepared | None = None
         self._memory: Memory | None = None
+        self._origins: Origins | None = None
 
     def solve(self, program: Program, request: SolveRequest) -> Solution:
         """Presolve, equilibrate, solve, and undo both.
 
         1. Presolve and equilibrate P and A, if they are not those of the last call.
-        2. Begin with a given point, or with nothing.
-        3. Solve, with bounds that are far brought near; without that where one of them is active, or where
-           that does not solve everything.
+        2. Solve, with bounds that are far brought near, and x about those that it has to be beyond.
+        3. Where one that was brought near is active, again with x about it; as it is given where that leads
+           nowhere, or where not everything is solved.
         4. Take the solutions back to the program's own units.
         """
-        settings, memory = request.settings, self._memory
+        settings = request.settings
         prepared = self._prepare(program.values, settings)  # 1
-        q, b = program.values.q, program.right_hand_side
-        cone_program, scaling = prepared.program(q, b, program.batch)
-        start = None if request.start is None else prepared.reduced.start(request.start)  # 2
-        rescue = _rescue(program, prepared) if request.rescue and why_no_rescue() is None else None
-        nearer = bring_near(cone_program, scaling, prepared.bounds) if settings.refine else None  # 3
-        found = None
-        if nearer is not None:
-            lowered = None if start is None else nearer.start(start)
-            ask = None if rescue is None else _lowered(rescue, nearer)
-            found = solve(nearer.program, nearer.scaling, settings, memory, lowered, ask, request.deadline)
-            amiss = (found.settled.status != SOLVED) | nearer.active(found.point.s)
-            if not request.deadline.passed and any(some(amiss)):
-                found = nearer = None
-        if found is None:
-            found = solve(cone_program, scaling, settings, memory, start, rescue, request.deadline)
+        given = prepared.program(program.values.q, program.right_hand_side, program.batch)  # 2
+        beyond = required(given[0], prepared.bounds) if settings.refine else None
+        origin = None if beyond is None else self._origin(program, prepared, beyond)
+        found, nearer = self._pass(program, prepared, given, origin, request)
+        for left in reversed(range(_PASSES)):  # 3
+            if nearer is None or request.deadline.passed:
+                break
+            active, status = nearer.active(found.point.s), found.settled.status
+            amiss = active.any(-1) | (status != SOLVED)
+            if not any(some(amiss)):
+                break
+            without = ((status == INFEASIBLE) | (status == UNBOUNDED)).unsqueeze(-1)
+            further = self._origin(program, prepared, active & ~without, origin) if left else None
+            if further is None:
+                origin = None if origin is None else origin.but_for(amiss, program)
+                found, nearer = self._pass(program, prepared, given, origin, request, amiss)
+                break
+            origin = further
+            found, nearer = self._pass(program, prepared, given, origin, request)
         self._prepared, self._memory = prepared, found.memory
         point, scaling = found.point, found.scaling  # 4
         x, s, y = scaling.original(point.x, point.s, point.y)
+        q, b = (program.values.q, program.right_hand_side) if origin is None else (origin.q, origin.b)
         x, y = prepared.reduced.lift(x, y, q, b)
+        x = x if origin is None else x + origin.x
         at = FixedPoint(found.splitting, scaling, prepared.reduced, point, x, y)
         return _solution(program, found, at, s if nearer is None else s + nearer.beyond, request.proximal)
+
+    def _pass(
+        self,
+        program: Program,
+        prepared: Prepared,
+        given: tuple[ConeProgram, Scaling],
+        origin: Origin | None,
+        request: SolveRequest,
+        but_for: Tensor | None = None,
+    ) -> tuple[Found, BroughtNear | None]:
+        """One pass over a batch, with far bounds brought near.
+
+        Args:
+            given: the reduced and equilibrated program about zero. origin: of x; None for zero.
+            but_for: instances whose bounds are left as they are, ``(B,)``; None for none.
+        """
+        cone_program, scaling = given
+        if origin is not None:
+            cone_program, scaling = prepared.program(origin.q, origin.b, program.batch)
+        start = request.start
+        if start is not None:
+            start = prepared.reduced.start(start if origin is None else origin.start(start))
+        rescue = _rescue(program, prepared, origin) if request.rescue and why_no_rescue() is None else None
+        settings, nearer = request.settings, None
+        if settings.refine:
+            nearer = bring_near(cone_program, scaling, prepared.bounds, but_for)
+        if nearer is not None:
+            cone_program, scaling = nearer.program, nearer.scaling
+            start = None if start is None else nearer.start(start)
+            rescue = None if rescue is None else _lowered(rescue, nearer)
+            settings = replace(settings, patience=ForwardSettings().patience)  # nobody has iterated on that
+        memory = self._memory
+        return solve(cone_program, scaling, settings, memory, start, rescue, request.deadline), nearer
+
+    def _origin(
+        self, program: Program, prepared: Prepared, rows: Tensor, before: Origin | None = None
+    ) -> Origin | None:
+        """At the bounds in ``rows`` ``(B, m')`` of what presolve left, and else as ``before``."""
+        if self._origins is None:
+            self._origins = Origins(self._structure)
+        spread = prepared.reduced.spread_rows(rows.to(torch.float64)) > 0
+        return self._origins.at(program, spread, before)
 
     def differentiate(
         self, solution: Solution, x_bar: Tensor, y_bar: Tensor, settings: AdjointSettings
@@ -169,11 +224,12 @@ class TensorEngine:
         return FixedPoint(splitting, scaling, prepared.reduced, point, solution.x, solution.y)
 
 
-def _rescue(program: Program, prepared: Prepared) -> Rescue:
+def _rescue(program: Program, prepared: Prepared, origin: Origin | None) -> Rescue:
     """An interior-point method for what our own does not reach."""
 
     def rescue(index: Tensor, deadline: Deadline) -> Start:
-        return prepared.reduced.start(rescued(program.take(index), deadline))
+        found = rescued(program.take(index), deadline)
+        return prepared.reduced.start(found if origin is None else origin.take(index).start(found))
 
     return rescue
 

@@ -43,8 +43,8 @@ class BroughtNear(Batched):
     beyond: Tensor
 
     def active(self, s: Tensor) -> Tensor:
-        """Where a bound that was lowered has no slack left, ``(B,)``; s ``(B, m)`` in any units."""
-        return ((self.beyond > 0) & ~(s > 0)).any(-1)
+        """Which bounds that were lowered have no slack left, ``(B, m)``; s ``(B, m)`` in any units."""
+        return (self.beyond > 0) & ~(s > 0)
 
     def start(self, start: Start) -> Start:
         """A point of the program as it is given, for this one."""
@@ -83,16 +83,21 @@ def limit_of_bounds(P: Matrix, q: Tensor, b: Tensor, bounds: Index) -> Tensor:
     return torch.where(far.amax(-1) > limit, limit, math.inf).unsqueeze(-1)
 
 
-def bring_near(program: ConeProgram, scaling: Scaling, bounds: Index) -> BroughtNear | None:
+def bring_near(
+    program: ConeProgram, scaling: Scaling, bounds: Index, but_for: Tensor | None = None
+) -> BroughtNear | None:
     """Lower what is far; None where nothing is, or where a look at it has to be waited for.
 
     Args:
         program: equilibrated, by ``scaling``. bounds: as :func:`bounds_among` has them.
+        but_for: instances that are left as they are, ``(B,)``; None for none.
     """
     if not len(bounds) or not is_near(program.b):
         return None
     q, b = program.q, program.b
     limit = limit_of_bounds(program.P, q, b, bounds)
+    if but_for is not None:
+        limit = torch.where(but_for.unsqueeze(-1), math.inf, limit)
     beyond = (b - limit).clamp(min=0)
     if not beyond.any():  # mostly
         return None
