@@ -126,11 +126,16 @@ class Pairs(Batched):
 
 
 def worst_pair(splitting: Splitting, point: Iterate, rows: Tensor) -> Tensor:
-    """The largest residual of a pair over its own terms, ``(B,)``; ``rows`` ``(B, m)``: terms of the rows."""
+    """The largest residual of a pair over its own terms, ``(B,)``; ``rows`` ``(B, m)``: terms of the rows.
+
+    At a cone's apex, where b has nothing, a pair has no terms but rounding of its rows, and nothing to tell.
+    """
     pairs = Pairs.at(splitting, point.u)
     if pairs is None:
         return point.x.new_zeros(len(point.x))
     left = pairs.residual(point.x).abs()
     own, floor = pairs.terms(point.x), _FLOOR * rows.index_select(1, pairs.first)
-    rest = torch.where(left <= floor, 0.0, left - floor)
+    s, b = point.s.index_select(1, pairs.first), splitting.program.b
+    idle = (s == 0) & (b.index_select(1, pairs.first) == 0) & (b.index_select(1, pairs.first + 1) == 0)
+    rest = torch.where((left <= floor) | idle, 0.0, left - floor)
     return torch.where(rest == 0, rest, rest / own.clamp_min(torch.finfo(own.dtype).tiny)).amax(-1)
