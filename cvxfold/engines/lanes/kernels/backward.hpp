@@ -3,8 +3,6 @@
 #pragma once
 
 #include "change.hpp"
-#include "layout.hpp"
-#include "tilt.hpp"
 
 namespace cvxfold {
 
@@ -269,7 +267,7 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
     const SquaredNorms<4> norms = squared_norms_on_moving(S, Y, asked);
     const Value gradient = sqrt(norms.of[0]), change = sqrt(norms.of[1]), share = sqrt(norms.of[2]);
     const Value floor = FELT * sqrt(max(norms.of[3], faint));
-    // A gradient that cannot be told from zero has no digits of its own.
+    // What cannot be told from zero has no digits of its own.
     const Mask clear = gradient > SAFETY * (change + share);
     const Value least = max(gradient, floor), size = select(clear, gradient, least);
     const Mask rounding = (change + share) * FELT <= CANCELS * floor;
@@ -293,6 +291,8 @@ inline Screened backward(const Shape &S, const Layout &Y, Workspace &w, AdjointV
         const Value matter = sides_matter(S, Y, w, a, progress, y_given, {a.p, w.y, x, y}, margin, least);
         seen.on_kink = select(seen.on_kink > 0.0, matter, splat(NO));
     }
+    if (S.second_order && any(tilted(S, w)))
+        seen.error = max(seen.error, error_by_pairs(S, Y, w, own));
     return seen;
 }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "adjoint.hpp"
+#include "layout.hpp"
 
 namespace cvxfold {
 
@@ -125,6 +126,42 @@ CVXFOLD_LONG void change_of_adjoint(const Shape &S, Workspace &w, AdjointVectors
         return change;
     });
     out_of_frame(S, w.frame, dv, dv);
+}
+
+// What rounding leaves of a dual vector v (m) in own units, in the sum or difference of a rotated pair that
+// is small, and that a parameter may have of it, is added to its change (m).
+inline void add_rounding_of_pairs(const Shape &S, const Workspace &w, const Pack *v, Pack *change) {
+    each_tilt(
+        S, w, [](int, Value) {},
+        [&](int at, Value h) {
+            one_by_one([&] {
+                const Value rounding = 2 * ROUNDING * max(abs(v[at]), abs(v[at + 1]));
+                const Value side = select(abs(v[at] + v[at + 1]) < abs(v[at]), splat(1), splat(-1));
+                const Value more = select(change[at] + side * change[at + 1] < 0.0, -rounding, rounding);
+                change[at] += select(h == 1.0, Value{}, more);
+                change[at + 1] += select(h == 1.0, Value{}, side * more);
+            });
+        });
+}
+
+// The relative error of the gradient on parameters that reach rotated pairs, where they feel the sum or
+// difference that is small: entries by themselves do not tell that. At the adjoint in own units; x (n) and y
+// (m) there. Uses w.step, w.Px, w.primal, w.parameters.
+inline Value error_by_pairs(const Shape &S, const Layout &Y, Workspace &w, const DataGradient &at) {
+    Pack *dx = w.step, *dy = dx + S.n, *dp = w.Px, *dv = w.primal;
+    Layout of_A = Y; // q feels no y
+    of_A.moving_q = of_A.moving_b = 0;
+    const auto norm = [&](const Layout &by, const DataGradient &g) {
+        pull_back(S, by, g, w.parameters);
+        return sqrt(squared_norm(w.parameters, Y.entries));
+    };
+    clear(dx, S.n), clear(dp, S.n), clear(dy, S.m), clear(dv, S.m);
+    const Value size = norm(Y, at);
+    add_rounding_of_pairs(S, w, at.v, dv);
+    const Value by_adjoint = norm(Y, {dp, dv, at.x, at.y});
+    clear(dv, S.m);
+    add_rounding_of_pairs(S, w, at.y, dy);
+    return (by_adjoint + norm(of_A, {at.p, dv, dx, dy})) / max(size, splat(2.3e-308));
 }
 
 } // namespace cvxfold

@@ -67,7 +67,8 @@ CVXFOLD_LONG void add_up_squares(const Shape &S, const Workspace &w, Pack *by_co
 // P <- D P D, A <- E A D, and D and E into w.columns and w.rows. Lanes of `known` are left with the D and E
 // that are there, those of similar data. (More sweeps from there, time and again, would lead to extremes.)
 //
-// Of lanes that are tilted, rows whose scales are in w.reach have these.
+// Of lanes that are tilted, rows whose scales are in w.reach have these, and others some between the limits
+// in w.found.
 CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known, double largest = LARGEST_SCALE) {
     Pack *by_column = w.scratch, *by_row = w.scratch + S.n;
     const Mask tilts = tilted(S, w), open = ~known;
@@ -84,6 +85,11 @@ CVXFOLD_LONG void equilibrate(const Shape &S, Workspace &w, Mask known, double l
         fill(w.rows, S.m, [&](int j) {
             return select(open & ~stays(j), toward_one(by_row[j], w.rows[j], most), w.rows[j]);
         });
+        if (any(tilts))
+            fill(w.rows, S.m, [&](int j) {
+                const Value within = min(max(w.rows[j], w.found[j]), w.found[S.m + j]);
+                return select(tilts & open & ~stays(j), min(max(within, 1.0 / most), most), w.rows[j]);
+            });
     }
     scale_matrices(S, w);
 }

@@ -125,17 +125,17 @@ inline Mask second_pass_by_F(const Shape &S, const Settings &O, Workspace &w, Pr
         [&] { return is_solved(S, O, w, progress); }, certify, time_left);
 }
 
-// 3, for the lanes of `mask`, from where the first pass left them; those that are `brief` are not iterated
-// on. The splitting's factor is w.splitting's own.
+// 3, for the lanes of `mask`, from where the first pass left them; those that are `tried` are iterated on at
+// once, and those that are `brief` are not. The splitting's factor is w.splitting's own.
 template <typename TimeLeft>
 inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
-                        Mask brief, Ended &ended, TimeLeft time_left) {
+                        Mask tried, Mask brief, Ended &ended, TimeLeft time_left) {
     if (!O.refine)
         return second_pass_by_F(S, O, w, progress, mask, ended, time_left);
-    Mask done = newton(S, w, progress, mask & (progress.stuck == 0.0), NEWTON_STEPS, time_left);
-    Mask open = mask & ~done;
-    const Least tried[] = {{}, hardly_any()};
-    for (Least least : tried) {
+    Mask done = newton(S, w, progress, mask & ~tried & (progress.stuck == 0.0), NEWTON_STEPS, time_left);
+    Mask open = mask & ~tried & ~done;
+    const Least regularized[] = {{}, hardly_any()};
+    for (Least least : regularized) {
         if (!any(open) || !interior_serves(S) || !time_left())
             break;
         interior_point(S, w, progress, open, least, time_left);
@@ -143,7 +143,7 @@ inline Mask second_pass(const Shape &S, const Settings &O, Workspace &w, Progres
         done |= newton(S, w, progress, open, NEWTON_STEPS, time_left, least);
         open &= ~done;
     }
-    open &= ~brief;
+    open = mask & ~done & ~brief;
     int total = FIRST_ITERATIONS;
     for (int round = ROUND; any(open) && round <= LONGEST_ROUND && total + round <= O.max_iters; round *= 2) {
         if (!time_left())

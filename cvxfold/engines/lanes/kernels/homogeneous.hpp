@@ -1,4 +1,4 @@
-// The interior-point method with exponential cones among the others: on the homogeneous embedding
+// The interior-point method with cones that are not symmetric among the others: on the homogeneous embedding
 //
 //     P x + A'y + q tau = 0     A x + s - b tau = 0     x'P x/tau + q'x + b'y + kappa = 0
 //
@@ -14,6 +14,7 @@
 
 #include "interior.hpp"
 #include "scaling_exponential.hpp"
+#include "scaling_power.hpp"
 #include "tilt.hpp"
 
 namespace cvxfold {
@@ -31,7 +32,7 @@ const double SHORT = 0.1;                     // a step, of which MOST_SHORT in 
 // Besides, in memory that is free as well.
 struct Embedded {
     Pack *x2, *y2;       // (n), (m), the latter in the frame
-    Pack *B, *shadow;    // (9), (3) for each exponential cone; of the dual point
+    Pack *B, *shadow;    // (9), (3) for each cone in R^3; of the dual point
     Pack *upper, *lower; // (n), (m): a right-hand side
     Pack *best_x, *best_u;
     Value tau, kappa, dtau, dkappa;
@@ -41,11 +42,11 @@ struct Embedded {
           lower(upper + S.n), best_x(w.step), best_u(w.step + S.n), tau(splat(1)), kappa(splat(1)) {}
 };
 
-// Calls visit(first row, rows of B^-1, number) for each exponential cone.
-template <typename Visit> inline void each_exponential(const Shape &S, Workspace &w, Visit visit) {
-    const int at = S.m - 3 * (S.exponential + S.power);
-    Pack *frame = frame_scratch(S, w.frame) - FRAME3 * (S.exponential + S.power);
-    each(S.exponential, [&](int c) { visit(at + 3 * c, frame + FRAME3 * c, c); });
+// Calls visit(first row, rows of B^-1, number) for each exponential and then each power cone.
+template <typename Visit> inline void each_cone3(const Shape &S, Workspace &w, Visit visit) {
+    const int count = S.exponential + S.power, at = S.m - 3 * count;
+    Pack *frame = frame_scratch(S, w.frame) - FRAME3 * count;
+    each(count, [&](int c) { visit(at + 3 * c, frame + FRAME3 * c, c); });
 }
 
 // The largest of `rest` (count) over that of its terms, a, tau b and what remains.
@@ -66,17 +67,31 @@ inline void begin(const Shape &S, Workspace &w, Point &p) {
     interior::each_matrix(S, p, rest, [&](int order, int at, Pack *, Pack *) {
         scaling_semidefinite::shift(order, p.s + at, splat(1));
     });
-    each_exponential(S, w, [&](int at, Pack *, int) {
+    each_cone3(S, w, [&](int at, Pack *, int c) {
+        const double alpha = c < S.exponential ? 0 : S.alpha[c - S.exponential];
+        const Value of_power[] = {sqrt(splat(1 + alpha)), sqrt(splat(2 - alpha)), Value{}}; // its own shadow
         for (int i = 0; i < 3; i++)
-            p.s[at + i] = splat(scaling_exponential::CENTRE[i]);
+            p.s[at + i] = c < S.exponential ? splat(scaling_exponential::CENTRE[i]) : of_power[i];
     });
     fill(p.y, S.m, [&](int j) { return p.s[j]; });
 }
 
 inline void scale(const Shape &S, Workspace &w, Point &p, Embedded &e) {
     interior::scale(S, w, p);
-    each_exponential(S, w, [&](int at, Pack *inverse, int c) {
-        scaling_exponential::scale(p.s + at, p.y + at, e.B + FRAME3 * c, inverse, e.shadow + 3 * c);
+    each_cone3(S, w, [&](int at, Pack *inverse, int c) {
+        const auto scale = [&](const auto &primal, const auto &dual, const scaling_cone3::Around &around) {
+            scaling_cone3::scale(primal.s, dual.v, around, e.B + FRAME3 * c, inverse, e.shadow + 3 * c);
+        };
+        const scaling_cone3::Vector s = scaling_cone3::at(p.s + at), y = scaling_cone3::at(p.y + at);
+        if (c < S.exponential) {
+            const scaling_exponential::Primal primal(s);
+            const scaling_exponential::Dual dual(y);
+            scale(primal, dual, scaling_exponential::around(primal, dual));
+        } else {
+            const scaling_power::Primal primal(s, S.alpha[c - S.exponential]);
+            const scaling_power::Dual dual(y, S.alpha[c - S.exponential]);
+            scale(primal, dual, scaling_power::around(primal, dual));
+        }
         for (int i = 0; i < 3; i++)
             p.G[at + i] = splat(1);
     });
@@ -85,7 +100,7 @@ inline void scale(const Shape &S, Workspace &w, Point &p, Embedded &e) {
 inline void complementarity(const Shape &S, Workspace &w, Point &p, const Embedded &e, bool corrector,
                             Value centre) {
     interior::complementarity(S, w, p, corrector, centre);
-    each_exponential(S, w, [&](int at, Pack *, int c) {
+    each_cone3(S, w, [&](int at, Pack *, int c) {
         for (int i = 0; i < 3; i++)
             p.d[at + i] = -p.s[at + i] + (corrector ? centre * e.shadow[3 * c + i] : Value{});
     });
@@ -154,7 +169,7 @@ CVXFOLD_LONG void step(const Shape &S, Workspace &w, Point &p, Embedded &e, Valu
         p.b[j] = p.dy[j];
         p.a[j] = p.d[j] - p.dy[j];
     });
-    each_exponential(S, w, [&](int at, Pack *, int c) {
+    each_cone3(S, w, [&](int at, Pack *, int c) {
         const Pack *B = e.B + FRAME3 * c;
         for (int i = 0; i < 3; i++)
             p.ds[at + i] =
@@ -178,16 +193,20 @@ CVXFOLD_LONG Value longest(const Shape &S, Workspace &w, const Point &p, const E
     length = select(e.dtau < 0.0, min(length, -part * e.tau / e.dtau), length);
     length = select(e.dkappa < 0.0, min(length, -part * e.kappa / e.dkappa), length);
     Value own = length;
-    each_exponential(S, w, [&](int at, Pack *, int) {
-        own = scaling_exponential::to_boundary(p.s + at, p.ds + at, p.y + at, p.dy + at, own);
+    each_cone3(S, w, [&](int at, Pack *, int c) {
+        const Pack *s = p.s + at, *ds = p.ds + at, *y = p.y + at, *dy = p.dy + at;
+        if (c < S.exponential) {
+            using namespace scaling_exponential;
+            own = scaling_cone3::to_boundary<Primal, Dual>(s, ds, y, dy, own);
+        } else {
+            using namespace scaling_power;
+            own = scaling_cone3::to_boundary<Primal, Dual>(s, ds, y, dy, own, S.alpha[c - S.exponential]);
+        }
     });
     return joined(own, Smaller());
 }
 
 } // namespace homogeneous
-
-// Whether the method can serve where the one for symmetric cones does not: it knows no power cones.
-inline bool homogeneous_serves(const Shape &S) { return S.exponential > 0 && S.power == 0; }
 
 // Leaves in w.x, w.s and w.y where the method comes to, in the lanes of `mask`; returns those where tau says
 // that it is a solution, and not a direction in which there is none.
@@ -197,7 +216,7 @@ CVXFOLD_LONG Mask homogeneous_interior_point(const Shape &S, Workspace &w, Progr
     using namespace homogeneous;
     Point p(S, w, least);
     Embedded e(S, w);
-    const double degree = interior::degree(S) + 3 * S.exponential + 1;
+    const double degree = interior::degree(S) + 3 * (S.exponential + S.power) + 1;
     homogeneous::begin(S, w, p);
     Mask running = mask;
     Value least_left = splat(infinite()), short_steps{};
@@ -241,7 +260,8 @@ CVXFOLD_LONG Mask homogeneous_interior_point(const Shape &S, Workspace &w, Progr
                           centring * mu - e.tau * e.kappa - e.dtau * e.dkappa, bend);
         length = homogeneous::longest(S, w, p, e, interior::SHORT_OF_BOUNDARY); // 5
         short_steps = select(length < SHORT, short_steps + 1.0, Value{});
-        running &= (length > 0.0) & (short_steps < (double)MOST_SHORT);
+        const Value moved = infinity_norm(w.dx, S.n) + infinity_norm(p.dy, S.m) + infinity_norm(p.ds, S.m);
+        running &= (length > 0.0) & (short_steps < (double)MOST_SHORT) & finite(moved + e.dtau + e.dkappa);
         fill(p.x, S.n, [&](int i) { return select(running, p.x[i] + length * w.dx[i], p.x[i]); });
         fill(p.y, S.m, [&](int j) { return select(running, p.y[j] + length * p.dy[j], p.y[j]); });
         fill(p.s, S.m, [&](int j) {

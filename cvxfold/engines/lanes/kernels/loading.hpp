@@ -113,23 +113,6 @@ struct Loading {
         return valid;
     }
 
-    // The same in the lanes of `mask` by cones tilted at the points s and y (m) in own units, with matrices
-    // of their own.
-    void load_tilted(Workspace &w, const int *instances, const Pack *s, const Pack *y, Mask mask,
-                     Scale &scale) const {
-        load_parameters(w, instances);
-        if (call.shared)
-            serve(w.apart, w);
-        apply(Y.P, S.nnz_P, w.parameters, w.P);
-        apply(Y.A, S.nnz_A, w.parameters, w.A);
-        set_tilt(S, w, s, y, mask);
-        tilt_A(S, w, w.A);
-        equilibrate(S, w, none());
-        apply(Y.q, S.n, w.parameters, w.q);
-        apply(Y.b, S.m, w.parameters, w.b);
-        scale = scale_vectors(S, w, none());
-    }
-
     // Points to start from, into w.x and w.u; returns which lanes have one.
     Mask load_start(Workspace &w, const int *instances, Scale scale) const {
         Mask warm = none();

@@ -110,6 +110,10 @@ struct Shape {
     bool curved() const { return second_order + semidefinite + exponential + power > 0; }
     bool seeks_roots() const { return semidefinite + exponential + power > 0; } // or eigenvectors
 
+    // Whether there are cones that may be tilted (tilt.hpp).
+    bool may_tilt() const { return second_order + exponential + power > 0; }
+    int tilt_packs() const { return may_tilt() ? 1 + exponential + second_order : 0; }
+
     // Rows of the curved cone of that number, in the order in which they stand.
     int rows_of(int cone) const {
         if (cone < second_order)

@@ -54,7 +54,7 @@ inline void copy_lane(Pack *to, int to_lane, const Pack *from, int from_lane, in
 struct Block {
     Pack *P, *A, *columns, *rows, *q, *b, *x, *u;
     Pack *rho, *size, *limit, *cost, *regularization, *iterations, *newton_steps, *factorizations, *stuck;
-    Pack *tilt;      // (2) for each exponential cone
+    Pack *tilt;      // (S.tilt_packs)
     Matrices tilted; // where the batch shares P and A, the matrices of instances that are tilted
     size_t used;
 
@@ -72,8 +72,8 @@ struct Block {
                                   &iterations, &newton_steps, &factorizations, &stuck};
         for (Pack **number : numbers)
             *number = c.take(1);
-        tilt = c.take(2 * S.exponential);
-        tilted = shared && S.exponential ? c.matrices(S) : Matrices{P, A, columns, rows};
+        tilt = c.take(S.tilt_packs());
+        tilted = shared && S.may_tilt() ? c.matrices(S) : Matrices{P, A, columns, rows};
         used = c.used();
     }
 
@@ -102,7 +102,7 @@ struct Block {
         fill(b, S.m, [&](int j) { return w.b[j] + w.beyond[j]; });
         copy(x, w.x, S.n);
         copy(u, w.u, S.m);
-        copy(tilt, w.tilt, 2 * S.exponential);
+        copy(tilt, w.tilt, S.tilt_packs());
         one_by_one([&] {
             *rho = progress.rho;
             *size = progress.size;
@@ -144,7 +144,7 @@ struct Block {
         each(S.m, [&](int j) { b[j][to] = w.b[j][from] + w.beyond[j][from]; });
         copy_lane(x, to, w.x, from, S.n);
         copy_lane(u, to, w.u, from, S.m);
-        copy_lane(tilt, to, w.tilt, from, 2 * S.exponential);
+        copy_lane(tilt, to, w.tilt, from, S.tilt_packs());
         one_by_one([&] {
             (*rho)[to] = progress.rho[from];
             (*size)[to] = progress.size[from];
@@ -178,12 +178,12 @@ struct Block {
 
     void restore(const Shape &S, Workspace &w) const {
         serve(w);
-        copy(w.tilt, tilt, 2 * S.exponential);
+        copy(w.tilt, tilt, S.tilt_packs());
         if (!P)
             cvxfold::serve(w.common, w);
         if (!P && any(*cost != 1.0))
             scale_cost(S, w, *cost);
-        if (!P && S.exponential && any(cvxfold::tilted(S, w)))
+        if (!P && any(cvxfold::tilted(S, w)))
             serve_tilted(S, w);
         copy(w.q, q, S.n);
         copy(w.b, b, S.m);

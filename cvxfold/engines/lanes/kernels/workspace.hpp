@@ -32,7 +32,7 @@ struct Workspace {
     Pack *reach;      // (m): distances to kinks that cannot be told from zero
     Pack *beyond;     // (m): what is taken off of b, where far bounds are brought near
     Pack *lambda_beside, *frame_beside; // (m), (S.frame): D beside the state
-    Pack *tilt;                         // (2) for each exponential cone (tilt.hpp)
+    Pack *tilt;                         // (S.tilt_packs): how cones are tilted (tilt.hpp)
     Matrices common, apart; // what the batch shares; what instances have instead, null where nothing is
     Factor newton, splitting;
 };
@@ -126,7 +126,7 @@ inline size_t lay_out(const Shape &S, size_t entries, bool shared, Workspace &w,
     w.beyond = c.take(m);
     w.lambda_beside = c.take(S.curved() ? m : 0);
     w.frame_beside = c.take(S.frame);
-    w.tilt = c.take(2 * S.exponential);
+    w.tilt = c.take(S.tilt_packs());
     w.newton = c.factor(S);
     if (!shared)
         w.splitting = c.factor(S);
