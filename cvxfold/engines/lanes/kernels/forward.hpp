@@ -22,8 +22,10 @@ namespace cvxfold {
 enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
-const int FEW_ITERATIONS = 2;               // with exponential cones, where F has no active set to find
-const int MOST_BY_F = 2500;                 // without refinement
+const int FURTHER_ITERATIONS = 10, LAST_LOOK = 3; // where the last ones still moved the active set, and …
+const double DEAR = 3;                            // … a factorization costs so many of F's applications
+const int FEW_ITERATIONS = 2;                     // with exponential cones, where F has no active set to find
+const int MOST_BY_F = 2500;                       // without refinement
 const double STEP_ROUNDING = 1e-13;         // of the largest entry of x or R u, what a step of F may be off
 const int ROUND = 60, LONGEST_ROUND = 1000; // applications of F between finishes, doubled each time
 
@@ -60,6 +62,16 @@ inline Progress at_first(Value rho, Scale scale) {
 // Half the way from a relaxation to 2: ahead of Newton's method F need not converge, but find the active set.
 inline double further(double relaxation) { return 0.5 * (relaxation + 2); }
 
+// Whether K is dear to factor beside an application of F, by multiplications.
+inline bool is_dear(const Shape &S) {
+    double work = 0;
+    for (int j = 0; j < S.N; j++) {
+        const double count = S.L_start[j + 1] - S.L_start[j];
+        work += count * (count + 3) / 2;
+    }
+    return work >= DEAR * (2.0 * S.nnz_L + S.N + S.nnz_A);
+}
+
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
 template <typename TimeLeft>
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
@@ -77,10 +89,23 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
             return first_order(
                 S, O, w, progress, mask, warm, FIRST_CHECKS, false,
                 [&] { return is_solved(S, O, w, progress); }, [](Mask) { return none(); }, time_left);
+        const bool many = !S.curved() && is_dear(S);
         const int count = least(S.exponential ? FEW_ITERATIONS : FIRST_ITERATIONS, O.max_iters);
-        const double relaxation = S.exponential ? O.relaxation : further(O.relaxation);
-        const int made = iterate(S, w, w.splitting, relaxation, cold, count, time_left, true);
-        progress.iterations += select(cold, splat(made), Value{});
+        const double far = many ? further(further(O.relaxation)) : further(O.relaxation);
+        const double relaxation = S.exponential ? O.relaxation : far;
+        const auto apply_F = [&](Mask lanes, int times) {
+            const int made = iterate(S, w, w.splitting, relaxation, lanes, times, time_left, true);
+            progress.iterations += select(lanes, splat(made), Value{});
+        };
+        const int last = many ? least(LAST_LOOK, count) : 0;
+        apply_F(cold, count - last);
+        if (many) {
+            fill(w.lambda, S.m, [&](int j) { return select(w.u[j] > 0.0, splat(1), Value{}); });
+            apply_F(cold, last);
+            const Mask moving = cold & ~same_sides(S, w);
+            if (any(moving))
+                apply_F(moving, least(FURTHER_ITERATIONS, O.max_iters - count));
+        }
     }
     return newton(S, w, progress, mask, FIRST_NEWTON_STEPS, time_left, {}, interior_serves(S));
 }

@@ -80,14 +80,18 @@ inline Value length_of_step(const Shape &S, const Workspace &w) {
     return infinity_norm(w.dx, S.n) / max(size, splat(2.3e-308));
 }
 
+// The lanes where no row of the orthant has changed sides since w.lambda.
+inline Mask same_sides(const Shape &S, const Workspace &w) {
+    return sum_of(S.zero, S.separable(), [&](int j) {
+               const Value side = select(w.u[j] > 0.0, splat(1), Value{});
+               return select(side != w.lambda[j], splat(1), Value{});
+           }) == 0.0;
+}
+
 // Whether an orthant's row of a lane of `mask` has changed sides since w.lambda.
 inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
     if constexpr (GROUP > 1) {
-        const Value changes = sum_of(S.zero, S.separable(), [&](int j) {
-            const Value side = select(w.u[j] > 0.0, splat(1), Value{});
-            return select(side != w.lambda[j], splat(1), Value{});
-        });
-        return any(mask & (changes > 0.0));
+        return any(mask & ~same_sides(S, w));
     }
     for (int j = S.zero; j < S.separable(); j++)
         if (any(mask & (select(w.u[j] > 0.0, splat(1), Value{}) != w.lambda[j])))
