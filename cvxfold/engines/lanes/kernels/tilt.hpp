@@ -36,6 +36,7 @@ namespace cvxfold {
 const double STEEPEST = 100, LARGEST_LENGTH = 1e15; // |r|, and a and h
 const double SIGNIFICANT = 1e-10;                   // of the largest product of s and y, of a cone's
 const double BOTH = 1e-12; // of an entry in a pair's sum over that in its difference, or the other way
+const double CURVED = 1e-3; // of a cone's largest s_j y_j, their sum on what is curved of its boundary
 const double CANCELLED_SIDE = 1e-10; // of a pair's sum, what is left of it in a difference of rows
 
 inline bool may_tilt(const Shape &S) { return S.exponential + S.second_order > 0 && S.power == 0; }
@@ -169,9 +170,14 @@ inline void set_tilt(const Shape &S, Workspace &w, Pack *s, Pack *y, Mask mask) 
         Value r = log(min(max(s[row + 2], least), most)) - log(length);
         r = min(max(r, splat(-STEEPEST)), splat(STEEPEST));
         const Value a = balance(exp(log(dual) - log(length) + r)), scales[] = {a, a, a * exp(-r)};
-        r_of[c] = select(mask, r, Value{});
+        // On the edges of the cone, and inside, no ratio says anything.
+        Value sum{}, most_of{};
+        for (int i = row; i < row + 3; i++)
+            sum += s[i] * y[i], most_of = max(most_of, abs(s[i] * y[i]));
+        const Mask curved = abs(sum) <= CURVED * most_of;
+        r_of[c] = select(mask & curved, r, Value{});
         for (int i = 0; i < 3; i++)
-            w.reach[row + i] = scales[i];
+            w.reach[row + i] = select(curved, scales[i], Value{});
     });
     each(S.power, [&](int c) {
         const int row = exponential + 3 * (S.exponential + c);

@@ -4,12 +4,13 @@
 #include "chosen.hpp"
 #include "homogeneous.hpp"
 #include "polish.hpp"
+#include "rounding.hpp"
 #include "writing.hpp"
 
 namespace cvxfold {
 
 const int TILTS = 3;        // rounds of the interior-point method and of what it tilts
-const double TOLD = 1e-4;   // of the largest of the terms that are added up
+const double TOLD = 1e-4;   // of the largest of the sums
 const double FAR_APART = 4; // of Progress::stuck: cones are to be tilted
 const double RATIO = 8000, SQUARED_RATIO = 1e7, NO_RATIO = 1e24; // of a cone's rows that are far apart
 const double COUNTS = 0.01;                                      // of the largest product s_j y_j, or q_i x_i
@@ -65,16 +66,36 @@ struct Tilting : Writing {
         return mask & (most > COUNTS * largest) & (largest > 0.0);
     }
 
-    // Whether the sums themselves say that a point is a solution: where what is left is rounding of terms
-    // that cancel, next to which q or b are nothing, a direction along which there is none looks the same.
-    Mask is_told(const Workspace &w) const {
+    // Whether the sums themselves say that a point is a solution. What is left may be rounding of terms that
+    // cancel, next to which q or b are nothing: a direction along which there is no solution looks the same.
+    //
+    // 1. What is left of the dual residual, with the rounding of what was added up, is little beside the sums.
+    // 2. The point is no certificate: of numbers next to which no datum counts, such a point is made.
+    //
+    // Uses w.du, w.turned, w.scratch.
+    Mask is_told(Workspace &w) const {
         Value left{}, terms{};
+        Pack *added = w.scratch; // |A|'|y|
+        clear(added, S.n);
+        for (int j = 0; j < S.m; j++) { // 1
+            const Value y = abs(w.y[j]);
+            change_row(added, S.A_column, S.A_start[j], S.A_start[j + 1],
+                       [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
+        }
         each(S.n, [&](int i) {
             const Value Aty = w.dual[i] - w.Px[i] - w.q[i];
-            left = largest(left, abs(w.dual[i]));
+            left = largest(left, abs(w.dual[i]) + ROUNDING * added[i]);
             terms = max(terms, max(abs(w.Px[i]), max(abs(Aty), abs(w.q[i]))));
         });
-        return joined(left, Largest()) <= TOLD * joined(terms, Larger());
+        Mask told = joined(left, Largest()) <= TOLD * joined(terms, Larger());
+        Mask falls = told & (unboundedness(S, w, w.x) <= O.eps_infeasible); // 2
+        if (any(falls))
+            falls &= falls_forever(S, w, w.x) <= BY_SCALE;
+        fill(w.du, S.m, [&](int j) { return w.y[j]; });
+        Mask excludes = told & (infeasibility(S, w, w.du) <= O.eps_infeasible);
+        if (any(excludes))
+            excludes &= excludes_all(S, w, w.du) <= BY_SCALE;
+        return told & ~falls & ~excludes;
     }
 
     // A last step of Newton's method for the lanes of `mask`, where the residual stays rounding: of cones
