@@ -35,7 +35,7 @@ namespace cvxfold {
 
 const double STEEPEST = 100, LARGEST_LENGTH = 1e15; // |r|, and a and h
 const double SIGNIFICANT = 1e-10;                   // of the largest product of s and y, of a cone's
-const double BOTH = 1e-12; // of an entry in a pair's sum over that in its difference, or the other way
+const double BOTH = 1e-12;  // of an entry in a pair's sum over that in its difference, or the other way
 const double CURVED = 1e-3; // of a cone's largest s_j y_j, their sum on what is curved of its boundary
 const double CANCELLED_SIDE = 1e-10; // of a pair's sum, what is left of it in a difference of rows
 
@@ -248,6 +248,10 @@ inline void set_tilt(const Shape &S, Workspace &w, Pack *s, Pack *y, Mask mask) 
     });
     each_symmetric(
         [&](int at, int count, int) { limit(at, count, length(s, at, count), length(y, at, count)); });
+    each(S.exponential + S.power, [&](int c) {
+        const int at = exponential + 3 * c;
+        limit(at, 3, length(s, at, 3), length(y, at, 3));
+    });
 }
 
 } // namespace cvxfold

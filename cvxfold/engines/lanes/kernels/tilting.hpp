@@ -10,7 +10,7 @@
 namespace cvxfold {
 
 const int TILTS = 3;        // rounds of the interior-point method and of what it tilts
-const double TOLD = 1e-4;   // of the largest of the sums
+const double TOLD = 1e-4;   // of q and P x, or of b
 const double FAR_APART = 4; // of Progress::stuck: cones are to be tilted
 const double RATIO = 8000, SQUARED_RATIO = 1e7, NO_RATIO = 1e24; // of a cone's rows that are far apart
 const double COUNTS = 0.01;                                      // of the largest product s_j y_j, or q_i x_i
@@ -66,29 +66,41 @@ struct Tilting : Writing {
         return mask & (most > COUNTS * largest) & (largest > 0.0);
     }
 
-    // Whether the sums themselves say that a point is a solution. What is left may be rounding of terms that
-    // cancel, next to which q or b are nothing: a direction along which there is no solution looks the same.
+    // Whether q and b say that a point is a solution. What is left of a residual may be rounding of terms
+    // that cancel, next to which they are nothing: a direction along which there is no solution looks the
+    // same.
     //
-    // 1. What is left of the dual residual, with the rounding of what was added up, is little beside the sums.
-    // 2. The point is no certificate: of numbers next to which no datum counts, such a point is made.
+    // 1. What is left of an entry of the dual residual, with the rounding of what was added up, is little
+    //    beside q and P x there, where q has an entry.
+    // 2. What is left of a cone's rows, likewise, beside the largest of b there.
+    // 3. The point is no certificate: of numbers next to which no datum counts, such a point is made.
     //
     // Uses w.du, w.turned, w.scratch.
     Mask is_told(Workspace &w) const {
-        Value left{}, terms{};
-        Pack *added = w.scratch; // |A|'|y|
-        clear(added, S.n);
-        for (int j = 0; j < S.m; j++) { // 1
+        Pack *columns = w.scratch, *rows = w.du; // |A|'|y|, and |A||x| + |s|
+        clear(columns, S.n);
+        for (int j = 0; j < S.m; j++) {
             const Value y = abs(w.y[j]);
-            change_row(added, S.A_column, S.A_start[j], S.A_start[j + 1],
+            const int first = S.A_start[j], end = S.A_start[j + 1];
+            change_row(columns, S.A_column, first, end,
                        [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
+            set(rows[j], sum_over_row(w.A, w.x, S.A_column, first, end, abs(w.s[j]),
+                                      [](auto a, auto x, auto sum) { return sum + abs(a * x); }));
         }
-        each(S.n, [&](int i) {
-            const Value Aty = w.dual[i] - w.Px[i] - w.q[i];
-            left = largest(left, abs(w.dual[i]) + ROUNDING * added[i]);
-            terms = max(terms, max(abs(w.Px[i]), max(abs(Aty), abs(w.q[i]))));
+        Value untold = largest_of(0, S.n, [&](int i) { // 1
+            const Value left = abs(w.dual[i]) + ROUNDING * columns[i];
+            return select(w.q[i] == 0.0, Value{}, over(left, max(abs(w.q[i]), abs(w.Px[i]))));
         });
-        Mask told = joined(left, Largest()) <= TOLD * joined(terms, Larger());
-        Mask falls = told & (unboundedness(S, w, w.x) <= O.eps_infeasible); // 2
+        const auto left_of_row = [&](int j) { return abs(w.primal[j]) + ROUNDING * rows[j]; }; // 2
+        const auto beside_b = [](Value left, Value b) { return select(b == 0.0, Value{}, over(left, b)); };
+        untold = max(untold, largest_of(0, S.separable(),
+                                        [&](int j) { return beside_b(left_of_row(j), abs(w.b[j])); }));
+        for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
+            const Value left = largest_of(at, at + S.rows_of(cone), left_of_row);
+            untold = max(untold, beside_b(left, infinity_norm(w.b + at, S.rows_of(cone))));
+        }
+        const Mask told = untold <= TOLD;
+        Mask falls = told & (unboundedness(S, w, w.x) <= O.eps_infeasible); // 3
         if (any(falls))
             falls &= falls_forever(S, w, w.x) <= BY_SCALE;
         fill(w.du, S.m, [&](int j) { return w.y[j]; });
