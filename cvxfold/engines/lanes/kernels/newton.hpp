@@ -13,9 +13,9 @@
 // 2. Solve for the step.
 // 3. Shorten it until |(r1, rho r2)| falls.
 // 4. Where no length does, raise sigma and delta for that instance and repeat (Levenberg and Marquardt);
-//    lower them after a success. Both in proportion to the residual, which keeps convergence fast (Fan and
-//    Yuan, "On the quadratic convergence of the Levenberg-Marquardt method without nonsingularity
-//    assumption", 2005).
+//    lower them after a success. Without curved cones, both in proportion to the residual, which keeps
+//    convergence fast (Fan and Yuan, "On the quadratic convergence of the Levenberg-Marquardt method without
+//    nonsingularity assumption", 2005).
 // 5. An instance is done where the residual is rounding, and left where steps stay short.
 #pragma once
 
@@ -49,6 +49,7 @@ const int FEW_DEAR = 2;    // … so many, or one that no length serves, where e
 const double NO_WAY = 0.8; // … and the merit has hardly fallen in all
 const double FIRST_REGULARIZATION = 1e-4, MOST_REGULARIZATION = 2, RAISE = 100, LOWER = 0.1, SMALLEST = 1e-7;
 const double RAISED_TO = 0.05, LOWERED_TO = 0.1; // times the relative residual, at least and at most
+const double NEVER = 1e300;                      // times that, too large to count
 const double A_PART = 1e-2;                      // of u, beside which x counts as nothing
 const double KEEP_FACTOR = 1e-4;                 // of smooth cones, while a step lowers the merit by this
 
@@ -104,6 +105,7 @@ inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
 template <typename TimeLeft>
 CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask mask, int most,
                          TimeLeft time_left, Least least = {}, bool leaves_soon = false) {
+    const double raised_to = S.curved() ? 0 : RAISED_TO, lowered_to = S.curved() ? NEVER : LOWERED_TO;
     Residual now = residual_anew(S, w, progress.rho, mask);
     const Value merit_at_first = now.merit;
     Value poor{}, resting{}, fell = splat(1);
@@ -147,8 +149,8 @@ CVXFOLD_LONG Mask newton(const Shape &S, Workspace &w, Progress &progress, Mask 
         }
         fell = select(at_work, next.merit / max(now.merit, splat(1e-300)), fell);
         Value old = progress.regularization; // 4
-        Value grown = max(max(old * RAISE, splat(FIRST_REGULARIZATION)), RAISED_TO * next.relative);
-        Value less = select(old > SMALLEST, min(old * LOWER, LOWERED_TO * next.relative), Value{});
+        Value grown = max(max(old * RAISE, splat(FIRST_REGULARIZATION)), raised_to * next.relative);
+        Value less = select(old > SMALLEST, min(old * LOWER, lowered_to * next.relative), Value{});
         Value regularization = select(at_work, select(seeking, grown, less), old);
         raised = regularization != old;
         progress.regularization = regularization;
