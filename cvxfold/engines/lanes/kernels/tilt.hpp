@@ -142,6 +142,15 @@ struct Sides {
     }
 };
 
+// Whether s and y of a cone in R^3 are on what is curved of the boundaries, where the terms of s'y = 0
+// cancel. Elsewhere, at the apex, on an edge or inside, no ratio of their entries says anything.
+inline Mask is_curved(const Pack *s, const Pack *y) {
+    Value sum{}, largest{};
+    for (int i = 0; i < 3; i++)
+        sum += s[i] * y[i], largest = max(largest, abs(s[i] * y[i]));
+    return abs(sum) <= CURVED * largest;
+}
+
 // The tilt at points s and y (m) in own units, at w.A as it is given, where `mask` is, into w.tilt, and the
 // scales of rows that it gives into w.reach, 0 for others: r = log(z/y) and h^4 = (s_with
 // y_against)/(s_against y_with), as Nesterov and Todd's scaling has them; a so that T s and T^-T y are of one
@@ -170,11 +179,7 @@ inline void set_tilt(const Shape &S, Workspace &w, Pack *s, Pack *y, Mask mask) 
         Value r = log(min(max(s[row + 2], least), most)) - log(length);
         r = min(max(r, splat(-STEEPEST)), splat(STEEPEST));
         const Value a = balance(exp(log(dual) - log(length) + r)), scales[] = {a, a, a * exp(-r)};
-        // On the edges of the cone, and inside, no ratio says anything.
-        Value sum{}, most_of{};
-        for (int i = row; i < row + 3; i++)
-            sum += s[i] * y[i], most_of = max(most_of, abs(s[i] * y[i]));
-        const Mask curved = abs(sum) <= CURVED * most_of;
+        const Mask curved = is_curved(s + row, y + row);
         r_of[c] = select(mask & curved, r, Value{});
         for (int i = 0; i < 3; i++)
             w.reach[row + i] = select(curved, scales[i], Value{});
@@ -185,8 +190,10 @@ inline void set_tilt(const Shape &S, Workspace &w, Pack *s, Pack *y, Mask mask) 
         const Value first = min(max(s[row], least), most), second = min(max(s[row + 1], least), most);
         const Value product = max(s[row] * y[row] + s[row + 1] * y[row + 1], Value{});
         const Value of_x = balance(product / (first * first)), of_y = balance(product / (second * second));
-        w.reach[row] = of_x, w.reach[row + 1] = of_y;
-        w.reach[row + 2] = exp(alpha * log(of_x) + (1 - alpha) * log(of_y));
+        const Value of_z = exp(alpha * log(of_x) + (1 - alpha) * log(of_y)), scales[] = {of_x, of_y, of_z};
+        const Mask curved = is_curved(s + row, y + row);
+        for (int i = 0; i < 3; i++)
+            w.reach[row + i] = select(curved, scales[i], Value{});
     });
     each_symmetric([&](int at, int size, int c) {
         if (c >= S.second_order)

@@ -9,9 +9,10 @@
 
 namespace cvxfold {
 
-const int TILTS = 3;        // rounds of the interior-point method and of what it tilts
-const double TOLD = 1e-4;   // of q and P x, or of b
-const double FAR_APART = 4; // of Progress::stuck: cones are to be tilted
+const int TILTS = 3;          // rounds of the interior-point method and of what it tilts
+const double TO_REST = 1e-11; // of what is held against the tolerance: tilted cones may hide more
+const double TOLD = 1e-4;     // of q and P x, or of b
+const double FAR_APART = 4;   // of Progress::stuck: cones are to be tilted
 const double RATIO = 8000, SQUARED_RATIO = 1e7, NO_RATIO = 1e24; // of a cone's rows that are far apart
 const double COUNTS = 0.01;                                      // of the largest product s_j y_j, or q_i x_i
 
@@ -161,7 +162,7 @@ struct Tilting : Writing {
             step_once_more(w, progress, now);
             Ended ended = not_yet();
             judge_and_polish(S, O, w, progress, now, false, ended);
-            now &= (ended.status == splat(SOLVED)) & is_told(w);
+            now &= (ended.status == splat(SOLVED)) & (left_of(ended) <= TO_REST) & is_told(w);
             progress.age = splat(not_a_number()); // D and E are of no use to others
             points_in_own_units(S, w, scale.size);
             for (int lane = 0; lane < chosen.count; lane++)
