@@ -255,10 +255,8 @@ inline void set_tilt(const Shape &S, Workspace &w, Pack *s, Pack *y, Mask mask) 
     });
     each_symmetric(
         [&](int at, int count, int) { limit(at, count, length(s, at, count), length(y, at, count)); });
-    each(S.exponential + S.power, [&](int c) {
-        const int at = exponential + 3 * c;
+    for (int at = exponential; at < S.m; at += 3)
         limit(at, 3, length(s, at, 3), length(y, at, 3));
-    });
 }
 
 } // namespace cvxfold
