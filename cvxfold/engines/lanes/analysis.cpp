@@ -8,7 +8,8 @@
 namespace cvxfold {
 
 namespace {
-const double LEAST_WORK = 4096;                // multiplications
+const double LEAST_WORK = 4096; // multiplications
+const double DEAR = 3; // of F's applications, by multiplications: from there on a factorization costs much
 const double LONG_RUN = 6, VERY_LONG_RUN = 24; // neighbouring rows, on average
 const double SPARSE = 0.25;                    // entries of a semidefinite cone's rows, at most
 const size_t LARGE = size_t(1) << 20;          // bytes
@@ -206,6 +207,7 @@ void Analysis::find_L() {
     for (auto &rows : columns)
         L_row_.insert(L_row_.end(), rows.begin(), rows.end());
     shape.nnz_L = L_start_[N];
+    shape.dear = multiplications >= DEAR * (2.0 * shape.nnz_L + N + shape.nnz_A);
 }
 
 // Whether the next column is this one without its first row.

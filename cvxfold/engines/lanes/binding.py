@@ -96,7 +96,7 @@ class Shape(Structure):
         *_fields(c_void_p, "matrices own_start own_entry own_column own_place column_start in_column"),
         *_fields(c_int32, "pairs"),
         *_fields(c_void_p, "pair_in_K"),
-        *_fields(c_bool, "diagonal_P alone apart"),
+        *_fields(c_bool, "diagonal_P dear alone apart"),
     ]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cvxfold.batches.near import places
 from cvxfold.batches.records import overwritten
+from cvxfold.cones.exponential import Exponential
 from cvxfold.engines.linear.matrix import Matrix
 from cvxfold.engines.reduction.scaling import Scaling
 from cvxfold.engines.settings import ForwardSettings
@@ -121,12 +122,9 @@ def _numbers(
 def _by_rows(splitting: Splitting, point: Iterate) -> Tensor:
     """The worst of the exponential cones' rows of A x + s − b over its own terms, ``(B,)``."""
     program = splitting.program
-    dims = program.cone.dims
-    if not dims.exponential:
+    found = [rows for rows, cone in program.cone.parts if isinstance(cone, Exponential)]
+    if not found:
         return point.x.new_zeros(len(point.x))
-    first = dims.rows - 3 * (dims.exponential + len(dims.power))
-    rows = slice(first, first + 3 * dims.exponential)
-    A, s, b = Matrix(program.A.values[:, rows]), point.s[:, rows], program.b[:, rows]
-    left = (A.mv(point.x) + s - b).abs()
-    own = A.absolute().mv(point.x.abs()) + s.abs() + b.abs()
+    A, s, b = Matrix(program.A.values[:, found[0]]), point.s[:, found[0]], program.b[:, found[0]]
+    left, own = (A.mv(point.x) + s - b).abs(), A.absolute().mv(point.x.abs()) + s.abs() + b.abs()
     return torch.where(left > 0, left / own, left).amax(-1)

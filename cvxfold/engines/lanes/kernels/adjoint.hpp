@@ -100,11 +100,7 @@ inline Value terms_of_duals(const Shape &S, Workspace &w, const AdjointVectors &
     fill(v, S.m, [&](int j) { return w.R[j] * w.E[j] * a.z_bar[j]; });
     out_of_frame(S, w.frame, v, v);
     clear(sums, S.n);
-    for (int j = 0; j < S.m; j++) {
-        const Value size = abs(v[j]);
-        change_row(sums, S.A_column, S.A_start[j], S.A_start[j + 1],
-                   [&](int e, Value sum) { return sum + abs(w.A[e]) * size; });
-    }
+    add_terms_of_A_transposed(S, w.A, v, sums);
     fill(sums, S.n, [&](int i) { return sums[i] * unit_of_column(S, w, i); });
     return squared_norm(sums, S.n);
 }

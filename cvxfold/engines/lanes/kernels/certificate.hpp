@@ -137,4 +137,23 @@ inline Value falls_forever(const Shape &S, Workspace &w, const Pack *dx) {
     return certificate_ratio(sum, -product_beyond_rounding(w.q, dx, S.n));
 }
 
+// The lanes of `mask` where dy (m), of that residual, proves that nothing is feasible. Uses w.scratch.
+inline Mask proves_no_point(const Shape &S, Workspace &w, const Pack *dy, Value residual, Mask mask,
+                            double eps) {
+    Mask proves = mask & (residual <= eps);
+    if (any(proves))
+        proves &= excludes_all(S, w, dy) <= BY_SCALE;
+    return proves;
+}
+
+// The lanes of `mask` where dx (n), of that residual, proves that the objective falls forever. Uses w.turned,
+// w.scratch.
+inline Mask proves_no_bound(const Shape &S, Workspace &w, const Pack *dx, Value residual, Mask mask,
+                            double eps) {
+    Mask proves = mask & (residual <= eps);
+    if (any(proves))
+        proves &= falls_forever(S, w, dx) <= BY_SCALE;
+    return proves;
+}
+
 } // namespace cvxfold

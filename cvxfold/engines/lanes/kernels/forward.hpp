@@ -22,8 +22,7 @@ namespace cvxfold {
 enum Status { SOLVED, UNCONVERGED, INFEASIBLE, UNBOUNDED, INVALID };
 
 const int FIRST_ITERATIONS = 10, FIRST_NEWTON_STEPS = 15, NEWTON_STEPS = 50;
-const int FURTHER_ITERATIONS = 10, LAST_LOOK = 3; // where the last ones still moved the active set, and …
-const double DEAR = 3;                            // … a factorization costs so many of F's applications
+const int FURTHER_ITERATIONS = 10, LAST_LOOK = 3; // where the last ones still moved the active set
 const int FEW_ITERATIONS = 2;                     // with exponential cones, where F has no active set to find
 const int MOST_BY_F = 2500;                       // without refinement
 const double STEP_ROUNDING = 1e-13;         // of the largest entry of x or R u, what a step of F may be off
@@ -62,16 +61,6 @@ inline Progress at_first(Value rho, Scale scale) {
 // Half the way from a relaxation to 2: ahead of Newton's method F need not converge, but find the active set.
 inline double further(double relaxation) { return 0.5 * (relaxation + 2); }
 
-// Whether K is dear to factor beside an application of F, by multiplications.
-inline bool is_dear(const Shape &S) {
-    double work = 0;
-    for (int j = 0; j < S.N; j++) {
-        const double count = S.L_start[j + 1] - S.L_start[j];
-        work += count * (count + 3) / 2;
-    }
-    return work >= DEAR * (2.0 * S.nnz_L + S.N + S.nnz_A);
-}
-
 // 1 and 2, for the lanes of `mask`; `warm` lanes have a point to start from. Returns those that are done.
 template <typename TimeLeft>
 inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress &progress, Mask mask,
@@ -89,7 +78,7 @@ inline Mask first_pass(const Shape &S, const Settings &O, Workspace &w, Progress
             return first_order(
                 S, O, w, progress, mask, warm, FIRST_CHECKS, false,
                 [&] { return is_solved(S, O, w, progress); }, [](Mask) { return none(); }, time_left);
-        const bool many = !S.curved() && is_dear(S);
+        const bool many = !S.curved() && S.dear;
         const int count = least(S.exponential ? FEW_ITERATIONS : FIRST_ITERATIONS, O.max_iters);
         const double far = many ? further(further(O.relaxation)) : further(O.relaxation);
         const double relaxation = S.exponential ? O.relaxation : far;
@@ -123,12 +112,8 @@ CVXFOLD_LONG void certify_step(const Shape &S, const Settings &O, Workspace &w, 
     const Mask moves_x = infinity_norm(w.dx, S.n) > STEP_ROUNDING * infinity_norm(w.x, S.n);
     Value infeasible = select(moves_y, infeasibility(S, w, w.du), splat(infinite()));
     Value unbounded = select(moves_x, unboundedness(S, w, w.dx), splat(infinite()));
-    Mask no_point = mask & (infeasible <= O.eps_infeasible);
-    if (any(no_point))
-        no_point &= excludes_all(S, w, w.du) <= BY_SCALE;
-    Mask no_bound = mask & ~no_point & (unbounded <= O.eps_infeasible);
-    if (any(no_bound))
-        no_bound &= falls_forever(S, w, w.dx) <= BY_SCALE;
+    const Mask no_point = proves_no_point(S, w, w.du, infeasible, mask, O.eps_infeasible);
+    const Mask no_bound = proves_no_bound(S, w, w.dx, unbounded, mask & ~no_point, O.eps_infeasible);
     ended.status = select(no_point, splat(INFEASIBLE), select(no_bound, splat(UNBOUNDED), ended.status));
     ended.certificate = select(no_point, infeasible, select(no_bound, unbounded, ended.certificate));
 }

@@ -81,12 +81,15 @@ inline Value length_of_step(const Shape &S, const Workspace &w) {
     return infinity_norm(w.dx, S.n) / max(size, splat(2.3e-308));
 }
 
-// The lanes where no row of the orthant has changed sides since w.lambda.
+// The lanes where that row of the orthant has changed sides since w.lambda.
+inline Mask side_changed(const Workspace &w, int j) {
+    return select(w.u[j] > 0.0, splat(1), Value{}) != w.lambda[j];
+}
+
+// The lanes where no row of the orthant has.
 inline Mask same_sides(const Shape &S, const Workspace &w) {
-    return sum_of(S.zero, S.separable(), [&](int j) {
-               const Value side = select(w.u[j] > 0.0, splat(1), Value{});
-               return select(side != w.lambda[j], splat(1), Value{});
-           }) == 0.0;
+    const auto change = [&](int j) { return select(side_changed(w, j), splat(1), Value{}); };
+    return sum_of(S.zero, S.separable(), change) == 0.0;
 }
 
 // Whether an orthant's row of a lane of `mask` has changed sides since w.lambda.
@@ -95,7 +98,7 @@ inline bool orthant_changed(const Shape &S, const Workspace &w, Mask mask) {
         return any(mask & ~same_sides(S, w));
     }
     for (int j = S.zero; j < S.separable(); j++)
-        if (any(mask & (select(w.u[j] > 0.0, splat(1), Value{}) != w.lambda[j])))
+        if (any(mask & side_changed(w, j)))
             return true;
     return false;
 }

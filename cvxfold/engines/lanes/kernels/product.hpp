@@ -67,6 +67,15 @@ CVXFOLD_LONG void add_A_transposed(const Shape &S, const Pack *A, const Pack *y,
     add_rows(S, A, y, out, S.matrix_end, S.m);
 }
 
+// out += |A|'|y|, (n): what A'y adds up.
+inline void add_terms_of_A_transposed(const Shape &S, const Pack *A, const Pack *y, Pack *out) {
+    for (int j = 0; j < S.m; j++) {
+        const Value size = abs(y[j]);
+        change_row(out, S.A_column, S.A_start[j], S.A_start[j + 1],
+                   [&](int e, Value sum) { return sum + abs(A[e]) * size; });
+    }
+}
+
 // out[i] = add(e, j, out[i]) for each entry (i, j) of the whole of P, of which e is stored.
 template <typename F> inline void add_over_P(const Shape &S, Pack *out, F add) {
     if (S.diagonal_P) {

@@ -103,6 +103,7 @@ struct Shape {
     int32_t pairs;            // of columns of rows that are eliminated
     const int32_t *pair_in_K; // where in K they are
     bool diagonal_P;          // whether P is, each entry once
+    bool dear;                // a factorization costs much beside an application of F
     bool alone;               // packs of one serve best, whatever the batch: A and L are large and dense
     bool apart; // instances are factored one by one, with vectors of rows: L has long runs of neighbours
 

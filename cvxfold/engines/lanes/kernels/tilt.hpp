@@ -39,8 +39,6 @@ const double BOTH = 1e-12;  // of an entry in a pair's sum over that in its diff
 const double CURVED = 1e-3; // of a cone's largest s_j y_j, their sum on what is curved of its boundary
 const double CANCELLED_SIDE = 1e-10; // of a pair's sum, what is left of it in a difference of rows
 
-inline bool may_tilt(const Shape &S) { return S.exponential + S.second_order > 0 && S.power == 0; }
-inline int tilt_packs(const Shape &S) { return S.may_tilt() ? 1 + S.exponential + S.second_order : 0; }
 inline int exponential_rows_begin(const Shape &S) { return S.m - 3 * (S.exponential + S.power); }
 
 // The lanes whose cones are tilted: all of an instance, or none.
@@ -242,21 +240,22 @@ inline void set_tilt(const Shape &S, Workspace &w, Pack *s, Pack *y, Mask mask) 
         });
     });
     Pack *low = w.found, *high = low + S.m;
-    const auto limit = [&](int at, int count, Value of_s, Value of_y) {
-        const Value from = select(size > 0.0, min(of_y / max(size, least), most), Value{});
-        fill(low + at, count, [&](int) { return from; });
-        fill(high + at, count,
-             [&](int) { return max(select(size > 0.0, size / max(of_s, least), most), from); });
+    const auto lowest = [&](Value of_y) {
+        return select(size > 0.0, min(of_y / max(size, least), most), Value{});
+    };
+    const auto highest = [&](Value of_s, Value from) {
+        return max(select(size > 0.0, size / max(of_s, least), most), from);
     };
     each(S.separable(), [&](int j) {
-        const Value from = select(size > 0.0, min(abs(y[j]) / max(size, least), most), Value{});
-        const Value to = select(size > 0.0, size / max(abs(s[j]), least), most);
-        low[j] = from, high[j] = max(to, from);
+        low[j] = lowest(abs(y[j]));
+        high[j] = highest(abs(s[j]), low[j]);
     });
-    each_symmetric(
-        [&](int at, int count, int) { limit(at, count, length(s, at, count), length(y, at, count)); });
-    for (int at = exponential; at < S.m; at += 3)
-        limit(at, 3, length(s, at, 3), length(y, at, 3));
+    for (int cone = 0, at = S.separable(); at < S.m; at += S.rows_of(cone++)) {
+        const int count = S.rows_of(cone);
+        const Value from = lowest(length(y, at, count)), to = highest(length(s, at, count), from);
+        fill(low + at, count, [&](int) { return from; });
+        fill(high + at, count, [&](int) { return to; });
+    }
 }
 
 } // namespace cvxfold

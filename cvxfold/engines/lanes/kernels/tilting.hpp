@@ -40,23 +40,15 @@ struct Tilting : Writing {
     Mask far_apart(const Workspace &w, Mask mask) const {
         if (!S.may_tilt() || !O.refine || !any(mask))
             return none();
-        Value most{}, largest = largest_of(0, S.n, [&](int i) { return abs(w.q[i] * w.x[i]); });
-        const int exponential = exponential_rows_begin(S);
-        const auto product = [&](int c) {
-            return abs(w.s[exponential + 3 * c + 2] * w.y[exponential + 3 * c + 2]);
-        };
-        largest = max(largest, largest_of(0, S.exponential, product));
-        most = largest_of(0, S.exponential, [&](int c) {
-            const Value one = abs(w.s[exponential + 3 * c + 1]), other = abs(w.s[exponential + 3 * c + 2]);
+        Value largest = largest_of(0, S.n, [&](int i) { return abs(w.q[i] * w.x[i]); });
+        const int in_R3 = exponential_rows_begin(S), count = S.exponential + S.power;
+        const auto product = [&](int c) { return abs(w.s[in_R3 + 3 * c + 2] * w.y[in_R3 + 3 * c + 2]); };
+        largest = max(largest, largest_of(0, count, product));
+        Value most = largest_of(0, count, [&](int c) {
+            const Pack *two = w.s + in_R3 + 3 * c + (c < S.exponential ? 1 : 0); // rows that may be far apart
+            const Value one = abs(two[0]), other = abs(two[1]);
             return select((one > RATIO * other) | (other > RATIO * one), product(c), Value{});
         });
-        for (int c = 0, at = exponential + 3 * S.exponential; c < S.power; c++, at += 3) {
-            const Value one = abs(w.s[at]), other = abs(w.s[at + 1]),
-                        of_cone = abs(w.s[at + 2] * w.y[at + 2]);
-            const Mask apart = (one > RATIO * other) | (other > RATIO * one);
-            largest = max(largest, of_cone);
-            most = select(apart, max(most, of_cone), most);
-        }
         each_pair(S, w, [&](int at, int size, const second_order::Pair &pair) {
             const Value side = w.s[at] + abs(w.s[at + 1]), of_pair = 0.5 * abs(side * pair.y);
             const Mask apart = (side > SQUARED_RATIO * pair.s) & (side < NO_RATIO * pair.s);
@@ -80,14 +72,10 @@ struct Tilting : Writing {
     Mask is_told(Workspace &w) const {
         Pack *columns = w.scratch, *rows = w.du; // |A|'|y|, and |A||x| + |s|
         clear(columns, S.n);
-        for (int j = 0; j < S.m; j++) {
-            const Value y = abs(w.y[j]);
-            const int first = S.A_start[j], end = S.A_start[j + 1];
-            change_row(columns, S.A_column, first, end,
-                       [&](int e, Value sum) { return sum + abs(w.A[e]) * y; });
-            set(rows[j], sum_over_row(w.A, w.x, S.A_column, first, end, abs(w.s[j]),
+        add_terms_of_A_transposed(S, w.A, w.y, columns);
+        for (int j = 0; j < S.m; j++)
+            set(rows[j], sum_over_row(w.A, w.x, S.A_column, S.A_start[j], S.A_start[j + 1], abs(w.s[j]),
                                       [](auto a, auto x, auto sum) { return sum + abs(a * x); }));
-        }
         Value untold = largest_of(0, S.n, [&](int i) { // 1
             const Value left = abs(w.dual[i]) + ROUNDING * columns[i];
             return select(w.q[i] == 0.0, Value{}, over(left, max(abs(w.q[i]), abs(w.Px[i]))));
@@ -101,14 +89,11 @@ struct Tilting : Writing {
             untold = max(untold, beside_b(left, infinity_norm(w.b + at, S.rows_of(cone))));
         }
         const Mask told = untold <= TOLD;
-        Mask falls = told & (unboundedness(S, w, w.x) <= O.eps_infeasible); // 3
-        if (any(falls))
-            falls &= falls_forever(S, w, w.x) <= BY_SCALE;
+        const Mask no_bound =
+            proves_no_bound(S, w, w.x, unboundedness(S, w, w.x), told, O.eps_infeasible); // 3
         fill(w.du, S.m, [&](int j) { return w.y[j]; });
-        Mask excludes = told & (infeasibility(S, w, w.du) <= O.eps_infeasible);
-        if (any(excludes))
-            excludes &= excludes_all(S, w, w.du) <= BY_SCALE;
-        return told & ~falls & ~excludes;
+        const Mask no_point = proves_no_point(S, w, w.du, infeasibility(S, w, w.du), told, O.eps_infeasible);
+        return told & ~no_bound & ~no_point;
     }
 
     // A last step of Newton's method for the lanes of `mask`, where the residual stays rounding: of cones
